@@ -1,0 +1,185 @@
+"""Modules: what is left of a parent for one label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.network.parent import Parent
+from mlflow_rnnmod.network.trunk import Trunk
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A scale and an offset on a margin: ``scale * margin + offset``."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, margin: Tensor) -> Tensor:
+        return margin * self.scale + self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """From readout to margin, the log-odds of one label against any other.
+
+    The parent's output layer gives the log-odds (channeling by log-sum-exp); a refitted head adds
+    a linear correction to it, and a calibration.
+
+    Args:
+        weight: float32 ``(readout size,)``, the correction's weights; ``None`` for no correction.
+        bias: the correction's bias.
+        calibration: applied last.
+    """
+
+    weight: Tensor | None = None
+    bias: float = 0.0
+    calibration: Calibration = Calibration()
+
+    def raw(self, readout: Tensor, log_odds: Tensor) -> Tensor:
+        """Uncalibrated margins, ``(rows,)``, from a readout and the parent's log-odds on it."""
+        if self.weight is None:
+            return log_odds
+        weight = self.weight.to(readout.device, readout.dtype)
+        return log_odds + readout @ weight + self.bias
+
+    def __call__(self, readout: Tensor, log_odds: Tensor) -> Tensor:
+        """Calibrated margins, ``(rows,)``."""
+        return self.calibration(self.raw(readout, log_odds))
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Mean and deviation of the unmasked parent's energy (logsumexp of its logits), on its own rows."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a module accepts and promises; all that a plan needs to know of it.
+
+    Args:
+        label: the label it answers for.
+        index: the label's row in the parent's output layer.
+        input: ``"text"``, ``"tokens"`` or ``"features"``.
+        input_size: size of the vocabulary, or of one step's features.
+        tokenizer: digest of the parent's tokenizer; ``None`` without one.
+        output: kind of answer, ``"label"``.
+        steps: number of steps each input is padded or cut to; ``None`` for any.
+        labels: all labels of the parent, in order.
+    """
+
+    label: str
+    index: int
+    input: str
+    input_size: int
+    tokenizer: str | None
+    output: str
+    steps: int | None
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """One label of a parent, to be used by itself or in a composite.
+
+    Args:
+        parent: the network it is a mask over.
+        trunk: which units of it are kept.
+        head: readout to margin.
+        open_head: the same, fitted with made-up rows among the negatives; compared across parents.
+        energy: to standardize the parent's energy by.
+        contract: what it accepts and promises.
+        figures: measured on rows that played no part in making it: ``precision``, ``recall``,
+            ``f1``, ``agreement``, ``support`` (shares from 0 to 1; support in rows) and sizes:
+            ``units_kept``, ``weights_kept``, ``recurrent_weights_kept`` (shares), ``jaccard``
+            (mean overlap with the other modules of the decomposition).
+        made: how it was made: ``rule``, ``removal``, ``repairs``, ``rows`` (which rows the figures
+            come from), and whatever else a card should say.
+        origin: where it was loaded from: ``uri``, ``name``, ``version``, ``model_id``; empty for a
+            module that was just made.
+    """
+
+    parent: Parent
+    trunk: Trunk
+    head: Head
+    open_head: Head
+    energy: Energy
+    contract: Contract
+    figures: Mapping[str, float] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The label it answers for."""
+        return self.contract.label
+
+    def __repr__(self) -> str:
+        return (
+            f"Module({self.label!r}, {self.trunk.kept} of {self.trunk.total} units of parent "
+            f"{self.parent.digest[:12]})"
+        )
+
+
+def make_contract(parent: Parent, label: str) -> Contract:
+    """The contract of ``label``'s module of ``parent``.
+
+    Raises:
+        ValueError: if the parent has no such label.
+    """
+    if label not in parent.labels:
+        raise ValueError(f"label={label!r} is none of the parent's labels {list(parent.labels)}.")
+    config = parent.network.config
+    return Contract(
+        label=label,
+        index=parent.labels.index(label),
+        input=parent.input_kind,
+        input_size=config.input_size,
+        tokenizer=parent.tokenizer.digest if parent.tokenizer else None,
+        output=config.output,
+        steps=config.steps,
+        labels=parent.labels,
+    )
+
+
+def log_odds(logits: Tensor, index: int) -> Tensor:
+    """Log-odds of label ``index`` against any other: ``z_c - logsumexp`` of the other logits.
+
+    Unlike a float32 probability it neither saturates nor ties (METHOD.md, "ties"). The papers'
+    channeling by the mean of the others orders the labels of one parent in the same way.
+
+    Args:
+        logits: ``(..., labels)``.
+        index: which label.
+
+    Returns:
+        ``(...)``.
+
+    Example:
+        >>> log_odds(torch.tensor([[2.0, 0.0, 0.0]]), 0).exp()
+        tensor([3.6945])
+    """
+    others = [i for i in range(logits.shape[-1]) if i != index]
+    return logits[..., index] - torch.logsumexp(logits[..., others], dim=-1)
+
+
+def all_log_odds(logits: Tensor) -> Tensor:
+    """:func:`log_odds` of every label at once, ``(..., labels)``, from one log-sum-exp.
+
+    ``log p - log(1 - p)`` loses digits where p is near 1, so the largest logit's own odds are
+    computed from the others directly.
+    """
+    log_p = torch.log_softmax(logits, dim=-1)
+    odds = log_p - torch.log(-torch.expm1(log_p.clamp(max=-1e-30)))
+    top = logits.argmax(dim=-1, keepdim=True)
+    rest = logits.scatter(-1, top, -torch.inf)
+    best = logits.gather(-1, top) - torch.logsumexp(rest, dim=-1, keepdim=True)
+    return odds.scatter(-1, top, best)

@@ -1,0 +1,85 @@
+"""One step of each recurrent cell, written out, where a whole-sequence kernel hides too much.
+
+The formulas are PyTorch's own (``torch.nn.RNN``, ``LSTM``, ``GRU``), gates in its order. Working
+step by step shows every unit's output to autograd, and lets a step have a mask of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# A state is the tuple of what a cell carries from step to step: (h,) or (h, c).
+State = tuple[Tensor, ...]
+Step = Callable[[Tensor, State, Tensor, Tensor], State]
+
+
+def _rnn_tanh(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    return (torch.tanh(projected + F.linear(state[0], weight, bias)),)
+
+
+def _rnn_relu(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    return (torch.relu(projected + F.linear(state[0], weight, bias)),)
+
+
+def _lstm(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    h, c = state
+    i, f, g, o = (projected + F.linear(h, weight, bias)).chunk(4, dim=-1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def _gru(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
+    (h,) = state
+    input_r, input_z, input_n = projected.chunk(3, dim=-1)
+    state_r, state_z, state_n = F.linear(h, weight, bias).chunk(3, dim=-1)
+    r, z = torch.sigmoid(input_r + state_r), torch.sigmoid(input_z + state_z)
+    n = torch.tanh(input_n + r * state_n)
+    return (n + z * (h - n),)
+
+
+STEPS: dict[str, Step] = {"rnn_tanh": _rnn_tanh, "rnn_relu": _rnn_relu, "lstm": _lstm, "gru": _gru}
+
+
+def initial_state(cell: str, like: Tensor, units: int) -> State:
+    """The zero state that PyTorch starts from, for rows ``like`` ``(rows, ...)``."""
+    zeros = like.new_zeros(len(like), units)
+    return (zeros, zeros) if cell == "lstm" else (zeros,)
+
+
+def run_stepwise(
+    cell: str, layer: nn.RNNBase, inputs: Tensor, perturbation: Tensor | None = None
+) -> Tensor:
+    """Outputs of a one-layer, one-direction recurrent ``layer``, one step after the other.
+
+    Args:
+        cell: a key of :data:`STEPS`.
+        layer: ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU`` with ``batch_first`` and one layer.
+        inputs: float, shape ``(rows, steps, size)``.
+        perturbation: added to each step's output before anything reads it, shape
+            ``(rows, steps, units)``. Its gradient is the *total* derivative with respect to each
+            unit's output at each step, through the recurrence as well as through the layers above
+            (the whole-sequence kernel's output only shows the latter).
+
+    Returns:
+        float, shape ``(rows, steps, units)``.
+
+    Example:
+        >>> lstm, x = nn.LSTM(3, 4, batch_first=True), torch.randn(2, 5, 3)
+        >>> torch.allclose(run_stepwise("lstm", lstm, x), lstm(x)[0], atol=1e-6)
+        True
+    """
+    step = STEPS[cell]
+    weight, bias = layer.weight_hh_l0, layer.bias_hh_l0
+    projected = F.linear(inputs, layer.weight_ih_l0, layer.bias_ih_l0)  # type: ignore[arg-type]
+    state = initial_state(cell, inputs, layer.hidden_size)
+    outputs = []
+    for t in range(inputs.shape[1]):
+        state = step(projected[:, t], state, weight, bias)  # type: ignore[arg-type]
+        if perturbation is not None:
+            state = (state[0] + perturbation[:, t], *state[1:])
+        outputs.append(state[0])
+    return torch.stack(outputs, dim=1)

@@ -1,0 +1,262 @@
+"""The recurrent network that modules come from: ours, so that it can be read, masked and sliced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mlflow_rnnmod.network.cells import run_stepwise
+from mlflow_rnnmod.network.config import DIRECTIONS, NetworkConfig
+from mlflow_rnnmod.network.rows import Rows
+
+_RECURRENT = {"rnn_tanh": nn.RNN, "rnn_relu": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+_ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "identity": lambda x: x}
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """What a network computed for a batch.
+
+    Args:
+        layers: output of every maskable layer, by name: ``(rows, steps, units)`` for recurrent
+            directions, ``(rows, units)`` for hidden dense layers.
+        valid: bool ``(rows, steps)``, False where a step is padding.
+        readout: ``(rows, readout size)``, what the output layer reads.
+        perturbations: zeros added to each layer's output, by name, when asked for: gradients with
+            respect to them are total derivatives (see :func:`~.cells.run_stepwise`).
+    """
+
+    layers: Mapping[str, Tensor]
+    valid: Tensor
+    readout: Tensor
+    perturbations: Mapping[str, Tensor]
+
+
+def build_cell(cell: str, input_size: int, units: int) -> nn.RNNBase:
+    """One layer and one direction of a recurrent cell, with biases, ``batch_first``."""
+    extra = {"nonlinearity": cell.removeprefix("rnn_")} if cell.startswith("rnn_") else {}
+    return _RECURRENT[cell](input_size, units, batch_first=True, **extra)  # type: ignore[arg-type]
+
+
+class RecurrentNetwork(nn.Module):
+    """Embedding, recurrent layers, readout, hidden dense layers and an output layer.
+
+    Every layer and direction is a module of its own, so that the states of all of them can be seen
+    and masked; the result is the same as that of one many-layer ``nn.LSTM``. Dropout is left out:
+    the network only answers.
+
+    Args:
+        config: the structure. Weights start as PyTorch initialises them.
+
+    Example:
+        >>> config = NetworkConfig("tokens", 30, 8, "gru", ((16,),), ("yes", "no"), pad_index=0)
+        >>> network = RecurrentNetwork(config)
+        >>> network(Rows(torch.tensor([[4, 7, 0], [5, 0, 0]]))).shape
+        torch.Size([2, 2])
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = (
+            None
+            if config.embedding_size is None
+            else nn.Embedding(config.input_size, config.embedding_size)
+        )
+        size = config.step_size
+        layers = []
+        for units in config.recurrent:
+            cells = {DIRECTIONS[d]: build_cell(config.cell, size, u) for d, u in enumerate(units)}
+            layers.append(nn.ModuleDict(cells))
+            size = sum(units)
+        self.recurrent = nn.ModuleList(layers)
+        dense = []
+        for layer in config.hidden:
+            dense.append(nn.Linear(size, layer.units))
+            size = layer.units
+        self.hidden = nn.ModuleList(dense)
+        self.output = nn.Linear(size, len(config.labels))
+        self.eval()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the output labels, in the order of the logits."""
+        return self.config.labels
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Number of units of each maskable layer, by name, from the input to the readout."""
+        return self.config.units
+
+    @property
+    def readout_layers(self) -> tuple[str, ...]:
+        """Names of the maskable layers that make up the readout, in the order of its columns."""
+        return self.config.readout_layers
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of states and logits."""
+        return self.cell(0, "fwd").weight_hh_l0.dtype  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.cell(0, "fwd").weight_hh_l0.device  # type: ignore[return-value]
+
+    def cell(self, layer: int, direction: str) -> nn.RNNBase:
+        """The cell of one recurrent layer and direction (``"fwd"`` or ``"bwd"``)."""
+        found = self.recurrent[layer][direction]  # type: ignore[index]
+        assert isinstance(found, nn.RNNBase)
+        return found
+
+    def lengths(self, rows: Rows) -> Tensor:
+        """Valid steps of each row, int64 ``(rows,)``, at least 1: an empty row is one padding step.
+
+        Where the rows do not say, the last (padding on the left: first) token that is not padding
+        decides; for features every step is valid.
+        """
+        steps = rows.values.shape[1]
+        if rows.lengths is not None:
+            lengths = rows.lengths.to(rows.values.device)
+        elif self.config.pad_index is None or self.config.input == "features":
+            lengths = torch.full((len(rows),), steps, device=rows.values.device)
+        else:
+            content = rows.values != self.config.pad_index
+            if self.config.side == "left":
+                content = content.flip(1)
+            position = torch.arange(1, steps + 1, device=content.device)
+            lengths = (content * position).amax(dim=1)
+        return lengths.clamp(min=1, max=steps)
+
+    def valid(self, lengths: Tensor, steps: int) -> Tensor:
+        """Bool ``(rows, steps)``: which steps are not padding."""
+        position = torch.arange(steps, device=lengths.device)
+        if self.config.side == "left":
+            position = steps - 1 - position
+        return position < lengths[:, None]
+
+    def prepare(self, rows: Rows) -> Rows:
+        """Rows cut or padded to ``config.steps``, where the network has a fixed number of steps."""
+        steps, present = self.config.steps, rows.values.shape[1]
+        if steps is None or steps == present:
+            return rows
+        lengths = self.lengths(rows)
+        values = rows.values
+        right = self.config.side == "right"
+        if present > steps:
+            values = values[:, :steps] if right else values[:, present - steps :]
+        else:
+            shape = (len(rows), steps - present, *values.shape[2:])
+            filler = values.new_full(shape, self.config.pad_index or 0)
+            values = torch.cat([values, filler] if right else [filler, values], dim=1)
+        return Rows(values, lengths.clamp(max=steps), rows.targets)
+
+    def states(self, rows: Rows, perturb: bool = False) -> States:
+        """Run the network and keep what every layer sent out.
+
+        Args:
+            rows: the batch.
+            perturb: run step by step, with a zero perturbation on each layer's output to
+                differentiate by (see :class:`States`).
+
+        Raises:
+            ValueError: if the rows have no step, or steps of the wrong size.
+        """
+        values = rows.values
+        if values.ndim < 2 or values.shape[1] == 0:
+            raise ValueError(f"values has shape {tuple(values.shape)}; expected at least one step.")
+        lengths = self.lengths(rows)
+        valid = self.valid(lengths, values.shape[1])
+        layers: dict[str, Tensor] = {}
+        zeros: dict[str, Tensor] = {}
+
+        def perturbation(name: str, *shape: int) -> Tensor | None:
+            if perturb:
+                zeros[name] = torch.zeros(
+                    shape, dtype=self.dtype, device=values.device, requires_grad=True
+                )
+            return zeros.get(name)
+
+        x = self.embed(values)
+        for index, layer in enumerate(self.recurrent):
+            parts = []
+            for direction in layer:  # type: ignore[attr-defined]
+                name = f"recurrent.{index}.{direction}"
+                cell = self.cell(index, direction)
+                backward = direction == "bwd"
+                inputs = self._reverse(x, lengths) if backward else x
+                added = perturbation(name, *inputs.shape[:2], cell.hidden_size)
+                if added is None:
+                    out = cell(inputs)[0]
+                else:
+                    moved = self._reverse(added, lengths) if backward else added
+                    out = run_stepwise(self.config.cell, cell, inputs, moved)
+                if backward:
+                    out = self._reverse(out, lengths)
+                if self.config.packed:
+                    out = out * valid[..., None]
+                layers[name] = out
+                parts.append(out)
+            x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        last = [layers[name] for name in self.config.inputs_of(len(self.recurrent))]
+        readout = self._read(last, x, lengths, valid)
+        for index, (dense, spec) in enumerate(zip(self.hidden, self.config.hidden, strict=True)):
+            readout = _ACTIVATIONS[spec.activation](dense(readout))
+            added = perturbation(f"hidden.{index}", *readout.shape)
+            if added is not None:
+                readout = readout + added
+            layers[f"hidden.{index}"] = readout
+        return States(layers, valid, readout, zeros)
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Logits of a batch, float ``(rows, labels)``."""
+        return self.logits(self.states(rows).readout)
+
+    def logits(self, readout: Tensor) -> Tensor:
+        """The output layer: float ``(rows, labels)`` from a readout ``(rows, readout size)``."""
+        return self.output(readout)
+
+    def embed(self, values: Tensor) -> Tensor:
+        """What the first recurrent layer reads: float ``(rows, steps, step size)``."""
+        if self.embedding is not None:
+            return self.embedding(values)
+        if values.ndim != 3 or values.shape[-1] != self.config.input_size:
+            raise ValueError(
+                f"values has shape {tuple(values.shape)}; expected "
+                f"(rows, steps, {self.config.input_size}) float features."
+            )
+        return values.to(self.dtype)
+
+    def _reverse(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Steps in reverse order: of the valid ones when packed, else of all, as PyTorch does."""
+        if not self.config.packed:
+            return x.flip(1)
+        position = torch.arange(x.shape[1], device=x.device)[None, :]
+        index = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
+        return x.gather(1, index[..., None].expand_as(x))
+
+    def _read(self, last: list[Tensor], x: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
+        """The readout vector of the last recurrent layer's outputs ``x`` (``last`` by direction)."""
+        readout = self.config.readout
+        if readout == "final_state":
+            forward = self._last_valid(last[0], lengths) if self.config.packed else last[0][:, -1]
+            return torch.cat([forward, *(part[:, 0] for part in last[1:])], dim=-1)
+        if readout == "last_step":
+            return x[:, -1]
+        if readout == "last_valid":
+            return self._last_valid(x, lengths)
+        if readout == "mean_steps":
+            return x.mean(dim=1)
+        if readout == "max_steps":
+            return x.amax(dim=1)
+        if readout == "mean_valid":
+            return (x * valid[..., None]).sum(dim=1) / lengths[:, None].to(x.dtype)
+        return x.masked_fill(~valid[..., None], -torch.inf).amax(dim=1)
+
+    def _last_valid(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.config.side == "left":
+            return x[:, -1]
+        return x[torch.arange(len(x), device=x.device), lengths - 1]

@@ -1,0 +1,68 @@
+"""Parents: trained networks that modules come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from mlflow_rnnmod.network.digest import digest_tensors
+from mlflow_rnnmod.network.network import RecurrentNetwork
+from mlflow_rnnmod.network.text import TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """A trained network with its tokenizer; never changed once made.
+
+    Args:
+        network: the network, in evaluation mode.
+        tokenizer: how it reads text; ``None`` where it is given token ids or features.
+        model_id: MLflow model id it was logged under, where it was.
+        tracking_uri: the server that knows this id.
+
+    Example:
+        >>> from mlflow_rnnmod.network import NetworkConfig
+        >>> config = NetworkConfig("features", 3, None, "gru", ((4,),), ("a", "b"))
+        >>> len(Parent(RecurrentNetwork(config)).digest)
+        64
+    """
+
+    network: RecurrentNetwork
+    tokenizer: TextEncoder | None = None
+    model_id: str | None = None
+    tracking_uri: str | None = None
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the network's weights and structure; the parent's name in every file."""
+        tensors = dict(self.network.state_dict())
+        return digest_tensors(tensors, self.network.config.to_dict())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the output labels, in the order of the output layer."""
+        return self.network.labels
+
+    @property
+    def input_kind(self) -> str:
+        """``"text"``, ``"tokens"`` or ``"features"``."""
+        return "text" if self.tokenizer is not None else self.network.config.input
+
+    def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
+        """The same parent with the place where it was logged."""
+        return replace(self, model_id=model_id, tracking_uri=tracking_uri)
+
+    @property
+    def bytes(self) -> int:
+        """Size of its weights."""
+        return sum(t.numel() * t.element_size() for t in self.network.state_dict().values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.network.device
