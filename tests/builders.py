@@ -93,6 +93,7 @@ def tiny_parent(
     with torch.no_grad():
         for weight in network.parameters():
             weight.mul_(scale)
+        network.output.weight.mul_(4.0)  # or the biases would decide every answer
     return Parent(network, tokenizer)
 
 
