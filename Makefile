@@ -1,0 +1,52 @@
+# make help lists the targets. Python 3.11 and a package index are all that is needed.
+PYTHON ?= python3.11
+VENV ?= .venv
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
+DEMO_ARGS ?=
+TEST_ARGS ?= -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo ui test lint format clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and by itself: resolved together with the rest, another build of it may be taken.
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/python
+	$(PIP) torch==2.13.0
+	@touch $@
+
+$(VENV)/.demo: setup.cfg pyproject.toml $(VENV)/.torch
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml $(VENV)/.torch
+	$(PIP) -e '.[demo,test]'
+	@touch $@ $(VENV)/.demo
+
+install: $(VENV)/.demo  ## make .venv and install the package with all that the demo needs
+
+demo: install  ## train, decompose, compose, reuse, add, replace, load: under 3 minutes
+	$(VENV)/bin/python examples/quickstart.py $(DEMO_ARGS)
+
+ui:  ## look at what the demo logged
+	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+test: $(VENV)/.test  ## install what the tests need and run them
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(TEST_ARGS)
+
+lint: $(VENV)/.test  ## ruff check, ruff format --check, mypy over the core
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.test  ## let ruff put things right
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove the environment, caches and what the demo logged
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf mlflow.db mlruns mlartifacts lightning_logs checkpoints
