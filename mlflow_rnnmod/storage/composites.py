@@ -1,0 +1,91 @@
+"""Files of a composite: ``composition.json``, its modules, and each of their parents once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.storage.files import by_version, check_digest, read_document, write_document
+from mlflow_rnnmod.storage.modules import PARENTS, clean_origin, read_module, write_module
+from mlflow_rnnmod.storage.parents import read_parent, write_parent
+
+DOCUMENT = "composition.json"
+MODULES = "modules"
+if TYPE_CHECKING:
+    from mlflow_rnnmod.composition import Composite
+
+_FOLDER = re.compile(rf"{MODULES}/\d+")
+
+
+def write_composite(composite: Composite, directory: Path) -> None:
+    """Write a composite's files; they stand alone.
+
+    Args:
+        composite: the composite.
+        directory: made where it is missing.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number, module in enumerate(composite.modules):
+        folder = f"{MODULES}/{number:03d}"
+        entries.append(
+            {
+                "label": module.label,
+                "folder": folder,
+                "sha256": write_module(module, directory / folder),
+                "parent": module.parent.digest,
+                "origin": clean_origin(module.origin),
+            }
+        )
+    for parent in {module.parent.digest: module.parent for module in composite.modules}.values():
+        write_parent(parent, directory / PARENTS / parent.digest)
+    content = {
+        "modules": entries,
+        "score": composite.score,
+        "parameters": dict(composite.parameters),
+        "recipe": list(composite.recipe),
+    }
+    write_document(directory / DOCUMENT, "composite", content)
+
+
+def read_composite(directory: Path) -> Composite:
+    """The composite whose files are in ``directory``; modules of one parent share one object.
+
+    Raises:
+        ValueError: if a file is missing, truncated or altered; the file and both digests are named.
+    """
+    directory = Path(directory)
+    path = directory / DOCUMENT
+    body = read_document(path, "composite")
+    return by_version({1: lambda found: _read_1(found, directory)}, body, path)
+
+
+def _read_1(body: dict[str, Any], directory: Path) -> Composite:
+    from mlflow_rnnmod.composition import Composite
+
+    path = directory / DOCUMENT
+    parents: dict[str, Parent] = {}
+
+    def find_parent(digest: str, reference: dict[str, Any]) -> Parent:
+        if digest not in parents:
+            found = read_parent(directory / PARENTS / digest, digest)
+            parents[digest] = found.known_as(reference["model_id"], reference["tracking_uri"])
+        return parents[digest]
+
+    modules = []
+    for entry in body["modules"]:
+        if not _FOLDER.fullmatch(entry["folder"]):
+            raise ValueError(
+                f"{path} has a module in {entry['folder']!r}; expected {MODULES}/<number>."
+            )
+        sha256 = check_digest(entry["sha256"], f"sha256 of {entry['folder']}", path)
+        modules.append(read_module(directory / entry["folder"], find_parent, sha256))
+    return Composite(
+        modules=tuple(modules),
+        score=body["score"],
+        parameters=body["parameters"],
+        recipe=tuple(body["recipe"]),
+    )

@@ -1,0 +1,193 @@
+"""Files that say what they are, which format they have, and whether they are as written.
+
+Two kinds of file hold everything: JSON documents, which carry their own digest and the digests of
+the files beside them, and safetensors. Nothing is pickled, and reading runs no foreign code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mlflow_rnnmod.network.digest import canonical_json, digest_text
+
+FORMAT = 1
+"""The format version that is written, and the newest that can be read."""
+
+T = TypeVar("T")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> str:
+    """Write ``content`` as a JSON document: sorted keys, UTF-8, with kind, format and digest.
+
+    Args:
+        path: the file; its folder exists.
+        kind: what the document describes, ``"parent"``, ``"module"`` or ``"composite"``.
+        content: JSON types (tuples become lists).
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        ValueError: if ``content`` holds something that JSON can't say, NaN and infinity included.
+    """
+    try:
+        # Through JSON and back, so that what is digested is what a reader will see.
+        body = json.loads(json.dumps({**content, "kind": kind, "format": FORMAT}, allow_nan=False))
+        body["sha256"] = digest_text(canonical_json(body))
+        data = json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path.name} can't be written, its content is not JSON: {error}"
+        ) from error
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_document(path: Path, kind: str, sha256: str | None = None) -> dict[str, Any]:
+    """The document that :func:`write_document` wrote, checked against its digest.
+
+    Args:
+        path: the file.
+        kind: what it should describe.
+        sha256: what the whole file's digest should be, where another file says so.
+
+    Raises:
+        ValueError: if the file is missing, truncated, altered, of another kind, or of a format that
+            is newer than this package.
+    """
+    data = read_bytes(path, sha256)
+    try:
+        body = json.loads(data)
+        if not isinstance(body, dict):
+            raise ValueError(f"it holds a {type(body).__name__}")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is truncated or altered: expected a JSON document that holds its own SHA-256, "
+            f"found {len(data)} bytes with SHA-256 {hashlib.sha256(data).hexdigest()} ({error})."
+        ) from error
+    if body.get("kind") != kind:
+        raise ValueError(f"{path} has kind {body.get('kind')!r}; expected {kind!r}.")
+    version = body.get("format")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{path} has format {version!r}; expected a number from 1 to {FORMAT}.")
+    if version > FORMAT:
+        raise ValueError(
+            f"{path} has format {version}, and the newest that this version of mlflow_rnnmod reads "
+            f"is {FORMAT}. Upgrade it: pip install --upgrade mlflow-rnnmod."
+        )
+    expected = body.pop("sha256", None)
+    found = digest_text(canonical_json(body))
+    if found != expected:
+        raise ValueError(
+            f"{path} is altered:\nexpected SHA-256 of its content: {expected}\nfound: {found}."
+        )
+    return body
+
+
+def by_version(
+    readers: Mapping[int, Callable[[dict[str, Any]], T]], body: dict[str, Any], path: Path
+) -> T:
+    """What the reader for the document's format makes of it.
+
+    Raises:
+        ValueError: naming the file, if a field is missing or does not fit.
+    """
+    try:
+        return readers[body["format"]](body)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} (format {body['format']}) lacks a field or has one of another type: {error!r}."
+        ) from error
+
+
+def read_bytes(path: Path, sha256: str | None = None) -> bytes:
+    """A file's bytes, checked.
+
+    Raises:
+        ValueError: if it is missing, or its SHA-256 is not ``sha256``; both digests are shown.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} is missing or can't be read: {error}.") from error
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ValueError(
+            f"{path} is truncated or altered:\nexpected SHA-256: {sha256}\n"
+            f"found: {found} ({len(data)} bytes)."
+        )
+    return data
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors as safetensors; gives the file's SHA-256."""
+    # Cloned: safetensors refuses tensors that share memory, as tied weights do.
+    data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file with this SHA-256, on the CPU.
+
+    Raises:
+        ValueError: if it is missing, truncated, altered, or no safetensors file.
+    """
+    data = read_bytes(path, sha256)
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}.") from error
+
+
+def check_digest(value: Any, name: str, path: Path) -> str:
+    """``value`` where it is a SHA-256 in hexadecimal: digests name folders, nothing else will do.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ValueError(f"{path}: {name}={value!r}; expected 64 hexadecimal characters.")
+    return value
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """A bool tensor of one dimension as uint8, eight bits a byte, the first in the lowest bit.
+
+    Example:
+        >>> pack_bits(torch.tensor([True, False, True] + [False] * 5 + [True])).tolist()
+        [5, 1]
+    """
+    padded = torch.zeros(-(-len(mask) // 8) * 8, dtype=torch.uint8)
+    padded[: len(mask)] = mask
+    return (padded.view(-1, 8) << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, size: int) -> Tensor:
+    """The bool tensor of ``size`` elements that :func:`pack_bits` packed.
+
+    Raises:
+        ValueError: if ``packed`` is not as long as ``size`` bits need.
+
+    Example:
+        >>> unpack_bits(torch.tensor([5, 1], dtype=torch.uint8), 9).nonzero()[:, 0].tolist()
+        [0, 2, 8]
+    """
+    if packed.dtype != torch.uint8 or packed.shape != (-(-size // 8),):
+        raise ValueError(
+            f"a mask of {size} units is stored as {packed.dtype} of shape {tuple(packed.shape)}; "
+            f"expected torch.uint8 of shape {(-(-size // 8),)}."
+        )
+    bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+    return bits.reshape(-1)[:size].bool()

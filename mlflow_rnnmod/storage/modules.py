@@ -1,0 +1,237 @@
+"""Files of a module: ``module.json``, which a plan reads, and ``module.safetensors``.
+
+A module is a mask over its parent; the parent is named by digest, and bundled when asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.decomposition.module import Calibration, Contract, Energy, Head, Module
+from mlflow_rnnmod.network import Parent, Trunk
+from mlflow_rnnmod.storage.files import (
+    by_version,
+    check_digest,
+    pack_bits,
+    read_document,
+    read_tensors,
+    unpack_bits,
+    write_document,
+    write_tensors,
+)
+from mlflow_rnnmod.storage.parents import read_parent, write_parent
+
+DOCUMENT = "module.json"
+TENSORS = "module.safetensors"
+PARENTS = "parents"
+
+FindParent = Callable[[str, dict[str, Any]], Parent]
+"""Gives the parent with a digest; the second argument is where the module says it was logged."""
+
+
+def write_module(module: Module, directory: Path, standalone: bool = False) -> str:
+    """Write a module's files.
+
+    Args:
+        module: the module.
+        directory: made where it is missing.
+        standalone: write its parent too, under ``parents/<digest>``.
+
+    Returns:
+        SHA-256 of ``module.json``.
+
+    Raises:
+        ValueError: if a number of its heads is not finite, or its figures are not JSON.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    parent, trunk = module.parent, module.trunk
+    content = {
+        "parent": {
+            "digest": parent.digest,
+            "model_id": parent.model_id,
+            "tracking_uri": without_credentials(parent.tracking_uri),
+        },
+        "trunk": {
+            "digest": trunk.digest,
+            "variant": trunk.variant,
+            "gates": trunk.gates,
+            "units": [[name, len(mask)] for name, mask in trunk.keep.items()],
+        },
+        "head": _head(module.head),
+        "open_head": _head(module.open_head),
+        "energy": asdict(module.energy),
+        "contract": asdict(module.contract),
+        # A share of nothing is NaN, which JSON can't say.
+        "figures": {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in module.figures.items()
+        },
+        "made": dict(module.made),
+        "origin": clean_origin(module.origin),
+        "files": {TENSORS: write_tensors(directory / TENSORS, _tensors(module))},
+    }
+    if standalone:
+        write_parent(parent, directory / PARENTS / parent.digest)
+    return write_document(directory / DOCUMENT, "module", content)
+
+
+def read_module(directory: Path, find_parent: FindParent, sha256: str | None = None) -> Module:
+    """The module whose files are in ``directory``.
+
+    Args:
+        directory: where :func:`write_module` wrote.
+        find_parent: asked for the parent where it is not bundled: with its digest, and with
+            ``{"digest", "model_id", "tracking_uri"}`` as the module knows it.
+        sha256: what the digest of ``module.json`` should be, where another file says so.
+
+    Raises:
+        ValueError: if a file is missing, truncated or altered, or the parent is not the one that
+            the module names.
+    """
+    directory = Path(directory)
+    path = directory / DOCUMENT
+    body = read_document(path, "module", sha256)
+    return by_version({1: lambda found: _read_1(found, directory, find_parent)}, body, path)
+
+
+def read_contract(directory: Path) -> tuple[Contract, dict[str, Any]]:
+    """A module's contract and its reference to the parent, from ``module.json`` alone.
+
+    Raises:
+        ValueError: if the file is missing, truncated or altered.
+    """
+    path = Path(directory) / DOCUMENT
+    body = read_document(path, "module")
+    return by_version({1: lambda found: (_contract(found), dict(found["parent"]))}, body, path)
+
+
+def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> Module:
+    path = directory / DOCUMENT
+    reference = dict(body["parent"])
+    digest = check_digest(reference["digest"], "parent.digest", path)
+    bundled = directory / PARENTS / digest
+    if bundled.is_dir():
+        parent = read_parent(bundled, digest)
+        parent = parent.known_as(reference["model_id"], reference["tracking_uri"])
+    else:
+        parent = find_parent(digest, reference)
+    if parent.digest != digest:
+        raise ValueError(
+            f"{path} belongs to another parent than the one found:\n"
+            f"expected digest: {digest}\nfound: {parent.digest}."
+        )
+    sha256 = check_digest(body["files"][TENSORS], "files", path)
+    tensors = read_tensors(directory / TENSORS, sha256)
+    module = Module(
+        parent=parent,
+        trunk=_trunk(body["trunk"], tensors, directory),
+        head=_read_head(body["head"], tensors.get("head.weight")),
+        open_head=_read_head(body["open_head"], tensors.get("open_head.weight")),
+        energy=Energy(**body["energy"]),
+        contract=_contract(body),
+        figures={k: math.nan if v is None else v for k, v in body["figures"].items()},
+        made=body["made"],
+        origin=body["origin"],
+    )
+    _check(module, path)
+    return module
+
+
+def _check(module: Module, path: Path) -> None:
+    """Whether the parts fit each other; each was already found to be what was written."""
+    parent, contract, problems = module.parent, module.contract, []
+    tokenizer = parent.tokenizer.digest if parent.tokenizer else None
+    if contract.tokenizer != tokenizer:
+        problems.append(
+            f"its tokenizer has digest {contract.tokenizer}, its parent's has {tokenizer}"
+        )
+    if contract.labels != parent.labels:
+        problems.append(
+            f"it expects a parent with labels {list(contract.labels)}, found {list(parent.labels)}"
+        )
+    elif not 0 <= contract.index < len(parent.labels):
+        problems.append(f"index {contract.index} is none of {len(parent.labels)} labels")
+    units = {name: len(mask) for name, mask in module.trunk.keep.items()}
+    if units != parent.network.units:
+        problems.append(f"its masks cover {units}, its parent has {parent.network.units}")
+    size = parent.network.config.readout_size
+    for name, head in (("head", module.head), ("open_head", module.open_head)):
+        if head.weight is not None and head.weight.shape != (size,):
+            problems.append(
+                f"{name}.weight has shape {tuple(head.weight.shape)}, expected {(size,)}"
+            )
+    if problems:
+        raise ValueError(f"{path} does not fit its parent {parent.digest}: {'; '.join(problems)}.")
+
+
+def _tensors(module: Module) -> dict[str, Tensor]:
+    tensors = {}
+    for name, mask in module.trunk.keep.items():
+        mask = mask.cpu()
+        tensors[f"keep.{name}"] = pack_bits(mask)
+        if not mask.all():
+            tensors[f"fold.{name}"] = module.trunk.fold[name].cpu()[~mask]
+    if module.head.weight is not None:
+        tensors["head.weight"] = module.head.weight
+    if module.open_head.weight is not None:
+        tensors["open_head.weight"] = module.open_head.weight
+    return tensors
+
+
+def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) -> Trunk:
+    keep, fold = {}, {}
+    for name, size in body["units"]:
+        keep[name] = unpack_bits(tensors[f"keep.{name}"], size)
+        fold[name] = torch.zeros(size)
+        if not keep[name].all():
+            fold[name][~keep[name]] = tensors[f"fold.{name}"]
+    trunk = Trunk(keep, fold, body["variant"], body["gates"])
+    if trunk.digest != body["digest"]:
+        raise ValueError(
+            f"{directory / TENSORS} does not hold the trunk that {DOCUMENT} names:\n"
+            f"expected digest: {body['digest']}\nfound: {trunk.digest}."
+        )
+    return trunk
+
+
+def _contract(body: dict[str, Any]) -> Contract:
+    found = body["contract"]
+    return Contract(**{**found, "labels": tuple(found["labels"])})
+
+
+def _head(head: Head) -> dict[str, Any]:
+    return {"bias": head.bias, "calibration": asdict(head.calibration)}
+
+
+def _read_head(body: dict[str, Any], weight: Tensor | None) -> Head:
+    return Head(weight, body["bias"], Calibration(**body["calibration"]))
+
+
+def without_credentials(uri: str | None) -> str | None:
+    """``uri`` without a user's name and password, which have no place in an artifact.
+
+    Example:
+        >>> without_credentials("https://me:secret@models.example:5000/mlflow")
+        'https://models.example:5000/mlflow'
+    """
+    if uri is None or "@" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def clean_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's origin as it is stored: JSON types, addresses without credentials."""
+    return {
+        name: without_credentials(value) if name.endswith("uri") else value
+        for name, value in origin.items()
+    }

@@ -1,0 +1,101 @@
+"""Files of a parent: ``network.json``, ``weights.safetensors``; for text ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
+from mlflow_rnnmod.storage.files import (
+    by_version,
+    check_digest,
+    read_bytes,
+    read_document,
+    read_tensors,
+    write_document,
+    write_tensors,
+)
+
+DOCUMENT = "network.json"
+WEIGHTS = "weights.safetensors"
+TOKENIZER = "tokenizer.json"
+
+
+def write_parent(parent: Parent, directory: Path) -> None:
+    """Write a parent's files.
+
+    Args:
+        parent: the parent; where it was logged is not written, as the files don't depend on it.
+        directory: made where it is missing; ``parents/<digest>`` inside other models.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {WEIGHTS: write_tensors(directory / WEIGHTS, parent.network.state_dict())}
+    content: dict[str, Any] = {
+        "digest": parent.digest,
+        "network": parent.network.config.to_dict(),
+        "tokenizer": None,
+        "files": files,
+    }
+    if parent.tokenizer is not None:
+        # The canonical JSON itself, so that the file's digest is the tokenizer's.
+        (directory / TOKENIZER).write_bytes(parent.tokenizer.json.encode())
+        files[TOKENIZER] = parent.tokenizer.digest
+        content["tokenizer"] = {
+            "digest": parent.tokenizer.digest,
+            "pad_index": parent.tokenizer.pad_index,
+            "side": parent.tokenizer.side,
+        }
+    write_document(directory / DOCUMENT, "parent", content)
+
+
+def read_parent(directory: Path, digest: str | None = None) -> Parent:
+    """The parent whose files are in ``directory``.
+
+    Args:
+        directory: where :func:`write_parent` wrote.
+        digest: which parent it should be.
+
+    Returns:
+        The parent, on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: if a file is missing, truncated or altered, or it is another parent than
+            ``digest``; the file and both digests are named.
+    """
+    directory = Path(directory)
+    path = directory / DOCUMENT
+    body = read_document(path, "parent")
+    if digest is not None and body.get("digest") != digest:
+        raise ValueError(
+            f"{path} is another parent:\nexpected digest: {digest}\nfound: {body.get('digest')}."
+        )
+    parent = by_version({1: lambda found: _read_1(found, directory)}, body, path)
+    if parent.digest != body["digest"]:
+        raise ValueError(
+            f"{directory} does not hold the parent it names:\nexpected digest: {body['digest']}\n"
+            f"found in weights and structure: {parent.digest}."
+        )
+    return parent
+
+
+def _read_1(body: dict[str, Any], directory: Path) -> Parent:
+    path = directory / DOCUMENT
+    config = NetworkConfig.from_dict(body["network"])
+    weights = read_tensors(directory / WEIGHTS, check_digest(body["files"][WEIGHTS], "files", path))
+    # On the meta device nothing is initialised; the stored tensors become the parameters,
+    # with their dtype.
+    with torch.device("meta"):
+        network = RecurrentNetwork(config)
+    try:
+        network.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{directory / WEIGHTS} does not fit {path}: {error}") from error
+    tokenizer = None
+    if (found := body["tokenizer"]) is not None:
+        digest = check_digest(found["digest"], "tokenizer.digest", path)
+        text = read_bytes(directory / TOKENIZER, digest).decode()
+        tokenizer = TextEncoder(text, found["pad_index"], found["side"])
+    return Parent(network, tokenizer)
