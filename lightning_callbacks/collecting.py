@@ -1,0 +1,245 @@
+"""Rows out of dataloaders, without disturbing whoever trains with them.
+
+A ``DataLoader`` is not iterated itself: that would draw from its sampler and generators and wake
+its workers. Its data set is read again with the same collation, in a seeded order, in this process.
+So a training goes on bit for bit as it would have, and what is read does not depend on it. Only
+what is no plain ``DataLoader`` (or one with its own ``__iter__``) is iterated as it is; if it keeps
+a position between iterations, give the callback's ``decompose_checkpoint`` a fresh one instead.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
+
+from lightning_callbacks._lightning import is_overridden
+from lightning_callbacks.batches import Batch, split
+from lightning_callbacks.guards import random_state_kept
+from mlflow_rnnmod.network import Rows, concatenate
+
+Transfer = Callable[[Any], Any]
+
+
+def flatten_loaders(loaders: Any) -> list[Any]:
+    """One or several dataloaders - a list, a mapping, nested - as a flat list.
+
+    Example:
+        >>> loader = DataLoader([1, 2])
+        >>> flatten_loaders({"a": [loader], "b": loader}) == [loader, loader]
+        True
+    """
+    if loaders is None:
+        return []
+    if isinstance(loaders, Mapping):
+        return [found for item in loaders.values() for found in flatten_loaders(item)]
+    if isinstance(loaders, list | tuple) and not isinstance(loaders, DataLoader):
+        return [found for item in loaders for found in flatten_loaders(item)]
+    return [loaders]
+
+
+def transfer_hooks(module: Any, datamodule: Any = None, dtype: torch.dtype | None = None) -> Transfer:
+    """What Lightning does to a batch before ``training_step`` sees it, on the CPU.
+
+    The batch transfer hooks are called where a user wrote them, the datamodule's before the
+    module's as Lightning has it; float tensors become ``dtype``, as the precision settings do.
+    """
+
+    def hook(name: str, batch: Any, *args: Any) -> Any:
+        for owner in (datamodule, module):
+            if is_overridden(name, owner):
+                return getattr(owner, name)(batch, *args)
+        return batch
+
+    def transfer(batch: Any) -> Any:
+        batch = hook("on_before_batch_transfer", batch, 0)
+        batch = hook("transfer_batch_to_device", batch, torch.device("cpu"), 0)
+        batch = hook("on_after_batch_transfer", batch, 0)
+        if dtype is not None:
+            batch = apply_to_collection(
+                batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t
+            )
+        return batch
+
+    return transfer
+
+
+def raw_batches(loader: Any, seed: int = 0, max_rows: int | None = None) -> Iterator[Any]:
+    """Batches of a dataloader, as its collation makes them.
+
+    Args:
+        loader: anything to iterate over.
+        seed: for the order, where the data set can be indexed.
+        max_rows: read no more rows than this, where that can be told beforehand.
+    """
+    quiet = quiet_loader(loader, seed, max_rows)
+    if quiet is not None:
+        yield from quiet
+        return
+    yield from loader
+    if getattr(loader, "_iterator", None) is not None:
+        # Persistent workers keep their random state: without them the training starts its own.
+        loader._iterator = None
+
+
+def quiet_loader(loader: Any, seed: int, max_rows: int | None) -> DataLoader[Any] | None:
+    """A loader of the same data and collation in an order of its own; ``None`` where it can't be."""
+    if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
+        return None
+    own = torch.Generator().manual_seed(seed)
+    common = {"collate_fn": loader.collate_fn, "num_workers": 0, "generator": own}
+    size = loader.batch_size
+    if size is None and loader.batch_sampler is not None:
+        size = getattr(loader.batch_sampler, "batch_size", None) or 32
+    if isinstance(loader.dataset, IterableDataset):
+        return DataLoader(loader.dataset, batch_size=loader.batch_size, **common)
+    index = torch.tensor(sampled_indices(loader, max_rows), dtype=torch.int64)
+    index = index[torch.randperm(len(index), generator=own)]
+    order = index[:max_rows].tolist()
+    return DataLoader(loader.dataset, batch_size=size, sampler=order, **common)
+
+
+def sampled_indices(loader: DataLoader[Any], max_rows: int | None = None) -> list[int]:
+    """Which rows of its data set a loader gives out, each once.
+
+    A sampler may choose: two loaders over one data set often split it into training and validation
+    rows that way, and one must not read the other's.
+    """
+    batches = loader.batch_sampler
+    sampler = _unwrapped(loader.sampler)
+    if batches is not None and type(batches).__iter__ is not BatchSampler.__iter__:
+        sampler = batches
+    whole = list(range(len(loader.dataset)))  # type: ignore[arg-type]
+    if isinstance(sampler, SequentialSampler | RandomSampler | DistributedSampler):
+        return whole
+    if isinstance(sampler, SubsetRandomSampler):
+        return list(dict.fromkeys(int(i) for i in sampler.indices))
+    generators = [getattr(item, "generator", None) for item in (loader, loader.sampler, sampler)]
+    limit = 2 * max(len(whole), max_rows or 0)  # a sampler may never end
+    found: dict[int, None] = {}
+    with random_state_kept(*generators):
+        for item in islice(iter(copy.copy(sampler)), limit):
+            for index in item if isinstance(item, list | tuple) else [item]:
+                found[int(index)] = None
+    return sorted(found)
+
+
+def _unwrapped(sampler: Any) -> Any:
+    """The user's own sampler inside the one that Lightning puts around it on several devices."""
+    if "SamplerWrapper" in type(sampler).__name__:
+        inner = getattr(getattr(sampler, "dataset", None), "_sampler", None)
+        return sampler if inner is None else inner
+    return sampler
+
+
+def read_batches(
+    loaders: Any,
+    transfer: Transfer,
+    split_batch: Any = None,
+    time_first: bool = False,
+    seed: int = 0,
+    max_rows: int | None = None,
+) -> Iterator[Batch]:
+    """Batches of all ``loaders``, taken apart; random state is as before whenever one is given out.
+
+    Raises:
+        ValueError: if a batch can't be taken apart.
+    """
+    for loader in flatten_loaders(loaders):
+        generators = [getattr(loader, "generator", None)]
+        generators.append(getattr(getattr(loader, "sampler", None), "generator", None))
+        raw = raw_batches(loader, seed, max_rows)
+        seen = 0
+        while max_rows is None or seen < max_rows:
+            with random_state_kept(*generators):
+                item = next(raw, None)
+                if item is None:
+                    break
+                batch = split(transfer(item), split_batch, time_first)
+            seen += len(batch.rows)
+            yield batch
+        raw.close()
+
+
+def first_batch(
+    loaders: Any, transfer: Transfer, split_batch: Any = None, seed: int = 0
+) -> Batch:
+    """One real batch.
+
+    Raises:
+        ValueError: if there is none, or it can't be taken apart.
+    """
+    batch = next(read_batches(loaders, transfer, split_batch, seed=seed), None)
+    if batch is None or len(batch.rows) == 0:
+        raise ValueError("The training dataloader has no rows; expected at least one batch.")
+    return batch
+
+
+def collect(
+    batches: Iterator[Batch],
+    labels: int,
+    pad_index: int | None,
+    side: str,
+    source: str,
+    limit: int | None = None,
+) -> Rows | None:
+    """All rows of some batches in one, ``None`` where there are none.
+
+    Args:
+        batches: taken apart.
+        labels: number of labels; targets are checked against it.
+        pad_index: what pads shorter batches, for token ids.
+        side: where that goes.
+        source: what to call the data in errors.
+        limit: keep no more rows than this.
+
+    Raises:
+        ValueError: if targets are no label's index, or features come in batches of different
+            length without lengths.
+    """
+    parts, kept = [], 0
+    for batch in batches:
+        rows = batch.rows if limit is None else batch.rows[: max(limit - kept, 0)]
+        if len(rows) == 0:
+            continue
+        check_targets(rows, labels, source)
+        parts.append(rows)
+        kept += len(rows)
+    if not parts:
+        return None
+    steps = {part.values.shape[1] for part in parts}
+    if len(steps) > 1 and parts[0].values.ndim == 3 and parts[0].lengths is None:
+        raise ValueError(
+            f"The {source} comes in batches of {min(steps)} to {max(steps)} steps without "
+            "lengths; with float features padding can't be told from content. Give the lengths, "
+            "in the batch or by split_batch=."
+        )
+    return concatenate(parts, pad_index or 0, side)
+
+
+def check_targets(rows: Rows, labels: int, source: str) -> None:
+    """Raise a ValueError unless every target is the index of a label."""
+    targets = rows.targets
+    assert targets is not None
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= labels:
+        raise ValueError(
+            f"The {source} has targets from {low} to {high}; expected the index of one of "
+            f"{labels} labels, 0 to {labels - 1}. Check labels=, and in a batch of three that the "
+            "order is (inputs, lengths, targets)."
+        )
+
