@@ -23,8 +23,10 @@ _LONGEST = 120
 
 
 def slug(label: str) -> str:
-    """A name for ``label``: NFKC, case-folded, runs of other characters than letters, digits and
-    ``_`` as ``-``; with six digits of the label's SHA-256 where that changed more than case.
+    """A name for ``label`` that is safe wherever MLflow needs one.
+
+    NFKC, case-folded, runs of other characters than letters, digits and ``_`` as ``-``; and ``-``
+    with six digits of the label's SHA-256 where that changed more than case.
 
     Args:
         label: any text, the empty one too.

@@ -1,0 +1,331 @@
+"""Cards: what a module, a parent or a composite is, in Markdown, for people.
+
+They are the description of a model in MLflow (the tag ``mlflow.note.content``, cut by MLflow at
+8000 characters) and its file ``card/README.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, plain, table
+
+if TYPE_CHECKING:
+    from mlflow_rnnmod.composition import Composite
+    from mlflow_rnnmod.decomposition.module import Module
+    from mlflow_rnnmod.network import NetworkConfig, Parent
+
+LONGEST = 8000
+_SHOWN = 40
+_CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
+FIGURES = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "agreement": "agrees with the parent",
+    "accuracy": "accuracy",
+}
+SIZES = {
+    "units_kept": "units kept",
+    "weights_kept": "weights kept",
+    "recurrent_weights_kept": "recurrent weights kept",
+    "jaccard": "overlap with the other modules (Jaccard)",
+}
+
+
+def module_card(
+    module: Module, uri: str, others: Sequence[str] = (), parent_link: str | None = None
+) -> str:
+    """The card of one module.
+
+    Args:
+        module: the module.
+        uri: what it can be loaded by, ``models:/...`` or ``runs:/...``.
+        others: URIs of a few modules to show it composed with.
+        parent_link: where the parent's page is, relative to MLflow's own (``#/experiments/...``).
+
+    Returns:
+        Markdown of at most 8000 characters.
+    """
+    parent, contract = module.parent, module.contract
+    others_answered = len(contract.labels) - 1
+    opening = (
+        f"# {escape(module.label)}\n\nA module for one label: does the input mean "
+        f"**{escape(module.label)}**, or another of its parent's {others_answered} labels? It was "
+        "cut out of a trained network without training, and works alone or with modules of this "
+        "and other parents."
+    )
+    facts = [
+        ("label", f"{escape(module.label)} ({contract.index + 1} of {len(contract.labels)})"),
+        ("input", _input(contract.input, contract.input_size, contract.steps)),
+        ("parent", f"{_network(parent.network.config)}, {_parent_name(parent, parent_link)}"),
+        *_made(module.made),
+        *_sizes(module),
+    ]
+    return fit(
+        [
+            opening,
+            table(("", ""), facts),
+            _figures(module.figures, module.made.get("rows")),
+            _layers(module),
+            _use(uri, contract.input, contract.input_size),
+            _compose([uri, *others], contract.input, contract.input_size),
+            _by_reference(parent),
+        ],
+        LONGEST,
+    )
+
+
+def parent_card(
+    parent: Parent,
+    uri: str,
+    figures: Mapping[str, float] | None = None,
+    rows: str | None = None,
+    modules: str | None = None,
+) -> str:
+    """The card of a parent.
+
+    Args:
+        parent: the network.
+        uri: what it can be loaded by.
+        figures: its own, ``accuracy`` for one; shares from 0 to 1.
+        rows: which rows the figures come from, in words.
+        modules: URI that stands for all modules made of it (``runs:/<run>``).
+
+    Returns:
+        Markdown of at most 8000 characters.
+    """
+    config = parent.network.config
+    opening = (
+        f"# Parent network {parent.digest[:12]}\n\nA trained network and what its modules are "
+        f"masks over: they hold no weights of their own, and load this model's. **As long as a "
+        "module is in use, keep this model**, or export the module first."
+    )
+    facts = [
+        ("network", _network(config)),
+        ("digest", inline(parent.digest)),
+        ("input", _input(parent.input_kind, config.input_size, config.steps)),
+        ("weights", f"{parent.bytes / 2**20:.2f} MiB"),
+        ("labels", _labels(parent.labels)),
+    ]
+    if parent.tokenizer is not None:
+        facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
+    sections = [opening, table(("", ""), facts)]
+    if figures:
+        sections.append(_figures(figures, rows))
+    sections.append(_use(uri, parent.input_kind, config.input_size))
+    if modules:
+        sections.append(
+            _compose([modules], parent.input_kind, config.input_size, "All its modules together")
+        )
+    return fit(sections, LONGEST)
+
+
+def composite_card(composite: Composite, uri: str) -> str:
+    """The card of a composite: which modules it is made of, from where, and how they compare.
+
+    Args:
+        composite: the composite.
+        uri: what it can be loaded by.
+
+    Returns:
+        Markdown of at most 8000 characters.
+    """
+    sources = [dict(source) for source in composite.sources]
+    parents = {source.get("parent") for source in sources}
+    opening = (
+        f"# A model of {len(sources)} {_plural('module', len(sources))}\n\nMade of modules of "
+        f"{len(parents)} {_plural('parent', len(parents))}, which are bundled with it; nothing was "
+        f"trained. The label with the best score wins (score: {inline(composite.score)})."
+    )
+    shown = [
+        (
+            escape(source.get("label", ""), 60),
+            inline(source["uri"]) if source.get("uri") else "made in Python",
+            escape(source.get("version") or "", 20),
+            inline(str(source.get("parent", ""))[:12]),
+        )
+        for source in sources[:_SHOWN]
+    ]
+    modules = table(("label", "module", "version", "parent"), shown)
+    if len(sources) > _SHOWN:
+        modules += f"\n\n... and {len(sources) - _SHOWN} more: see `composition.json`."
+    steps = [
+        f"{number}. {escape(json.dumps(dict(step), ensure_ascii=False, default=str), 300)}"
+        for number, step in enumerate(composite.recipe[:_SHOWN], 1)
+    ]
+    history = "## How it was made\n\n" + "\n".join(steps) if steps else ""
+    return fit(
+        [
+            part
+            for part in (
+                opening,
+                _use(uri, composite.input_kind, composite.modules[0].contract.input_size),
+                modules,
+                history,
+            )
+            if part
+        ],
+        LONGEST,
+    )
+
+
+def percent(share: float) -> str:
+    """A share as people read it.
+
+    Example:
+        >>> percent(0.9312), percent(float("nan"))
+        ('93.1 %', 'none')
+    """
+    return "none" if share != share else f"{100 * share:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference between shares, in points.
+
+    Example:
+        >>> points(0.0123), points(-0.005), points(0.0)
+        ('+1.2', '-0.5', '0.0')
+    """
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def removal_words(made: Mapping[str, Any]) -> str:
+    """What was removed and by which rule, in words, from a module's ``made``."""
+    rule, removal = plain(made.get("rule", "unknown"), 40), made.get("removal")
+    share = percent(removal) if isinstance(removal, int | float) else plain(removal, 40)
+    return "nothing removed" if rule == "none" or removal == 0 else f"{share} by `{rule}`"
+
+
+def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
+    repairs = made.get("repairs") or ()
+    repairs = (repairs,) if isinstance(repairs, str) else repairs
+    facts = [
+        ("units removed", removal_words(made)),
+        ("repairs", ", ".join(escape(r, 40) for r in repairs) or "none"),
+    ]
+    known = {"rule", "removal", "repairs", "rows"}
+    for name, value in made.items():
+        if name not in known and isinstance(value, str | int | float | bool):
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            facts.append((escape(name.replace("_", " "), 40), escape(shown)))
+    return facts
+
+
+def _sizes(module: Module) -> list[tuple[str, str]]:
+    facts = [("units kept", f"{module.trunk.kept} of {module.trunk.total}")]
+    facts += [
+        (words, percent(module.figures[name]))
+        for name, words in SIZES.items()
+        if name in module.figures and name != "units_kept"
+    ]
+    return facts
+
+
+def _figures(figures: Mapping[str, float], rows: Any) -> str:
+    shown = [(words, percent(figures[name])) for name, words in FIGURES.items() if name in figures]
+    if "support" in figures:
+        shown.append(("rows of this label", f"{figures['support']:.0f}"))
+    words = (
+        f"Measured on {escape(rows, 300)}." if rows else "The rows behind them are not recorded."
+    )
+    if not shown:
+        return "## Figures\n\nNone were measured."
+    return "## Figures\n\n" + words + "\n\n" + table(("", ""), shown, " r")
+
+
+def _layers(module: Module) -> str:
+    rows = []
+    for name, mask in module.trunk.keep.items():
+        kept, total = int(mask.sum()), len(mask)
+        rows.append((inline(name), _bar(kept / total), str(kept), str(total)))
+    return "## Units by layer\n\n" + table(("layer", "", "kept", "of"), rows, "  rr")
+
+
+def _bar(share: float, width: int = 20) -> str:
+    full = round(share * width)
+    return "█" * full + "░" * (width - full)
+
+
+def _network(config: NetworkConfig) -> str:
+    layers = " + ".join(
+        "/".join(map(str, layer)) + (" both ways" if len(layer) == 2 else "")
+        for layer in config.recurrent
+    )
+    dense = "".join(f" + {layer.units} {layer.activation}" for layer in config.hidden)
+    return f"{_CELLS.get(config.cell, config.cell)} of {layers} units{dense}"
+
+
+def _input(kind: str, size: int, steps: int | None) -> str:
+    words = {
+        "text": f"text, through its own tokenizer of {size} tokens",
+        "tokens": f"token ids from 0 to {size - 1}",
+        "features": f"steps of {size} numbers",
+    }[kind]
+    return words + (f"; {steps} steps, padded or cut" if steps else "")
+
+
+def _labels(labels: Sequence[str]) -> str:
+    shown = ", ".join(escape(label, 40) for label in labels[:_SHOWN])
+    more = f", and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return f"{len(labels)}: {shown}{more}"
+
+
+def _parent_name(parent: Parent, parent_link: str | None) -> str:
+    digest = parent.digest[:12]
+    if parent_link:
+        return link(digest, parent_link)
+    return inline(f"models:/{parent.model_id}") if parent.model_id else inline(digest)
+
+
+def _sample(kind: str, size: int) -> str:
+    """One made-up input, as Python, of the right kind and size."""
+    ids = ", ".join(str(min(i, size - 1)) for i in (4, 7, 2))
+    return {"text": '["some text"]', "tokens": f"[[{ids}]]", "features": f"[[[0.5] * {size}] * 4]"}[
+        kind
+    ]
+
+
+def _use(uri: str, kind: str, size: int) -> str:
+    sample = _sample(kind, size)
+    code = (
+        "import mlflow, mlflow_rnnmod\n"
+        "import pandas as pd\n\n"
+        f"model = mlflow.pyfunc.load_model({_quoted(uri)})\n"
+        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}))\n'
+        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}), params={{"scores": True}})'
+    )
+    return "## Use it\n\n" + fenced(code)
+
+
+def _compose(
+    uris: Sequence[str], kind: str, size: int, title: str = "Compose it with others"
+) -> str:
+    lines = "".join(f"    {_quoted(uri)},\n" for uri in uris)
+    code = (
+        "import mlflow_rnnmod\n\n"
+        f"model = mlflow_rnnmod.compose([\n{lines}])\n"
+        f"model.predict({_sample(kind, size)})"
+    )
+    return f"## {title}\n\n" + fenced(code)
+
+
+def _by_reference(parent: Parent) -> str:
+    where = f"the model {inline('models:/' + parent.model_id)}" if parent.model_id else "its parent"
+    return (
+        "## Where its weights are\n\n"
+        f"This module is a mask; its weights are those of {where}, digest "
+        f"{inline(parent.digest)}. It is found there by itself. Should that model have to go, "
+        "write the module with its parent first: `mlflow_rnnmod.export(uri, path)`."
+    )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else word + "s"

@@ -1,0 +1,80 @@
+"""Markdown that no label can break: escaping, tables, code, and a length to keep to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|~^:$])")
+# Line breaks end a table row; other control characters, and those that turn the direction of
+# writing, would only confuse whoever reads the label.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: object, longest: int = 120) -> str:
+    r"""``text`` on one line, without control characters, cut to ``longest`` characters.
+
+    Example:
+        >>> plain("two\nlines"), plain("x" * 200, 5), plain("")
+        ('two lines', 'xxxx…', '(empty)')
+    """
+    line = _CONTROL.sub(" ", str(text)).strip() or "(empty)"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def escape(text: object, longest: int = 120) -> str:
+    r"""``text`` as Markdown that shows it as it is, in a paragraph or a table's cell.
+
+    Example:
+        >>> print(escape("a|b <b>*c*</b>"))
+        a\|b &lt;b&gt;\*c\*&lt;/b&gt;
+    """
+    line = plain(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", line)
+
+
+def link(text: object, target: str) -> str:
+    """A link to ``target`` (used as it is) that shows ``text``."""
+    return f"[{escape(text)}]({target})"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> str:
+    """A table from cells that are Markdown already.
+
+    Args:
+        header: names of the columns.
+        rows: as many cells each.
+        right: for each column ``r`` to align it on the right, anything else for the left.
+    """
+    marks = [
+        "---:" if position < len(right) and right[position] == "r" else "---"
+        for position in range(len(header))
+    ]
+    lines = [header, marks, *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def fenced(code: str, language: str = "python") -> str:
+    """A code block whose fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{code}\n{fence}"
+
+
+def inline(code: object) -> str:
+    """``code`` in backticks, on one line."""
+    line = plain(code)
+    return f"`{line}`" if "`" not in line else f"`` {line} ``"
+
+
+def fit(sections: Sequence[str], longest: int) -> str:
+    """Sections one below the other, as many from the first on as ``longest`` characters hold.
+
+    Whole sections are left out, never a part of one, so that no table or code block is torn.
+    """
+    kept: list[str] = []
+    for section in sections:
+        if len("\n\n".join([*kept, section])) + 1 > longest:
+            break
+        kept.append(section)
+    return "\n\n".join(kept) + "\n"
