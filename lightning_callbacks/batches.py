@@ -127,9 +127,9 @@ def _parts(parts: Any, source: str) -> tuple[Any, Any, Any, Any]:
         return _from_mapping(parts, source)
     if isinstance(parts, tuple | list) and len(parts) in (2, 3):
         inputs, *between, targets = parts
-        if not between and isinstance(inputs, tuple | list) and len(inputs) == 2:
-            if not isinstance(inputs, PackedSequence):
-                inputs, *between = inputs
+        pair = isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence)
+        if not between and pair and len(inputs) == 2:
+            inputs, *between = inputs
         lengths, mask = _between(between[0]) if between else (None, None)
         return inputs, lengths, mask, targets
     raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -52,7 +53,9 @@ def flatten_loaders(loaders: Any) -> list[Any]:
     return [loaders]
 
 
-def transfer_hooks(module: Any, datamodule: Any = None, dtype: torch.dtype | None = None) -> Transfer:
+def transfer_hooks(
+    module: Any, datamodule: Any = None, dtype: torch.dtype | None = None
+) -> Transfer:
     """What Lightning does to a batch before ``training_step`` sees it, on the CPU.
 
     The batch transfer hooks are called where a user wrote them, the datamodule's before the
@@ -78,25 +81,32 @@ def transfer_hooks(module: Any, datamodule: Any = None, dtype: torch.dtype | Non
     return transfer
 
 
-def raw_batches(loader: Any, seed: int = 0, max_rows: int | None = None) -> Iterator[Any]:
+def raw_batches(
+    loader: Any, seed: int = 0, max_rows: int | None = None, least_rows: int = 1
+) -> Iterator[Any]:
     """Batches of a dataloader, as its collation makes them.
 
     Args:
         loader: anything to iterate over.
         seed: for the order, where the data set can be indexed.
         max_rows: read no more rows than this, where that can be told beforehand.
+        least_rows: make smaller batches this large, where that can be said.
     """
-    quiet = quiet_loader(loader, seed, max_rows)
+    quiet = quiet_loader(loader, seed, max_rows, least_rows)
     if quiet is not None:
         yield from quiet
         return
-    yield from loader
-    if getattr(loader, "_iterator", None) is not None:
-        # Persistent workers keep their random state: without them the training starts its own.
-        loader._iterator = None
+    try:
+        yield from loader
+    finally:
+        if getattr(loader, "_iterator", None) is not None:
+            # Persistent workers keep their random state: without them the training has its own.
+            loader._iterator = None
 
 
-def quiet_loader(loader: Any, seed: int, max_rows: int | None) -> DataLoader[Any] | None:
+def quiet_loader(
+    loader: Any, seed: int = 0, max_rows: int | None = None, least_rows: int = 1
+) -> DataLoader[Any] | None:
     """A loader of the same data and collation in an order of its own; ``None`` where it can't be."""
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return None
@@ -105,8 +115,9 @@ def quiet_loader(loader: Any, seed: int, max_rows: int | None) -> DataLoader[Any
     size = loader.batch_size
     if size is None and loader.batch_sampler is not None:
         size = getattr(loader.batch_sampler, "batch_size", None) or 32
+    size = size if size is None else max(size, least_rows)
     if isinstance(loader.dataset, IterableDataset):
-        return DataLoader(loader.dataset, batch_size=loader.batch_size, **common)
+        return DataLoader(loader.dataset, batch_size=size, **common)
     index = torch.tensor(sampled_indices(loader, max_rows), dtype=torch.int64)
     index = index[torch.randperm(len(index), generator=own)]
     order = index[:max_rows].tolist()
@@ -153,6 +164,7 @@ def read_batches(
     time_first: bool = False,
     seed: int = 0,
     max_rows: int | None = None,
+    least_rows: int = 1,
 ) -> Iterator[Batch]:
     """Batches of all ``loaders``, taken apart; random state is as before whenever one is given out.
 
@@ -162,31 +174,16 @@ def read_batches(
     for loader in flatten_loaders(loaders):
         generators = [getattr(loader, "generator", None)]
         generators.append(getattr(getattr(loader, "sampler", None), "generator", None))
-        raw = raw_batches(loader, seed, max_rows)
         seen = 0
-        while max_rows is None or seen < max_rows:
-            with random_state_kept(*generators):
-                item = next(raw, None)
-                if item is None:
-                    break
-                batch = split(transfer(item), split_batch, time_first)
-            seen += len(batch.rows)
-            yield batch
-        raw.close()
-
-
-def first_batch(
-    loaders: Any, transfer: Transfer, split_batch: Any = None, seed: int = 0
-) -> Batch:
-    """One real batch.
-
-    Raises:
-        ValueError: if there is none, or it can't be taken apart.
-    """
-    batch = next(read_batches(loaders, transfer, split_batch, seed=seed), None)
-    if batch is None or len(batch.rows) == 0:
-        raise ValueError("The training dataloader has no rows; expected at least one batch.")
-    return batch
+        with closing(raw_batches(loader, seed, max_rows, least_rows)) as raw:
+            while max_rows is None or seen < max_rows:
+                with random_state_kept(*generators):
+                    item = next(raw, None)
+                    if item is None:
+                        break
+                    batch = split(transfer(item), split_batch, time_first)
+                seen += len(batch.rows)
+                yield batch
 
 
 def collect(
@@ -242,4 +239,3 @@ def check_targets(rows: Rows, labels: int, source: str) -> None:
             f"{labels} labels, 0 to {labels - 1}. Check labels=, and in a batch of three that the "
             "order is (inputs, lengths, targets)."
         )
-

@@ -33,6 +33,7 @@ def find_forward(
         ValueError: if no way gives such an output; it lists what was tried.
     """
     if forward is not None:
+
         def given(module: nn.Module) -> Tensor:
             return _output(forward(module, batch.raw), len(batch.rows))
 
@@ -55,9 +56,7 @@ def find_forward(
     )
 
 
-def _ways(
-    module: nn.Module, batch: Batch
-) -> Iterator[tuple[str, Callable[[nn.Module], Tensor]]]:
+def _ways(module: nn.Module, batch: Batch) -> Iterator[tuple[str, Callable[[nn.Module], Tensor]]]:
     names, required = _parameters(module)
     rows = len(batch.rows)
 

@@ -1,0 +1,388 @@
+r"""
+Module Decomposition
+^^^^^^^^^^^^^^^^^^^^
+
+Takes a trained recurrent network apart into one module for each label, and logs them to MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from lightning_callbacks._lightning import (
+    Callback,
+    misconfiguration,
+    rank_zero_info,
+    rank_zero_warn,
+)
+from lightning_callbacks.arguments import Checked, check_arguments, check_structure
+from lightning_callbacks.collecting import transfer_hooks
+from lightning_callbacks.destination import Destination, find_destination
+from lightning_callbacks.guards import random_state_kept
+from lightning_callbacks.progress import bar_style, progress_bar
+from lightning_callbacks.sources import Sources
+from lightning_callbacks.work import (
+    Prepared,
+    find_labels,
+    make_parent,
+    only,
+    prepare,
+    weights_dtype,
+)
+from mlflow_rnnmod.bulk import log_decomposition
+from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, Module, decompose
+from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.network.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from torch import nn
+
+    from mlflow_rnnmod.bulk import LoggedDecomposition
+
+
+class ModuleDecomposition(Callback):  # type: ignore[misc]
+    r"""Takes the network apart at the end of :meth:`Trainer.fit`: one module for each label, in MLflow.
+
+    The model may be any ``LightningModule`` with recurrent layers (``nn.RNN``, ``nn.LSTM``,
+    ``nn.GRU``) that reads a sequence and answers with one label. It is not retrained and not
+    changed, and training goes on bit for bit as it would without this callback:
+
+    - In ``setup`` arguments and the model's structure are checked.
+    - In ``on_train_start``, before the first step, one real batch is taken apart, and the model is
+      read into a network that can be taken apart; both must give the same answers to that batch.
+    - In ``on_fit_end`` training and validation rows are collected, the network is decomposed, and
+      its modules are logged, with their figures and a report.
+
+    Whatever is wrong up to the first step raises a ``MisconfigurationException``. Afterwards
+    nothing here makes the training fail: a decomposition that turns out impossible is a warning
+    which says why and how to repeat it with :meth:`decompose_checkpoint`, and the MLflow run is
+    finished as usual (see ``strict``).
+
+    The modules go to the run of the trainer's ``MLFlowLogger``; without one to the active MLflow
+    run; without either to a run of their own.
+
+    Args:
+        labels: Names of the labels, in the order of the model's outputs. By default the datamodule
+            or model is asked for ``labels``, ``label_names``, ``class_names`` or ``classes``, and
+            else the outputs are numbered.
+        tokenizer: The ``tokenizers.Tokenizer`` that the model's texts went through, its JSON, or
+            the path of a file with its JSON. With it modules take raw text, without it token ids.
+        split_batch: From a batch to ``(inputs, targets)`` or ``(inputs, lengths, targets)``. By
+            default batches of these shapes are understood, and mappings with usual keys such as
+            ``input_ids``, ``attention_mask``, ``lengths`` and ``labels``.
+        forward: From the model and a batch (as the dataloader gives it) to logits, as
+            ``training_step`` does it. By default the ways that fit the signature of the model's
+            ``forward`` are tried.
+        network_spec: What is known of the network, where it is not found or more than one reading
+            fits: a :class:`~mlflow_rnnmod.network.spec.NetworkSpec` or a mapping of its arguments.
+        weights: ``"last"`` for the weights at the end of training (after weight averaging, where
+            there is one), or ``"best"`` for those of the best checkpoint.
+        config: Settings of the decomposition, a
+            :class:`~mlflow_rnnmod.decomposition.DecompositionConfig` or a mapping of its
+            arguments. They can also be given one by one: see ``settings``.
+        report_data: Rows that every figure is measured on: a dataloader, a
+            :class:`~mlflow_rnnmod.network.Rows`, or ``"test"`` for the test dataloader. By default
+            it is that half of the validation rows that nothing was fitted on.
+        registered_model_prefix: Registers the network under this name and modules as
+            ``<prefix>.<label>``. ``None`` registers nothing.
+        max_rows: At most so many rows of each dataloader are read; chosen at random, with the
+            decomposition's seed, where the data set can be indexed.
+        strict: Raise what goes wrong in ``on_fit_end`` instead of warning. It marks the MLflow run
+            as failed.
+        settings: ``rule``, ``removal``, ``repairs``, ``tolerance``, ``rows_per_label``, ``seed``
+            or ``batch_size`` of the decomposition.
+
+    Raises:
+        MisconfigurationException: in ``setup`` or ``on_train_start``, if an argument, the model or
+            the data does not fit; all that is wrong at once.
+
+    Example::
+
+        from lightning_callbacks import ModuleDecomposition
+
+        modules = ModuleDecomposition(labels=languages, tokenizer=tokenizer)
+        logger = MLFlowLogger(experiment_name="surnames", tracking_uri=mlflow.get_tracking_uri())
+        trainer = Trainer(callbacks=[modules], logger=logger)
+        trainer.fit(model, datamodule)
+        modules.decomposition.figures["composed_accuracy"]
+
+    Note:
+        Dataloaders are not iterated themselves: their data sets are read again, with the same
+        collation, without workers and in an order of our own. An iterable data set (or an iterable
+        that is no ``DataLoader``) is iterated one more time before and after the training; it must
+        start afresh each time.
+
+    Note:
+        With several devices rank zero works alone and the others wait; on a large network set the
+        process group's timeout accordingly. Strategies that spread one model's weights over devices
+        are refused. With ``fast_dev_run`` everything is checked, and nothing decomposed or logged.
+        With spawned processes (``ddp_spawn``) :attr:`decomposition` and :attr:`logged` stay in the
+        process that made them; read the modules from MLflow.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str] | None = None,
+        tokenizer: Any = None,
+        *,
+        split_batch: Callable[[Any], Any] | None = None,
+        forward: Callable[[Any, Any], Any] | None = None,
+        network_spec: NetworkSpec | Mapping[str, Any] | None = None,
+        weights: str = "last",
+        config: DecompositionConfig | Mapping[str, Any] | None = None,
+        report_data: Any = None,
+        registered_model_prefix: str | None = None,
+        max_rows: int = 100_000,
+        strict: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        self._labels = labels
+        self._tokenizer = tokenizer
+        self._split_batch = split_batch
+        self._forward = forward
+        self._network_spec = network_spec
+        self._weights = weights
+        self._config = config
+        self._report_data = report_data
+        self._registered_model_prefix = registered_model_prefix
+        self._max_rows = max_rows
+        self._strict = strict
+        self._settings = settings
+
+        self._prepared: Prepared | None = None
+        self._destination = Destination()
+        self.decomposition: Decomposition | None = None
+        """What the last decomposition gave; ``None`` before one, and where it failed."""
+        self.logged: LoggedDecomposition | None = None
+        """Where its modules are in MLflow; ``None`` where they are not."""
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(
+            weights=self._weights, prefix=self._registered_model_prefix, settings=self._settings
+        )
+
+    def modules_to_log(self, decomposition: Decomposition) -> Sequence[Module]:
+        """Which modules are logged; override it to choose. Nothing is logged for an empty list.
+
+        Args:
+            decomposition: with its modules in the order of the labels.
+        """
+        return decomposition.modules
+
+    def on_modules_ready(self, modules: Sequence[Module]) -> None:
+        """Called on rank zero when the modules are made and logged; override it to go on with them.
+
+        Args:
+            modules: those that :meth:`modules_to_log` chose.
+        """
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check arguments and the model's structure."""
+        if stage != "fit":
+            return
+        self._prepared, self.decomposition, self.logged = None, None, None
+        try:
+            checked = self._checked()
+            labels = self._find_labels(trainer.datamodule, pl_module)
+            problems = check_structure(trainer, pl_module, labels, self._weights, checked)
+        except ValueError as error:
+            problems = [str(error)]
+        if problems:
+            raise misconfiguration("ModuleDecomposition: " + "; ".join(problems), trainer)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the model with one real batch, before the first step."""
+        try:
+            sources = Sources.of_trainer(trainer, pl_module)
+            self._prepared = self._prepare(pl_module, sources)
+        except Exception as error:  # the user's data set and forward may raise anything
+            raise misconfiguration(
+                f"ModuleDecomposition can't take {type(pl_module).__name__} apart: {error}", trainer
+            ) from error
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Decompose and log, on rank zero."""
+        failure = None
+        if trainer.fast_dev_run:
+            rank_zero_info("ModuleDecomposition: checked; nothing is decomposed in a fast_dev_run.")
+        elif trainer.is_global_zero:
+            try:
+                with random_state_kept():
+                    self._work_for(trainer, pl_module)
+            except Exception as error:
+                failure = error
+                if not self._strict:
+                    rank_zero_warn(_failure_message(error, trainer, pl_module, self._weights))
+        trainer.strategy.barrier("ModuleDecomposition.on_fit_end")
+        if failure is not None and self._strict:
+            raise failure
+
+    def decompose_checkpoint(
+        self,
+        checkpoint: str | Path | None,
+        model: nn.Module,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: Any = None,
+        run_id: str | None = None,
+        tracking_uri: str | None = None,
+    ) -> Decomposition:
+        """Do the work of ``on_fit_end`` later, or again, without training.
+
+        Args:
+            checkpoint: Path or URL of a Lightning checkpoint, read without executing anything in
+                it; ``None`` to take ``model`` with the weights that it has.
+            model: The model; neither changed nor moved.
+            train_dataloaders: As for ``Trainer.fit``.
+            val_dataloaders: As for ``Trainer.fit``; without, a part of the training rows is held
+                out.
+            datamodule: Instead of dataloaders. It is set up for fitting.
+            run_id: MLflow run to log to. By default the one that the last training had, else the
+                active one, else a new one.
+            tracking_uri: Where that run is.
+
+        Returns:
+            The decomposition; :attr:`decomposition` and :attr:`logged` hold it too.
+
+        Raises:
+            MisconfigurationException: if an argument, the model or the data does not fit.
+            ValueError: if it can't be decomposed.
+        """
+        try:
+            self._checked()
+            sources = Sources.of_arguments(model, train_dataloaders, val_dataloaders, datamodule)
+            prepared = self._prepare(model, sources)
+        except Exception as error:
+            raise misconfiguration(f"ModuleDecomposition: {error}") from error
+        given = Destination(run_id, tracking_uri)
+        destination = given if run_id or tracking_uri else self._destination
+        if destination == Destination():
+            destination = find_destination([])
+        with random_state_kept():
+            return self._work(prepared, sources, model, checkpoint, destination, "tqdm")
+
+    def _checked(self) -> Checked:
+        return check_arguments(
+            self._labels,
+            self._tokenizer,
+            {"split_batch": self._split_batch, "forward": self._forward},
+            self._network_spec,
+            self._weights,
+            self._config,
+            self._settings,
+            self._report_data,
+            self._registered_model_prefix,
+            self._max_rows,
+        )
+
+    def _find_labels(self, datamodule: Any, model: Any) -> Sequence[str] | None:
+        return self._labels if self._labels is not None else find_labels(datamodule, model)
+
+    def _prepare(self, model: nn.Module, sources: Sources) -> Prepared:
+        checked = self._checked()
+        transfer = transfer_hooks(model, sources.datamodule, weights_dtype(model))
+        return prepare(
+            model,
+            sources.train,
+            transfer,
+            self._split_batch,
+            self._forward,
+            self._find_labels(sources.datamodule, model),
+            checked.spec,
+            checked.config.seed,
+        )
+
+    def _work_for(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The work for a trainer; anything may be raised."""
+        self._destination = find_destination(trainer.loggers)
+        checkpoint = None
+        if self._weights == "best":
+            checkpoint = trainer.checkpoint_callback.best_model_path
+            if not checkpoint:
+                raise ValueError("weights='best', but no checkpoint was saved.")
+        sources = Sources.of_trainer(trainer, pl_module)
+        # A training that was finished when it was resumed never started.
+        prepared = self._prepared or self._prepare(pl_module, sources)
+        style = bar_style(trainer)
+        self._work(prepared, sources, pl_module, checkpoint, self._destination, style)
+
+    def _work(
+        self,
+        prepared: Prepared,
+        sources: Sources,
+        live: nn.Module,
+        checkpoint: str | Path | None,
+        destination: Destination,
+        style: str | None,
+    ) -> Decomposition:
+        self.decomposition, self.logged = None, None
+        checked = self._checked()
+        parent = make_parent(prepared.weights_of(live, checkpoint), checked.tokenizer)
+
+        def rows(loaders: Any, source: str) -> Rows | None:
+            return prepared.rows(loaders, source, checked.config.seed, self._max_rows)
+
+        train = rows(sources.train, "training dataloader")
+        if train is None:
+            raise ValueError("The training dataloader has no rows.")
+        validation = rows(sources.validation, "validation dataloader")
+        report = self._report_data
+        if report is not None and not isinstance(report, Rows):
+            loaders = sources.test() if isinstance(report, str) else report
+            report = rows(loaders, "report_data")
+        with progress_bar(style) as progress:
+            found = decompose(parent, train, validation, report, checked.config, progress)
+            self.decomposition = found
+            modules = list(self.modules_to_log(found))
+            if modules:
+                self.logged = log_decomposition(
+                    only(found, modules),
+                    run_id=destination.run_id,
+                    tracking_uri=destination.tracking_uri,
+                    registered_model_prefix=self._registered_model_prefix,
+                    progress=progress,
+                )
+        for warning in (*prepared.reading.notes, *found.warnings):
+            rank_zero_warn(f"ModuleDecomposition: {warning}")
+        rank_zero_info(_summary(found, self.logged))
+        self.on_modules_ready(modules)
+        return found
+
+
+def _summary(decomposition: Decomposition, logged: Any) -> str:
+    """What came of it, in one line."""
+    figures = decomposition.figures
+    parts = [f"ModuleDecomposition: {len(decomposition.modules)} modules"]
+    known = {
+        "units_kept": "units kept",
+        "parent_accuracy": "accuracy of the network",
+        "composed_accuracy": "of its modules together",
+    }
+    parts += [f"{text} {figures[key]:.1%}" for key, text in known.items() if key in figures]
+    parts.append("logged to MLflow" if logged is not None else "not logged")
+    return ", ".join(parts) + f" ({decomposition.seconds:.1f} s to decompose)."
+
+
+def _failure_message(error: Exception, trainer: Any, model: Any, weights: str) -> str:
+    """Why there are no modules, and how to get them later."""
+    checkpoint = getattr(trainer.checkpoint_callback, f"{weights}_model_path", "") or getattr(
+        trainer.checkpoint_callback, "best_model_path", ""
+    )
+    where = repr(str(checkpoint)) if checkpoint else "None"
+    data = "datamodule=datamodule" if trainer.datamodule is not None else "train, val"
+    return (
+        f"ModuleDecomposition could not take {type(model).__name__} apart, and logged no modules; "
+        f"the training itself is not affected. {type(error).__name__}: {error}\nTo repeat it: "
+        f"callback.decompose_checkpoint({where}, model, {data})"
+    )
