@@ -1,0 +1,253 @@
+"""Pictures of a decomposition: how modules overlap, and what removing more would have cost.
+
+The same overlap twice: as a PNG for MLflow's artifact viewer, and as SVG inside the report, where
+labels stay text in the reader's own fonts.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import unicodedata
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_rnnmod.markdown import plain
+
+Matrix = NDArray[np.floating]
+
+_COLORS = "YlGnBu"
+_LONGEST = 30
+_INK, _SOFT, _LINE, _ACCENT, _OTHER = "#1f2933", "#616e7c", "#d9dfe6", "#1d6fa5", "#c2571a"
+_VALUES_UP_TO = 16
+
+
+def write_overlap(overlap: Matrix, labels: Sequence[str], path: Path) -> None:
+    """Write the overlap of modules as a PNG heat map, readable from 1 to a few hundred labels.
+
+    Args:
+        overlap: shares from 0 to 1, ``(labels, labels)``.
+        labels: one for each row and column.
+        path: the file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(labels)
+    cell = 0.42 if count <= _VALUES_UP_TO else 0.24 if count <= 50 else 0.15
+    font = 9 if count <= _VALUES_UP_TO else 8 if count <= 50 else 7
+    names = [plain(label, _LONGEST) for label in labels]
+    margin = max(map(_width, names)) * font / 72 + 0.15  # inches
+    side = max(count * cell, 1.5)
+    width, height = max(side + margin + 1.3, 4.2), side + margin + 0.6  # room for the title
+    figure = Figure(figsize=(width, height), dpi=110 if count <= 50 else 100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((margin / width, 0.15 / height, side / width, side / height))
+    low = _lowest(overlap)
+    image = axes.imshow(overlap, cmap=_COLORS, vmin=low, vmax=1.0, interpolation="nearest")
+    style = {"fontsize": font, "color": _INK, "parse_math": False}
+    axes.set_xticks(range(count), names, rotation=90, **style)
+    axes.set_yticks(range(count), names, **style)
+    axes.tick_params(length=0, pad=3, labeltop=True, labelbottom=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if count <= _VALUES_UP_TO:
+        for i in range(count):
+            for j in range(count):
+                color = "white" if _dark(overlap[i, j], low) else _INK
+                text = f"{100 * overlap[i, j]:.0f}"
+                axes.text(j, i, text, ha="center", va="center", fontsize=font - 1, color=color)
+    bar_height = min(side, 2.2) / height
+    beside = figure.add_axes(
+        ((margin + side + 0.2) / width, 0.15 / height, 0.14 / width, bar_height)
+    )
+    scale = figure.colorbar(image, cax=beside, format=lambda share, _: f"{100 * share:.0f} %")
+    scale.outline.set_visible(False)
+    scale.ax.tick_params(labelsize=8, length=2, color=_SOFT, labelcolor=_INK)
+    title = "Units that two modules share (Jaccard" + (", %)" if count <= _VALUES_UP_TO else ")")
+    figure.text(
+        0.12 / width, 1 - 0.12 / height, title, fontsize=10, color=_INK, va="top", weight="bold"
+    )
+    with warnings.catch_warnings():
+        # A script that the font lacks is drawn as boxes; the report shows it as text.
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
+        figure.savefig(path, format="png", facecolor="white")
+
+
+def overlap_svg(overlap: Matrix, labels: Sequence[str]) -> str:
+    """The same heat map as SVG, to stand inside an HTML page.
+
+    Args:
+        overlap: shares from 0 to 1, ``(labels, labels)``.
+        labels: one for each row and column.
+    """
+    count = len(labels)
+    cell = 34 if count <= _VALUES_UP_TO else 18 if count <= 50 else 12
+    font = 12 if count <= 50 else 10
+    names = [plain(label, _LONGEST) for label in labels]
+    margin = max(map(_width, names)) * font * 1.08 + 14
+    side = count * cell
+    low = _lowest(overlap)
+    parts = [
+        f'<image x="{margin:.0f}" y="{margin:.0f}" width="{side}" height="{side}" '
+        f'preserveAspectRatio="none" style="image-rendering:pixelated" '
+        f'href="data:image/png;base64,{_pixels(overlap, low)}"/>'
+    ]
+    for position, (label, name) in enumerate(zip(labels, names, strict=True)):
+        middle = margin + (position + 0.5) * cell
+        tip = f"<title>{escape(plain(label, 1000))}</title>"
+        parts.append(
+            f'<text x="{margin - 6:.1f}" y="{middle:.1f}" text-anchor="end" '
+            f'dominant-baseline="central">{escape(name)}{tip}</text>'
+            f'<text transform="translate({middle:.1f} {margin - 6:.1f}) rotate(-90)" '
+            f'dominant-baseline="central">{escape(name)}{tip}</text>'
+        )
+    if count <= _VALUES_UP_TO:
+        for i in range(count):
+            for j in range(count):
+                color = "#fff" if _dark(overlap[i, j], low) else _INK
+                parts.append(
+                    f'<text x="{margin + (j + 0.5) * cell:.1f}" '
+                    f'y="{margin + (i + 0.5) * cell:.1f}" text-anchor="middle" font-size="11" '
+                    f'dominant-baseline="central" fill="{color}">{100 * overlap[i, j]:.0f}</text>'
+                )
+    parts.append(_scale(margin + side + 18, margin, low))
+    width, height = margin + side + 80, margin + max(side, 160) + 10
+    return _svg(width, height, parts, font, "Units that two modules share")
+
+
+def sizing_svg(sizing: Iterable[Mapping[str, float]], chosen: float | None) -> str:
+    """Accuracy against the share of units removed, beside nothing removed with the same repairs.
+
+    Args:
+        sizing: ``removal``, ``accuracy`` and ``control_accuracy`` of each share tried.
+        chosen: the share that was taken.
+    """
+    tried = sorted(sizing, key=lambda row: row["removal"])
+    width, height, left, right, top, bottom = 640, 300, 64, 24, 40, 50
+    values = [
+        row[name] for row in tried for name in ("accuracy", "control_accuracy") if name in row
+    ]
+    low, high, step = _ticks(100 * min(values), 100 * max(values))
+    furthest = max(max(row["removal"] for row in tried), 0.05)
+
+    def at(removal: float, accuracy: float) -> tuple[float, float]:
+        x = left + (width - left - right) * removal / furthest
+        y = top + (height - top - bottom) * (high - 100 * accuracy) / (high - low)
+        return x, y
+
+    parts = []
+    tick = low
+    while tick <= high + 1e-9:
+        _, y = at(0, tick / 100)
+        parts.append(
+            f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_LINE}"/>'
+            f'<text x="{left - 8}" y="{y:.1f}" text-anchor="end" dominant-baseline="central" '
+            f'fill="{_SOFT}">{tick:g} %</text>'
+        )
+        tick += step
+    for name, color, dash in (
+        ("control_accuracy", _OTHER, ' stroke-dasharray="6 4"'),
+        ("accuracy", _ACCENT, ""),
+    ):
+        spots = [at(row["removal"], row[name]) for row in tried if name in row]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+        parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
+        )
+        if name == "accuracy":
+            for row, (x, y) in zip(tried, spots, strict=True):
+                taken = chosen is not None and abs(row["removal"] - chosen) < 1e-9
+                size, fill = (7, color) if taken else (4, "#fff")
+                parts.append(
+                    f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{fill}" '
+                    f'stroke="{color}" stroke-width="2"/>'
+                )
+    for row in tried:
+        x, _ = at(row["removal"], 0)
+        parts.append(
+            f'<text x="{x:.1f}" y="{height - bottom + 20}" text-anchor="middle" '
+            f'fill="{_SOFT}">{100 * row["removal"]:g} %</text>'
+        )
+    parts.append(
+        f'<text x="{(left + width - right) / 2:.0f}" y="{height - 8}" text-anchor="middle" '
+        f'fill="{_SOFT}">units removed in each layer</text>'
+    )
+    parts.append(_legend(left))
+    return _svg(width, height, parts, 12, "Accuracy against the share of units removed")
+
+
+def _legend(left: float) -> str:
+    line = 'y1="16" y2="16" stroke-width="2"'
+    return (
+        f'<line x1="{left}" x2="{left + 28}" {line} stroke="{_ACCENT}"/>'
+        f'<text x="{left + 36}" y="16" dominant-baseline="central">modules composed again</text>'
+        f'<line x1="{left + 210}" x2="{left + 238}" {line} stroke="{_OTHER}" '
+        f'stroke-dasharray="6 4"/>'
+        f'<text x="{left + 246}" y="16" dominant-baseline="central">nothing removed, same repairs'
+        f'</text><circle cx="{left + 450}" cy="16" r="7" fill="{_ACCENT}"/>'
+        f'<text x="{left + 464}" y="16" dominant-baseline="central">taken</text>'
+    )
+
+
+def _ticks(low: float, high: float) -> tuple[float, float, float]:
+    """Round bounds around ``low`` to ``high``, in percent, and a step with 3 to 6 ticks."""
+    span = max(high - low, 1.0)
+    step = next(step for step in (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 25.0) if span / step <= 4)
+    below, above = float(np.floor(low / step) * step), float(np.ceil(high / step) * step)
+    return (below, above, step) if above > below else (below - step, above + step, step)
+
+
+def _svg(width: float, height: float, parts: Iterable[str], font: int, title: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'width="{width:.0f}" height="{height:.0f}" role="img" aria-label="{escape(title)}" '
+        f'font-family="system-ui, sans-serif" font-size="{font}" fill="{_INK}">'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def _scale(x: float, y: float, low: float) -> str:
+    """The colour bar: from 1 at the top down to ``low``."""
+    strip = np.linspace(1.0, low, 64)[:, None]
+    ticks = "".join(
+        f'<text x="{x + 20:.0f}" y="{y + 8 + 144 * share:.0f}" dominant-baseline="central" '
+        f'font-size="11" fill="{_SOFT}">{100 - 100 * share * (1.0 - low):.0f} %</text>'
+        for share in (0.0, 0.5, 1.0)
+    )
+    return (
+        f'<image x="{x:.0f}" y="{y:.0f}" width="14" height="160" preserveAspectRatio="none" '
+        f'href="data:image/png;base64,{_pixels(strip, low)}"/>' + ticks
+    )
+
+
+def _pixels(values: Matrix, low: float) -> str:
+    """``values`` as a PNG of one pixel each, base64."""
+    from matplotlib import colormaps, image
+
+    shares = np.clip((np.asarray(values, dtype=float) - low) / max(1.0 - low, 1e-9), 0, 1)
+    found = io.BytesIO()
+    image.imsave(found, colormaps[_COLORS](shares), format="png")
+    return base64.b64encode(found.getvalue()).decode()
+
+
+def _lowest(overlap: Matrix) -> float:
+    """The value at the light end of the colours: a round one below the least overlap."""
+    return float(min(np.floor(10 * np.min(overlap)) / 10, 0.9)) if len(overlap) else 0.0
+
+
+def _dark(value: float, low: float) -> bool:
+    return (value - low) / max(1.0 - low, 1e-9) > 0.55
+
+
+def _width(name: str) -> float:
+    """Roughly how wide ``name`` is, in times the size of the font."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in name)
+    capital = sum(character.isupper() or character in "mwMW@%" for character in name)
+    return 0.56 * (len(name) - wide) + 1.1 * wide + 0.16 * capital

@@ -1,0 +1,192 @@
+"""Reports: index, tables, pictures and the page that holds it all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlflow_rnnmod.markdown import plain
+from mlflow_rnnmod.names import slugs
+from mlflow_rnnmod.page import page
+from mlflow_rnnmod.pictures import overlap_svg, sizing_svg, write_overlap
+from mlflow_rnnmod.report import Entry, index_markdown, summary, write_index, write_pictures
+from tests.builders import LABELS, ODD_LABELS, tiny_decomposition, tiny_modules, tiny_parent
+from tests.test_card import PARSER, shown, tables
+
+
+def entries(decomposition: Any, registered: bool = False) -> list[Entry]:
+    names = slugs(module.label for module in decomposition.modules)
+    return [
+        Entry(
+            module,
+            names[module.label],
+            f"m-{position}",
+            f"fam.{names[module.label]}" if registered else None,
+            "2" if registered else None,
+        )
+        for position, module in enumerate(decomposition.modules)
+    ]
+
+
+class _Page(HTMLParser):
+    """Tags, attributes and text of a page; everything opened has to be closed again."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.mark.parametrize("labels", [LABELS, ODD_LABELS, [f"intent_{i}" for i in range(150)]])
+def test_the_index_links_every_module(labels: tuple[str, ...]) -> None:
+    decomposition = tiny_decomposition(tiny_parent(labels=labels))
+    markdown = index_markdown(decomposition, entries(decomposition, True), "7", "m-parent")
+    (rows,) = tables(markdown)
+    assert [row[0] for row in rows[1:]] == [plain(label, 80) for label in labels]
+    assert len({len(row) for row in rows}) == 1
+    targets = re.findall(r"\]\((#/experiments/7/models/[^)]+)\)", markdown)
+    assert targets == [f"#/experiments/7/models/m-{i}" for i in ("parent", *range(len(labels)))]
+    assert markdown.count("](#/models/fam.") == len(labels)
+    assert not any(token.type == "html_block" for token in PARSER.parse(markdown))
+
+
+def test_the_summary_adds_up() -> None:
+    text = shown(summary(tiny_decomposition(tiny_parent()), "7"))
+    assert "3 labels (25.0 % by sensitivity)" in text
+    assert "93.0 %; the parent has 92.0 % (+1.0 points)" in text
+    assert "that is -0.5 points" in text
+
+
+def test_warnings_are_shown() -> None:
+    decomposition = tiny_decomposition(tiny_parent(), warnings=("half <b>| rows",))
+    assert "half <b>| rows" in shown(index_markdown(decomposition, entries(decomposition), "7"))
+    assert "half &lt;b&gt;| rows" in page(decomposition)
+
+
+def test_tables_hold_the_figures(tmp_path: Path) -> None:
+    decomposition = tiny_decomposition(tiny_parent(labels=ODD_LABELS))
+    write_index(decomposition, entries(decomposition), tmp_path, "7")
+    with (tmp_path / "modules.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = json.loads((tmp_path / "modules_table.json").read_text(encoding="utf-8"))
+    assert [row["label"] for row in rows] == list(ODD_LABELS)
+    assert [row[0] for row in table["data"]] == list(ODD_LABELS)
+    for row, values, module in zip(rows, table["data"], decomposition.modules, strict=True):
+        found = dict(zip(table["columns"], values, strict=True))
+        assert float(row["recall"]) == pytest.approx(module.figures["recall"], abs=5e-5)
+        assert found["recall"] == float(row["recall"])
+        assert found["kept_units"] == module.trunk.kept
+        assert found["version"] is None
+
+
+def test_missing_figures_are_left_open(tmp_path: Path) -> None:
+    parent = tiny_parent()
+    bare = tuple(
+        replace(module, figures={"recall": float("nan")}, made={})
+        for module in tiny_modules(parent)
+    )
+    decomposition = tiny_decomposition(parent, modules=bare, figures={}, sizing=(), rows={})
+    write_index(decomposition, entries(decomposition), tmp_path, "7")
+    write_pictures(decomposition, tmp_path)
+    assert "NaN" not in (tmp_path / "modules_table.json").read_text()
+    assert "How much to remove" not in (tmp_path / "report.html").read_text()
+    assert "rows not recorded" in (tmp_path / "modules.md").read_text()
+
+
+@pytest.mark.parametrize("labels", [LABELS, ODD_LABELS, [f"intent_{i}" for i in range(60)]])
+def test_the_page_stands_alone_and_shows_any_label(labels: tuple[str, ...]) -> None:
+    found = _Page(page(tiny_decomposition(tiny_parent(labels=labels))))
+    assert not {"script", "a", "link", "iframe"} & {tag for tag, _ in found.tags}
+    for _, attributes in found.tags:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "data:").startswith("data:image/png;base64,") or (
+                name not in attributes
+            )
+    for label in labels:
+        assert found.texts.count(plain(label)) >= 1
+    words = " ".join(found.texts)
+    assert "the other 50 of 100 validation rows, held out by a seeded hash" in words
+    assert "120 training rows, at most 500 a label" in words
+
+
+def test_the_share_taken_is_marked() -> None:
+    parent = tiny_parent()
+    html = page(tiny_decomposition(parent, modules=tiny_modules(parent, removal=0.2)))
+    assert re.search(
+        r"<tr class=taken><td>20\.0 %</td><td>93\.2 %</td><td>93\.5 %</td><td>-0\.3", html
+    )
+    assert html.count("<tr class=taken>") == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 30, 150])
+def test_the_heat_map_has_every_cell_and_label(count: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    overlap = np.triu(draw.uniform(0.5, 1, (count, count)), 1)
+    overlap = overlap + overlap.T + np.eye(count)
+    labels = [f"label ${i}$ \\frac" + "x" * (i % 40) for i in range(count)]
+    write_overlap(overlap, labels, tmp_path / "overlap.png")
+    picture = np.asarray(Image.open(tmp_path / "overlap.png").convert("RGB")).astype(int)
+    # Nothing is cut off: a white frame is left on all sides.
+    for edge in (picture[:3], picture[-3:], picture[:, :3], picture[:, -3:]):
+        assert (edge == 255).all()
+    # The diagonal has the darkest colour of the scale, across the whole width of the map.
+    dark = np.abs(picture - np.array([8, 29, 88])).sum(-1) < 12
+    assert dark.any(axis=0).sum() >= 14 * count
+    assert dark.any(axis=1).sum() >= 14 * count
+    found = _Page(overlap_svg(overlap, labels))
+    assert sum(text == plain(labels[-1], 30) for text in found.texts) >= 2
+
+
+def test_labels_that_look_like_formulas_do_not_fail(tmp_path: Path) -> None:
+    write_overlap(np.eye(2), ["$\\bad{$", "日本語 😀"], tmp_path / "overlap.png")
+    assert (tmp_path / "overlap.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "sizing",
+    [
+        [{"removal": 0.0, "accuracy": 0.9, "control_accuracy": 0.9}],
+        [{"removal": 0.0, "accuracy": 1.0}, {"removal": 0.5, "accuracy": 0.0}],
+        [{"removal": r, "accuracy": 0.9 - r / 100} for r in (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)],
+    ],
+)
+def test_sizing_points_lie_inside_the_picture(sizing: list[dict[str, float]]) -> None:
+    circles = [
+        a for tag, a in _Page(sizing_svg(sizing, 0.0)).tags if tag == "circle" and a["r"] != "7"
+    ]
+    taken = [
+        a for tag, a in _Page(sizing_svg(sizing, 0.0)).tags if tag == "circle" and a["r"] == "7"
+    ]
+    assert len(circles) == len(sizing) - 1
+    assert len(taken) == 2  # the legend's and the one at 0
+    for circle in circles:
+        assert 64 <= float(circle["cx"] or 0) <= 616
+        assert 40 <= float(circle["cy"] or 0) <= 250
