@@ -1,4 +1,4 @@
-"""An ordinary Lightning model: embedding, one LSTM, the state after the last token, output layer."""
+"""An ordinary Lightning model: embedding, an LSTM, its state after the last token, output layer."""
 
 from __future__ import annotations
 

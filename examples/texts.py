@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import pytorch_lightning as L
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # ids 0 and 1
@@ -65,7 +67,10 @@ class Splits:
         """The texts of these labels."""
         labels = list(labels)
         return Splits(
-            self.train.only(labels), self.validation.only(labels), self.test.only(labels), self.tokens
+            self.train.only(labels),
+            self.validation.only(labels),
+            self.test.only(labels),
+            self.tokens,
         )
 
     def scarce(self, label: str, count: int) -> Splits:
@@ -82,15 +87,14 @@ def shuffled(texts: Texts, seed: int = 0) -> Texts:
 
 
 def build_tokenizer(texts: Sequence[str], tokens: str, at_least: int = 2) -> Tokenizer:
-    """A tokenizer into ``"characters"`` or ``"words"`` that occur ``at_least`` so often in ``texts``.
+    """A tokenizer into ``"characters"`` or ``"words"``.
 
-    It is a ``tokenizers.Tokenizer``, no Python function, so it is stored with the model as JSON.
+    It knows those that occur at least ``at_least`` times in ``texts``. It is a
+    ``tokenizers.Tokenizer``, no Python function, so that it is stored with the model, as JSON.
     """
     normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     characters = tokens == "characters"
-    splitter = (
-        pre_tokenizers.Split("", "isolated") if characters else pre_tokenizers.Whitespace()
-    )
+    splitter = pre_tokenizers.Split("", "isolated") if characters else pre_tokenizers.Whitespace()
     counts = Counter(
         token
         for text in texts
@@ -114,9 +118,13 @@ class TextData(L.LightningDataModule):
         self.splits, self.tokenizer, self.labels = splits, tokenizer, list(labels)
         self.batch_size = batch_size
 
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Token ids ``(texts, steps)``, padded with 0 on the right."""
+        ids = [torch.tensor(e.ids) for e in self.tokenizer.encode_batch(list(texts))]
+        return pad_sequence(ids, batch_first=True)
+
     def _loader(self, texts: Texts, shuffle: bool = False) -> DataLoader:
-        ids = [torch.tensor(e.ids) for e in self.tokenizer.encode_batch(list(texts.texts))]
-        x = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        x = self.encode(texts.texts)
         y = torch.tensor([self.labels.index(label) for label in texts.labels])
         return DataLoader(TensorDataset(x, y), self.batch_size, shuffle=shuffle)
 
