@@ -128,7 +128,7 @@ def _parts(parts: Any, source: str) -> tuple[Any, Any, Any, Any]:
     if isinstance(parts, tuple | list) and len(parts) in (2, 3):
         inputs, *between, targets = parts
         pair = isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence)
-        if not between and pair and len(inputs) == 2:
+        if not between and pair and len(inputs) == 2 and not isinstance(inputs[0], str):
             inputs, *between = inputs
         lengths, mask = _between(between[0]) if between else (None, None)
         return inputs, lengths, mask, targets

@@ -107,7 +107,7 @@ def raw_batches(
 def quiet_loader(
     loader: Any, seed: int = 0, max_rows: int | None = None, least_rows: int = 1
 ) -> DataLoader[Any] | None:
-    """A loader of the same data and collation in an order of its own; ``None`` where it can't be."""
+    """A loader of the same data in an order of its own; ``None`` where that can't be made."""
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return None
     own = torch.Generator().manual_seed(seed)

@@ -64,6 +64,10 @@ def _ways(module: nn.Module, batch: Batch) -> Iterator[tuple[str, Callable[[nn.M
         return lambda module: _output(module(*args, **kwargs), rows)
 
     # The signature first: a forward with optional lengths must get them where the batch has them.
+    whole = ("module(batch)", way(batch.raw))
+    takes_batch = names[:1] == ["batch"]
+    if takes_batch:
+        yield whole
     if isinstance(batch.raw, Mapping):
         usable = {
             key: value
@@ -87,7 +91,8 @@ def _ways(module: nn.Module, batch: Batch) -> Iterator[tuple[str, Callable[[nn.M
         yield f"module(inputs, {kind})", way(batch.inputs, second[kind])
     if asked or len(required) > 1:
         yield alone
-    yield "module(batch)", way(batch.raw)
+    if not takes_batch:
+        yield whole
     if isinstance(batch.raw, tuple | list) and isinstance(batch.raw[0], tuple | list):
         yield "module(batch[0])", way(batch.raw[0])
 

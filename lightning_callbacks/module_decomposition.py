@@ -1,9 +1,4 @@
-r"""
-Module Decomposition
-^^^^^^^^^^^^^^^^^^^^
-
-Takes a trained recurrent network apart into one module for each label, and logs them to MLflow.
-"""
+"""Takes a trained recurrent network apart into one module for each label, in MLflow."""
 
 from __future__ import annotations
 
@@ -46,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class ModuleDecomposition(Callback):  # type: ignore[misc]
-    r"""Takes the network apart at the end of :meth:`Trainer.fit`: one module for each label, in MLflow.
+    """Takes the network apart at the end of ``Trainer.fit``: one module for each label, in MLflow.
 
     The model may be any ``LightningModule`` with recurrent layers (``nn.RNN``, ``nn.LSTM``,
     ``nn.GRU``) that reads a sequence and answers with one label. It is not retrained and not

@@ -181,13 +181,14 @@ def weights_dtype(module: nn.Module) -> torch.dtype | None:
 
 
 def find_labels(*owners: Any) -> list[str] | None:
-    """Names of the labels as the datamodule or model has them, in an attribute ``labels``,
-    ``label_names``, ``class_names`` or ``classes``; ``None`` without one that fits.
+    """Names of the labels as the first of ``owners`` has them; ``None`` where none does.
+
+    They are looked for in attributes ``labels``, ``label_names``, ``class_names`` and ``classes``.
     """
     for owner in owners:
         for name in ("labels", "label_names", "class_names", "classes"):
             found = getattr(owner, name, None)
-            if isinstance(found, list | tuple) and len(found) > 1:
-                if all(isinstance(label, str) for label in found):
-                    return list(found)
+            listed = isinstance(found, list | tuple) and len(found) > 1
+            if listed and all(isinstance(label, str) for label in found):
+                return list(found)
     return None
