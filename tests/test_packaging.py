@@ -1,0 +1,164 @@
+"""The package as it is installed: light imports, floors, entry points, files of the project."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import os
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = {
+    "mlflow_rnnmod.network": 1,
+    "mlflow_rnnmod.decomposition": 2,
+    "mlflow_rnnmod.composition": 3,
+    "mlflow_rnnmod.storage": 4,
+    "mlflow_rnnmod": 5,
+    "lightning_callbacks": 6,
+}
+ABOVE_THE_CORE = ("mlflow", "lightning", "pytorch_lightning", "datasets", "click", "rich")
+
+
+def floor_of(module: str) -> int | None:
+    """The floor of a module of ours; ``None`` for anybody else's."""
+    for package in sorted(FLOORS, key=len, reverse=True):
+        if module == package or module.startswith(package + "."):
+            return FLOORS[package]
+    return None
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports, anywhere in it."""
+    package = path.relative_to(ROOT).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {name} | {f"{name}.{alias.name}" for alias in node.names}
+    return found
+
+
+def sources() -> list[Path]:
+    return sorted(
+        path
+        for top in ("mlflow_rnnmod", "lightning_callbacks")
+        for path in (ROOT / top).rglob("*.py")
+    )
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def run_python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter outside of the checkout, which finds the installed package."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, *options, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(sys.prefix),
+        env=environment,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_imports_go_down_only(path: Path) -> None:
+    name = module_name(path)
+    own = floor_of(name)
+    assert own is not None
+    up = {other for other in imports_of(path) if (floor_of(other) or 0) > own}
+    assert not up, f"{name} is on floor {own} and imports {sorted(up)}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_the_core_knows_neither_mlflow_nor_lightning(path: Path) -> None:
+    if (floor_of(module_name(path)) or 0) <= 4:
+        tops = {name.split(".")[0] for name in imports_of(path)}
+        assert not tops & set(ABOVE_THE_CORE)
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_nothing_is_pickled(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imports_of(path)}
+    assert not tops & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+
+
+def test_importing_mlflow_is_clean_and_light() -> None:
+    code = "import sys, mlflow; print('torch' in sys.modules, 'mlflow_rnnmod' in sys.modules)"
+    done = run_python(code, "-W", "error::UserWarning")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == "False"
+    assert "Failure attempting to register" not in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_importing_the_package_needs_neither_torch_nor_mlflow() -> None:
+    code = (
+        "import sys, mlflow_rnnmod; "
+        "print([m for m in ('torch', 'mlflow', 'pytorch_lightning') if m in sys.modules])"
+    )
+    done = run_python(code, "-W", "error")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_core_runs_without_mlflow_and_lightning() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('mlflow', 'lightning', 'pytorch_lightning'): sys.modules[name] = None\n"
+        "import mlflow_rnnmod.network, mlflow_rnnmod.decomposition\n"
+        "import mlflow_rnnmod.composition, mlflow_rnnmod.storage\n"
+        "print('fine')"
+    )
+    done = run_python(code)
+    assert done.stdout.strip() == "fine", done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    import mlflow_rnnmod
+
+    missing = [name for name in mlflow_rnnmod.__all__ if not hasattr(mlflow_rnnmod, name)]
+    assert not missing
+    assert mlflow_rnnmod.__version__ == distribution("mlflow-rnnmod").version
+
+
+def test_entry_points_can_be_loaded() -> None:
+    found = distribution("mlflow-rnnmod").entry_points
+    for entry_point in found:
+        assert callable(entry_point.load())
+    assert {(e.group, e.name) for e in found} == {
+        ("console_scripts", "rnnmod"),
+        ("mlflow.model_evaluator", "rnnmod"),
+    }
+
+
+def test_versions_that_the_tests_ran_with_are_allowed() -> None:
+    from packaging.requirements import Requirement
+
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = config["options"]["install_requires"].splitlines()
+    for extra in config["options.extras_require"].values():
+        lines += extra.splitlines()
+    lines = [line for line in lines if line.strip()]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            pins[name.casefold()] = version
+    for requirement in map(Requirement, lines):
+        assert requirement.name.casefold() in pins, (
+            f"{requirement.name} has no version to test with"
+        )
+        assert pins[requirement.name.casefold()] in requirement.specifier
