@@ -3,23 +3,33 @@
 from mlflow_rnnmod.network.config import HiddenLayer, NetworkConfig
 from mlflow_rnnmod.network.network import RecurrentNetwork, States
 from mlflow_rnnmod.network.parent import Parent
+from mlflow_rnnmod.network.reading import check_parity, read_network, read_weights
 from mlflow_rnnmod.network.rows import Rows, concatenate
 from mlflow_rnnmod.network.slicing import TrunkNetwork, masked, sliced
+from mlflow_rnnmod.network.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.network.text import TextEncoder
+from mlflow_rnnmod.network.tolerance import tolerance
 from mlflow_rnnmod.network.trunk import Trunk, jaccard
 
 __all__ = [
     "HiddenLayer",
     "NetworkConfig",
+    "NetworkSpec",
     "Parent",
+    "Reading",
     "RecurrentNetwork",
     "Rows",
     "States",
     "TextEncoder",
     "Trunk",
     "TrunkNetwork",
+    "UnreadableNetwork",
+    "check_parity",
     "concatenate",
     "jaccard",
     "masked",
+    "read_network",
+    "read_weights",
     "sliced",
+    "tolerance",
 ]

@@ -1,0 +1,180 @@
+"""Habits that a user's network may have, and which of them are the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.network.config import READOUTS, NetworkConfig
+from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.network.spec import (
+    ACTIVATIONS,
+    DIRECTIONS_JOINED,
+    SIDES,
+    NetworkSpec,
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One choice of all habits: those that the structure holds, and two more."""
+
+    config: NetworkConfig
+    directions: str = "concatenate"
+    output: str = "logits"
+
+    def habits(self) -> dict[str, object]:
+        """The habits by their name in :class:`~.spec.NetworkSpec`."""
+        return {
+            "readout": self.config.readout,
+            "directions": self.directions,
+            "packed": self.config.packed,
+            "padding": self.config.side,
+            "activations": tuple(layer.activation for layer in self.config.hidden),
+            "output": self.output,
+        }
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What a batch shows about padding.
+
+    Args:
+        pad_index: token id of padding; ``None`` for features.
+        sides: where padding may stand.
+        content_only: features without lengths, of which every step counts.
+    """
+
+    pad_index: int | None
+    sides: tuple[str, ...]
+    content_only: bool = False
+
+
+def look_at_padding(rows: Rows, embedding_pad: int | None, spec: NetworkSpec) -> Padding:
+    """Which token pads, and on which side, by the spec, else the batch, else the embedding.
+
+    Steps outside of known lengths that all hold one same value show both. Without lengths, padding
+    that only starts, or only ends, rows shows the side. Token 0 pads where nothing else is known.
+    """
+    sides = (spec.padding,) if spec.padding else SIDES
+    values = rows.values
+    if values.is_floating_point() and rows.lengths is None:
+        return Padding(None, ("right",), content_only=True)
+    if rows.lengths is not None:
+        shown = [(side, filler) for side in sides if (filler := _filler(rows, side)) is not None]
+        if len(shown) == 1:
+            sides, filler = (shown[0][0],), shown[0][1]
+            embedding_pad = int(filler) if filler.ndim == 0 else None
+    pad_index = spec.pad_index if spec.pad_index is not None else embedding_pad or 0
+    if values.is_floating_point():
+        return Padding(None, sides)
+    if rows.lengths is None:
+        is_pad = values == pad_index
+        is_pad = is_pad[~is_pad.all(dim=1)]
+        starts, ends = bool(is_pad[:, 0].any()), bool(is_pad[:, -1].any())
+        if starts != ends and len(sides) > 1:
+            sides = ("left",) if starts else ("right",)
+    return Padding(pad_index, sides)
+
+
+def _filler(rows: Rows, side: str) -> Tensor | None:
+    """The one value that all steps outside of the lengths hold, if they do."""
+    steps = rows.values.shape[1]
+    position = torch.arange(steps, device=rows.values.device)
+    if side == "left":
+        position = steps - 1 - position
+    assert rows.lengths is not None
+    outside = rows.values[position >= rows.lengths.to(position.device)[:, None]]
+    if len(outside) == 0 or not bool((outside == outside[0]).all()):
+        return None
+    return outside[0]
+
+
+def canonical(config: NetworkConfig, content_only: bool = False) -> NetworkConfig:
+    """One spelling for structures that are the same function on any input.
+
+    Args:
+        config: the structure.
+        content_only: whether rows have no padding at all. The spelling chosen then is the one
+            whose answer for a row never depends on the rows that it is batched with.
+    """
+    readout, packed, side = config.readout, config.packed, config.side
+    one_way = all(len(layer) == 1 for layer in config.recurrent)
+    if content_only:
+        readout = readout.replace("_steps", "_valid").replace("last_step", "last_valid")  # type: ignore[assignment]
+        packed = not one_way
+    if packed and config.cell == "rnn_relu" and readout == "max_steps":
+        readout = "max_valid"  # its outputs are never below the zeros that padding leaves
+    if readout == "final_state" and len(config.recurrent[-1]) == 1:
+        readout = "last_valid" if packed or content_only else "last_step"
+    if readout == "last_valid" and side == "left":
+        readout = "last_step"  # the last valid step is the last one
+    if one_way and readout.endswith("_valid"):
+        packed = False  # what comes after a valid step does not reach it
+    return replace(config, readout=readout, packed=packed, side=side)
+
+
+def sees_lengths(config: NetworkConfig) -> bool:
+    """Whether the network needs to know which steps are padding."""
+    return config.packed or config.readout.endswith("_valid")
+
+
+def reads_padding(config: NetworkConfig) -> bool:
+    """Whether a row's answer depends on how far it is padded."""
+    if config.packed:
+        return config.readout.endswith(("_step", "_steps"))
+    one_way = all(len(layer) == 1 for layer in config.recurrent)
+    return not (one_way and config.side == "right" and config.readout.endswith("_valid"))
+
+
+def settings(
+    base: NetworkConfig, spec: NetworkSpec, padding: Padding, narrow: bool, output: str
+) -> list[Setting]:
+    """All settings that the spec leaves open, each function once.
+
+    Args:
+        base: the structure with any habits.
+        spec: habits that are known.
+        padding: what the batch shows about padding.
+        narrow: whether the first dense layer reads one direction's width of a bidirectional
+            network's two.
+        output: whether the user's answers are ``"logits"`` or their ``"log_softmax"``.
+    """
+    found: dict[Setting, None] = {}
+    for setting in _spelled(base, spec, padding, narrow, output):
+        config = canonical(setting.config, padding.content_only)
+        if not sees_lengths(config) and spec.padding is None:
+            config = replace(config, side=padding.sides[0])  # type: ignore[arg-type]
+        found[replace(setting, config=config)] = None
+    return list(found)
+
+
+def _spelled(
+    base: NetworkConfig, spec: NetworkSpec, padding: Padding, narrow: bool, output: str
+) -> Iterator[Setting]:
+    joined = [d for d in DIRECTIONS_JOINED if (d != "concatenate") == narrow]
+    if spec.directions is not None:
+        joined = [d for d in joined if d == spec.directions]
+    for readout, packed, side, directions in product(
+        READOUTS if spec.readout is None else (spec.readout,),
+        (False, True) if spec.packed is None else (spec.packed,),
+        padding.sides,
+        joined,
+    ):
+        if packed and side == "left":
+            continue
+        if directions in ("sum", "mean") and readout.startswith("max_"):
+            continue  # the largest of sums is not the sum of the largest
+        for chosen in product(ACTIVATIONS, repeat=len(base.hidden)):
+            if spec.activations is not None and chosen != spec.activations:
+                continue
+            hidden = tuple(
+                replace(layer, activation=name)  # type: ignore[arg-type]
+                for layer, name in zip(base.hidden, chosen, strict=True)
+            )
+            config = replace(base, hidden=hidden, readout=readout, packed=packed, side=side)  # type: ignore[arg-type]
+            yield Setting(config, directions, output)

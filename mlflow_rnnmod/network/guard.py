@@ -1,0 +1,99 @@
+"""Looking at a user's module without leaving a trace on it, or on random numbers."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Run code in evaluation mode, without gradients, and put everything back afterwards.
+
+    Put back are the train mode of every submodule, parameters and buffers that were changed (an
+    embedding with ``max_norm`` rescales its rows when it is asked), and the random states of
+    PyTorch, NumPy and Python. Autocast is off inside, and float32 products are not shortened to
+    TF32 or bfloat16, which would hide real differences.
+
+    Args:
+        module: what is looked at; its tensors are copied, so twice its memory is needed.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with undisturbed(layer):
+        ...     inside = layer.training
+        >>> inside, layer.training
+        (False, True)
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    tensors = list(chain(module.parameters(), module.buffers()))
+    saved = [tensor.detach().clone() for tensor in tensors]
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    python_state = random.getstate()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    kinds = {tensor.device.type for tensor in tensors} & {"cpu", "cuda"} or {"cpu"}
+    try:
+        with (
+            torch.random.fork_rng(devices),
+            torch.no_grad(),
+            full_precision(),
+            autocast_off(kinds),
+        ):
+            for part, _ in modes:
+                part.training = False
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+        with torch.no_grad():
+            for tensor, before in zip(tensors, saved, strict=True):
+                if not torch.equal(tensor, before):
+                    tensor.copy_(before)
+        random.setstate(python_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)
+
+
+@contextmanager
+def autocast_off(kinds: set[str]) -> Iterator[None]:
+    """Autocast switched off on these kinds of devices (``"cpu"``, ``"cuda"``)."""
+    outer = torch.autocast("cuda", enabled=False) if "cuda" in kinds else nullcontext()
+    with outer, torch.autocast("cpu", enabled=False):
+        yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Float32 matrix products and recurrent kernels in full float32.
+
+    cuDNN's recurrent layers use TF32 unless told otherwise, which is off by about 1e-3.
+    """
+    backends: Any = torch.backends
+    switches: list[tuple[Any, str, object]]
+    if hasattr(backends.cudnn, "rnn"):  # a switch for each operation; mixing old and new ones fails
+        switches = [
+            (backends.cuda.matmul, "fp32_precision", "ieee"),
+            (backends.cudnn.rnn, "fp32_precision", "ieee"),
+            (backends.mkldnn.matmul, "fp32_precision", "ieee"),
+        ]
+    else:
+        switches = [
+            (backends.cuda.matmul, "allow_tf32", False),
+            (backends.cudnn, "allow_tf32", False),
+        ]
+    before = [getattr(place, name) for place, name, _ in switches]
+    try:
+        for place, name, value in switches:
+            setattr(place, name, value)
+        yield
+    finally:
+        for (place, name, _), value in zip(switches, before, strict=True):
+            setattr(place, name, value)

@@ -1,0 +1,182 @@
+"""Settings tried against a user's network, and what to say when none or several fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mlflow_rnnmod.network.candidates import Setting
+from mlflow_rnnmod.network.network import RecurrentNetwork
+from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.network.structure import Parts, uncovered
+from mlflow_rnnmod.network.tolerance import tolerance
+from mlflow_rnnmod.network.weights import copy_network
+
+# The setting that fits these rows of the batch is then checked on all of them.
+_TRIAL_ROWS = 32
+_SHOWN = 20
+_OTHER_ACTIVATIONS = {
+    "ELU",
+    "GELU",
+    "Hardtanh",
+    "LeakyReLU",
+    "Mish",
+    "PReLU",
+    "ReLU6",
+    "SELU",
+    "SiLU",
+    "Sigmoid",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting with its answers and how far they are from the user's."""
+
+    setting: Setting
+    answers: Tensor
+    difference: float
+    agrees: bool
+
+
+def in_words(trials: list[Trial]) -> list[str]:
+    """Settings in words, with their largest differences; only habits that differ are named."""
+    habits = [trial.setting.habits() for trial in trials]
+    varied = [name for name in habits[0] if len({str(found[name]) for found in habits}) > 1]
+    lines = []
+    for trial, found in zip(trials, habits, strict=True):
+        words = ", ".join(f"{name}={found[name]!r}" for name in varied or found)
+        lines.append(f"{words}: differs by {trial.difference:.3g}")
+    return lines
+
+
+def try_all(
+    module: nn.Module, parts: Parts, open_settings: list[Setting], rows: Rows, wanted: Tensor
+) -> list[Trial]:
+    """All settings tried on ``rows`` against the answers ``wanted``, the nearest one first."""
+    networks: dict[str, RecurrentNetwork] = {}
+    trials = []
+    for setting in open_settings:
+        network = networks.get(setting.directions)
+        if network is None:
+            network = copy_network(module, parts, setting.config, setting.directions)
+            networks[setting.directions] = network
+        network.config = setting.config
+        trials.append(try_setting(network, setting, rows, wanted))
+    return sorted(trials, key=lambda trial: trial.difference)
+
+
+def try_setting(network: RecurrentNetwork, setting: Setting, rows: Rows, wanted: Tensor) -> Trial:
+    """One setting tried; ``network`` must have its structure."""
+    answers = network(rows)
+    if setting.output == "log_softmax":
+        answers = answers.log_softmax(dim=-1)
+    elif wanted.shape[1] == 1:
+        answers = answers[:, 1:] - answers[:, :1]
+    gaps = (answers - wanted).abs()
+    units = sum(sum(layer) for layer in setting.config.recurrent)
+    allowed = tolerance(wanted.dtype, wanted, units, rows.values.shape[1])
+    return Trial(setting, answers, float(gaps.max()), bool((gaps <= allowed).all()))
+
+
+def spread(rows: Rows, pad_index: int | None) -> Tensor:
+    """Positions of some rows, from the shortest to the longest."""
+    if len(rows) <= _TRIAL_ROWS:
+        return torch.arange(len(rows))
+    order = torch.argsort(content(rows, pad_index), stable=True).cpu()
+    return order[torch.linspace(0, len(rows) - 1, _TRIAL_ROWS).round().long()]
+
+
+def content(rows: Rows, pad_index: int | None) -> Tensor:
+    """Steps of each row that are not padding, as far as can be seen, int64 ``(rows,)``."""
+    if rows.lengths is not None:
+        return rows.lengths.to(rows.values.device)
+    if pad_index is None:
+        return torch.full((len(rows),), rows.values.shape[1], device=rows.values.device)
+    return (rows.values != pad_index).sum(dim=1)
+
+
+def shown(answers: Tensor) -> str:
+    """A row of answers, for people."""
+    numbers = ", ".join(f"{value:.6g}" for value in answers[:8].tolist())
+    return f"[{numbers}{', ...' if len(answers) > 8 else ''}]"
+
+
+def _tried(trials: list[Trial]) -> str:
+    lines = [f"- {line}" for line in in_words(trials)[:_SHOWN]]
+    if len(trials) > _SHOWN:
+        lines.append(f"- and {len(trials) - _SHOWN} more, further off")
+    return "Tried:\n" + "\n".join(lines)
+
+
+def no_winner(module: nn.Module, parts: Parts, trials: list[Trial], wanted: Tensor) -> str:
+    """The message for when no setting fits: both networks' answers, reasons, what was tried."""
+    if not trials:
+        return "The network spec leaves nothing to try: its habits contradict one another."
+    nearest = trials[0]
+    row = int((nearest.answers - wanted).abs().amax(dim=1).argmax())
+    text = [
+        f"The reading does not reproduce the network {type(module).__name__}; of {len(trials)} "
+        f"settings tried on {len(wanted)} rows the nearest differs by {nearest.difference:.3g}, "
+        "more than rounding explains. Its row with the largest difference:",
+        f"the network gives: {shown(wanted[row])}",
+        f"the reading gives: {shown(nearest.answers[row])}",
+    ]
+    text += _hints(module, parts, trials, wanted)
+    return "\n".join([*text, _tried(trials)])
+
+
+def _hints(module: nn.Module, parts: Parts, trials: list[Trial], wanted: Tensor) -> list[str]:
+    """What may be the reason that no setting fits."""
+    hints = []
+    extra = uncovered(module, parts)
+    if extra:
+        hints.append("Not covered: " + ", ".join(extra) + ".")
+    if any(_are_probabilities(trial, wanted) for trial in trials):
+        hints.append(
+            "The network's answers are probabilities; expected logits or log-softmax. Give a "
+            "forward that stops before the softmax or sigmoid."
+        )
+    kinds = sorted({type(part).__name__ for part in module.modules()} & _OTHER_ACTIVATIONS)
+    if kinds and parts.hidden:
+        hints.append(
+            f"{', '.join(kinds)}: after a dense layer relu, tanh and identity are covered."
+        )
+    return hints
+
+
+def _are_probabilities(trial: Trial, wanted: Tensor) -> bool:
+    if trial.setting.output != "logits":
+        return False
+    answers = trial.answers
+    found = answers.sigmoid() if wanted.shape[1] == 1 else answers.softmax(dim=-1)
+    return bool((found - wanted).abs().max() <= 1e-5)
+
+
+def many_winners(
+    winners: list[Trial], rows: Rows, pad_index: int | None, trials: list[Trial]
+) -> str:
+    """The message for when several settings fit: which, and what would tell them apart."""
+    habits = [winner.setting.habits() for winner in winners]
+    differing = [name for name in habits[0] if len({str(found[name]) for found in habits}) > 1]
+    lines = [
+        f"{len(winners)} different settings reproduce the network on this batch of {len(rows)} "
+        "rows, so it can't be told which one it is:",
+        *(f"- {line}" for line in in_words(winners)[:_SHOWN]),
+    ]
+    lengths = content(rows, pad_index)
+    others = [trial for trial in trials if not trial.agrees]
+    if bool((lengths == lengths[0]).all()):
+        lines.append(
+            f"All rows of the batch have the same length, {int(lengths[0])} of "
+            f"{rows.values.shape[1]} steps."
+        )
+    lines.append(
+        "Give a batch with rows of different lengths, or say which it is: "
+        f"NetworkSpec({', '.join(f'{name}=...' for name in differing)})."
+    )
+    if others:
+        lines.append(_tried(others))
+    return "\n".join(lines)
