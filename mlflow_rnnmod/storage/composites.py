@@ -25,6 +25,9 @@ def write_composite(composite: Composite, directory: Path) -> None:
     Args:
         composite: the composite.
         directory: made where it is missing.
+
+    Raises:
+        ValueError: if one network comes with two tokenizers, or a parameter is not JSON.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -40,7 +43,7 @@ def write_composite(composite: Composite, directory: Path) -> None:
                 "origin": clean_origin(module.origin),
             }
         )
-    for parent in {module.parent.digest: module.parent for module in composite.modules}.values():
+    for parent in _parents(composite).values():
         write_parent(parent, directory / PARENTS / parent.digest)
     content = {
         "modules": entries,
@@ -49,6 +52,19 @@ def write_composite(composite: Composite, directory: Path) -> None:
         "recipe": list(composite.recipe),
     }
     write_document(directory / DOCUMENT, "composite", content)
+
+
+def _parents(composite: Composite) -> dict[str, Parent]:
+    parents: dict[str, Parent] = {}
+    for module in composite.modules:
+        parent = parents.setdefault(module.parent.digest, module.parent)
+        tokenizers = [p.tokenizer.digest if p.tokenizer else None for p in (parent, module.parent)]
+        if tokenizers[0] != tokenizers[1]:
+            raise ValueError(
+                f"The modules hold the parent {parent.digest} with two tokenizers, {tokenizers}; "
+                "expected one tokenizer for one network."
+            )
+    return parents
 
 
 def read_composite(directory: Path) -> Composite:

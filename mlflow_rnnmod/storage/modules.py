@@ -90,7 +90,7 @@ def read_module(directory: Path, find_parent: FindParent, sha256: str | None = N
     Args:
         directory: where :func:`write_module` wrote.
         find_parent: asked for the parent where it is not bundled: with its digest, and with
-            ``{"digest", "model_id", "tracking_uri"}`` as the module knows it.
+            ``{"digest", "model_id", "tracking_uri", "tokenizer"}`` as the module knows it.
         sha256: what the digest of ``module.json`` should be, where another file says so.
 
     Raises:
@@ -123,6 +123,8 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
         parent = read_parent(bundled, digest)
         parent = parent.known_as(reference["model_id"], reference["tracking_uri"])
     else:
+        # Parents are told apart by their network; which tokenizer goes with it is told here.
+        reference["tokenizer"] = body["contract"]["tokenizer"]
         parent = find_parent(digest, reference)
     if parent.digest != digest:
         raise ValueError(

@@ -103,7 +103,12 @@ def test_module_comes_back_as_it_was(tmp_path, repaired, removal):
     assert asked == [
         (
             parent.digest,
-            {"digest": parent.digest, "model_id": "m-1", "tracking_uri": "sqlite:///here.db"},
+            {
+                "digest": parent.digest,
+                "model_id": "m-1",
+                "tracking_uri": "sqlite:///here.db",
+                "tokenizer": None,
+            },
         )
     ]
     assert found.parent is parent

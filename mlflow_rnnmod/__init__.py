@@ -1,0 +1,60 @@
+"""Recurrent networks taken apart into one MLflow model for each label, and put together again.
+
+The names below are imported when they are first used: MLflow loads the entry points of a package
+while it is itself being imported, so that ``import mlflow_rnnmod`` must need neither it nor torch.
+The package is also the flavor: ``mlflow_rnnmod.save_model``, ``log_model``, ``load_model``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+FLAVOR_NAME = "rnnmod"
+
+_HOMES = {
+    "mlflow_rnnmod.network": ("NetworkConfig", "Parent", "RecurrentNetwork", "Rows", "TextEncoder"),
+    "mlflow_rnnmod.decomposition": (
+        "Decomposition",
+        "DecompositionConfig",
+        "Module",
+        "decompose",
+    ),
+    "mlflow_rnnmod.composition": ("Composite", "IncompatibleModules"),
+    "mlflow_rnnmod.flavor": (
+        "_load_pyfunc",
+        "get_default_conda_env",
+        "get_default_pip_requirements",
+        "load_model",
+        "log_model",
+        "save_model",
+    ),
+    "mlflow_rnnmod.verbs": ("add", "compose", "export", "remove", "replace", "select"),
+    "mlflow_rnnmod.bulk": ("LoggedDecomposition", "log_decomposition"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(["FLAVOR_NAME", *(name for name in _HOME_OF if not name.startswith("_"))])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mlflow-rnnmod")
+    except PackageNotFoundError:  # loaded from an artifact's code, or from a working copy
+        return "0+unknown"

@@ -1,0 +1,49 @@
+"""Everything private that is taken from MLflow, so that a change there breaks this file alone.
+
+MLflow has no public interface for flavors that live elsewhere; its own flavors and all third-party
+ones are built on these helpers.
+"""
+
+from __future__ import annotations
+
+from mlflow.models.utils import _save_example as save_example
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+from mlflow.utils.environment import _CONDA_ENV_FILE_NAME as CONDA_ENV
+from mlflow.utils.environment import _CONSTRAINTS_FILE_NAME as CONSTRAINTS
+from mlflow.utils.environment import _PYTHON_ENV_FILE_NAME as PYTHON_ENV
+from mlflow.utils.environment import _REQUIREMENTS_FILE_NAME as REQUIREMENTS
+from mlflow.utils.environment import _mlflow_conda_env as mlflow_conda_env
+from mlflow.utils.environment import _process_conda_env as process_conda_env
+from mlflow.utils.environment import _process_pip_requirements as process_pip_requirements
+from mlflow.utils.environment import _PythonEnv as PythonEnv
+from mlflow.utils.environment import _validate_env_arguments as validate_env_arguments
+from mlflow.utils.file_utils import get_total_file_size
+from mlflow.utils.model_utils import _copy_extra_files as copy_extra_files
+from mlflow.utils.model_utils import _get_flavor_configuration as get_flavor_configuration
+from mlflow.utils.model_utils import _validate_and_copy_code_paths as copy_code_paths
+from mlflow.utils.model_utils import (
+    _validate_and_get_model_config_from_file as read_model_config,
+)
+from mlflow.utils.model_utils import (
+    _validate_and_prepare_target_save_path as prepare_target_path,
+)
+
+__all__ = [
+    "CONDA_ENV",
+    "CONSTRAINTS",
+    "PYTHON_ENV",
+    "REQUIREMENTS",
+    "PythonEnv",
+    "copy_code_paths",
+    "copy_extra_files",
+    "get_flavor_configuration",
+    "get_model_name_and_version",
+    "get_total_file_size",
+    "mlflow_conda_env",
+    "prepare_target_path",
+    "process_conda_env",
+    "process_pip_requirements",
+    "read_model_config",
+    "save_example",
+    "validate_env_arguments",
+]

@@ -1,0 +1,416 @@
+"""The flavor: parents, modules and composites as MLflow models.
+
+Reached as ``mlflow_rnnmod.save_model`` and so on: the package itself is what MLflow calls a flavor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mlflow import pyfunc
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
+from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+
+import mlflow_rnnmod
+from mlflow_rnnmod import FLAVOR_NAME, _mlflow, fetch
+
+try:
+    from mlflow_rnnmod.composition import Composite
+except ImportError:  # not there yet
+    Composite = type("Composite", (), {})  # type: ignore
+from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.environment import (
+    CODE,
+    EnvironmentFiles,
+    copy_own_code,
+    default_requirements,
+    environment_files,
+    own_requirement,
+)
+from mlflow_rnnmod.names import slug
+from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.pyfunc import COLUMNS, DEFAULTS, REJECT_LABEL, RnnmodModel
+from mlflow_rnnmod.storage import (
+    FORMAT,
+    write_composite,
+    write_module,
+    write_parent,
+)
+
+__all__ = [
+    "FLAVOR_NAME",
+    "EnvironmentFiles",
+    "environment_files",
+    "get_default_conda_env",
+    "get_default_pip_requirements",
+    "load_model",
+    "log_model",
+    "model_directory",
+    "model_tags",
+    "save_model",
+    "signature_for",
+    "type_of_model",
+]
+
+Thing: TypeAlias = Parent | Module | Composite
+
+DATA = "data"
+
+
+def kind(thing: Thing) -> str:
+    """``"parent"``, ``"module"`` or ``"composite"``.
+
+    Raises:
+        MlflowException: if it is something else.
+    """
+    for name, found in (("parent", Parent), ("module", Module), ("composite", Composite)):
+        if isinstance(thing, found):
+            return name
+    raise MlflowException.invalid_parameter_value(
+        f"The model is a {type(thing).__name__}; expected a Parent, a Module or a Composite of "
+        "mlflow_rnnmod. A trained network becomes modules by mlflow_rnnmod.decompose or the "
+        "callback lightning_callbacks.ModuleDecomposition."
+    )
+
+
+def input_kind(thing: Thing) -> str:
+    """``"text"``, ``"tokens"`` or ``"features"``."""
+    return thing.contract.input if isinstance(thing, Module) else thing.input_kind
+
+
+def type_of_model(thing: Thing) -> str:
+    """The type of its LoggedModel, by which it can be searched."""
+    return {"composite": "rnnmod-composed"}.get(kind(thing), f"rnnmod-{kind(thing)}")
+
+
+def model_tags(thing: Thing) -> dict[str, str]:
+    """Tags of its LoggedModel: ``rnnmod.kind``, and ``rnnmod.label`` and ``rnnmod.parent``.
+
+    The parent's tag is its digest; a parent that is no longer under its id is searched for by it.
+    """
+    tags = {"rnnmod.kind": kind(thing)}
+    if isinstance(thing, Module):
+        # Tags are limited; the whole label is in module.json.
+        tags.update({"rnnmod.label": thing.label[:1000], "rnnmod.parent": thing.parent.digest})
+    elif isinstance(thing, Parent):
+        tags["rnnmod.parent"] = thing.digest
+    else:
+        tags["rnnmod.score"] = thing.score
+    return tags
+
+
+def signature_for(kind_of_input: str) -> ModelSignature:
+    """The signature of every model that reads this kind of input.
+
+    Text comes in a column ``text``, token ids as lists of integers in a column ``tokens``, features
+    as a list of vectors, one a step, in a column ``features``. Labels come out as a 1-D array.
+
+    Args:
+        kind_of_input: ``"text"``, ``"tokens"`` or ``"features"``.
+    """
+    types: dict[str, Any] = {
+        "text": DataType.string,
+        "tokens": Array(DataType.long),
+        "features": Array(Array(DataType.double)),
+    }
+    return ModelSignature(
+        inputs=Schema([ColSpec(types[kind_of_input], COLUMNS[kind_of_input])]),
+        outputs=Schema([ColSpec(DataType.string)]),
+        params=ParamSchema(
+            [
+                ParamSpec("scores", "boolean", False),
+                ParamSpec("reject_below", "double", None),
+                ParamSpec("reject_label", "string", REJECT_LABEL),
+            ]
+        ),
+    )
+
+
+def model_directory(
+    thing: Thing,
+    path: str | Path,
+    environment: EnvironmentFiles | None = None,
+    mlflow_model: Model | None = None,
+    *,
+    standalone: bool = False,
+    code_paths: list[str] | None = None,
+    model_signature: ModelSignature | None = None,
+    input_example: Any = None,
+    metadata: dict[str, Any] | None = None,
+    extra_files: list[str] | None = None,
+    model_config: Mapping[str, Any] | None = None,
+) -> Model:
+    """Write a whole MLflow model into a folder, without asking a tracking server anything.
+
+    For one module it takes milliseconds, where ``environment`` was made once before.
+
+    Args:
+        thing: parent, module or composite.
+        path: the folder; made where it is missing, and empty.
+        environment: what :func:`environment_files` gave; made here where it is missing.
+        mlflow_model: what to fill in; for a LoggedModel ``Model(artifact_path=, model_uuid=,
+            run_id=, model_id=)`` with its ids, as MLflow does.
+        standalone: for a module: with its parent.
+        code_paths: code of the user's own, put beside this package's.
+        model_signature: instead of the one that :func:`signature_for` makes.
+        input_example: stored as an example of the model's input.
+        metadata: stored in ``MLmodel``.
+        extra_files: copied to ``extra_files``.
+        model_config: instead of :data:`DEFAULTS`.
+
+    Returns:
+        ``mlflow_model``, as it was saved in ``MLmodel``.
+
+    Raises:
+        MlflowException: if ``path`` is not empty.
+    """
+    path = Path(path).absolute()
+    what = kind(thing)
+    _mlflow.prepare_target_path(str(path))
+    model = Model() if mlflow_model is None else mlflow_model
+    model.signature = model_signature or signature_for(input_kind(thing))
+    if metadata is not None:
+        model.metadata = metadata
+    _mlflow.save_example(model, input_example, str(path))
+    _write(thing, path / DATA, standalone)
+    code = _write_code(thing, path, standalone, code_paths)
+    extra = _mlflow.copy_extra_files(extra_files, str(path))
+    # "code: null" in MLmodel breaks readers that only ask whether the key is there.
+    carried = {} if code is None else {"code": code}
+    model.add_flavor(FLAVOR_NAME, kind=what, format=FORMAT, data=DATA, **carried, **extra)
+    pyfunc.add_to_model(
+        model,
+        loader_module=mlflow_rnnmod.__name__,
+        data=DATA,
+        code=code,
+        conda_env=_mlflow.CONDA_ENV,
+        python_env=_mlflow.PYTHON_ENV,
+        model_config=dict(DEFAULTS if model_config is None else model_config),
+    )
+    if size := _mlflow.get_total_file_size(str(path)):
+        model.model_size_bytes = size
+    model.save(str(path / MLMODEL_FILE_NAME))
+    (environment or environment_files()).write(path)
+    return model
+
+
+def _write(thing: Thing, data: Path, standalone: bool) -> None:
+    if isinstance(thing, Parent):
+        write_parent(thing, data)
+    elif isinstance(thing, Module):
+        write_module(thing, data, standalone)
+    else:
+        write_composite(thing, data)
+
+
+def _write_code(
+    thing: Thing, path: Path, standalone: bool, code_paths: list[str] | None
+) -> str | None:
+    """The folder of the code that goes along, below ``path``; ``None`` without any.
+
+    A module by reference carries none, as it needs more than its own files in any case.
+    """
+    code = _mlflow.copy_code_paths(code_paths, str(path))
+    carries = standalone or not isinstance(thing, Module)
+    if carries and own_requirement() is None:
+        if not (path / CODE / mlflow_rnnmod.__name__).exists():
+            copy_own_code(path)
+        return CODE
+    return code
+
+
+def save_model(
+    model: Thing,
+    path: str | Path,
+    conda_env: Any = None,
+    code_paths: list[str] | None = None,
+    mlflow_model: Model | None = None,
+    signature: ModelSignature | None = None,
+    input_example: Any = None,
+    pip_requirements: Any = None,
+    extra_pip_requirements: Any = None,
+    metadata: dict[str, Any] | None = None,
+    extra_files: list[str] | None = None,
+    standalone: bool | None = None,
+    model_config: dict[str, Any] | str | Path | None = None,
+    **_: Any,
+) -> None:
+    """Save a parent, a module or a composite as an MLflow model.
+
+    Args:
+        model: what to save.
+        path: the folder; made where it is missing, and empty.
+        conda_env: a conda environment, as a dict or as the path of a YAML file.
+        code_paths: code of your own that should go along.
+        mlflow_model: the ``mlflow.models.Model`` that the flavor is added to.
+        signature: instead of the one that fits the kind of input.
+        input_example: stored as an example of the model's input.
+        pip_requirements: instead of :func:`get_default_pip_requirements`; a list or a file.
+        extra_pip_requirements: besides them.
+        metadata: stored in ``MLmodel``.
+        extra_files: files to copy to ``extra_files``.
+        standalone: for a module, whether its parent goes along. By default it is left out where it
+            was logged in MLflow, and the module refers to it by digest and model id.
+        model_config: ``device`` (``None``: the CPU) and ``batch_size`` (256) of the loaded model.
+
+    Raises:
+        MlflowException: if ``path`` is not empty, or ``model`` is something else.
+    """
+    environment = environment_files(conda_env, pip_requirements, extra_pip_requirements)
+    if standalone is None:
+        standalone = isinstance(model, Module) and model.parent.model_id is None
+    if isinstance(model_config, str | Path):
+        model_config = _mlflow.read_model_config(str(model_config))
+    try:
+        model_directory(
+            model,
+            path,
+            environment,
+            mlflow_model,
+            standalone=standalone,
+            code_paths=code_paths,
+            model_signature=signature,
+            input_example=input_example,
+            metadata=metadata,
+            extra_files=extra_files,
+            model_config=model_config,
+        )
+    except ValueError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def log_model(
+    model: Thing,
+    artifact_path: str | None = None,
+    conda_env: Any = None,
+    code_paths: list[str] | None = None,
+    registered_model_name: str | None = None,
+    signature: ModelSignature | None = None,
+    input_example: Any = None,
+    await_registration_for: int | None = DEFAULT_AWAIT_MAX_SLEEP_SECONDS,
+    pip_requirements: Any = None,
+    extra_pip_requirements: Any = None,
+    metadata: dict[str, Any] | None = None,
+    extra_files: list[str] | None = None,
+    name: str | None = None,
+    params: dict[str, Any] | None = None,
+    tags: dict[str, Any] | None = None,
+    model_type: str | None = None,
+    step: int = 0,
+    model_id: str | None = None,
+    standalone: bool = False,
+    **kwargs: Any,
+) -> ModelInfo:
+    """Log a parent, a module or a composite as an MLflow model.
+
+    A module is logged without its parent, which it names by digest and model id. A parent that is
+    not on the tracking server yet is logged first, once, in the same run.
+
+    Args:
+        model: what to log.
+        artifact_path: deprecated by MLflow; use ``name``.
+        conda_env: as for :func:`save_model`.
+        code_paths: as for :func:`save_model`.
+        registered_model_name: register it under this name, as a new version.
+        signature: as for :func:`save_model`.
+        input_example: as for :func:`save_model`.
+        await_registration_for: seconds to wait for the version to be ready.
+        pip_requirements: as for :func:`save_model`.
+        extra_pip_requirements: as for :func:`save_model`.
+        metadata: as for :func:`save_model`.
+        extra_files: as for :func:`save_model`.
+        name: of the LoggedModel; by default made from the label, or ``parent``, ``composite``.
+        params: of the LoggedModel.
+        tags: of the LoggedModel and the version, besides ``rnnmod.kind``, ``rnnmod.label`` and
+            ``rnnmod.parent``.
+        model_type: instead of ``rnnmod-parent``, ``rnnmod-module`` or ``rnnmod-composed``.
+        step: of the run, at which it is logged.
+        model_id: of a LoggedModel that was made before, to be filled in.
+        standalone: for a module, whether its parent goes along.
+        kwargs: ``model_config`` for :func:`save_model`, ``run_id`` and what else
+            ``mlflow.models.Model.log`` takes.
+
+    Returns:
+        MLflow's ``ModelInfo``.
+    """
+    if isinstance(model, Module) and not standalone:
+        model = _with_logged_parent(model, kwargs.get("run_id"))
+    if name is None and artifact_path is None and model_id is None:
+        name = slug(model.label) if isinstance(model, Module) else kind(model)
+    info = Model.log(
+        artifact_path=artifact_path,
+        name=name,
+        flavor=mlflow_rnnmod,
+        registered_model_name=registered_model_name,
+        await_registration_for=await_registration_for,
+        metadata=metadata,
+        params=params,
+        tags={**model_tags(model), **(tags or {})},
+        model_type=model_type or type_of_model(model),
+        step=step,
+        model_id=model_id,
+        model=model,
+        conda_env=conda_env,
+        code_paths=code_paths,
+        signature=signature,
+        input_example=input_example,
+        pip_requirements=pip_requirements,
+        extra_pip_requirements=extra_pip_requirements,
+        extra_files=extra_files,
+        standalone=standalone,
+        **kwargs,
+    )
+    if isinstance(model, Parent):
+        fetch.remember(model.known_as(info.model_id, fetch.server()))
+    return info
+
+
+def _with_logged_parent(module: Module, run_id: str | None) -> Module:
+    """The module with a parent that the current tracking server has."""
+    model_id = fetch.logged_id(module.parent)
+    if model_id is None:
+        model_id = log_model(module.parent, **({"run_id": run_id} if run_id else {})).model_id
+    return replace(module, parent=module.parent.known_as(model_id, fetch.server()))
+
+
+def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:
+    """Load a parent, a module or a composite.
+
+    No code from the model is run, and nothing is unpickled.
+
+    Args:
+        model_uri: ``models:/name/version``, ``models:/name@alias``, ``models:/m-...``,
+            ``runs:/run/name``, or the folder of a saved model.
+        dst_path: where to download to; by default the files are gone after reading.
+
+    Returns:
+        What was logged. A module's ``origin`` says from where: ``uri``, ``name`` and ``version``,
+        ``model_id``, ``run_id``, ``tracking_uri``.
+
+    Raises:
+        MlflowException: if there is no such model, it is of another flavor, a file is not what was
+            written, or a module's parent can't be found.
+    """
+    return fetch.load(model_uri, dst_path)
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> RnnmodModel:
+    """What ``mlflow.pyfunc.load_model`` calls, with the model's data folder."""
+    return RnnmodModel(fetch.read(path), model_config)
+
+
+def get_default_pip_requirements() -> list[str]:
+    """Requirements that every model of this flavor has, pinned to what is installed."""
+    return default_requirements()
+
+
+def get_default_conda_env() -> dict[str, Any]:
+    """The conda environment that every model of this flavor has."""
+    return _mlflow.mlflow_conda_env(additional_pip_deps=get_default_pip_requirements())
