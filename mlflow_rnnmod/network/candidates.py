@@ -47,11 +47,14 @@ class Padding:
         pad_index: token id of padding; ``None`` for features.
         sides: where padding may stand.
         content_only: features without lengths, of which every step counts.
+        silent: whether padding leaves a layer that starts in it at zero: it is a zero vector, and
+            the first layer has no biases.
     """
 
     pad_index: int | None
     sides: tuple[str, ...]
     content_only: bool = False
+    silent: bool = False
 
 
 def look_at_padding(rows: Rows, embedding_pad: int | None, spec: NetworkSpec) -> Padding:
@@ -94,16 +97,16 @@ def _filler(rows: Rows, side: str) -> Tensor | None:
     return outside[0]
 
 
-def canonical(config: NetworkConfig, content_only: bool = False) -> NetworkConfig:
-    """One spelling for structures that are the same function on any input.
+def canonical(config: NetworkConfig, padding: Padding) -> NetworkConfig:
+    """One spelling for structures that are the same function on any input with such padding.
 
-    Args:
-        config: the structure.
-        content_only: whether rows have no padding at all. The spelling chosen then is the one
-            whose answer for a row never depends on the rows that it is batched with.
+    Where there is a choice, it is the spelling whose answer for a row never depends on the rows
+    that it is batched with.
     """
+    content_only = padding.content_only
     readout, packed, side = config.readout, config.packed, config.side
     one_way = all(len(layer) == 1 for layer in config.recurrent)
+    first_at_most = all(len(layer) == 1 for layer in config.recurrent[1:])
     if content_only:
         readout = readout.replace("_steps", "_valid").replace("last_step", "last_valid")  # type: ignore[assignment]
         packed = not one_way
@@ -115,6 +118,8 @@ def canonical(config: NetworkConfig, content_only: bool = False) -> NetworkConfi
         readout = "last_step"  # the last valid step is the last one
     if one_way and readout.endswith("_valid"):
         packed = False  # what comes after a valid step does not reach it
+    elif padding.silent and first_at_most and side == "right" and readout.endswith("_valid"):
+        packed = True  # the backward direction starts in padding, and stays at zero there
     return replace(config, readout=readout, packed=packed, side=side)
 
 
@@ -146,7 +151,7 @@ def settings(
     """
     found: dict[Setting, None] = {}
     for setting in _spelled(base, spec, padding, narrow, output):
-        config = canonical(setting.config, padding.content_only)
+        config = canonical(setting.config, padding)
         if not sees_lengths(config) and spec.padding is None:
             config = replace(config, side=padding.sides[0])  # type: ignore[arg-type]
         found[replace(setting, config=config)] = None

@@ -63,6 +63,30 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def perturbed(module: nn.Module) -> Iterator[None]:
+    """Random weights near those of ``module``, put back afterwards.
+
+    Weights may start at zero, and networks of different habits be alike until they are trained.
+    The zeros that an embedding has for padding are kept: training keeps them too.
+    """
+    saved = [(weight, weight.detach().clone()) for weight in module.parameters()]
+    try:
+        with torch.no_grad():
+            for weight, before in saved:
+                fan_in = weight[0].numel() if weight.ndim > 1 else 1
+                weight.add_(torch.randn_like(before) * (0.3 / max(1, fan_in) ** 0.5))
+            for part in module.modules():
+                if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+                    before = next(old for weight, old in saved if weight is part.weight)
+                    part.weight[part.padding_idx] = before[part.padding_idx]
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, before in saved:
+                weight.copy_(before)
+
+
+@contextmanager
 def autocast_off(kinds: set[str]) -> Iterator[None]:
     """Autocast switched off on these kinds of devices (``"cpu"``, ``"cuda"``)."""
     outer = torch.autocast("cuda", enabled=False) if "cuda" in kinds else nullcontext()

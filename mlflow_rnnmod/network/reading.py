@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from mlflow_rnnmod.network.candidates import Setting, look_at_padding, reads_padding, settings
 from mlflow_rnnmod.network.config import HiddenLayer, NetworkConfig
-from mlflow_rnnmod.network.guard import undisturbed
+from mlflow_rnnmod.network.guard import perturbed, undisturbed
 from mlflow_rnnmod.network.network import RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.network.structure import Parts, find_parts, linear, recurrent_layers, uncovered
 from mlflow_rnnmod.network.trials import (
+    Trial,
     in_words,
     many_winners,
     no_winner,
@@ -87,11 +88,15 @@ def read_network(
         wanted = _user_answers(forward, rows, head.out_features)
         rows, wanted = rows.to(head.weight.device), wanted.to(head.weight)
         padding = look_at_padding(rows, embedding_pad, spec)
+        padding = replace(padding, silent=_is_silent(module, parts, rows, padding.pad_index))
         base = replace(base, pad_index=padding.pad_index)
         open_settings = settings(base, spec, padding, narrow, _output(wanted, spec))
         chosen = spread(rows, padding.pad_index)
         trials = try_all(module, parts, open_settings, rows[chosen], wanted[chosen])
         winners = [trial for trial in trials if trial.agrees]
+        if len(winners) > 1:
+            told_apart = _try_perturbed(module, parts, winners, forward, rows, chosen)
+            winners = told_apart or winners
         if not winners:
             raise UnreadableNetwork(no_winner(module, parts, trials, wanted[chosen]))
         if len(winners) > 1:
@@ -225,6 +230,38 @@ def _user_answers(forward: Callable[[], Any], rows: Rows, outputs: int) -> Tenso
             "Expected the same answers; random initial states or functional dropout do this."
         )
     return first
+
+
+def _is_silent(module: nn.Module, parts: Parts, rows: Rows, pad_index: int | None) -> bool:
+    """Whether padding is a zero vector and the first recurrent layer has no biases."""
+    if recurrent_layers(module, parts.recurrent)[0].bias:
+        return False
+    if parts.embedding is not None:
+        embedding = module.get_submodule(parts.embedding)
+        assert isinstance(embedding, nn.Embedding)
+        return not bool(embedding.weight[pad_index or 0].any())
+    if rows.lengths is None or not rows.values.is_floating_point():
+        return False
+    position = torch.arange(rows.values.shape[1], device=rows.values.device)
+    return not bool(rows.values[position >= rows.lengths[:, None]].any())
+
+
+def _try_perturbed(
+    module: nn.Module,
+    parts: Parts,
+    winners: list[Trial],
+    forward: Callable[[], Any],
+    rows: Rows,
+    chosen: Tensor,
+) -> list[Trial]:
+    """Those of the winners that also fit when the network's weights are others."""
+    with perturbed(module):
+        wanted = _user_answers(forward, rows, winners[0].answers.shape[1])[chosen]
+        wanted = wanted.to(winners[0].answers)
+        candidates = [winner.setting for winner in winners]
+        again = try_all(module, parts, candidates, rows[chosen], wanted)
+    fitting = {trial.setting for trial in again if trial.agrees}
+    return [winner for winner in winners if winner.setting in fitting]
 
 
 def _output(answers: Tensor, spec: NetworkSpec) -> str:

@@ -141,9 +141,7 @@ def _hints(module: nn.Module, parts: Parts, trials: list[Trial], wanted: Tensor)
         )
     kinds = sorted({type(part).__name__ for part in module.modules()} & _OTHER_ACTIVATIONS)
     if kinds and parts.hidden:
-        hints.append(
-            f"{', '.join(kinds)}: after a dense layer relu, tanh and identity are covered."
-        )
+        hints.append(f"{', '.join(kinds)}: only relu, tanh and identity follow a dense layer here.")
     return hints
 
 
