@@ -23,14 +23,14 @@ from lightning_callbacks.sources import Sources
 from lightning_callbacks.work import (
     Prepared,
     find_labels,
-    make_parent,
+    make_encoder,
     only,
     prepare,
     weights_dtype,
 )
 from mlflow_rnnmod.bulk import log_decomposition
 from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, Module, decompose
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.network import Parent, Rows
 from mlflow_rnnmod.network.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     def _prepare(self, model: nn.Module, sources: Sources) -> Prepared:
         checked = self._checked()
         transfer = transfer_hooks(model, sources.datamodule, weights_dtype(model))
-        return prepare(
+        prepared = prepare(
             model,
             sources.train,
             transfer,
@@ -297,6 +297,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             checked.spec,
             checked.config.seed,
         )
+        make_encoder(checked.tokenizer, prepared.reading.config)  # before any work is lost
+        return prepared
 
     def _work_for(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The work for a trainer; anything may be raised."""
@@ -323,7 +325,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     ) -> Decomposition:
         self.decomposition, self.logged = None, None
         checked = self._checked()
-        parent = make_parent(prepared.weights_of(live, checkpoint), checked.tokenizer)
+        network = prepared.weights_of(live, checkpoint)
+        parent = Parent(network, make_encoder(checked.tokenizer, network.config))
 
         def rows(loaders: Any, source: str) -> Rows | None:
             return prepared.rows(loaders, source, checked.config.seed, self._max_rows)

@@ -10,12 +10,17 @@ Progress = Callable[[str, int, int], None]
 
 
 def bar_style(trainer: Any) -> str | None:
-    """``"rich"`` or ``"tqdm"`` as the trainer's own bar, ``None`` where it is quiet."""
+    """``"rich"`` or ``"tqdm"`` as the trainer's own bar, which is stopped; ``None`` where quiet."""
     bar = getattr(trainer, "progress_bar_callback", None)
     if bar is None or not trainer.is_global_zero or not getattr(bar, "is_enabled", True):
         return None
-    rich = any("RichProgressBar" in kind.__name__ for kind in type(bar).__mro__)
-    return "rich" if rich else "tqdm"
+    if not any("RichProgressBar" in kind.__name__ for kind in type(bar).__mro__):
+        return "tqdm"
+    # The trainer's display is still up when the fit has ended, and rich shows one at a time.
+    display = getattr(bar, "progress", None)
+    if display is not None:
+        display.stop()
+    return "rich"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from lightning_callbacks.collecting import (
 from lightning_callbacks.forwards import ForwardFunction, find_forward
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import Decomposition, Module
-from mlflow_rnnmod.network import Parent, RecurrentNetwork, Rows, TextEncoder
+from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork, Rows, TextEncoder
 from mlflow_rnnmod.network.guard import undisturbed
 from mlflow_rnnmod.network.reading import check_parity, read_network, read_weights
 from mlflow_rnnmod.network.spec import NetworkSpec, Reading
@@ -136,15 +136,14 @@ def _read(
     return call, names, reading
 
 
-def make_parent(network: RecurrentNetwork, tokenizer: str | None) -> Parent:
-    """The network with its tokenizer, from the tokenizer's JSON.
+def make_encoder(tokenizer: str | None, config: NetworkConfig) -> TextEncoder | None:
+    """What turns text into token ids for a network, from a tokenizer's JSON.
 
     Raises:
         ValueError: if the tokenizer does not fit the network.
     """
     if tokenizer is None:
-        return Parent(network)
-    config = network.config
+        return None
     if config.input == "features":
         raise ValueError("tokenizer is given, but the model reads float features; expected None.")
     encoder = TextEncoder(tokenizer, config.pad_index or 0, config.side)
@@ -154,7 +153,7 @@ def make_parent(network: RecurrentNetwork, tokenizer: str | None) -> Parent:
             f"tokenizer has {size} tokens, and the model's embedding {config.input_size} rows; "
             "expected the tokenizer that the model was trained with."
         )
-    return Parent(network, encoder)
+    return encoder
 
 
 def only(decomposition: Decomposition, modules: Sequence[Module]) -> Decomposition:
