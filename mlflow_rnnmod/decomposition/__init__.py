@@ -1,0 +1,33 @@
+"""Floor 2: what each unit does for each label, which units a label needs, and the modules made."""
+
+from mlflow_rnnmod.decomposition.config import DecompositionConfig
+from mlflow_rnnmod.decomposition.decompose import Decomposition, decompose
+from mlflow_rnnmod.decomposition.module import (
+    Calibration,
+    Contract,
+    Energy,
+    Head,
+    Module,
+    make_contract,
+)
+from mlflow_rnnmod.decomposition.rules import RULES, Rule
+from mlflow_rnnmod.decomposition.sample import Sample, draw_sample
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, collect
+
+__all__ = [
+    "RULES",
+    "ActivationStatistics",
+    "Calibration",
+    "Contract",
+    "Decomposition",
+    "DecompositionConfig",
+    "Energy",
+    "Head",
+    "Module",
+    "Rule",
+    "Sample",
+    "collect",
+    "decompose",
+    "draw_sample",
+    "make_contract",
+]

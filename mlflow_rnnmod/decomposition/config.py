@@ -1,0 +1,75 @@
+"""Settings of a decomposition, and how much of the data it uses."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+REPAIRS = ("fold", "refit", "calibrate")
+RULES = ("sensitivity", "paper", "random", "none")
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
+
+
+@dataclass(frozen=True)
+class DecompositionConfig:
+    """How a parent is taken apart. The defaults are meant to be used.
+
+    Args:
+        rule: which units a label can do without: ``"sensitivity"``, ``"paper"``, or the controls
+            ``"random"`` and ``"none"``.
+        removal: share of each layer's units that a module leaves out, from 0 to below 1, or
+            ``"auto"``: one share for all labels, the largest of 0, 5, 10, 20, 35 and 50 % that
+            costs at most ``tolerance`` points on validation rows.
+        repairs: ``"all"``, ``"none"`` or some of ``"fold"``, ``"refit"``, ``"calibrate"``.
+        tolerance: points of accuracy that ``"auto"`` may lose against nothing removed.
+        rows_per_label: training rows of each label that statistics and repairs are taken from.
+        seed: for the sample, the random rule, and made-up rows.
+        batch_size: rows run at once.
+
+    Raises:
+        ValueError: naming every setting that does not fit.
+
+    Example:
+        >>> DecompositionConfig(removal=0.2, repairs="none").repairs
+        ()
+    """
+
+    rule: str = "sensitivity"
+    removal: float | str = "auto"
+    repairs: str | tuple[str, ...] = "all"
+    tolerance: float = 0.5
+    rows_per_label: int = 500
+    seed: int = 0
+    batch_size: int = 512
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.rule not in RULES:
+            problems.append(f"rule={self.rule!r}, expected one of {RULES}")
+        if not (self.removal == "auto" or _is_number(self.removal, 0, 1)):
+            problems.append(f'removal={self.removal!r}, expected "auto" or a share in [0, 1)')
+        repairs = {"all": REPAIRS, "none": ()}.get(self.repairs, self.repairs)  # type: ignore[arg-type]
+        if isinstance(repairs, str):
+            repairs = (repairs,)
+        repairs = tuple(repairs)
+        if any(repair not in REPAIRS for repair in repairs):
+            problems.append(f'repairs={self.repairs!r}, expected "all", "none" or some of {REPAIRS}')
+        if not _is_number(self.tolerance, 0, 100):
+            problems.append(f"tolerance={self.tolerance!r}, expected points from 0 to below 100")
+        for name in ("rows_per_label", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                problems.append(f"{name}={value!r}, expected a positive whole number")
+        if not isinstance(self.seed, int):
+            problems.append(f"seed={self.seed!r}, expected a whole number")
+        if problems:
+            raise ValueError("The decomposition's settings do not fit: " + "; ".join(problems) + ".")
+        object.__setattr__(self, "repairs", tuple(r for r in REPAIRS if r in repairs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """These settings as JSON types."""
+        return {**asdict(self), "repairs": list(self.repairs)}
+
+
+def _is_number(value: Any, low: float, below: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value < below

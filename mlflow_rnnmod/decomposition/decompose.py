@@ -1,0 +1,346 @@
+"""The whole decomposition: from a trained parent and its data to one module for each label."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
+from mlflow_rnnmod.decomposition.fitting import (
+    FittedHeads,
+    Material,
+    calibration_table,
+    fit_heads,
+    pool_calibrations,
+    prepare_material,
+    report_table,
+)
+from mlflow_rnnmod.decomposition.module import Module, make_contract
+from mlflow_rnnmod.decomposition.rules import RULES, make_trunk, random_like, removed_units
+from mlflow_rnnmod.decomposition.sample import checked_targets, draw_sample, split_by_hash
+from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, collect
+from mlflow_rnnmod.network.parent import Parent
+from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.network.trunk import Trunk
+
+Progress = Callable[[str, int, int], None]
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """A parent's modules, and how good they are.
+
+    Args:
+        parent: what was taken apart.
+        modules: one for each label, in the order of the parent's labels.
+        config: the settings.
+        figures: shares from 0 to 1 on the report rows: ``parent_accuracy``; ``composed_accuracy``,
+            of all modules together, and ``delta_accuracy``, the difference;
+            ``control_accuracy``, of a composite with the same repairs and nothing removed, and
+            ``net``, composed minus control: what removal cost; ``random_accuracy``, with as many
+            units removed at random; means over modules of ``units_kept``, ``weights_kept``,
+            ``recurrent_weights_kept``, ``jaccard`` (``mean_jaccard``); counts ``modules``, ``rows``;
+            the ``removal`` used.
+        sizing: what ``removal="auto"`` tried: ``removal``, ``accuracy``, ``control_accuracy``.
+        rows: in words, which rows were used for what: ``fitted``, ``calibrated``, ``figures``.
+        overlap: Jaccard index of the units kept by every two modules, ``(modules, modules)``.
+        warnings: what the user should be told.
+        seconds: how long it took.
+    """
+
+    parent: Parent
+    modules: tuple[Module, ...]
+    config: DecompositionConfig
+    figures: Mapping[str, float]
+    sizing: tuple[Mapping[str, float], ...]
+    rows: Mapping[str, str]
+    overlap: Tensor
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def decompose(
+    parent: Parent,
+    train: Rows,
+    validation: Rows | None = None,
+    report: Rows | None = None,
+    config: DecompositionConfig | None = None,
+    progress: Progress | None = None,
+) -> Decomposition:
+    """Take a trained network apart into one module for each label, without retraining.
+
+    The method is Imtiaz et al. (ICSE 2023), section III: concern identification finds the units
+    that a label can do without, channeling makes its output a yes or no. We differ in the ranking
+    (``sensitivity``), in composing log-odds, and in repairs fitted on frozen readouts.
+
+    Args:
+        parent: it is read, never changed.
+        train: rows it was trained on, targets as indices of its labels. Statistics and refits use
+            at most ``rows_per_label`` of each label.
+        validation: rows it was not trained on. Without ``report``, half of them, by a seeded hash,
+            sizes and calibrates, and the other half gives every figure. Without validation rows a
+            fifth of the training rows is held out, and a warning says so.
+        report: rows for the figures alone.
+        config: the settings; ``None`` for the defaults.
+        progress: called with a stage's name, steps done and steps in all.
+
+    Raises:
+        ValueError: if there are no rows, or their targets are no indices of the parent's labels.
+
+    Example:
+        >>> from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork
+        >>> network = RecurrentNetwork(NetworkConfig("features", 2, None, "gru", ((8,),), ("a", "b")))
+        >>> rows = Rows(torch.randn(60, 4, 2), targets=torch.arange(60) % 2)
+        >>> found = decompose(Parent(network), rows, rows, config=DecompositionConfig(removal=0.25))
+        >>> [module.trunk.kept for module in found.modules]
+        [6, 6]
+    """
+    started = time.perf_counter()
+    config = config or DecompositionConfig()
+    told: Progress = progress or (lambda stage, done, total: None)
+    network, labels = parent.network, parent.labels
+    train, calibration, figures_rows, words, warnings = _share_out(
+        parent, train, validation, report, config
+    )
+    rule = RULES[config.rule]
+    sample = draw_sample(train, len(labels), config.rows_per_label, config.seed)
+    missing = [y for i, y in enumerate(labels) if not (sample.rows.targets == i).any()]
+    if missing:
+        warnings.append(f"no training rows for {missing}: their modules know nothing of their label")
+    statistics = collect(
+        network,
+        sample,
+        histograms=rule.histograms,
+        gradients=rule.gradients,
+        batch_size=config.batch_size,
+        progress=partial(told, "watching units"),
+    )
+    material = prepare_material(parent, sample, calibration, figures_rows, config)
+    job = _Job(material, statistics, config, told)
+    share, sizing = job.size() if config.removal == "auto" else (float(config.removal), ())
+    removed = job.removed(share)
+    trunks, heads = job.fit(removed, "fitting modules", open_head=True)
+    control = job.accuracy(job.fit(job.removed(0.0), "control", open_head=False)[1])
+    none_removed = all(trunk.full for trunk in trunks)
+    drawn = [random_like(units, config.seed + i) for i, units in enumerate(removed)]
+    random = (
+        control
+        if none_removed
+        else job.accuracy(job.fit(drawn, "random control", open_head=False)[1])
+    )
+    overlap = overlap_matrix(trunks)
+    modules = _modules(material, trunks, heads, config, share, words, overlap)
+    figures = {
+        **_figures(material, modules, heads, overlap),
+        "control_accuracy": control,
+        "random_accuracy": random,
+        "removal": share,
+    }
+    figures["net"] = figures["composed_accuracy"] - control
+    return Decomposition(
+        parent=parent,
+        modules=modules,
+        config=config,
+        figures=figures,
+        sizing=sizing,
+        rows=words,
+        overlap=overlap,
+        warnings=tuple(warnings),
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What every setting that a decomposition tries has in common."""
+
+    material: Material
+    statistics: ActivationStatistics
+    config: DecompositionConfig
+    told: Progress
+
+    def removed(self, share: float) -> list[dict[str, Tensor]]:
+        """For each label, the units of each layer that its module leaves out."""
+        rule, seed = RULES[self.config.rule], self.config.seed
+        labels = range(len(self.material.parent.labels))
+        return [removed_units(rule, self.statistics, y, share, seed) for y in labels]
+
+    def fit(
+        self, removed: Sequence[Mapping[str, Tensor]], stage: str, open_head: bool
+    ) -> tuple[list[Trunk], list[FittedHeads]]:
+        """Trunks and heads of all labels."""
+        repairs = tuple(self.config.repairs)
+        trunks = [make_trunk(units, self.statistics, "fold" in repairs) for units in removed]
+        heads = []
+        for label, trunk in enumerate(trunks):
+            heads.append(fit_heads(self.material, trunk, label, repairs, open_head))
+            self.told(stage, label + 1, len(trunks))
+        return trunks, pool_calibrations(heads, repairs)
+
+    def accuracy(self, heads: list[FittedHeads]) -> float:
+        """Of all modules together, on the report rows."""
+        assert self.material.report.targets is not None
+        return _accuracy(report_table(heads), self.material.report.targets)
+
+    def size(self) -> tuple[float, tuple[dict[str, float], ...]]:
+        """The largest share that costs at most the tolerance on calibration rows."""
+        targets = self.material.calibration.targets
+        assert targets is not None
+        tried: list[dict[str, float]] = []
+        control = None
+        for share in (0.0, *sorted(SHARES, reverse=True)):
+            heads = self.fit(self.removed(share), f"sizing: {share:.0%}", open_head=False)[1]
+            accuracy = _accuracy(calibration_table(heads), targets)
+            control = accuracy if control is None else control
+            tried.append({"removal": share, "accuracy": accuracy, "control_accuracy": control})
+            lost = 100 * (control - accuracy)
+            if share > 0 and lost <= self.config.tolerance + 1e-9:
+                return share, tuple(tried)
+            if share == min(s for s in SHARES if s > 0):
+                break
+        return 0.0, tuple(tried)
+
+
+def _accuracy(scores: Tensor, targets: Tensor) -> float:
+    return float((scores.argmax(dim=1) == targets).double().mean()) if len(targets) else 0.0
+
+
+def _share_out(
+    parent: Parent,
+    train: Rows,
+    validation: Rows | None,
+    report: Rows | None,
+    config: DecompositionConfig,
+) -> tuple[Rows, Rows, Rows, dict[str, str], list[str]]:
+    """Training, calibration and report rows, in words who is who, and warnings."""
+    labels = len(parent.labels)
+    for name, rows in (("train", train), ("validation", validation), ("report", report)):
+        if rows is not None:
+            try:
+                checked_targets(rows, labels)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    warnings = []
+    if validation is None:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
+        held = max(int(HELD_OUT * len(train)), 1)
+        validation, train = train[order[:held]], train[order[held:]]
+        source = f"{held} training rows held out (the parent was trained on them)"
+        warnings.append(
+            f"there are no validation rows: {held} training rows are held out to calibrate and "
+            "report on. The parent was trained on them, so figures are too good"
+        )
+        if len(train) == 0:
+            raise ValueError("train has 1 row; expected at least two, or validation rows as well.")
+    else:
+        source = f"{len(validation)} validation rows"
+    words = {}
+    if report is None:
+        first, second = split_by_hash(replace_lengths(parent, validation), config.seed)
+        if not first.any() or not second.any():
+            first = torch.arange(len(validation)) % 2 == 0
+            second = ~first if len(validation) > 1 else first
+        calibration, report = validation[first], validation[second]
+        words["calibrated"] = f"{len(calibration)} of {source}"
+        words["figures"] = f"the other {len(report)} of {source}, split off by a seeded hash"
+    else:
+        calibration = validation
+        words["calibrated"] = source
+        words["figures"] = f"{len(report)} rows given for the report alone"
+    words["fitted"] = f"up to {config.rows_per_label} of {len(train)} training rows for each label"
+    return train, calibration, report, words, warnings
+
+
+def replace_lengths(parent: Parent, rows: Rows) -> Rows:
+    """The same rows, with the lengths that the network finds where none are given."""
+    return replace(rows, lengths=parent.network.lengths(rows).cpu())
+
+
+def _modules(
+    material: Material,
+    trunks: list[Trunk],
+    heads: list[FittedHeads],
+    config: DecompositionConfig,
+    share: float,
+    words: Mapping[str, str],
+    overlap: Tensor,
+) -> tuple[Module, ...]:
+    parent = material.parent
+    assert material.report.targets is not None
+    answers = report_table(heads).argmax(dim=1)
+    parents = parent.network.logits(material.whole.report.to(parent.device)).argmax(dim=1).cpu()
+    made = {
+        "rule": config.rule,
+        "removal": share,
+        "seed": config.seed,
+        "rows": dict(words),
+    }
+    modules = []
+    for index, (label, trunk, fitted) in enumerate(zip(parent.labels, trunks, heads, strict=True)):
+        others = torch.cat([overlap[index, :index], overlap[index, index + 1 :]])
+        figures = {
+            **label_figures(answers == index, material.report.targets == index),
+            "agreement": float(((answers == index) == (parents == index)).double().mean()),
+            **shares_kept(parent.network.config, trunk),
+            "jaccard": float(others.mean()),
+        }
+        modules.append(
+            Module(
+                parent=parent,
+                trunk=trunk,
+                head=fitted.head,
+                open_head=fitted.open_head,
+                energy=material.energy,
+                contract=make_contract(parent, label),
+                figures=figures,
+                made={**made, "repairs": list(fitted.kept)},
+            )
+        )
+    return tuple(modules)
+
+
+def label_figures(answered: Tensor, truth: Tensor) -> dict[str, float]:
+    """Precision, recall, F1, accuracy and support of yes-or-no answers, bool ``(rows,)``.
+
+    Precision is 0 where nothing was answered, recall where there is nothing to find.
+    """
+    hits = float((answered & truth).sum())
+    precision = hits / max(float(answered.sum()), 1.0)
+    recall = hits / max(float(truth.sum()), 1.0)
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / max(precision + recall, 1e-12),
+        "accuracy": float((answered == truth).double().mean()),
+        "support": float(truth.sum()),
+    }
+
+
+def _figures(
+    material: Material, modules: tuple[Module, ...], heads: list[FittedHeads], overlap: Tensor
+) -> dict[str, float]:
+    parent, targets = material.parent, material.report.targets
+    assert targets is not None
+    logits = parent.network.logits(material.whole.report.to(parent.device)).cpu()
+    parent_accuracy = _accuracy(logits, targets)
+    composed = _accuracy(report_table(heads), targets)
+    means = {
+        name: sum(m.figures[name] for m in modules) / len(modules)
+        for name in ("units_kept", "weights_kept", "recurrent_weights_kept", "jaccard")
+    }
+    means["mean_jaccard"] = means.pop("jaccard")
+    return {
+        "parent_accuracy": parent_accuracy,
+        "composed_accuracy": composed,
+        "delta_accuracy": composed - parent_accuracy,
+        **means,
+        "modules": float(len(modules)),
+        "rows": float(len(targets)),
+    }

@@ -1,0 +1,284 @@
+"""From a label's trunk to its module's heads: refit, calibrate, and the guards of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.decomposition.background import make_background
+from mlflow_rnnmod.decomposition.config import DecompositionConfig
+from mlflow_rnnmod.decomposition.module import Energy, Head, log_odds
+from mlflow_rnnmod.decomposition.repairs import (
+    cross_fitted_loss,
+    fit_calibration,
+    fit_logistic,
+    log_loss,
+)
+from mlflow_rnnmod.decomposition.sample import Sample
+from mlflow_rnnmod.network.parent import Parent
+from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.network.slicing import sliced
+from mlflow_rnnmod.network.trunk import Trunk
+
+PENALTY = 1e-3
+OPEN_PENALTY = 1e-3
+FEW_POSITIVES = 10
+MAX_FIT_ROWS = 6000
+
+
+@dataclass(frozen=True, eq=False)
+class Readouts:
+    """A trunk's readouts on everything that heads are fitted or measured on, ``(rows, size)``."""
+
+    fit: Tensor
+    calibration: Tensor
+    report: Tensor
+    background: Tensor
+    calibration_background: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Rows that heads are fitted on, the same for every label, trunk and rule.
+
+    Args:
+        parent: whose modules are made.
+        fit: training rows, balanced over labels, with weights.
+        calibration: rows the parent was not trained on, with targets.
+        report: rows that give the figures; nothing is fitted on them. With targets.
+        background: made-up rows; as many for each label's calibration as ``calibration`` has.
+        calibration_background: the same, made of calibration rows.
+        energy: of the unmasked parent on calibration rows.
+    """
+
+    parent: Parent
+    fit: Sample
+    calibration: Rows
+    report: Rows
+    background: Rows
+    calibration_background: Rows
+    energy: Energy
+    batch_size: int = 512
+
+    @cached_property
+    def whole(self) -> Readouts:
+        """Readouts of the full trunk, run once for all labels."""
+        return _run(self, Trunk.whole(self.parent.network.units), None)
+
+
+def unknown_token(parent: Parent) -> int | None:
+    """Id of the tokenizer's unknown token, where it has one."""
+    if parent.tokenizer is None:
+        return None
+    tokenizer = parent.tokenizer.tokenizer
+    name = getattr(tokenizer.model, "unk_token", None)
+    return tokenizer.token_to_id(name) if isinstance(name, str) else None
+
+
+def prepare_material(
+    parent: Parent, sample: Sample, calibration: Rows, report: Rows, config: DecompositionConfig
+) -> Material:
+    """Make the background and measure the parent's energy."""
+    network, unknown = parent.network, unknown_token(parent)
+    count = min(len(sample.rows), 3000)
+    lengths = Rows(sample.rows.values, network.lengths(sample.rows))
+    background = make_background(lengths, network.config, count, config.seed, unknown)
+    lengths = Rows(calibration.values, network.lengths(calibration))
+    held_out = make_background(
+        lengths, network.config, len(calibration), config.seed + 1, unknown
+    )
+    readouts = run_readouts(
+        lambda rows: network.states(rows).readout, calibration, config.batch_size, network.device
+    )
+    energies = torch.logsumexp(network.logits(readouts.to(network.device)), dim=1)
+    deviation = float(energies.std(correction=0)) if len(energies) > 1 else 1.0
+    energy = Energy(float(energies.mean()), max(deviation, 1e-6))
+    return Material(
+        parent, sample, calibration, report, background, held_out, energy, config.batch_size
+    )
+
+
+@torch.inference_mode()
+def run_readouts(
+    readout: Callable[[Rows], Tensor], rows: Rows, batch_size: int, device: torch.device
+) -> Tensor:
+    """Readouts of all ``rows`` in batches, on the CPU: float ``(rows, readout size)``."""
+    return torch.cat([readout(batch.to(device)).cpu() for batch in rows.batches(batch_size)])
+
+
+def _run(material: Material, trunk: Trunk, fit_rows: Tensor | None) -> Readouts:
+    """Run a trunk over the material; ``fit_rows`` are the numbers of the training rows to use."""
+    network = material.parent.network
+    view = sliced(network, trunk)
+
+    def run(rows: Rows) -> Tensor:
+        return run_readouts(view.readout, rows, material.batch_size, network.device)
+
+    fit = material.fit.rows
+    return Readouts(
+        run(fit if fit_rows is None else fit[fit_rows]),
+        run(material.calibration),
+        run(material.report),
+        run(material.background),
+        run(material.calibration_background),
+    )
+
+
+def pick_fit_rows(material: Material, label: int) -> tuple[Tensor, Tensor]:
+    """Training rows that one label's heads are fitted on: its own, and as many others as fit.
+
+    Returns:
+        row numbers, and weights that undo the choice.
+    """
+    sample = material.fit
+    assert sample.rows.targets is not None
+    own = sample.rows.targets == label
+    rows = torch.arange(len(own))
+    if len(rows) <= MAX_FIT_ROWS:
+        return rows, sample.weights
+    others = rows[~own]
+    room = max(MAX_FIT_ROWS - int(own.sum()), MAX_FIT_ROWS // 2)
+    generator = torch.Generator().manual_seed(label)
+    chosen = others[torch.randperm(len(others), generator=generator)[:room]]
+    picked = torch.cat([rows[own], chosen]).sort().values
+    weights = torch.where(own, 1.0, len(others) / len(chosen)) * sample.weights
+    return picked, weights[picked]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHeads:
+    """A label's heads, which repairs were kept, and its uncalibrated margins.
+
+    Args:
+        head, open_head: the open one is as ``head`` where it was not asked for.
+        kept: the repairs that are in use.
+        margins: on calibration rows, before calibration, ``(rows,)``.
+        report_margins: on report rows, likewise.
+        positive: which calibration rows have the label, bool ``(rows,)``.
+    """
+
+    head: Head
+    open_head: Head
+    kept: tuple[str, ...]
+    margins: Tensor
+    report_margins: Tensor
+    positive: Tensor
+
+
+def fit_heads(
+    material: Material,
+    trunk: Trunk,
+    label: int,
+    repairs: tuple[str, ...],
+    open_head: bool = True,
+) -> FittedHeads:
+    """Refit and calibrate the heads of one label's module, each repair only where it helps.
+
+    A refit is kept where the calibrated log-loss on calibration rows falls; a calibration where it
+    falls on rows that it was not fitted on. The open head is fitted and calibrated whatever the
+    repairs, since without its background it would be no open head.
+    """
+    network = material.parent.network
+    fit_rows, weights = pick_fit_rows(material, label)
+    if trunk.full:
+        found = material.whole
+        found = replace(found, fit=found.fit[fit_rows])
+    else:
+        found = _run(material, trunk, fit_rows)
+
+    def odds(readout: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return log_odds(network.logits(readout.to(network.device)), label).cpu()
+
+    assert material.fit.rows.targets is not None and material.calibration.targets is not None
+    fit_positive = material.fit.rows.targets[fit_rows] == label
+    positive = material.calibration.targets == label
+    own = odds(found.calibration)
+    head, kept = Head(), ["fold"] if "fold" in repairs else []
+    if "refit" in repairs:
+        weight, bias = fit_logistic(found.fit, odds(found.fit), fit_positive, weights, PENALTY)
+        candidate = Head(weight, bias)
+        before = _calibrated_loss(head.raw(found.calibration, own), positive)
+        if _calibrated_loss(candidate.raw(found.calibration, own), positive) < before:
+            head, kept = candidate, [*kept, "refit"]
+    margins = head.raw(found.calibration, own)
+    if "calibrate" in repairs and _enough(positive) and _calibration_helps(margins, positive):
+        head = replace(head, calibration=fit_calibration(margins, positive))
+        kept.append("calibrate")
+    return FittedHeads(
+        head,
+        _fit_open_head(found, odds, fit_positive, weights, positive) if open_head else head,
+        tuple(kept),
+        margins,
+        head.raw(found.report, odds(found.report)),
+        positive,
+    )
+
+
+def _enough(positive: Tensor) -> bool:
+    return min(int(positive.sum()), int((~positive).sum())) >= FEW_POSITIVES
+
+
+def _calibration_helps(margins: Tensor, positive: Tensor) -> bool:
+    return cross_fitted_loss(margins, positive) < log_loss(margins, positive)
+
+
+def _calibrated_loss(margins: Tensor, positive: Tensor) -> float:
+    return log_loss(fit_calibration(margins, positive)(margins), positive)
+
+
+def _fit_open_head(
+    found: Readouts,
+    odds: Callable[[Tensor], Tensor],
+    fit_positive: Tensor,
+    weights: Tensor,
+    positive: Tensor,
+) -> Head:
+    """The open head: the same fit with a background among the negatives."""
+    made_up = len(found.background)
+    # Both kinds of negatives together weigh as much as all rows: neither drowns the other.
+    share = float(weights.sum()) / made_up
+    readouts = torch.cat([found.fit, found.background])
+    weight, bias = fit_logistic(
+        readouts,
+        odds(readouts),
+        torch.cat([fit_positive, torch.zeros(made_up, dtype=torch.bool)]),
+        torch.cat([weights, torch.full((made_up,), share)]),
+        OPEN_PENALTY,
+    )
+    head = Head(weight, bias)
+    readouts = torch.cat([found.calibration, found.calibration_background])
+    strange = torch.zeros(len(found.calibration_background), dtype=torch.bool)
+    margins = head.raw(readouts, odds(readouts))
+    return replace(head, calibration=fit_calibration(margins, torch.cat([positive, strange])))
+
+
+def pool_calibrations(heads: list[FittedHeads], repairs: tuple[str, ...]) -> list[FittedHeads]:
+    """Labels with fewer than 10 positives share one calibration, fitted on all their margins."""
+    few = [i for i, found in enumerate(heads) if not _enough(found.positive)]
+    if not few or "calibrate" not in repairs:
+        return heads
+    margins = torch.cat([heads[i].margins for i in few])
+    positive = torch.cat([heads[i].positive for i in few])
+    if not _enough(positive) or not _calibration_helps(margins, positive):
+        return heads
+    pooled = fit_calibration(margins, positive)
+    result = list(heads)
+    for i in few:
+        head = replace(heads[i].head, calibration=pooled)
+        result[i] = replace(heads[i], head=head, kept=(*heads[i].kept, "calibrate"))
+    return result
+
+
+def report_table(heads: list[FittedHeads]) -> Tensor:
+    """Calibrated margins of all labels on the report rows, float ``(rows, labels)``."""
+    return torch.stack([h.head.calibration(h.report_margins) for h in heads], dim=1)
+
+
+def calibration_table(heads: list[FittedHeads]) -> Tensor:
+    """Calibrated margins of all labels on the calibration rows, float ``(rows, labels)``."""
+    return torch.stack([h.head.calibration(h.margins) for h in heads], dim=1)
