@@ -53,7 +53,9 @@ class DecompositionConfig:
             repairs = (repairs,)
         repairs = tuple(repairs)
         if any(repair not in REPAIRS for repair in repairs):
-            problems.append(f'repairs={self.repairs!r}, expected "all", "none" or some of {REPAIRS}')
+            problems.append(
+                f'repairs={self.repairs!r}, expected "all", "none" or some of {REPAIRS}'
+            )
         if not _is_number(self.tolerance, 0, 100):
             problems.append(f"tolerance={self.tolerance!r}, expected points from 0 to below 100")
         for name in ("rows_per_label", "batch_size"):
@@ -63,7 +65,9 @@ class DecompositionConfig:
         if not isinstance(self.seed, int):
             problems.append(f"seed={self.seed!r}, expected a whole number")
         if problems:
-            raise ValueError("The decomposition's settings do not fit: " + "; ".join(problems) + ".")
+            raise ValueError(
+                "The decomposition's settings do not fit: " + "; ".join(problems) + "."
+            )
         object.__setattr__(self, "repairs", tuple(r for r in REPAIRS if r in repairs))
 
     def to_dict(self) -> dict[str, Any]:

@@ -113,7 +113,9 @@ def decompose(
     sample = draw_sample(train, len(labels), config.rows_per_label, config.seed)
     missing = [y for i, y in enumerate(labels) if not (sample.rows.targets == i).any()]
     if missing:
-        warnings.append(f"no training rows for {missing}: their modules know nothing of their label")
+        warnings.append(
+            f"no training rows for {missing}: their modules know nothing of their label"
+        )
     statistics = collect(
         network,
         sample,

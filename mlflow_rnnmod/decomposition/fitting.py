@@ -88,9 +88,7 @@ def prepare_material(
     lengths = Rows(sample.rows.values, network.lengths(sample.rows))
     background = make_background(lengths, network.config, count, config.seed, unknown)
     lengths = Rows(calibration.values, network.lengths(calibration))
-    held_out = make_background(
-        lengths, network.config, len(calibration), config.seed + 1, unknown
-    )
+    held_out = make_background(lengths, network.config, len(calibration), config.seed + 1, unknown)
     readouts = run_readouts(
         lambda rows: network.states(rows).readout, calibration, config.batch_size, network.device
     )

@@ -90,7 +90,9 @@ def fit_logistic(
     return w.float(), float(theta[-1] - w @ mean)
 
 
-def fit_calibration(margins: Tensor, positive: Tensor, weights: Tensor | None = None) -> Calibration:
+def fit_calibration(
+    margins: Tensor, positive: Tensor, weights: Tensor | None = None
+) -> Calibration:
     """A scale in (0, 20] and an offset on margins that lower the logistic loss (Platt scaling).
 
     Targets are Platt's smoothed ones, so that a label which separates perfectly does not ask for an

@@ -50,5 +50,3 @@ def overlap_matrix(trunks: Sequence[Trunk]) -> Tensor:
     both = masks @ masks.T
     sizes = masks.sum(1)
     return (both / (sizes[:, None] + sizes[None, :] - both)).float()
-
-

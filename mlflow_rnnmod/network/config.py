@@ -100,9 +100,7 @@ class NetworkConfig:
                 "(bidirectional) positive numbers of units"
             )
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            problems.append(
-                f"labels={self.labels!r}, expected at least two labels, all different"
-            )
+            problems.append(f"labels={self.labels!r}, expected at least two labels, all different")
         if self.packed and self.side == "left":
             problems.append("packed=True with side='left'; packing needs padding on the right")
         if self.steps is not None and self.steps < 1:

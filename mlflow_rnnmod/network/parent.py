@@ -57,6 +57,14 @@ class Parent:
         """The same parent with the place where it was logged."""
         return replace(self, model_id=model_id, tracking_uri=tracking_uri)
 
+    def to(self, device: torch.device | str) -> Parent:
+        """The same parent with its weights on ``device``; this one stays where it is."""
+        if torch.device(device) == self.device:
+            return self
+        network = RecurrentNetwork(self.network.config).to(self.network.dtype)
+        network.load_state_dict(self.network.state_dict())
+        return replace(self, network=network.to(device))
+
     @property
     def bytes(self) -> int:
         """Size of its weights."""

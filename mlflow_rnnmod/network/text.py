@@ -43,9 +43,7 @@ class TextEncoder:
             data = json.loads(tokenizer)
             assert isinstance(data, dict)
         except (ValueError, AssertionError) as error:
-            raise ValueError(
-                f"tokenizer is not a tokenizer's JSON: {tokenizer[:60]!r}."
-            ) from error
+            raise ValueError(f"tokenizer is not a tokenizer's JSON: {tokenizer[:60]!r}.") from error
         self.json = canonical_json(data)
         self.pad_index = pad_index
         self.side = side
@@ -63,7 +61,9 @@ class TextEncoder:
         try:
             return Tokenizer.from_str(self.json)
         except Exception as error:  # the library raises bare Exception
-            raise ValueError(f"tokenizer can't be read by the tokenizers library: {error}") from error
+            raise ValueError(
+                f"tokenizer can't be read by the tokenizers library: {error}"
+            ) from error
 
     def __call__(self, texts: Sequence[Any]) -> Rows:
         """Token ids of some texts.

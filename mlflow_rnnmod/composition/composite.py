@@ -1,0 +1,231 @@
+"""Composites: models made of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace as changed
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.composition.contracts import (
+    NONE_OF_THESE,
+    IncompatibleModules,
+    find_problems,
+)
+from mlflow_rnnmod.composition.engine import Engine
+from mlflow_rnnmod.composition.inputs import check_inputs
+from mlflow_rnnmod.composition.scores import SCORES, default_score, fit_joint
+from mlflow_rnnmod.decomposition.module import Module
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """A model made of modules: the label whose module scores highest wins.
+
+    It is never changed: :func:`replace`, :func:`add`, :func:`remove` and :func:`select` return new
+    ones. Use :func:`compose` to make one.
+
+    Args:
+        modules: one for each label; ties go to the first.
+        score: name of the score strategy that compares them (a key of ``SCORES``).
+        parameters: what the strategy needs, as JSON types.
+        recipe: what was done to get here, as JSON types.
+
+    Raises:
+        IncompatibleModules: if the modules do not fit together, with every reason.
+        ValueError: if there is no such score strategy.
+    """
+
+    modules: tuple[Module, ...]
+    score: str = "margin"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    recipe: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = find_problems(
+            (module.origin.get("uri") or module.label, module.contract, module.parent.digest)
+            for module in self.modules
+        )
+        if problems:
+            raise IncompatibleModules(problems)
+        if self.score not in SCORES:
+            raise ValueError(f"score={self.score!r}, expected one of {tuple(SCORES)}.")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels it can answer, in the order of the columns of :meth:`scores`."""
+        return tuple(module.label for module in self.modules)
+
+    @property
+    def input_kind(self) -> str:
+        """``"text"``, ``"tokens"`` or ``"features"``."""
+        return self.modules[0].contract.input
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """Where each module came from: label, URI, version, parent's and trunk's digest."""
+        return [
+            {
+                "label": module.label,
+                "uri": module.origin.get("uri"),
+                "name": module.origin.get("name"),
+                "version": module.origin.get("version"),
+                "model_id": module.origin.get("model_id"),
+                "parent": module.parent.digest,
+                "trunk": module.trunk.digest,
+            }
+            for module in self.modules
+        ]
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What runs the modules; made when first needed."""
+        return Engine(self.modules)
+
+    def scores(self, inputs: Any) -> Tensor:
+        """The score of every module for every input, float ``(rows, modules)``.
+
+        Args:
+            inputs: a list of texts; of token ids, a list of whole numbers each; or of features,
+                an array ``(steps, features)`` each. ``None`` and NaN count as empty text.
+
+        Raises:
+            TypeError: if an input is not of the composite's kind, with its position.
+            ValueError: if a token id or the size of a step is not the parents'.
+        """
+        inputs = check_inputs(inputs, self.input_kind, self.modules[0].contract.input_size)
+        if len(inputs) == 0:
+            return torch.zeros(0, len(self.modules))
+        strategy = SCORES[self.score]
+        outputs = self.engine.run(inputs, energy=strategy.energy)
+        with torch.inference_mode():
+            columns = [strategy.score(found, self.parameters) for found in outputs]
+        return torch.stack([column.cpu() for column in columns], dim=1)
+
+    def predict(
+        self,
+        inputs: Any,
+        reject_below: float | None = None,
+        reject_label: str = NONE_OF_THESE,
+    ) -> list[str]:
+        """The label of every input.
+
+        Args:
+            inputs: as for :meth:`scores`.
+            reject_below: inputs whose best score is below this answer ``reject_label``; ``None``
+                rejects nothing - but the composite of a single module, which can only say yes or
+                no, answers its label where the margin is at least 0.
+            reject_label: the answer of rejected inputs.
+
+        Raises:
+            ValueError: if a module has the label ``reject_label``.
+        """
+        return self.answers(self.scores(inputs), reject_below, reject_label)
+
+    def answers(
+        self,
+        scores: Tensor,
+        reject_below: float | None = None,
+        reject_label: str = NONE_OF_THESE,
+    ) -> list[str]:
+        """Labels from scores ``(rows, modules)`` that :meth:`scores` returned."""
+        if reject_below is None and len(self.modules) == 1 and self.score == "margin":
+            reject_below = 0.0
+        if reject_below is not None and reject_label in self.labels:
+            raise ValueError(
+                f"reject_label={reject_label!r} is the label of a module; expected another text."
+            )
+        if len(scores) == 0:
+            return []
+        best = scores.argmax(dim=1)
+        labels = [self.labels[i] for i in best.tolist()]
+        if reject_below is None:
+            return labels
+        kept = scores.amax(dim=1) >= reject_below
+        return [y if k else reject_label for y, k in zip(labels, kept.tolist(), strict=True)]
+
+    def explain(self, inp: Any) -> dict[str, float]:
+        """The score of each module for one input, best first."""
+        scores = self.scores([inp])[0]
+        order = scores.argsort(descending=True, stable=True).tolist()
+        return {self.labels[i]: float(scores[i]) for i in order}
+
+    def to(self, device: torch.device | str) -> Composite:
+        """The same composite with its parents on ``device``."""
+        parents = {}
+        for module in self.modules:
+            parent = module.parent
+            if parent.digest not in parents:
+                parents[parent.digest] = parent.to(device)
+        modules = tuple(changed(m, parent=parents[m.parent.digest]) for m in self.modules)
+        return changed(self, modules=modules)
+
+    def __repr__(self) -> str:
+        parents = len({module.parent.digest for module in self.modules})
+        return (
+            f"Composite({list(self.labels)}, score={self.score!r}, "
+            f"{parents} parent{'s' if parents > 1 else ''})"
+        )
+
+
+def compose(
+    modules: Iterable[Module],
+    score: str | None = None,
+    calibrate_on: tuple[Any, Sequence[str]] | None = None,
+) -> Composite:
+    """Make a model of some modules, without training.
+
+    Args:
+        modules: one for each label, of one parent or of many.
+        score: how they are compared: ``"margin"`` (the default for one parent), ``"open"`` (for
+            several), ``"joint"``, ``"logit"``, ``"probability"``.
+        calibrate_on: inputs and their labels, of all the composite's labels; a scale and an offset
+            are fitted for each module on its score (``"joint"``).
+
+    Raises:
+        IncompatibleModules: with every reason why the modules do not fit together.
+        ValueError: if ``score`` is unknown or asks for ``calibrate_on``, or a label of
+            ``calibrate_on`` is none of the modules'.
+    """
+    modules = tuple(modules)
+    if not modules:
+        raise IncompatibleModules(["there is no module; expected at least one"])
+    recipe = ({"verb": "compose", "labels": [module.label for module in modules]},)
+    if score == "joint" and calibrate_on is None:
+        raise ValueError('score="joint" needs calibrate_on=(inputs, labels); got None.')
+    base = default_score(modules) if score in (None, "joint") else str(score)
+    composite = Composite(modules, base, {}, recipe)
+    return composite if calibrate_on is None else calibrated(composite, *calibrate_on)
+
+
+def calibrated(composite: Composite, inputs: Any, labels: Sequence[str]) -> Composite:
+    """The composite with a scale and an offset for each module, fitted on rows of all its labels.
+
+    Raises:
+        ValueError: if labels are unknown, or as many as the inputs are expected and are not there.
+    """
+    unknown = sorted({str(y) for y in labels if y not in composite.labels})
+    if unknown:
+        raise ValueError(
+            f"calibrate_on has the labels {unknown}, which no module answers for; expected some of "
+            f"{list(composite.labels)}."
+        )
+    if len(inputs) != len(labels) or len(labels) == 0:
+        raise ValueError(
+            f"calibrate_on has {len(inputs)} inputs and {len(labels)} labels; expected as many of "
+            "both, and at least one."
+        )
+    index = {label: i for i, label in enumerate(composite.labels)}
+    targets = torch.tensor([index[label] for label in labels])
+    fitted = fit_joint(composite.scores(inputs), targets)
+    scales = {label: list(pair) for label, pair in zip(composite.labels, fitted, strict=True)}
+    step = {"verb": "calibrate", "rows": len(labels)}
+    return changed(
+        composite,
+        score="joint",
+        parameters={**composite.parameters, "base": composite.score, "scales": scales},
+        recipe=(*composite.recipe, step),
+    )

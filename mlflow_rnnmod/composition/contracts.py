@@ -1,0 +1,67 @@
+"""What fits together: every incompatibility of some modules, found from their contracts alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from mlflow_rnnmod.decomposition.module import Contract
+
+NONE_OF_THESE = "none of these"
+
+
+class IncompatibleModules(ValueError):
+    """Modules that can't be composed; the message lists every reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("These modules can't be composed: " + "; ".join(problems) + ".")
+
+
+def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
+    """Every reason why modules don't fit together; empty where they do.
+
+    Args:
+        contracts: for each module a name to show (its URI, or its label), its contract, and its
+            parent's digest.
+    """
+    found = list(contracts)
+    if not found:
+        return ["there is no module; expected at least one"]
+    problems = []
+    counts = Counter(contract.label for _, contract, _ in found)
+    for label, count in counts.items():
+        if count > 1:
+            names = [name for name, contract, _ in found if contract.label == label]
+            problems.append(
+                f"{count} modules answer for label {label!r} ({', '.join(names)}); expected one "
+                "module a label: use replace() to swap one for another"
+            )
+    problems += _different(found, "input kind", lambda c: c.input)
+    problems += _different(found, "output kind", lambda c: c.output)
+    if len({c.input for _, c, _ in found}) == 1 and found[0][1].input == "features":
+        problems += _different(found, "features a step", lambda c: c.input_size)
+    if found[0][1].input == "tokens" and len({parent for _, _, parent in found}) > 1:
+        # Without a tokenizer nobody can tell whether one id means the same to both.
+        problems += _different(found, "vocabulary size", lambda c: c.input_size)
+    tokenizers: dict[str, set[str | None]] = {}
+    for _, contract, parent in found:
+        tokenizers.setdefault(parent, set()).add(contract.tokenizer)
+    for parent, digests in tokenizers.items():
+        if len(digests) > 1:
+            shown = sorted(str(digest)[:12] for digest in digests)
+            problems.append(
+                f"parent {parent[:12]} comes with {len(digests)} tokenizers ({', '.join(shown)}); "
+                "expected one"
+            )
+    return problems
+
+
+def _different(found: list[tuple[str, Contract, str]], what: str, value) -> list[str]:
+    by_value: dict[object, list[str]] = {}
+    for name, contract, _ in found:
+        by_value.setdefault(value(contract), []).append(name)
+    if len(by_value) == 1:
+        return []
+    shown = "; ".join(f"{key}: {', '.join(names)}" for key, names in by_value.items())
+    return [f"the modules differ in their {what} ({shown}); expected the same in all"]

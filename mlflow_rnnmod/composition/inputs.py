@@ -1,0 +1,96 @@
+"""What people hand to a composite, as rows of each parent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mlflow_rnnmod.network.parent import Parent
+from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.network.text import plain_texts
+
+
+def check_inputs(inputs: Any, kind: str, size: int) -> Any:
+    """``inputs`` as a list of plain texts, of int64 tensors or of float tensors, by kind.
+
+    Args:
+        inputs: texts; token ids, a sequence of whole numbers each; or features, ``(steps, size)``
+            each. :class:`Rows` pass as they are where the kind is not text.
+        kind: ``"text"``, ``"tokens"`` or ``"features"``.
+        size: size of the vocabulary, or of one step's features.
+
+    Raises:
+        TypeError: if something is not of that kind, with its position.
+        ValueError: if an id is outside the vocabulary, or a step has another size.
+    """
+    if kind == "text":
+        return plain_texts(inputs)
+    if isinstance(inputs, Rows):
+        return inputs
+    if isinstance(inputs, str | bytes):
+        raise TypeError(f"inputs is the text {inputs!r:.60}; expected a list of {kind}.")
+    wanted = "whole numbers" if kind == "tokens" else f"numbers of shape (steps, {size})"
+    rows = []
+    for position, item in enumerate(inputs):
+        try:
+            row = torch.as_tensor(item if len(item) else [])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"inputs[{position}] is {item!r:.60}; expected {wanted} ({kind})."
+            ) from error
+        rows.append(_check_row(row, position, kind, size, wanted))
+    return rows
+
+
+def _check_row(row: torch.Tensor, position: int, kind: str, size: int, wanted: str) -> torch.Tensor:
+    if kind == "tokens":
+        if row.numel() and (row.is_floating_point() or row.ndim != 1):
+            raise TypeError(
+                f"inputs[{position}] is {row.dtype} of shape {tuple(row.shape)}; expected {wanted}."
+            )
+        row = row.reshape(-1).to(torch.int64)
+        if row.numel() and not 0 <= int(row.min()) <= int(row.max()) < size:
+            raise ValueError(
+                f"inputs[{position}] has token ids from {int(row.min())} to {int(row.max())}; "
+                f"expected ids from 0 to {size - 1}."
+            )
+        return row
+    if row.numel() == 0:
+        return torch.zeros(0, size)
+    if row.ndim != 2 or row.shape[1] != size:
+        raise ValueError(
+            f"inputs[{position}] has shape {tuple(row.shape)}; expected {wanted}, a vector a step."
+        )
+    return row.to(torch.float32)
+
+
+def to_rows(parent: Parent, inputs: Any) -> Rows:
+    """Checked inputs as the rows that ``parent`` reads, on the CPU.
+
+    Rows without a single step get one step of padding.
+    """
+    network = parent.network
+    config = network.config
+    if isinstance(inputs, Rows):
+        rows = inputs
+    elif parent.tokenizer is not None:
+        rows = parent.tokenizer(inputs)
+    else:
+        rows = _padded(inputs, config.pad_index or 0, config.side)
+    return network.prepare(rows)
+
+
+def _padded(items: Sequence[torch.Tensor], pad_index: int, side: str) -> Rows:
+    lengths = torch.tensor([len(item) for item in items], dtype=torch.int64)
+    steps = max(1, int(lengths.max()))
+    shape = (len(items), steps, *items[0].shape[1:])
+    filler = pad_index if items[0].dtype == torch.int64 else 0
+    values = torch.full(shape, filler, dtype=items[0].dtype)
+    for row, item in enumerate(items):
+        if side == "right":
+            values[row, : len(item)] = item
+        else:
+            values[row, steps - len(item) :] = item
+    return Rows(values, lengths)

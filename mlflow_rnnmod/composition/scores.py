@@ -1,0 +1,164 @@
+"""Score strategies: how modules, of one parent or of many, are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mlflow_rnnmod.decomposition.module import Module
+
+ENERGY_WEIGHT = 0.375
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleOutputs:
+    """What one module has to say about some rows.
+
+    Args:
+        module: which one.
+        readout: of its trunk, at the parent's width, ``(rows, readout size)``.
+        log_odds: the parent's output layer on that readout, as log-odds of the label, ``(rows,)``.
+        logit: the label's own logit on that readout, ``(rows,)``.
+        energy: logsumexp of the unmasked parent's logits, ``(rows,)``; None where no strategy
+            needs it.
+    """
+
+    module: Module
+    readout: Tensor
+    log_odds: Tensor
+    logit: Tensor
+    energy: Tensor | None
+
+    @property
+    def margin(self) -> Tensor:
+        """The calibrated margin, ``(rows,)``."""
+        return self.module.head(self.readout, self.log_odds)
+
+    @property
+    def open_margin(self) -> Tensor:
+        """The open head's calibrated margin, ``(rows,)``."""
+        return self.module.open_head(self.readout, self.log_odds)
+
+    @property
+    def standard_energy(self) -> Tensor:
+        """The energy in deviations from its mean on the parent's validation rows, ``(rows,)``."""
+        assert self.energy is not None
+        energy = self.module.energy
+        return (self.energy - energy.mean) / energy.deviation
+
+
+@dataclass(frozen=True)
+class ScoreStrategy:
+    """How one module's outputs become the score that a composite compares.
+
+    Args:
+        name: as users write it.
+        about: one line for people.
+        score: from a module's outputs and the composite's parameters to scores, ``(rows,)``.
+        energy: whether it needs a pass of the unmasked parent.
+    """
+
+    name: str
+    about: str
+    score: Callable[[ModuleOutputs, Mapping[str, Any]], Tensor]
+    energy: bool = False
+
+
+def _open(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
+    weight = parameters.get("energy_weight", ENERGY_WEIGHT)
+    return F.logsigmoid(outputs.open_margin) + weight * outputs.standard_energy
+
+
+def _joint(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
+    scale, offset = parameters["scales"][outputs.module.label]
+    base = SCORES[parameters["base"]]
+    return scale * base.score(outputs, parameters) + offset
+
+
+def _probability(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
+    return torch.sigmoid(outputs.log_odds)
+
+
+SCORES: dict[str, ScoreStrategy] = {
+    strategy.name: strategy
+    for strategy in (
+        ScoreStrategy(
+            "margin",
+            "calibrated log-odds of the label inside its own parent (default for one parent)",
+            lambda outputs, parameters: outputs.margin,
+        ),
+        ScoreStrategy(
+            "open",
+            "log-probability of the open head plus the parent's standardized energy (default for "
+            "several parents)",
+            _open,
+            energy=True,
+        ),
+        ScoreStrategy(
+            "joint",
+            "another score with a scale and an offset for each module, fitted on joint rows",
+            _joint,
+            energy=True,
+        ),
+        ScoreStrategy(
+            "logit",
+            "the parent's raw logit (control)",
+            lambda outputs, parameters: outputs.logit,
+        ),
+        ScoreStrategy(
+            "probability", "the parent's probability, as in the papers (control)", _probability
+        ),
+    )
+}
+
+
+def default_score(modules: Sequence[Module]) -> str:
+    """``"margin"`` for modules of one parent, ``"open"`` for several."""
+    return "margin" if len({module.parent.digest for module in modules}) == 1 else "open"
+
+
+def fit_joint(
+    scores: Tensor, targets: Tensor, penalty: float = 1e-2, steps: int = 200
+) -> list[tuple[float, float]]:
+    """A scale and an offset for each module, so that a softmax over scores fits joint rows.
+
+    Convex: multinomial logistic loss plus a penalty that pulls every scale towards their common
+    level and every offset to 0, which is what few rows of a label leave it with.
+
+    Args:
+        scores: ``(rows, modules)``.
+        targets: int64 ``(rows,)``, the column that is right.
+        penalty: at least 0.
+        steps: of L-BFGS, at the most.
+
+    Returns:
+        ``(scale, offset)`` for each column.
+    """
+    x = scores.detach().double()
+    centre, spread = x.mean(), x.std().clamp(min=1e-6)
+    x = (x - centre) / spread
+    modules = x.shape[1]
+    level = torch.ones(1, dtype=x.dtype, requires_grad=True)
+    own = torch.zeros(modules, dtype=x.dtype, requires_grad=True)
+    offset = torch.zeros(modules, dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [level, own, offset], max_iter=steps, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(x * (level + own) + offset, targets)
+        value = value + penalty * ((own**2).sum() + (offset**2).sum()) / modules
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[arg-type]
+    scale = ((level + own).detach() / spread).clamp(min=1e-6)
+    shift = offset.detach() - scale * centre
+    return [(float(a), float(b)) for a, b in zip(scale, shift, strict=True)]
