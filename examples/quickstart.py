@@ -111,7 +111,7 @@ def train_from_scratch(splits: Splits, labels: Sequence[str], settings: Settings
 
 def uris(parent: ModuleDecomposition, labels: Sequence[str]) -> list[str]:
     """Registered versions of some modules, such as `models:/surnames.german/1`."""
-    return [parent.logged.uri(label) for label in labels]
+    return [parent.logged.uris[label] for label in labels]
 
 
 def compose_all(first: ModuleDecomposition, trained: Trained, splits: Splits) -> None:

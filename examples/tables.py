@@ -65,7 +65,7 @@ def show_modules(parent: ModuleDecomposition, limit: int = 12) -> None:
             percent(shown["precision"]),
             percent(shown["recall"]),
             percent(shown["agreement"]),
-            logged.uri(module.label),
+            logged.uris[module.label],
         )
     console.print(table)
     if len(decomposition.modules) > limit:
