@@ -7,7 +7,10 @@ ones are built on these helpers.
 from __future__ import annotations
 
 from mlflow.models.utils import _save_example as save_example
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.utils.models import get_model_name_and_version
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.tracking.fluent import _get_experiment_id as get_experiment_id
 from mlflow.utils.environment import _CONDA_ENV_FILE_NAME as CONDA_ENV
 from mlflow.utils.environment import _CONSTRAINTS_FILE_NAME as CONSTRAINTS
 from mlflow.utils.environment import _PYTHON_ENV_FILE_NAME as PYTHON_ENV
@@ -36,6 +39,8 @@ __all__ = [
     "PythonEnv",
     "copy_code_paths",
     "copy_extra_files",
+    "get_artifact_repository",
+    "get_experiment_id",
     "get_flavor_configuration",
     "get_model_name_and_version",
     "get_total_file_size",
@@ -44,6 +49,7 @@ __all__ = [
     "process_conda_env",
     "process_pip_requirements",
     "read_model_config",
+    "resolve_tags",
     "save_example",
     "validate_env_arguments",
 ]
