@@ -277,7 +277,8 @@ def _texts(cell: Any, row: int) -> list[str]:
         return [""]
     if not isinstance(cell, str):
         raise _misfit(f"text in row {row} is the {type(cell).__name__} {cell!r:.60}", "text")
-    return [cell]
+    # Half of a surrogate pair is a Python string, but no text that a tokenizer can be given.
+    return [cell if cell.isascii() else cell.encode(errors="replace").decode()]
 
 
 def _ids(cell: Any, row: int, size: int | None) -> list[list[int]]:
