@@ -1,9 +1,11 @@
-"""Which MLflow run the modules of a training go to."""
+"""Which MLflow run the modules of a training go to, and what it is told of their data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from mlflow_rnnmod.network import Rows
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,16 @@ def find_destination(loggers: list[Any]) -> Destination:
     if active is not None:
         return Destination(active.info.run_id, mlflow.get_tracking_uri())
     return Destination()
+
+
+def figures_dataset(rows: Rows, name: str) -> Any:
+    """The rows that figures come from as an MLflow dataset, which groups figures in its pages.
+
+    Args:
+        rows: with targets.
+        name: what to call them.
+    """
+    import mlflow.data
+
+    targets = None if rows.targets is None else rows.targets.cpu().numpy()
+    return mlflow.data.from_numpy(rows.values.cpu().numpy(), targets=targets, name=name)  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from typing_extensions import override
 
 from lightning_callbacks._lightning import (
@@ -16,7 +17,7 @@ from lightning_callbacks._lightning import (
 )
 from lightning_callbacks.arguments import Checked, check_arguments, check_structure
 from lightning_callbacks.collecting import transfer_hooks
-from lightning_callbacks.destination import Destination, find_destination
+from lightning_callbacks.destination import Destination, figures_dataset, find_destination
 from lightning_callbacks.guards import random_state_kept
 from lightning_callbacks.progress import bar_style, progress_bar
 from lightning_callbacks.sources import Sources
@@ -26,11 +27,13 @@ from lightning_callbacks.work import (
     make_encoder,
     only,
     prepare,
+    weights_device,
     weights_dtype,
 )
 from mlflow_rnnmod.bulk import log_decomposition
 from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, Module, decompose
 from mlflow_rnnmod.network import Parent, Rows
+from mlflow_rnnmod.network.guard import full_precision
 from mlflow_rnnmod.network.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -265,7 +268,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         if destination == Destination():
             destination = find_destination([])
         with random_state_kept():
-            return self._work(prepared, sources, model, checkpoint, destination, "tqdm")
+            return self._work(
+                prepared, sources, model, checkpoint, destination, "tqdm", weights_device(model)
+            )
 
     def _checked(self) -> Checked:
         return check_arguments(
@@ -298,6 +303,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             checked.config.seed,
         )
         make_encoder(checked.tokenizer, prepared.reading.config)  # before any work is lost
+        for note in prepared.reading.notes:
+            rank_zero_warn(f"ModuleDecomposition: {note}")
         return prepared
 
     def _work_for(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -311,8 +318,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         sources = Sources.of_trainer(trainer, pl_module)
         # A training that was finished when it was resumed never started.
         prepared = self._prepared or self._prepare(pl_module, sources)
-        style = bar_style(trainer)
-        self._work(prepared, sources, pl_module, checkpoint, self._destination, style)
+        style, device = bar_style(trainer), trainer.strategy.root_device
+        self._work(prepared, sources, pl_module, checkpoint, self._destination, style, device)
 
     def _work(
         self,
@@ -322,6 +329,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         checkpoint: str | Path | None,
         destination: Destination,
         style: str | None,
+        device: torch.device,
     ) -> Decomposition:
         self.decomposition, self.logged = None, None
         checked = self._checked()
@@ -339,8 +347,13 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         if report is not None and not isinstance(report, Rows):
             loaders = sources.test() if isinstance(report, str) else report
             report = rows(loaders, "report_data")
+        known = {"report": report, "validation": validation, "training": train}
+        name, shown = next((name, rows) for name, rows in known.items() if rows is not None)
         with progress_bar(style) as progress:
-            found = decompose(parent, train, validation, report, checked.config, progress)
+            with full_precision():
+                network.to(device)
+                found = decompose(parent, train, validation, report, checked.config, progress)
+                network.cpu()
             self.decomposition = found
             modules = list(self.modules_to_log(found))
             if modules:
@@ -349,9 +362,10 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
                     run_id=destination.run_id,
                     tracking_uri=destination.tracking_uri,
                     registered_model_prefix=self._registered_model_prefix,
+                    dataset=figures_dataset(shown, name),
                     progress=progress,
                 )
-        for warning in (*prepared.reading.notes, *found.warnings):
+        for warning in found.warnings:
             rank_zero_warn(f"ModuleDecomposition: {warning}")
         rank_zero_info(_summary(found, self.logged))
         self.on_modules_ready(modules)

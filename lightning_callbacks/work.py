@@ -179,6 +179,11 @@ def weights_dtype(module: nn.Module) -> torch.dtype | None:
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
 
 
+def weights_device(module: nn.Module) -> torch.device:
+    """Where a model's weights are."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
 def find_labels(*owners: Any) -> list[str] | None:
     """Names of the labels as the first of ``owners`` has them; ``None`` where none does.
 

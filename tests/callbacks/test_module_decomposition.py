@@ -310,6 +310,16 @@ def test_one_output_for_two_labels(calls):
     torch.testing.assert_close(logits[:, 1:] - logits[:, :1], model.eval()(x))
 
 
+def test_what_was_noticed_when_reading_is_said_before_the_training():
+    class Unmasked(models.Classifier):
+        def forward(self, x):
+            return self.head(self.recurrent(self.embedding(x))[0][:, -1])
+
+    callback, model = ModuleDecomposition(models.LABELS), Unmasked()
+    with pytest.warns(UserWarning, match="reads its padding"):
+        fit(callback, model, fast_dev_run=True)
+
+
 def test_double_precision(calls):
     data = torch.utils.data.TensorDataset(*models.feature_data())
     loader = torch.utils.data.DataLoader(data, 16)
