@@ -1,0 +1,67 @@
+"""Networks, rows and trunks for property tests."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+
+from mlflow_rnnmod.network import HiddenLayer, NetworkConfig, RecurrentNetwork, Rows, Trunk
+from mlflow_rnnmod.network.config import CELLS, READOUTS
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> RecurrentNetwork:
+    """Small float64 networks of any structure, with weights large enough to matter."""
+    layers = draw(st.integers(1, 3))
+    tokens, padding = draw(st.booleans()), draw(st.sampled_from(["right", "left", "packed"]))
+    config = NetworkConfig(
+        input="tokens" if tokens else "features",
+        input_size=11 if tokens else 4,
+        embedding_size=5 if tokens else None,
+        cell=draw(st.sampled_from(CELLS)),
+        recurrent=tuple(
+            tuple(draw(st.integers(2, 5)) for _ in range(draw(st.integers(1, 2))))
+            for _ in range(layers)
+        ),
+        labels=("a", "b", "c"),
+        hidden=tuple(
+            HiddenLayer(
+                draw(st.integers(2, 5)), draw(st.sampled_from(["relu", "tanh", "identity"]))
+            )
+            for _ in range(draw(st.integers(0, 2)))
+        ),
+        readout=draw(st.sampled_from(READOUTS)),
+        pad_index=0 if tokens else None,
+        side="left" if padding == "left" else "right",
+        packed=padding == "packed",
+    )
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    network = RecurrentNetwork(config).double()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1.5)
+    return network
+
+
+def random_rows(network: RecurrentNetwork, count: int = 5, steps: int = 6) -> Rows:
+    """Random rows with lengths from 1 to ``steps``, drawn from PyTorch's random state."""
+    lengths = torch.randint(1, steps + 1, (count,))
+    lengths[0] = steps
+    config = network.config
+    if config.input == "features":
+        return Rows(torch.randn(count, steps, config.input_size, dtype=network.dtype), lengths)
+    values = torch.randint(1, config.input_size, (count, steps))
+    return Rows(values * network.valid(lengths, steps), lengths)
+
+
+def random_trunk(
+    network: RecurrentNetwork, folded: bool, mixed: bool = False, removal: float = 0.4
+) -> Trunk:
+    """A trunk that keeps at least one unit of each layer, with random guesses where asked for."""
+    keep, fold, mix = {}, {}, {}
+    for name, units in network.units.items():
+        keep[name] = torch.rand(units) > removal
+        keep[name][torch.randint(units, ())] = True
+        fold[name] = torch.randn(units) if folded else torch.zeros(units)
+        mix[name] = 0.4 * torch.randn(units, units)
+    return Trunk(keep, fold, mix if mixed else {})
