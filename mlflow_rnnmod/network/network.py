@@ -79,6 +79,8 @@ class RecurrentNetwork(nn.Module):
             size = layer.units
         self.hidden = nn.ModuleList(dense)
         self.output = nn.Linear(size, len(config.labels))
+        # Set by slicing, where outputs of removed units are needed before the readout.
+        self.completion: nn.Module | None = None
         self.eval()
 
     @property
@@ -201,6 +203,8 @@ class RecurrentNetwork(nn.Module):
                 layers[name] = out
                 parts.append(out)
             x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        if self.completion is not None:
+            x = self.completion(x)
         last = [layers[name] for name in self.config.inputs_of(len(self.recurrent))]
         readout = self._read(last, x, lengths, valid)
         for index, (dense, spec) in enumerate(zip(self.hidden, self.config.hidden, strict=True)):
@@ -239,7 +243,7 @@ class RecurrentNetwork(nn.Module):
         return x.gather(1, index[..., None].expand_as(x))
 
     def _read(self, last: list[Tensor], x: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
-        """The readout vector of the last recurrent layer's outputs ``x`` (``last`` by direction)."""
+        """The readout vector of the last layer's outputs ``x`` (``last``: by direction)."""
         readout = self.config.readout
         if readout == "final_state":
             forward = self._last_valid(last[0], lengths) if self.config.packed else last[0][:, -1]

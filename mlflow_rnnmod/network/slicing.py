@@ -2,62 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.network.config import GATES
+from mlflow_rnnmod.network.config import DIRECTIONS, GATES
 from mlflow_rnnmod.network.network import RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.trunk import Trunk
 
 
+class Completion(nn.Module):
+    """From the outputs of kept units to those of all: removed ones get their guess.
+
+    Args:
+        trunk: which units are kept, and what is guessed of the others.
+        names: the layers whose units, in this order, make up the outputs.
+        cut: whether the outputs given hold only kept units, or zeros in the place of the others.
+        dtype: of the outputs.
+    """
+
+    def __init__(
+        self, trunk: Trunk, names: Sequence[str], cut: bool, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        super().__init__()
+        keep, fold, mix = _guess(trunk, names)
+        self.cut = cut
+        self.columns: Tensor
+        self.removed: Tensor
+        self.fold: Tensor
+        self.mix: Tensor | None
+        kept, removed = keep.nonzero()[:, 0], (~keep).nonzero()[:, 0]
+        buffers = {
+            "columns": kept,
+            "removed": removed,
+            "fold": fold[removed].to(dtype),
+            "mix": None if mix is None else mix[removed][:, kept].to(dtype),
+        }
+        for name, value in buffers.items():
+            found = None if value is None else value.to(device)
+            self.register_buffer(name, found, persistent=False)
+        self.size = len(keep)
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Float ``(..., all units)`` from ``(..., kept units)``, or from all when not cut."""
+        kept = outputs if self.cut else outputs[..., self.columns]
+        guessed = self.fold
+        if self.mix is not None:
+            guessed = guessed + kept @ self.mix.T
+        full = outputs.new_empty(*outputs.shape[:-1], self.size)
+        full[..., self.columns] = kept
+        full[..., self.removed] = guessed
+        return full
+
+
 class TrunkNetwork(nn.Module):
     """A parent seen through a trunk: the readout of its kept units, at the parent's width.
 
-    Columns of removed units hold the trunk's constants, so the parent's output layer, or any head
+    Columns of removed units hold the trunk's guesses, so the parent's output layer, or any head
     over the parent's readout, can be applied as it stands.
 
     Args:
         inner: the parent masked, or cut down to the trunk's units.
-        trunk: which units those are.
-        readout_layers: names of the parent's layers that make up the readout.
-        sliced: whether ``inner`` holds only the kept units.
+        completion: puts the guesses in; ``None`` where ``inner`` has done so.
     """
 
-    def __init__(
-        self, inner: RecurrentNetwork, trunk: Trunk, readout_layers: tuple[str, ...], sliced: bool
-    ) -> None:
+    def __init__(self, inner: RecurrentNetwork, completion: Completion | None) -> None:
         super().__init__()
         self.inner = inner
-        keep = torch.cat([trunk.keep[name] for name in readout_layers])
-        fill = torch.cat([trunk.fold[name] for name in readout_layers])
-        self.sliced = sliced
-        self.register_buffer("columns", keep.nonzero()[:, 0], persistent=False)
-        self.register_buffer("keep", keep, persistent=False)
-        self.register_buffer("fill", fill.to(inner.dtype), persistent=False)
+        self.completion = completion
 
     def readout(self, rows: Rows) -> Tensor:
         """Float ``(rows, parent's readout size)``."""
         found = self.inner.states(rows).readout
-        if not self.sliced:
-            return torch.where(self.keep, found, self.fill)
-        full = self.fill.expand(len(found), -1).clone()
-        full[:, self.columns] = found
-        return full
+        return found if self.completion is None else self.completion(found)
 
 
-def _kept_inputs(network: RecurrentNetwork, trunk: Trunk, layer: int) -> tuple[Tensor, Tensor]:
-    """Mask and constants of what recurrent layer ``layer`` reads, along its input columns."""
-    names = network.config.inputs_of(layer)
-    if not names:
-        size = network.config.step_size
-        return torch.ones(size, dtype=torch.bool), torch.zeros(size)
-    return (
-        torch.cat([trunk.keep[name] for name in names]),
-        torch.cat([trunk.fold[name] for name in names]),
-    )
+def _guess(trunk: Trunk, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Masks, constants and (where there is any) weights of the guesses, of layers side by side."""
+    keep = torch.cat([trunk.keep[name] for name in names])
+    fold = torch.cat([trunk.fold[name] for name in names])
+    if not any(name in trunk.mix for name in names):
+        return keep, fold, None
+    none = {name: torch.zeros(len(trunk.keep[name]), len(trunk.keep[name])) for name in names}
+    return keep, fold, torch.block_diag(*[trunk.mix.get(name, none[name]) for name in names])
 
 
 def _check(network: RecurrentNetwork, trunk: Trunk) -> None:
@@ -69,18 +99,43 @@ def _check(network: RecurrentNetwork, trunk: Trunk) -> None:
         )
 
 
-def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> RecurrentNetwork:
-    """A copy of ``network`` whose removed units are cut out (``cut``), or zeroed.
+class _Trimmer:
+    """Weights of a network with a trunk's removed units cut out (``cut``), or zeroed."""
 
-    Both fold in the same way: each bias behind removed units gets the constants times their
-    weights - the recurrent ones in ``bias_hh``, which in a GRU stays inside the reset gate's
-    product. The output layer is left alone; :class:`TrunkNetwork` puts constants in its readout.
+    def __init__(self, network: RecurrentNetwork, trunk: Trunk, cut: bool) -> None:
+        self.network, self.trunk, self.cut = network, trunk, cut
+
+    def behind(self, weight: Tensor, bias: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Weight and bias that read the layers ``names``, with the guesses folded into them."""
+        keep, fold, mix = _guess(self.trunk, names)
+        keep = keep.to(weight.device)
+        bias = bias + weight @ fold.to(weight)
+        folded = weight * keep if mix is None else weight * keep + weight @ mix.to(weight)
+        return (folded[:, keep] if self.cut else folded), bias
+
+    def rows(self, keep: Tensor, *tensors: Tensor) -> list[nn.Parameter]:
+        """Rows of kept units; a unit that is gone is neither fed nor biased."""
+        found = []
+        for tensor in tensors:
+            mask = keep.to(tensor.device)
+            picked = tensor[mask] if self.cut else tensor * mask.view(-1, *[1] * (tensor.ndim - 1))
+            found.append(nn.Parameter(picked.clone(), requires_grad=False))
+        return found
+
+
+def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> TrunkNetwork:
+    """``network`` through ``trunk``. The guesses behind recurrent weights go into ``bias_hh`` and
+    ``weight_hh``: in a GRU they stay inside the reset gate's product. The output layer is left
+    alone; heads read the parent's width.
     """
-    config = network.config
-    gates = GATES[config.cell]
+    _check(network, trunk)
+    config, gates, trim = network.config, GATES[network.config.cell], _Trimmer(network, trunk, cut)
     if cut:
         recurrent = tuple(
-            tuple(int(trunk.keep[f"recurrent.{i}.{d}"].sum()) for d in ("fwd", "bwd")[: len(layer)])
+            tuple(
+                int(trunk.keep[f"recurrent.{i}.{d}"].sum())
+                for d in DIRECTIONS[: len(layer)]
+            )
             for i, layer in enumerate(config.recurrent)
         )
         hidden = tuple(
@@ -89,43 +144,44 @@ def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> RecurrentNet
         )
         config = replace(config, recurrent=recurrent, hidden=hidden)
     with torch.device("meta"):
-        result = RecurrentNetwork(config)
-    result.embedding = network.embedding
+        inner = RecurrentNetwork(config)
+    inner.embedding = network.embedding
+    del inner.output
 
-    def trim(weight: Tensor, rows: Tensor, columns: Tensor | None) -> nn.Parameter:
-        """``weight`` with the rows and columns that are not kept taken out, or zeroed."""
-        if cut:
-            weight = weight[rows] if columns is None else weight[rows][:, columns]
-        else:
-            weight = weight * rows[:, None] * columns if columns is not None else weight * rows
-        return nn.Parameter(weight.clone(), requires_grad=False)
+    def completion(names: Sequence[str]) -> Completion:
+        return Completion(trunk, names, cut, network.dtype, network.device)
 
     with torch.no_grad():
         for i, layer in enumerate(config.recurrent):
-            kept_in, fold_in = _kept_inputs(network, trunk, i)
-            for direction in ("fwd", "bwd")[: len(layer)]:
+            below = config.inputs_of(i)
+            for direction in DIRECTIONS[: len(layer)]:
                 name = f"recurrent.{i}.{direction}"
-                source, target = network.cell(i, direction), result.cell(i, direction)
-                weight_ih, weight_hh = source.weight_ih_l0, source.weight_hh_l0
-                device, dtype = weight_ih.device, weight_ih.dtype
-                keep, fold = trunk.keep[name].to(device), trunk.fold[name].to(device, dtype)
-                inputs, constants = kept_in.to(device), fold_in.to(device, dtype)
-                rows = keep.repeat(gates)
-                target.weight_ih_l0 = trim(weight_ih, rows, inputs)
-                target.weight_hh_l0 = trim(weight_hh, rows, keep)
-                target.bias_ih_l0 = trim(source.bias_ih_l0 + weight_ih @ constants, rows, None)
-                target.bias_hh_l0 = trim(source.bias_hh_l0 + weight_hh @ fold, rows, None)
+                source, target = network.cell(i, direction), inner.cell(i, direction)
+                weight_ih, bias_ih = source.weight_ih_l0, source.bias_ih_l0
+                if below:
+                    weight_ih, bias_ih = trim.behind(weight_ih, bias_ih, below)
+                weight_hh, bias_hh = trim.behind(source.weight_hh_l0, source.bias_hh_l0, [name])
+                found = trim.rows(
+                    trunk.keep[name].repeat(gates), weight_ih, weight_hh, bias_ih, bias_hh
+                )
+                target.weight_ih_l0, target.weight_hh_l0 = found[:2]
+                target.bias_ih_l0, target.bias_hh_l0 = found[2:]
                 target.flatten_parameters()
-        kept_in, fold_in = _kept_inputs(network, trunk, len(config.recurrent))
-        for i, (source, target) in enumerate(zip(network.hidden, result.hidden, strict=True)):
-            device, dtype = source.weight.device, source.weight.dtype
-            keep = trunk.keep[f"hidden.{i}"].to(device)
-            inputs, constants = kept_in.to(device), fold_in.to(device, dtype)
-            target.weight = trim(source.weight, keep, inputs)
-            target.bias = trim(source.bias + source.weight @ constants, keep, None)
-            kept_in, fold_in = keep, trunk.fold[f"hidden.{i}"]
-    del result.output  # heads read the parent's width, which TrunkNetwork gives back
-    return result.requires_grad_(False).eval()
+        last = config.inputs_of(len(config.recurrent))
+        # A largest value over steps is taken of the guesses, too: they must be there before.
+        early = config.readout.startswith("max")
+        if early:
+            inner.completion = completion(last)
+        below = () if early else last
+        for i, (dense, target) in enumerate(zip(network.hidden, inner.hidden, strict=True)):
+            weight, bias = dense.weight, dense.bias
+            if below:
+                weight, bias = trim.behind(weight, bias, below)
+            target.weight, target.bias = trim.rows(trunk.keep[f"hidden.{i}"], weight, bias)
+            below = (f"hidden.{i}",)
+    inner.requires_grad_(False).eval()
+    done = early and not config.hidden
+    return TrunkNetwork(inner, None if done else completion(network.readout_layers))
 
 
 def masked(network: RecurrentNetwork, trunk: Trunk) -> TrunkNetwork:
@@ -134,9 +190,7 @@ def masked(network: RecurrentNetwork, trunk: Trunk) -> TrunkNetwork:
     Raises:
         ValueError: if the trunk's layers are not the network's; both are shown.
     """
-    _check(network, trunk)
-    inner = _trimmed(network, trunk, cut=False)
-    return TrunkNetwork(inner, trunk, network.readout_layers, sliced=False).to(network.device)
+    return _trimmed(network, trunk, cut=False)
 
 
 def sliced(network: RecurrentNetwork, trunk: Trunk) -> TrunkNetwork:
@@ -150,7 +204,8 @@ def sliced(network: RecurrentNetwork, trunk: Trunk) -> TrunkNetwork:
 
     Example:
         >>> from mlflow_rnnmod.network.config import NetworkConfig
-        >>> network = RecurrentNetwork(NetworkConfig("features", 3, None, "lstm", ((4,),), ("a", "b")))
+        >>> config = NetworkConfig("features", 3, None, "lstm", ((4,),), ("a", "b"))
+        >>> network = RecurrentNetwork(config)
         >>> trunk = Trunk({"recurrent.0.fwd": torch.tensor([True, False, True, True])})
         >>> rows = Rows(torch.randn(2, 5, 3))
         >>> with torch.no_grad():
@@ -158,6 +213,4 @@ def sliced(network: RecurrentNetwork, trunk: Trunk) -> TrunkNetwork:
         >>> torch.allclose(a, b, atol=1e-6)
         True
     """
-    _check(network, trunk)
-    inner = _trimmed(network, trunk, cut=True)
-    return TrunkNetwork(inner, trunk, network.readout_layers, sliced=True).to(network.device)
+    return _trimmed(network, trunk, cut=True)

@@ -16,18 +16,25 @@ from mlflow_rnnmod.network.digest import digest_tensors
 class Trunk:
     """Everything of a parent from its input to its readout, with some units removed.
 
-    A removed unit has its incoming, recurrent and outgoing weights and its bias zeroed. With
-    ``fold`` a constant stands in for what it sent on: the constant times the outgoing weights goes
-    into the biases behind it. That is the same as a unit whose output is that constant, at every
-    step and before the first, which is how :attr:`fold` stores it: one number a removed unit, where
-    bias offsets would need one for every gate of every unit behind it.
+    A removed unit has its incoming, recurrent and outgoing weights and its bias zeroed, and then a
+    guess stands in for what it sent on: ``fold[u] + mix[u] @ h``, a constant and a weighted sum of
+    the *kept* units' outputs ``h`` of the same layer, at every step and before the first. That folds
+    into the weights and biases behind it, so nothing has to be computed for it. With neither
+    (zeros), the unit is simply gone; with the constants alone, its mean is folded into the biases.
+
+    Stored like this it needs no number for the gates of the units behind it, and a trunk stays what
+    it is: a mask over its parent.
 
     Two trunks are equal when their digests are.
 
     Args:
         keep: for each maskable layer of the parent, a bool tensor of shape ``(units,)``.
         fold: for each maskable layer, a float32 tensor of shape ``(units,)``: the constants of the
-            removed units, 0 for kept ones. ``None`` is the same as zeros.
+            removed units, 0 for kept ones. Layers that are left out have zeros.
+        mix: for each maskable layer, a float32 tensor of shape ``(units, units)``: row ``u`` holds
+            the weights of a removed unit's guess, 0 where the row's unit is kept or the column's
+            removed. Kept as half-precision numbers, which is how it is stored. Layers that are
+            left out have zeros.
         variant: ``"rolled"``, one mask for all steps.
         gates: ``"joint"``, a unit leaves all gates together.
 
@@ -42,6 +49,7 @@ class Trunk:
 
     keep: Mapping[str, Tensor]
     fold: Mapping[str, Tensor] = field(default_factory=dict)
+    mix: Mapping[str, Tensor] = field(default_factory=dict)
     variant: str = "rolled"
     gates: str = "joint"
 
@@ -61,15 +69,27 @@ class Trunk:
                     f"fold[{name!r}] has shape {tuple(constants.shape)}, expected a layer of keep "
                     "and its shape"
                 )
+        for name, weights in self.mix.items():
+            units = len(self.keep[name]) if name in self.keep else None
+            if weights.shape != (units, units):
+                problems.append(
+                    f"mix[{name!r}] has shape {tuple(weights.shape)}, expected a layer of keep and "
+                    "its units, twice"
+                )
         if problems:
             raise ValueError("The trunk does not fit: " + "; ".join(problems) + ".")
-        fold = {
-            name: torch.where(
-                mask, 0.0, self.fold[name].to(torch.float32) if name in self.fold else 0.0
-            )
-            for name, mask in self.keep.items()
-        }
+        fold, mix = {}, {}
+        for name, mask in self.keep.items():
+            constants = self.fold.get(name, torch.zeros(len(mask))).to(torch.float32)
+            fold[name] = torch.where(mask, 0.0, constants)
+            weights = self.mix.get(name)
+            if weights is not None and not mask.all():
+                inside = ~mask[:, None] & mask[None, :]
+                weights = torch.where(inside, weights, 0.0).to(torch.float16).to(torch.float32)
+                if weights.any():
+                    mix[name] = weights
         object.__setattr__(self, "fold", fold)
+        object.__setattr__(self, "mix", mix)
 
     @classmethod
     def whole(cls, units: Mapping[str, int]) -> Trunk:
@@ -93,10 +113,11 @@ class Trunk:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over masks and constants, hexadecimal; trunks of one parent are told apart by it."""
+        """SHA-256 over masks and guesses, hexadecimal: what tells trunks of one parent apart."""
         tensors = {f"keep.{name}": mask for name, mask in self.keep.items()}
         if not self.full:
             tensors.update({f"fold.{name}": constants for name, constants in self.fold.items()})
+            tensors.update({f"mix.{name}": weights for name, weights in self.mix.items()})
         return digest_tensors(tensors, {"variant": self.variant, "gates": self.gates})
 
     def __eq__(self, other: object) -> bool:
