@@ -28,11 +28,7 @@ from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from mlflow_rnnmod import FLAVOR_NAME, _mlflow
-
-try:
-    from mlflow_rnnmod.composition import Composite
-except ImportError:  # not there yet
-    Composite = type("Composite", (), {})  # type: ignore
+from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.network import Parent
 from mlflow_rnnmod.storage import (

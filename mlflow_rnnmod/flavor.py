@@ -20,11 +20,7 @@ from mlflow.types.schema import Array
 
 import mlflow_rnnmod
 from mlflow_rnnmod import FLAVOR_NAME, _mlflow, fetch
-
-try:
-    from mlflow_rnnmod.composition import Composite
-except ImportError:  # not there yet
-    Composite = type("Composite", (), {})  # type: ignore
+from mlflow_rnnmod.composition import NONE_OF_THESE, Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.environment import (
     CODE,
@@ -36,7 +32,7 @@ from mlflow_rnnmod.environment import (
 )
 from mlflow_rnnmod.names import slug
 from mlflow_rnnmod.network import Parent
-from mlflow_rnnmod.pyfunc import COLUMNS, DEFAULTS, REJECT_LABEL, RnnmodModel
+from mlflow_rnnmod.pyfunc import COLUMNS, DEFAULTS, RnnmodModel
 from mlflow_rnnmod.storage import (
     FORMAT,
     write_composite,
@@ -127,7 +123,7 @@ def signature_for(kind_of_input: str) -> ModelSignature:
             [
                 ParamSpec("scores", "boolean", False),
                 ParamSpec("reject_below", "double", None),
-                ParamSpec("reject_label", "string", REJECT_LABEL),
+                ParamSpec("reject_label", "string", NONE_OF_THESE),
             ]
         ),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -13,16 +12,16 @@ import torch
 from mlflow.exceptions import MlflowException
 from torch import Tensor
 
+from mlflow_rnnmod.composition import NONE_OF_THESE, compose
+from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
 from mlflow_rnnmod.decomposition.module import Module, all_log_odds
-from mlflow_rnnmod.network import Parent, Rows
+from mlflow_rnnmod.network import Parent
 
 COLUMNS = {"text": "text", "tokens": "tokens", "features": "features"}
 """Name of the input column, by kind of input."""
 
 DEFAULTS: dict[str, Any] = {"device": None, "batch_size": 256}
 """What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set."""
-
-REJECT_LABEL = "none of these"
 
 
 class Answers(Protocol):
@@ -36,13 +35,13 @@ class Answers(Protocol):
     def input_kind(self) -> str:
         """``"text"``, ``"tokens"`` or ``"features"``."""
 
-    def predict(
-        self, inputs: Any, reject_below: float | None = None, reject_label: str = REJECT_LABEL
-    ) -> list[str]:
-        """A label for each input."""
-
     def scores(self, inputs: Any) -> Tensor:
         """Float ``(inputs, labels)``."""
+
+    def answers(
+        self, scores: Tensor, reject_below: float | None = None, reject_label: str = NONE_OF_THESE
+    ) -> list[str]:
+        """A label for each row of scores."""
 
 
 class ParentAnswers:
@@ -54,9 +53,7 @@ class ParentAnswers:
     """
 
     def __init__(self, parent: Parent, device: str | None = None) -> None:
-        self.parent = parent
-        network = parent.network
-        self._network = network if device is None else copy.deepcopy(network).to(device)
+        self.parent = parent if device is None else parent.to(device)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -68,15 +65,17 @@ class ParentAnswers:
         """The parent's."""
         return self.parent.input_kind
 
-    def predict(
-        self, inputs: Any, reject_below: float | None = None, reject_label: str = REJECT_LABEL
+    def answers(
+        self, scores: Tensor, reject_below: float | None = None, reject_label: str = NONE_OF_THESE
     ) -> list[str]:
         """The label with the largest log-odds, or ``reject_label`` where they are too small."""
         if reject_below is not None and reject_label in self.labels:
             raise ValueError(
                 f"reject_label={reject_label!r} is a label of this model; expected another text."
             )
-        best, index = self.scores(inputs).max(dim=1)
+        if len(scores) == 0:
+            return []
+        best, index = scores.max(dim=1)
         return [
             reject_label if reject_below is not None and score < reject_below else self.labels[i]
             for score, i in zip(best.tolist(), index.tolist(), strict=True)
@@ -85,30 +84,11 @@ class ParentAnswers:
     @torch.no_grad()
     def scores(self, inputs: Any) -> Tensor:
         """Log-odds of each label, float ``(inputs, labels)``."""
-        rows = _rows(self.parent, inputs).to(self._network.device)
-        return all_log_odds(self._network(self._network.prepare(rows))).cpu()
-
-
-def _rows(parent: Parent, inputs: Sequence[Any]) -> Rows:
-    """Inputs as the parent reads them: padded on its side, with their lengths."""
-    if parent.tokenizer is not None:
-        return parent.tokenizer(inputs)
-    config = parent.network.config
-    tokens = config.input == "tokens"
-    dtype = torch.int64 if tokens else parent.network.dtype
-    items = [torch.as_tensor(np.asarray(item), dtype=dtype) for item in inputs]
-    lengths = torch.tensor([len(item) for item in items], dtype=torch.int64)
-    steps = max([1, *lengths.tolist()])
-    values = torch.full(
-        (len(items), steps) if tokens else (len(items), steps, config.input_size),
-        config.pad_index or 0,
-        dtype=dtype,
-    )
-    for row, item in enumerate(items):
-        if len(item):
-            place = slice(0, len(item)) if config.side == "right" else slice(-len(item), None)
-            values[row, place] = item
-    return Rows(values, lengths)
+        network = self.parent.network
+        checked = check_inputs(inputs, self.input_kind, network.config.input_size)
+        if len(checked) == 0:
+            return torch.zeros(0, len(self.labels))
+        return all_log_odds(network(to_rows(self.parent, checked).to(network.device))).cpu()
 
 
 class RnnmodModel:
@@ -171,14 +151,14 @@ class RnnmodModel:
         if reject_label is not None:
             reject["reject_label"] = reject_label
         try:
-            labels = [label for b in batches for label in self._answers.predict(b, **reject)]
-            if not params.get("scores"):
-                return np.array(labels, dtype=object)
-            tables = [self._answers.scores(batch).cpu() for batch in batches]
+            tables = [self._answers.scores(batch) for batch in batches]
+            scores = torch.cat(tables) if tables else torch.zeros(0, len(self._answers.labels))
+            labels = self._answers.answers(scores, **reject)
         except (ValueError, TypeError) as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        scores = torch.cat(tables) if tables else torch.zeros(0, len(self._answers.labels))
-        return _table(labels, scores, self._answers.labels)
+        if params.get("scores"):
+            return _table(labels, scores, self._answers.labels)
+        return np.array(labels, dtype=object)
 
     @property
     def _size(self) -> int | None:
@@ -194,8 +174,6 @@ def _answers(thing: Any, device: str | None) -> Answers:
     if isinstance(thing, Parent):
         return ParentAnswers(thing, device)
     if isinstance(thing, Module):
-        from mlflow_rnnmod.composition import compose
-
         thing = compose([thing])
     return thing if device is None else thing.to(device)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.network import Parent
 from mlflow_rnnmod.storage.files import by_version, check_digest, read_document, write_document
 from mlflow_rnnmod.storage.modules import PARENTS, clean_origin, read_module, write_module
@@ -13,9 +14,6 @@ from mlflow_rnnmod.storage.parents import read_parent, write_parent
 
 DOCUMENT = "composition.json"
 MODULES = "modules"
-if TYPE_CHECKING:
-    from mlflow_rnnmod.composition import Composite
-
 _FOLDER = re.compile(rf"{MODULES}/\d+")
 
 
@@ -80,8 +78,6 @@ def read_composite(directory: Path) -> Composite:
 
 
 def _read_1(body: dict[str, Any], directory: Path) -> Composite:
-    from mlflow_rnnmod.composition import Composite
-
     path = directory / DOCUMENT
     parents: dict[str, Parent] = {}
 

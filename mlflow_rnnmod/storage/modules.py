@@ -182,6 +182,11 @@ def _tensors(module: Module) -> dict[str, Tensor]:
         tensors[f"keep.{name}"] = pack_bits(mask)
         if not mask.all():
             tensors[f"fold.{name}"] = module.trunk.fold[name].cpu()[~mask]
+            # Only a removed unit's guess has weights, and only for kept ones; half precision is
+            # what a trunk itself keeps them in.
+            if name in module.trunk.mix:
+                mix = module.trunk.mix[name].cpu()[~mask][:, mask]
+                tensors[f"mix.{name}"] = mix.to(torch.float16)
     if module.head.weight is not None:
         tensors["head.weight"] = module.head.weight
     if module.open_head.weight is not None:
@@ -190,13 +195,17 @@ def _tensors(module: Module) -> dict[str, Tensor]:
 
 
 def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) -> Trunk:
-    keep, fold = {}, {}
+    keep, fold, mix = {}, {}, {}
     for name, size in body["units"]:
         keep[name] = unpack_bits(tensors[f"keep.{name}"], size)
         fold[name] = torch.zeros(size)
         if not keep[name].all():
             fold[name][~keep[name]] = tensors[f"fold.{name}"]
-    trunk = Trunk(keep, fold, body["variant"], body["gates"])
+        if f"mix.{name}" in tensors:
+            mix[name] = torch.zeros(size, size)
+            inside = ~keep[name][:, None] & keep[name]
+            mix[name][inside] = tensors[f"mix.{name}"].float().flatten()
+    trunk = Trunk(keep, fold, mix, variant=body["variant"], gates=body["gates"])
     if trunk.digest != body["digest"]:
         raise ValueError(
             f"{directory / TENSORS} does not hold the trunk that {DOCUMENT} names:\n"

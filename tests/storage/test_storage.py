@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.network import Parent, Trunk
 from mlflow_rnnmod.network.digest import canonical_json
 from mlflow_rnnmod.storage import (
     FORMAT,
@@ -143,6 +143,21 @@ def test_any_label(tmp_path, label):
     assert read_module(tmp_path, never).label == label
 
 
+def test_guesses_come_back_exactly(tmp_path):
+    """A removed unit's guess is a constant and a weighted sum of the kept units."""
+    parent = tiny_parent(recurrent=((9, 4),))
+    plain = tiny_module(parent, removal=0.5)
+    mix = {name: torch.randn(len(mask), len(mask)) for name, mask in plain.trunk.keep.items()}
+    mix.pop("recurrent.0.bwd")
+    module = replace(plain, trunk=Trunk(plain.trunk.keep, plain.trunk.fold, mix))
+    assert module.trunk != plain.trunk
+    write_module(module, tmp_path, standalone=True)
+    found = read_module(tmp_path, never)
+    assert found.trunk == module.trunk
+    assert found.trunk.mix.keys() == {"recurrent.0.fwd"}
+    assert torch.equal(found.trunk.mix["recurrent.0.fwd"], module.trunk.mix["recurrent.0.fwd"])
+
+
 def test_undefined_figures_are_kept(tmp_path):
     module = tiny_module(tiny_parent(), figures={"precision": math.nan})
     write_module(module, tmp_path, standalone=True)
@@ -173,7 +188,10 @@ def test_a_clinc_module_is_small(tmp_path, labels):
     """DESIGN.md: at most 16 KB under ``data/``, with one LSTM of 100 units."""
     names = [f"a_label_of_usual_length_{i}" for i in range(labels)]
     parent = tiny_parent(labels=names, recurrent=((100,),)).known_as("m-" + "0" * 32, "sqlite:///x")
-    write_module(tiny_module(parent, removal=0.5), tmp_path)
+    module = tiny_module(parent, removal=0.5)
+    mix = {"recurrent.0.fwd": torch.randn(100, 100)}
+    module = replace(module, trunk=Trunk(module.trunk.keep, module.trunk.fold, mix))
+    write_module(module, tmp_path)
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= 16 * 1024
 
 
