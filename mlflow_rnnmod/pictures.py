@@ -9,15 +9,18 @@ from __future__ import annotations
 import base64
 import io
 import unicodedata
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_rnnmod.markdown import plain
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
 
 Matrix = NDArray[np.floating]
 
@@ -30,53 +33,49 @@ _VALUES_UP_TO = 16
 def write_overlap(overlap: Matrix, labels: Sequence[str], path: Path) -> None:
     """Write the overlap of modules as a PNG heat map, readable from 1 to a few hundred labels.
 
+    It is painted directly: matplotlib takes seconds to lay out the labels of 150 modules, which is
+    as long as logging them takes.
+
     Args:
         overlap: shares from 0 to 1, ``(labels, labels)``.
         labels: one for each row and column.
         path: the file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from PIL import Image, ImageDraw
 
-    count = len(labels)
-    cell = 0.42 if count <= _VALUES_UP_TO else 0.24 if count <= 50 else 0.15
-    font = 9 if count <= _VALUES_UP_TO else 8 if count <= 50 else 7
+    count, low = len(labels), _lowest(overlap)
+    cell, size = (52, 17) if count <= _VALUES_UP_TO else (28, 15) if count <= 50 else (19, 13)
+    font, small, bold = _font(size), _font(15), _font(19, bold=True)
     names = [plain(label, _LONGEST) for label in labels]
-    margin = max(map(_width, names)) * font / 72 + 0.15  # inches
-    side = max(count * cell, 1.5)
-    width, height = max(side + margin + 1.3, 4.2), side + margin + 0.6  # room for the title
-    figure = Figure(figsize=(width, height), dpi=110 if count <= 50 else 100)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((margin / width, 0.15 / height, side / width, side / height))
-    low = _lowest(overlap)
-    image = axes.imshow(overlap, cmap=_COLORS, vmin=low, vmax=1.0, interpolation="nearest")
-    style = {"fontsize": font, "color": _INK, "parse_math": False}
-    axes.set_xticks(range(count), names, rotation=90, **style)
-    axes.set_yticks(range(count), names, **style)
-    axes.tick_params(length=0, pad=3, labeltop=True, labelbottom=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    margin = int(max(map(font.getlength, names))) + 28
+    side, top = cell * count, 44
+    title = "Units that two modules share (Jaccard)"
+    width = int(max(margin + side + 110, 40 + bold.getlength(title)))
+    height = top + margin + max(side, 160) + 20
+    picture = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.text((16, 14), title, _INK, bold)
+    heat = Image.fromarray(_painted(overlap, low)).resize((side, side), Image.Resampling.NEAREST)
+    picture.paste(heat, (margin, top + margin))
+    # Names of columns are written as rows, one below the other, and turned to the left.
+    upright = Image.new("RGB", (margin, side), "white")
+    across = ImageDraw.Draw(upright)
+    for position, name in enumerate(names):
+        middle = (position + 0.5) * cell
+        draw.text((margin - 8, top + margin + middle), name, _INK, font, anchor="rm")
+        across.text((8, middle), name, _INK, font, anchor="lm")
+    picture.paste(upright.transpose(Image.Transpose.ROTATE_90), (margin, top))
     if count <= _VALUES_UP_TO:
-        for i in range(count):
-            for j in range(count):
-                color = "white" if _dark(overlap[i, j], low) else _INK
-                text = f"{100 * overlap[i, j]:.0f}"
-                axes.text(j, i, text, ha="center", va="center", fontsize=font - 1, color=color)
-    bar_height = min(side, 2.2) / height
-    beside = figure.add_axes(
-        ((margin + side + 0.2) / width, 0.15 / height, 0.14 / width, bar_height)
-    )
-    scale = figure.colorbar(image, cax=beside, format=lambda share, _: f"{100 * share:.0f} %")
-    scale.outline.set_visible(False)
-    scale.ax.tick_params(labelsize=8, length=2, color=_SOFT, labelcolor=_INK)
-    title = "Units that two modules share (Jaccard" + (", %)" if count <= _VALUES_UP_TO else ")")
-    figure.text(
-        0.12 / width, 1 - 0.12 / height, title, fontsize=10, color=_INK, va="top", weight="bold"
-    )
-    with warnings.catch_warnings():
-        # A script that the font lacks is drawn as boxes; the report shows it as text.
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
-        figure.savefig(path, format="png", facecolor="white")
+        for (i, j), value in np.ndenumerate(overlap):
+            place = (margin + (j + 0.5) * cell, top + margin + (i + 0.5) * cell)
+            color = "white" if _dark(value, low) else _INK
+            draw.text(place, f"{100 * value:.0f}", color, small, anchor="mm")
+    strip = Image.fromarray(_painted(np.linspace(1.0, low, 160)[:, None], low)).resize((20, 160))
+    picture.paste(strip, (margin + side + 24, top + margin))
+    for share in (0.0, 0.5, 1.0):
+        place = (margin + side + 50, top + margin + 7 + 146 * share)
+        draw.text(place, f"{100 - 100 * share * (1 - low):.0f} %", _SOFT, small, anchor="lm")
+    picture.save(path, format="PNG")
 
 
 def overlap_svg(overlap: Matrix, labels: Sequence[str]) -> str:
@@ -229,12 +228,28 @@ def _scale(x: float, y: float, low: float) -> str:
 
 def _pixels(values: Matrix, low: float) -> str:
     """``values`` as a PNG of one pixel each, base64."""
-    from matplotlib import colormaps, image
+    from PIL import Image
+
+    found = io.BytesIO()
+    Image.fromarray(_painted(values, low)).save(found, format="PNG")
+    return base64.b64encode(found.getvalue()).decode()
+
+
+def _painted(values: Matrix, low: float) -> NDArray[np.uint8]:
+    """Colours of ``values``, from ``low`` to 1, ``(rows, columns, 3)``."""
+    from matplotlib import colormaps
 
     shares = np.clip((np.asarray(values, dtype=float) - low) / max(1.0 - low, 1e-9), 0, 1)
-    found = io.BytesIO()
-    image.imsave(found, colormaps[_COLORS](shares), format="png")
-    return base64.b64encode(found.getvalue()).decode()
+    return colormaps[_COLORS](shares, bytes=True)[..., :3].copy()
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """The font that matplotlib brings, which is there wherever matplotlib is."""
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", name)), size)
 
 
 def _lowest(overlap: Matrix) -> float:

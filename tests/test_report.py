@@ -165,6 +165,19 @@ def test_the_heat_map_has_every_cell_and_label(count: int, tmp_path: Path) -> No
     assert sum(text == plain(labels[-1], 30) for text in found.texts) >= 2
 
 
+def test_columns_have_the_names_of_their_rows(tmp_path: Path) -> None:
+    labels = ["n" * length for length in (3, 12, 1, 7, 20)]
+    write_overlap(np.full((5, 5), 0.5), labels, tmp_path / "overlap.png")
+    ink = np.asarray(Image.open(tmp_path / "overlap.png").convert("L")) < 140
+    heat = np.asarray(Image.open(tmp_path / "overlap.png").convert("RGB"))
+    map_rows, map_columns = np.nonzero((heat == heat[-40, -200]).all(-1))
+    left, top = map_columns.min(), map_rows.min()
+    rows = [ink[top + 52 * i : top + 52 * (i + 1), :left].any(axis=0).sum() for i in range(5)]
+    columns = [ink[44:top, left + 52 * i : left + 52 * (i + 1)].any(axis=1).sum() for i in range(5)]
+    assert rows == columns
+    assert np.argsort(rows).tolist() == [2, 0, 3, 1, 4]
+
+
 def test_labels_that_look_like_formulas_do_not_fail(tmp_path: Path) -> None:
     write_overlap(np.eye(2), ["$\\bad{$", "日本語 😀"], tmp_path / "overlap.png")
     assert (tmp_path / "overlap.png").stat().st_size > 1000
