@@ -13,7 +13,7 @@ from mlflow_rnnmod.network.config import DIRECTIONS, NetworkConfig
 from mlflow_rnnmod.network.rows import Rows
 
 _RECURRENT = {"rnn_tanh": nn.RNN, "rnn_relu": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-_ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "identity": lambda x: x}
+ACTIVATION_FUNCTIONS = {"relu": torch.relu, "tanh": torch.tanh, "identity": lambda x: x}
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +206,9 @@ class RecurrentNetwork(nn.Module):
         if self.completion is not None:
             x = self.completion(x)
         last = [layers[name] for name in self.config.inputs_of(len(self.recurrent))]
-        readout = self._read(last, x, lengths, valid)
+        readout = self.read(last, x, lengths, valid)
         for index, (dense, spec) in enumerate(zip(self.hidden, self.config.hidden, strict=True)):
-            readout = _ACTIVATIONS[spec.activation](dense(readout))
+            readout = ACTIVATION_FUNCTIONS[spec.activation](dense(readout))
             added = perturbation(f"hidden.{index}", *readout.shape)
             if added is not None:
                 readout = readout + added
@@ -234,15 +234,7 @@ class RecurrentNetwork(nn.Module):
             )
         return values.to(self.dtype)
 
-    def _reverse(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Steps in reverse order: of the valid ones when packed, else of all, as PyTorch does."""
-        if not self.config.packed:
-            return x.flip(1)
-        position = torch.arange(x.shape[1], device=x.device)[None, :]
-        index = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
-        return x.gather(1, index[..., None].expand_as(x))
-
-    def _read(self, last: list[Tensor], x: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
+    def read(self, last: list[Tensor], x: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
         """The readout vector of the last layer's outputs ``x`` (``last``: by direction)."""
         readout = self.config.readout
         if readout == "final_state":
@@ -259,6 +251,14 @@ class RecurrentNetwork(nn.Module):
         if readout == "mean_valid":
             return (x * valid[..., None]).sum(dim=1) / lengths[:, None].to(x.dtype)
         return x.masked_fill(~valid[..., None], -torch.inf).amax(dim=1)
+
+    def _reverse(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Steps in reverse order: of the valid ones when packed, else of all, as PyTorch does."""
+        if not self.config.packed:
+            return x.flip(1)
+        position = torch.arange(x.shape[1], device=x.device)[None, :]
+        index = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
+        return x.gather(1, index[..., None].expand_as(x))
 
     def _last_valid(self, x: Tensor, lengths: Tensor) -> Tensor:
         if self.config.side == "left":

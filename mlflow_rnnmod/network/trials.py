@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.network.candidates import Setting
-from mlflow_rnnmod.network.network import RecurrentNetwork
+from mlflow_rnnmod.network.network import ACTIVATION_FUNCTIONS, RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.structure import Parts, uncovered
 from mlflow_rnnmod.network.tolerance import tolerance
@@ -57,20 +57,41 @@ def try_all(
 ) -> list[Trial]:
     """All settings tried on ``rows`` against the answers ``wanted``, the nearest one first."""
     networks: dict[str, RecurrentNetwork] = {}
+    outputs: dict[bool, list[Tensor]] = {}  # of the last layer's directions: only packing tells
     trials = []
     for setting in open_settings:
+        config = setting.config
         network = networks.get(setting.directions)
         if network is None:
-            network = copy_network(module, parts, setting.config, setting.directions)
+            network = copy_network(module, parts, config, setting.directions)
             networks[setting.directions] = network
-        network.config = setting.config
-        trials.append(try_setting(network, setting, rows, wanted))
+        network.config = config
+        if config.packed not in outputs:
+            layers = network.states(rows).layers
+            outputs[config.packed] = [
+                layers[name] for name in config.inputs_of(len(config.recurrent))
+            ]
+        trials.append(_judge(setting, _finish(network, outputs[config.packed], rows), rows, wanted))
     return sorted(trials, key=lambda trial: trial.difference)
+
+
+def _finish(network: RecurrentNetwork, last: list[Tensor], rows: Rows) -> Tensor:
+    """Logits from the outputs of the last recurrent layer."""
+    lengths = network.lengths(rows)
+    valid = network.valid(lengths, rows.values.shape[1])
+    readout = network.read(last, torch.cat(last, dim=-1), lengths, valid)
+    for dense, layer in zip(network.hidden, network.config.hidden, strict=True):
+        readout = ACTIVATION_FUNCTIONS[layer.activation](dense(readout))
+    return network.logits(readout)
 
 
 def try_setting(network: RecurrentNetwork, setting: Setting, rows: Rows, wanted: Tensor) -> Trial:
     """One setting tried; ``network`` must have its structure."""
-    answers = network(rows)
+    return _judge(setting, network(rows), rows, wanted)
+
+
+def _judge(setting: Setting, answers: Tensor, rows: Rows, wanted: Tensor) -> Trial:
+    """How near logits come to the user's answers."""
     if setting.output == "log_softmax":
         answers = answers.log_softmax(dim=-1)
     elif wanted.shape[1] == 1:
@@ -138,6 +159,12 @@ def _hints(module: nn.Module, parts: Parts, trials: list[Trial], wanted: Tensor)
         hints.append(
             "The network's answers are probabilities; expected logits or log-softmax. Give a "
             "forward that stops before the softmax or sigmoid."
+        )
+    embedding = None if parts.embedding is None else module.get_submodule(parts.embedding)
+    if isinstance(embedding, nn.Embedding) and embedding.padding_idx is None:
+        hints.append(
+            f"Token {trials[0].setting.config.pad_index} was taken for padding; if it is another "
+            "one, say NetworkSpec(pad_index=...)."
         )
     kinds = sorted({type(part).__name__ for part in module.modules()} & _OTHER_ACTIVATIONS)
     if kinds and parts.hidden:

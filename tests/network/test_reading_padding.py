@@ -75,8 +75,9 @@ def test_the_padding_token_is_seen_in_rows_with_lengths():
 def test_the_padding_token_can_be_told():
     model = Classifier(nn.GRU, readout="mean_valid", padding_idx=None, bidirectional=True).double()
     rows, lengths = make_rows(pad_index=17)
-    with pytest.raises(ValueError, match="does not reproduce"):
+    with pytest.raises(ValueError, match="does not reproduce") as error:
         read(model, rows, lengths)
+    assert "Token 0 was taken for padding; if it is another one" in str(error.value)
     network, _ = read(model, rows, lengths, NetworkSpec(pad_index=17))
     assert network.config.pad_index == 17
     assert_same_answers(model, network, *make_rows(3, pad_index=17))
