@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace as changed
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from functools import cached_property
 from typing import Any
 

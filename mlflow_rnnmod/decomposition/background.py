@@ -1,4 +1,4 @@
-"""Made-up rows, each a "none of these": what a parent was never shown, from its own training rows."""
+"""Made-up rows, each a "none of these": what a parent never saw, from its own training rows."""
 
 from __future__ import annotations
 

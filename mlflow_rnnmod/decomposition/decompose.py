@@ -20,8 +20,9 @@ from mlflow_rnnmod.decomposition.fitting import (
     prepare_material,
     report_table,
 )
+from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Module, make_contract
-from mlflow_rnnmod.decomposition.rules import RULES, make_trunk, random_like, removed_units
+from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import checked_targets, draw_sample, split_by_hash
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, collect
@@ -46,8 +47,8 @@ class Decomposition:
             ``control_accuracy``, of a composite with the same repairs and nothing removed, and
             ``net``, composed minus control: what removal cost; ``random_accuracy``, with as many
             units removed at random; means over modules of ``units_kept``, ``weights_kept``,
-            ``recurrent_weights_kept``, ``jaccard`` (``mean_jaccard``); counts ``modules``, ``rows``;
-            the ``removal`` used.
+            ``recurrent_weights_kept``, and ``mean_jaccard``; counts ``modules``, ``rows``; and the
+            ``removal`` used.
         sizing: what ``removal="auto"`` tried: ``removal``, ``accuracy``, ``control_accuracy``.
         rows: in words, which rows were used for what: ``fitted``, ``calibrated``, ``figures``.
         overlap: Jaccard index of the units kept by every two modules, ``(modules, modules)``.
@@ -96,9 +97,10 @@ def decompose(
 
     Example:
         >>> from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork
-        >>> network = RecurrentNetwork(NetworkConfig("features", 2, None, "gru", ((8,),), ("a", "b")))
+        >>> structure = NetworkConfig("features", 2, None, "gru", ((8,),), ("a", "b"))
+        >>> parent = Parent(RecurrentNetwork(structure))
         >>> rows = Rows(torch.randn(60, 4, 2), targets=torch.arange(60) % 2)
-        >>> found = decompose(Parent(network), rows, rows, config=DecompositionConfig(removal=0.25))
+        >>> found = decompose(parent, rows, rows, config=DecompositionConfig(removal=0.25))
         >>> [module.trunk.kept for module in found.modules]
         [6, 6]
     """

@@ -21,6 +21,7 @@ class Calibration:
     offset: float = 0.0
 
     def __call__(self, margin: Tensor) -> Tensor:
+        """Calibrated margins, of the same shape."""
         return margin * self.scale + self.offset
 
 
@@ -55,7 +56,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Energy:
-    """Mean and deviation of the unmasked parent's energy (logsumexp of its logits), on its own rows."""
+    """Mean and deviation of the unmasked parent's energy (its logits' logsumexp) on its own rows."""
 
     mean: float = 0.0
     deviation: float = 1.0

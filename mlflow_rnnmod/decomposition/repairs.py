@@ -138,7 +138,7 @@ def fit_calibration(
 
 
 def cross_fitted_loss(margins: Tensor, positive: Tensor) -> float:
-    """Log-loss of a calibration on rows that it was not fitted on (two folds, positives in both)."""
+    """Log-loss of a calibration on rows it was not fitted on (two folds, positives in both)."""
     fold = torch.zeros(len(margins), dtype=torch.bool)
     for side in (positive, ~positive):
         index = side.nonzero()[:, 0]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.network.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,3 @@ def random_like(removed: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         name: _lowest(torch.rand(len(mask), generator=generator), int(mask.sum()))
         for name, mask in removed.items()
     }
-
-
-def make_trunk(
-    removed: Mapping[str, Tensor], statistics: ActivationStatistics, fold: bool
-) -> Trunk:
-    """The trunk that leaves out ``removed``, its means folded into the biases if asked for."""
-    keep = {name: ~mask for name, mask in removed.items()}
-    return Trunk(keep, statistics.fold if fold else {})

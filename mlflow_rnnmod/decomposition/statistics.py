@@ -27,6 +27,7 @@ class LayerStatistics:
     Args:
         count: observations of all rows, ``()``.
         total: sum of each unit's output over all rows, ``(units,)``.
+        products: sum of the products of every two units' outputs, ``(units, units)``.
         observed: observations, ``(2, labels)``: positives, negatives.
         active: observations with an output above 0, ``(2, labels, units)``.
         histogram: of ``|h|``, ``(2, labels, units, bins)``; None where no rule asked for it.
@@ -36,6 +37,7 @@ class LayerStatistics:
 
     count: Tensor
     total: Tensor
+    products: Tensor
     observed: Tensor
     active: Tensor
     histogram: Tensor | None
@@ -54,12 +56,18 @@ class LayerStatistics:
         """Mean output of each unit over all valid steps of all rows, float64 ``(units,)``."""
         return self.total / self.count.clamp(min=1)
 
+    @property
+    def covariance(self) -> Tensor:
+        """Of the units' outputs, over all valid steps of all rows, float64 ``(units, units)``."""
+        mean = self.mean
+        return self.products / self.count.clamp(min=1) - mean[:, None] * mean
+
     def active_rate(self, side: int, label: int) -> Tensor:
-        """Share of observations with an output above 0, ``(units,)``; side 0 positives, 1 rivals."""
+        """Share of observations with an output above 0, ``(units,)``; side 0: positives."""
         return self.active[side, label] / self.observed[side, label].clamp(min=1)
 
     def sensitivity(self, label: int) -> Tensor:
-        """Mean squared gradient of the label's log-odds, positives and rivals alike, ``(units,)``."""
+        """Mean squared gradient of the label's log-odds, over both sides alike, ``(units,)``."""
         assert self.squared is not None
         rates = self.squared[:, label] / self.observed[:, label, None].clamp(min=1)
         return rates.mean(dim=0)
@@ -78,11 +86,6 @@ class ActivationStatistics:
             {name: found.merge(other.layers[name]) for name, found in self.layers.items()},
             self.bounded,
         )
-
-    @property
-    def fold(self) -> dict[str, Tensor]:
-        """What stands in for each unit when it is removed: its mean, float32, by layer."""
-        return {name: found.mean.to(torch.float32) for name, found in self.layers.items()}
 
     def tendency(self, name: str, side: int, label: int) -> Tensor:
         """The papers' central tendency of ``|h|``: its mean without outliers, ``(units,)``.
@@ -207,6 +210,7 @@ def _collect_batch(
         layers[name] = LayerStatistics(
             count=torch.tensor(float(len(output)), dtype=torch.float64),
             total=output.double().sum(0).cpu(),
+            products=(output.T.double() @ output.double()).cpu(),
             observed=torch.stack([torch.bincount(g, minlength=labels) for g in groups]).cpu(),
             active=active.cpu(),
             histogram=None if histogram is None else histogram.cpu(),
