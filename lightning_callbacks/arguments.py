@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ def check_arguments(
     weights: Any,
     config: Any,
     settings: Mapping[str, Any],
+    config_of_settings: Callable[[], DecompositionConfig],
     report_data: Any,
     registered_model_prefix: Any,
     max_rows: Any,
@@ -59,7 +60,7 @@ def check_arguments(
     spec = _read_spec(network_spec, problems)
     if weights not in ("last", "best"):
         problems.append(f"weights={weights!r}, expected 'last' or 'best'")
-    found = _read_config(config, settings, problems)
+    found = _read_config(config, settings, config_of_settings, problems)
     if not _is_report_data(report_data):
         problems.append(
             f"report_data={report_data!r:.100}, expected a dataloader, Rows, 'test' (the test "
@@ -121,21 +122,27 @@ def _read_spec(spec: Any, problems: list[str]) -> NetworkSpec | None:
 
 
 def _read_config(
-    config: Any, settings: Mapping[str, Any], problems: list[str]
+    config: Any,
+    settings: Mapping[str, Any],
+    config_of_settings: Callable[[], DecompositionConfig],
+    problems: list[str],
 ) -> DecompositionConfig:
-    if config is not None and settings:
+    try:
+        given = config_of_settings()
+        if config is None:
+            return given
+        found = config
+        if not isinstance(config, DecompositionConfig):
+            found = DecompositionConfig(**config)
+    except (TypeError, ValueError) as error:
+        problems.append(f"settings of the decomposition: {error}")
+        return DecompositionConfig()
+    if given != DecompositionConfig():  # the command line gives all of them, as their defaults
         problems.append(
             f"config={config!r} together with {sorted(settings)}; expected the settings in one or "
             "the other"
         )
-    elif isinstance(config, DecompositionConfig):
-        return config
-    else:
-        try:
-            return DecompositionConfig(**dict(config or {}, **settings))
-        except (TypeError, ValueError) as error:
-            problems.append(f"settings of the decomposition: {error}")
-    return DecompositionConfig()
+    return found
 
 
 def _is_report_data(data: Any) -> bool:

@@ -80,17 +80,16 @@ def split(raw: Any, split_batch: SplitFunction | None = None, time_first: bool =
                 "many rows in both"
             )
         else:
-            first = _rows_first(values, rows, time_first)
-            found = _lengths(lengths, mask, rows, first.shape[1])
-            if isinstance(found, str):
-                problems.append(found)
+            values = _rows_first(values, rows, time_first)
+            lengths_found, problem = _lengths(lengths, mask, rows, values.shape[1])
+            problems += [problem] if problem else []
     if problems:
         raise ValueError(
             f"{source} can't be taken apart: " + "; ".join(problems) + f". It is {describe(raw)}. "
             "Give split_batch=, a function from a batch to (inputs, targets) or "
             "(inputs, lengths, targets)."
         )
-    return Batch(raw, inputs, lengths, mask, Rows(_numbers(first), found, targets))
+    return Batch(raw, inputs, lengths, mask, Rows(_numbers(values), lengths_found, targets))
 
 
 def is_time_first(batch: Batch) -> bool:
@@ -204,26 +203,28 @@ def _numbers(values: Tensor) -> Tensor:
     return values.long() if values.ndim == 2 else values.float()
 
 
-def _lengths(lengths: Any, mask: Any, rows: int, steps: int) -> Tensor | None | str:
+def _lengths(lengths: Any, mask: Any, rows: int, steps: int) -> tuple[Tensor | None, str | None]:
     """Lengths as int64 ``(rows,)``, from the mask where there are none; or what is wrong."""
     if lengths is None and mask is None:
-        return None
+        return None, None
     if lengths is None:
         mask = torch.as_tensor(mask).cpu()
         if mask.shape == (steps, rows) and rows != steps:
             mask = mask.T
         if mask.shape != (rows, steps):
-            return f"its mask has shape {tuple(mask.shape)}; expected {(rows, steps)}"
-        return mask.bool().sum(dim=1)
+            return None, f"its mask has shape {tuple(mask.shape)}; expected {(rows, steps)}"
+        return mask.bool().sum(dim=1), None
     try:
         found = torch.as_tensor(lengths).detach().cpu().flatten()
     except (TypeError, ValueError, RuntimeError):
-        return f"its lengths are {describe(lengths)}; expected one whole number for each row"
+        return None, f"its lengths are {describe(lengths)}; expected one whole number for each row"
     if found.is_floating_point() or len(found) != rows:
-        return f"its lengths are {describe(lengths)}; expected {rows} whole numbers, one a row"
+        return None, (
+            f"its lengths are {describe(lengths)}; expected {rows} whole numbers, one a row"
+        )
     if len(found) and (int(found.min()) < 0 or int(found.max()) > steps):
-        return (
+        return None, (
             f"its lengths go from {int(found.min())} to {int(found.max())}; expected 0 to {steps}, "
             "the number of steps"
         )
-    return found.long()
+    return found.long(), None

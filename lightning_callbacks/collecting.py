@@ -10,7 +10,7 @@ a position between iterations, give the callback's ``decompose_checkpoint`` a fr
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -83,7 +83,7 @@ def transfer_hooks(
 
 def raw_batches(
     loader: Any, seed: int = 0, max_rows: int | None = None, least_rows: int = 1
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Batches of a dataloader, as its collation makes them.
 
     Args:
@@ -111,7 +111,7 @@ def quiet_loader(
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return None
     own = torch.Generator().manual_seed(seed)
-    common = {"collate_fn": loader.collate_fn, "num_workers": 0, "generator": own}
+    common: dict[str, Any] = {"collate_fn": loader.collate_fn, "num_workers": 0, "generator": own}
     size = loader.batch_size
     if size is None and loader.batch_sampler is not None:
         size = getattr(loader.batch_sampler, "batch_size", None) or 32

@@ -32,14 +32,12 @@ def find_forward(
     Raises:
         ValueError: if no way gives such an output; it lists what was tried.
     """
-    if forward is not None:
-
-        def given(module: nn.Module) -> Tensor:
-            return _output(forward(module, batch.raw), len(batch.rows))
-
-        ways = [("forward(module, batch)", given)]
-    else:
+    ways: list[tuple[str, Callable[[nn.Module], Tensor]]]
+    if forward is None:
         ways = list(_ways(module, batch))
+    else:
+        rows, raw, ask = len(batch.rows), batch.raw, forward
+        ways = [("forward(module, batch)", lambda module: _output(ask(module, raw), rows))]
     failures = []
     for name, way in ways:
         try:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from typing_extensions import override
 
 from lightning_callbacks._lightning import (
@@ -27,13 +26,11 @@ from lightning_callbacks.work import (
     make_encoder,
     only,
     prepare,
-    weights_device,
     weights_dtype,
 )
 from mlflow_rnnmod.bulk import log_decomposition
 from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, Module, decompose
 from mlflow_rnnmod.network import Parent, Rows
-from mlflow_rnnmod.network.guard import full_precision
 from mlflow_rnnmod.network.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -116,6 +113,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         start afresh each time.
 
     Note:
+        The work is done on the CPU, on a copy of the model, wherever the training ran.
         With several devices rank zero works alone and the others wait; on a large network set the
         process group's timeout accordingly. Strategies that spread one model's weights over devices
         are refused. With ``fast_dev_run`` everything is checked, and nothing decomposed or logged.
@@ -268,9 +266,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         if destination == Destination():
             destination = find_destination([])
         with random_state_kept():
-            return self._work(
-                prepared, sources, model, checkpoint, destination, "tqdm", weights_device(model)
-            )
+            return self._work(prepared, sources, model, checkpoint, destination, "tqdm")
 
     def _checked(self) -> Checked:
         return check_arguments(
@@ -281,10 +277,15 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             self._weights,
             self._config,
             self._settings,
+            self._config_of_settings,
             self._report_data,
             self._registered_model_prefix,
             self._max_rows,
         )
+
+    def _config_of_settings(self) -> DecompositionConfig:
+        # Spelled out here, so that LightningCLI finds out what `settings` may hold.
+        return DecompositionConfig(**self._settings)
 
     def _find_labels(self, datamodule: Any, model: Any) -> Sequence[str] | None:
         return self._labels if self._labels is not None else find_labels(datamodule, model)
@@ -312,14 +313,14 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         self._destination = find_destination(trainer.loggers)
         checkpoint = None
         if self._weights == "best":
-            checkpoint = trainer.checkpoint_callback.best_model_path
+            checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", None)
             if not checkpoint:
                 raise ValueError("weights='best', but no checkpoint was saved.")
         sources = Sources.of_trainer(trainer, pl_module)
         # A training that was finished when it was resumed never started.
         prepared = self._prepared or self._prepare(pl_module, sources)
-        style, device = bar_style(trainer), trainer.strategy.root_device
-        self._work(prepared, sources, pl_module, checkpoint, self._destination, style, device)
+        style = bar_style(trainer)
+        self._work(prepared, sources, pl_module, checkpoint, self._destination, style)
 
     def _work(
         self,
@@ -329,7 +330,6 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         checkpoint: str | Path | None,
         destination: Destination,
         style: str | None,
-        device: torch.device,
     ) -> Decomposition:
         self.decomposition, self.logged = None, None
         checked = self._checked()
@@ -350,10 +350,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         known = {"report": report, "validation": validation, "training": train}
         name, shown = next((name, rows) for name, rows in known.items() if rows is not None)
         with progress_bar(style) as progress:
-            with full_precision():
-                network.to(device)
-                found = decompose(parent, train, validation, report, checked.config, progress)
-                network.cpu()
+            found = decompose(parent, train, validation, report, checked.config, progress)
             self.decomposition = found
             modules = list(self.modules_to_log(found))
             if modules:

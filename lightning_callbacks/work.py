@@ -179,11 +179,6 @@ def weights_dtype(module: nn.Module) -> torch.dtype | None:
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
 
 
-def weights_device(module: nn.Module) -> torch.device:
-    """Where a model's weights are."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
-
-
 def find_labels(*owners: Any) -> list[str] | None:
     """Names of the labels as the first of ``owners`` has them; ``None`` where none does.
 
@@ -191,7 +186,7 @@ def find_labels(*owners: Any) -> list[str] | None:
     """
     for owner in owners:
         for name in ("labels", "label_names", "class_names", "classes"):
-            found = getattr(owner, name, None)
+            found: Any = getattr(owner, name, None)
             listed = isinstance(found, list | tuple) and len(found) > 1
             if listed and all(isinstance(label, str) for label in found):
                 return list(found)
