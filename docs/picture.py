@@ -29,9 +29,7 @@ def box(ax: Axes, x: float, y: float, w: float, h: float, edge: str = INK, face:
         width: float = 1.4) -> None:  # fmt: skip
     """A box with round corners; x and y are its lower left corner."""
     style = "round,pad=0,rounding_size=0.12"
-    ax.add_patch(
-        FancyBboxPatch((x, y), w, h, boxstyle=style, ec=edge, fc=face, lw=width, zorder=2)
-    )
+    ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, ec=edge, fc=face, lw=width, zorder=2))
 
 
 def units(ax: Axes, x: float, y: float, colour: str, kept: np.ndarray, step: float = 0.2) -> None:
@@ -125,8 +123,8 @@ def draw(path: Path) -> None:
         arrow(ax, (8.42, source), (10.14, y), COLOURS[label])
         ax.text(13.08, y, verb, size=8.5, style="italic", color=INK, ha="right", va="center")
 
-    ax.text(10.0, 0.85, "“Schröder”  →  German", size=9.5, color=INK, va="center")
-    ax.text(10.0, 0.5, "“Ó Súilleabháin”  →  Irish", size=9.5, color=INK, va="center")
+    ax.text(10.0, 0.85, "“Oberhauser”  →  German", size=9.5, color=INK, va="center")
+    ax.text(10.0, 0.5, "“Koskenniemi”  →  Finnish", size=9.5, color=INK, va="center")
     ax.text(10.0, 0.15, "“Παπαδοπούλου”  →  none of these", size=9.5, color=INK, va="center")
     figure.savefig(path, bbox_inches="tight", pad_inches=0.1, facecolor="white")
     plt.close(figure)

@@ -23,9 +23,8 @@ import torch
 from classifier import Classifier
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import MLFlowLogger
-from rich.table import Table
 from stories import Story, load
-from tables import accuracy, console, heading, show_comparison, show_modules
+from tables import accuracy, console, heading, show_answers, show_comparison, show_modules
 from texts import Splits, TextData, build_tokenizer
 
 import mlflow_rnnmod
@@ -82,6 +81,7 @@ def train_parent(
         max_epochs=settings.epochs,
         callbacks=[modules, RichProgressBar()],
         logger=logger,
+        log_every_n_steps=10,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
@@ -228,19 +228,10 @@ def log_and_load(
     threshold = best.quantile(0.05).item()
 
     loaded = mlflow.pyfunc.load_model(info.model_uri)
-    wanted = (*story.reused, story.added, story.scarce)
-    texts = [splits.test.only([label]).texts[0] for label in wanted] + [story.unknown]
-    frame = pd.DataFrame({"text": texts})
+    frame = pd.DataFrame({"text": story.asked})
     answers = loaded.predict(frame, params={"reject_below": threshold})
-    scores = loaded.predict(frame, params={"scores": True})[list(composite.labels)].max(axis=1)
-    table = Table(title=f"reject_below={threshold:.3f}", title_justify="left")
-    for column in ("text", "truth", "answer", "best score"):
-        table.add_column(column)
-    for text, truth, answer, score in zip(
-        texts, (*wanted, "(none of its labels)"), answers, scores, strict=True
-    ):
-        table.add_row(text, truth, str(answer), f"{score:.3f}")
-    console.print(table)
+    scores = loaded.predict(frame, params={"scores": True})[list(composite.labels)]
+    show_answers(f"reject_below={threshold:.3f}", story.asked, answers, scores.max(axis=1))
 
 
 # ------------------------------------------------------------------------------------ the story
@@ -266,10 +257,12 @@ def quickstart(story: Story, splits: Splits, settings: Settings) -> None:
     log_and_load(story, better, second, splits, settings)
 
 
-def be_quiet() -> None:
-    """Leave the screen to this script: progress bars and tables only."""
+def prepare() -> None:
+    """Leave the screen to progress bars and tables, and one core to each of torch's users."""
+    torch.set_num_threads(1)  # networks as small as these lose by a second thread
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=message)
     for name in ("pytorch_lightning", "lightning", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -318,7 +311,7 @@ def main(
     added and replaced, without training, beside models that are trained from scratch; the result
     is logged, loaded with mlflow.pyfunc and asked. Every number is computed in this run.
     """
-    be_quiet()
+    prepare()
     started = time.monotonic()
     mlflow.set_tracking_uri(tracking_uri)
     story, splits = load(dataset, label, data_dir, share, seed)

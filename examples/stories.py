@@ -23,7 +23,7 @@ class Story:
         added: label of the second parent that the first lacks.
         scarce: label of both parents, of which the first is shown only ``examples`` texts.
         examples: how many.
-        unknown: a text that fits none of the labels.
+        asked: texts for the final model; the last one fits none of its labels.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Story:
     added: str
     scarce: str
     examples: int
-    unknown: str
+    asked: tuple[str, ...]
 
 
 SURNAMES = Story(
@@ -44,7 +44,8 @@ SURNAMES = Story(
     added="Finnish",
     scarce="Irish",
     examples=20,
-    unknown="Παπαδοπούλου",
+    # None of these is in the lists; no list has Turkish or Greek names.
+    asked=("Oberhauser", "Koskenniemi", "Nic Craith", "Zapatero", "Öztürk", "Παπαδοπούλου"),
 )
 
 
@@ -60,7 +61,13 @@ def clinc_story(label: str, labels: Sequence[str]) -> Story:
         added=others[0],
         scarce=first[-1],
         examples=20,
-        unknown="ποιος έγραψε την οδύσσεια",
+        asked=(
+            "i need to know how much money i have",
+            "is this card good for earning miles",
+            "will you be my friend",
+            "who wrote the odyssey",
+            "ποιος έγραψε την οδύσσεια",
+        ),
     )
 
 

@@ -75,3 +75,15 @@ def show_modules(parent: ModuleDecomposition, limit: int = 12) -> None:
         f"together {percent(figures['composed_accuracy'])}; taking it apart took "
         f"{decomposition.seconds:.1f} s."
     )
+
+
+def show_answers(
+    title: str, texts: Sequence[str], answers: Sequence[str], scores: Sequence[float]
+) -> None:
+    """A table of texts, the label that each was given, and its score."""
+    table = Table(title=title, title_justify="left")
+    for column in ("text", "answer", "best score"):
+        table.add_column(column)
+    for text, answer, score in zip(texts, answers, scores, strict=True):
+        table.add_row(text, str(answer), f"{score:.3f}")
+    console.print(table)
