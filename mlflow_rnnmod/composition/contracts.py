@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mlflow_rnnmod.decomposition.module import Contract
 
@@ -57,7 +57,9 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
     return problems
 
 
-def _different(found: list[tuple[str, Contract, str]], what: str, value) -> list[str]:
+def _different(
+    found: list[tuple[str, Contract, str]], what: str, value: Callable[[Contract], object]
+) -> list[str]:
     by_value: dict[object, list[str]] = {}
     for name, contract, _ in found:
         by_value.setdefault(value(contract), []).append(name)

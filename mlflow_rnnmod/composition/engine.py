@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,14 @@ from torch import Tensor
 from mlflow_rnnmod.composition.inputs import to_rows
 from mlflow_rnnmod.composition.scores import ModuleOutputs
 from mlflow_rnnmod.decomposition.module import Module, log_odds
+from mlflow_rnnmod.network.config import NetworkConfig
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.slicing import sliced
 from mlflow_rnnmod.network.trunk import Trunk
+
+# From rows to readouts at the parent's width.
+View = Callable[[Rows], Tensor]
 
 # Steps times rows that are run at once: a single very long text must not pad a whole batch to its
 # length.
@@ -28,7 +32,7 @@ class _Group:
 
     trunk: Trunk
     positions: tuple[int, ...]
-    view: Any
+    view: View
 
 
 class Engine:
@@ -87,11 +91,11 @@ class Engine:
         return torch.logsumexp(parent.network.logits(readout), dim=1)
 
 
-def _whole(parent: Parent):
+def _whole(parent: Parent) -> View:
     return lambda rows: parent.network.states(rows).readout
 
 
-def _views(parent: Parent, trunks: Sequence[Trunk]) -> dict[Trunk, Any]:
+def _views(parent: Parent, trunks: Sequence[Trunk]) -> dict[Trunk, View]:
     """How each distinct trunk is run: the parent itself where nothing is removed."""
     return {
         trunk: _whole(parent) if trunk.full else sliced(parent.network, trunk).readout
@@ -115,7 +119,7 @@ def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:
     return chunks
 
 
-def _in_chunks(view, parent: Parent, rows: Rows, chunks: list[Tensor]) -> Tensor:
+def _in_chunks(view: View, parent: Parent, rows: Rows, chunks: list[Tensor]) -> Tensor:
     """Readouts of the rows in the order of the chunks."""
     network = parent.network
     fixed = network.config.steps is not None
@@ -131,7 +135,7 @@ def _in_chunks(view, parent: Parent, rows: Rows, chunks: list[Tensor]) -> Tensor
     return torch.cat(found)
 
 
-def _ignores_padding(config) -> bool:
+def _ignores_padding(config: NetworkConfig) -> bool:
     """Whether steps behind a row's last valid one can be cut without changing its answer."""
     if config.side == "left":
         return False

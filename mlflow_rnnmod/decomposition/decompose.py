@@ -113,7 +113,8 @@ def decompose(
     )
     rule = RULES[config.rule]
     sample = draw_sample(train, len(labels), config.rows_per_label, config.seed)
-    missing = [y for i, y in enumerate(labels) if not (sample.rows.targets == i).any()]
+    present = set(checked_targets(sample.rows, len(labels)).tolist())
+    missing = [label for i, label in enumerate(labels) if i not in present]
     if missing:
         warnings.append(
             f"no training rows for {missing}: their modules know nothing of their label"

@@ -56,7 +56,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Energy:
-    """Mean and deviation of the unmasked parent's energy (its logits' logsumexp) on its own rows."""
+    """Mean and deviation of the unmasked parent's energy (logsumexp of logits) on its own rows."""
 
     mean: float = 0.0
     deviation: float = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from mlflow_rnnmod.decomposition.module import all_log_odds
 from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.network.network import RecurrentNetwork, States
+from mlflow_rnnmod.network.rows import Rows
 
 BINS = 64
 # |h| of ReLU has no bound: bins from 2**-20 to 2**12, equal on a log scale.
@@ -45,10 +47,8 @@ class LayerStatistics:
 
     def merge(self, other: LayerStatistics) -> LayerStatistics:
         """The statistics of both parts together."""
-        merged = {}
-        for item in fields(self):
-            mine, theirs = getattr(self, item.name), getattr(other, item.name)
-            merged[item.name] = None if mine is None else mine + theirs
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        merged: dict[str, Any] = {k: None if a is None else a + b for k, (a, b) in pairs.items()}
         return LayerStatistics(**merged)
 
     @property
@@ -173,7 +173,7 @@ def collect(
 
 
 def _collect_batch(
-    network: RecurrentNetwork, rows, sides: Tensor, histograms: bool, gradients: bool
+    network: RecurrentNetwork, rows: Rows, sides: Tensor, histograms: bool, gradients: bool
 ) -> ActivationStatistics:
     with torch.set_grad_enabled(gradients):
         states = network.states(rows, perturb=gradients)

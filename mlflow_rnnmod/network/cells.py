@@ -50,6 +50,13 @@ def initial_state(cell: str, like: Tensor, units: int) -> State:
     return (zeros, zeros) if cell == "lstm" else (zeros,)
 
 
+def cell_weights(layer: nn.RNNBase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``weight_ih``, ``weight_hh``, ``bias_ih`` and ``bias_hh`` of a one-layer recurrent module."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    found = [getattr(layer, name).detach() for name in names]
+    return found[0], found[1], found[2], found[3]
+
+
 def run_stepwise(
     cell: str, layer: nn.RNNBase, inputs: Tensor, perturbation: Tensor | None = None
 ) -> Tensor:
@@ -73,12 +80,12 @@ def run_stepwise(
         True
     """
     step = STEPS[cell]
-    weight, bias = layer.weight_hh_l0, layer.bias_hh_l0
-    projected = F.linear(inputs, layer.weight_ih_l0, layer.bias_ih_l0)  # type: ignore[arg-type]
+    weight_ih, weight, bias_ih, bias = cell_weights(layer)
+    projected = F.linear(inputs, weight_ih, bias_ih)
     state = initial_state(cell, inputs, layer.hidden_size)
     outputs = []
     for t in range(inputs.shape[1]):
-        state = step(projected[:, t], state, weight, bias)  # type: ignore[arg-type]
+        state = step(projected[:, t], state, weight, bias)
         if perturbation is not None:
             state = (state[0] + perturbation[:, t], *state[1:])
         outputs.append(state[0])

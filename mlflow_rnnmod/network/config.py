@@ -108,7 +108,8 @@ class NetworkConfig:
         for layer in self.hidden:
             if layer.activation not in get_args(Activation):
                 problems.append(
-                    f"hidden activation={layer.activation!r}, expected one of {get_args(Activation)}"
+                    f"hidden activation={layer.activation!r}, expected one of "
+                    f"{get_args(Activation)}"
                 )
         if problems:
             raise ValueError("The network's structure does not fit: " + "; ".join(problems) + ".")

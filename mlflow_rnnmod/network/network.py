@@ -114,6 +114,12 @@ class RecurrentNetwork(nn.Module):
         assert isinstance(found, nn.RNNBase)
         return found
 
+    def dense(self, index: int) -> nn.Linear:
+        """One hidden dense layer."""
+        found = self.hidden[index]
+        assert isinstance(found, nn.Linear)
+        return found
+
     def lengths(self, rows: Rows) -> Tensor:
         """Valid steps of each row, int64 ``(rows,)``, at least 1: an empty row is one padding step.
 

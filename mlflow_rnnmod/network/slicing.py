@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.network.cells import cell_weights
 from mlflow_rnnmod.network.config import DIRECTIONS, GATES
 from mlflow_rnnmod.network.network import RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
@@ -25,7 +26,12 @@ class Completion(nn.Module):
     """
 
     def __init__(
-        self, trunk: Trunk, names: Sequence[str], cut: bool, dtype: torch.dtype, device: torch.device
+        self,
+        trunk: Trunk,
+        names: Sequence[str],
+        cut: bool,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         super().__init__()
         keep, fold, mix = _guess(trunk, names)
@@ -124,18 +130,16 @@ class _Trimmer:
 
 
 def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> TrunkNetwork:
-    """``network`` through ``trunk``. The guesses behind recurrent weights go into ``bias_hh`` and
-    ``weight_hh``: in a GRU they stay inside the reset gate's product. The output layer is left
-    alone; heads read the parent's width.
+    """``network`` through ``trunk``.
+
+    Guesses that recurrent weights read go into ``weight_hh`` and ``bias_hh``: in a GRU they stay
+    inside the reset gate's product. The output layer is left alone; heads read the parent's width.
     """
     _check(network, trunk)
     config, gates, trim = network.config, GATES[network.config.cell], _Trimmer(network, trunk, cut)
     if cut:
         recurrent = tuple(
-            tuple(
-                int(trunk.keep[f"recurrent.{i}.{d}"].sum())
-                for d in DIRECTIONS[: len(layer)]
-            )
+            tuple(int(trunk.keep[f"recurrent.{i}.{d}"].sum()) for d in DIRECTIONS[: len(layer)])
             for i, layer in enumerate(config.recurrent)
         )
         hidden = tuple(
@@ -156,11 +160,11 @@ def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> TrunkNetwork
             below = config.inputs_of(i)
             for direction in DIRECTIONS[: len(layer)]:
                 name = f"recurrent.{i}.{direction}"
-                source, target = network.cell(i, direction), inner.cell(i, direction)
-                weight_ih, bias_ih = source.weight_ih_l0, source.bias_ih_l0
+                target = inner.cell(i, direction)
+                weight_ih, weight_hh, bias_ih, bias_hh = cell_weights(network.cell(i, direction))
                 if below:
                     weight_ih, bias_ih = trim.behind(weight_ih, bias_ih, below)
-                weight_hh, bias_hh = trim.behind(source.weight_hh_l0, source.bias_hh_l0, [name])
+                weight_hh, bias_hh = trim.behind(weight_hh, bias_hh, [name])
                 found = trim.rows(
                     trunk.keep[name].repeat(gates), weight_ih, weight_hh, bias_ih, bias_hh
                 )
@@ -173,11 +177,13 @@ def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> TrunkNetwork
         if early:
             inner.completion = completion(last)
         below = () if early else last
-        for i, (dense, target) in enumerate(zip(network.hidden, inner.hidden, strict=True)):
-            weight, bias = dense.weight, dense.bias
+        for i in range(len(config.hidden)):
+            dense, cut_dense = network.dense(i), inner.dense(i)
+            weight, bias = dense.weight.detach(), dense.bias.detach()
             if below:
                 weight, bias = trim.behind(weight, bias, below)
-            target.weight, target.bias = trim.rows(trunk.keep[f"hidden.{i}"], weight, bias)
+            found = trim.rows(trunk.keep[f"hidden.{i}"], weight, bias)
+            cut_dense.weight, cut_dense.bias = found
             below = (f"hidden.{i}",)
     inner.requires_grad_(False).eval()
     done = early and not config.hidden

@@ -18,8 +18,8 @@ class Trunk:
 
     A removed unit has its incoming, recurrent and outgoing weights and its bias zeroed, and then a
     guess stands in for what it sent on: ``fold[u] + mix[u] @ h``, a constant and a weighted sum of
-    the *kept* units' outputs ``h`` of the same layer, at every step and before the first. That folds
-    into the weights and biases behind it, so nothing has to be computed for it. With neither
+    the *kept* units' outputs ``h`` of the same layer, at every step and before the first. That
+    folds into the weights and biases behind it, so nothing has to be computed for it. With neither
     (zeros), the unit is simply gone; with the constants alone, its mean is folded into the biases.
 
     Stored like this it needs no number for the gates of the units behind it, and a trunk stays what
@@ -82,9 +82,9 @@ class Trunk:
         for name, mask in self.keep.items():
             constants = self.fold.get(name, torch.zeros(len(mask))).to(torch.float32)
             fold[name] = torch.where(mask, 0.0, constants)
-            weights = self.mix.get(name)
-            if weights is not None and not mask.all():
+            if name in self.mix and not mask.all():
                 inside = ~mask[:, None] & mask[None, :]
+                weights = self.mix[name]
                 weights = torch.where(inside, weights, 0.0).to(torch.float16).to(torch.float32)
                 if weights.any():
                     mix[name] = weights
