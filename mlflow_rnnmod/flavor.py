@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mlflow import pyfunc
+from mlflow import MlflowClient, pyfunc
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
@@ -19,7 +19,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 import mlflow_rnnmod
-from mlflow_rnnmod import FLAVOR_NAME, _mlflow, fetch
+from mlflow_rnnmod import FLAVOR_NAME, _mlflow, card, fetch, record
 from mlflow_rnnmod.composition import NONE_OF_THESE, Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.environment import (
@@ -347,7 +347,7 @@ def log_model(
         registered_model_name=registered_model_name,
         await_registration_for=await_registration_for,
         metadata=metadata,
-        params=params,
+        params={**_params(model), **(params or {})},
         tags={**model_tags(model), **(tags or {})},
         model_type=model_type or type_of_model(model),
         step=step,
@@ -363,9 +363,29 @@ def log_model(
         standalone=standalone,
         **kwargs,
     )
+    MlflowClient().set_logged_model_tags(info.model_id, {record.NOTE: _card(model, info.model_uri)})
     if isinstance(model, Parent):
         fetch.remember(model.known_as(info.model_id, fetch.server()))
     return info
+
+
+def _params(thing: Thing) -> dict[str, str]:
+    """What MLflow's list of models shows of a model: its params are columns there."""
+    if isinstance(thing, Parent):
+        return record.parent_params(thing)
+    if isinstance(thing, Module):
+        return record.module_params(thing, thing.parent.model_id or "bundled", None)
+    parents = {module.parent.digest for module in thing.modules}
+    return {"labels": str(len(thing.labels)), "score": thing.score, "parents": str(len(parents))}
+
+
+def _card(thing: Thing, uri: str) -> str:
+    """The description of a model on its page in MLflow."""
+    if isinstance(thing, Parent):
+        return card.parent_card(thing, uri)
+    if isinstance(thing, Module):
+        return card.module_card(thing, uri)
+    return card.composite_card(thing, uri)
 
 
 def _with_logged_parent(module: Module, run_id: str | None) -> Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace as changed
 from pathlib import Path
@@ -41,7 +41,8 @@ def compose(
     Args:
         things: modules, composites (for all of their modules), decompositions, or URIs of them:
             ``models:/name/version``, ``models:/name@alias``, ``models:/m-...``,
-            ``runs:/run/name``, and ``runs:/run`` for all modules of that run. Lists of them too.
+            ``runs:/run/name``, and ``runs:/run`` for all modules of that run. Lists of them, dicts
+            with them as values, and what ``log_decomposition`` gave, too.
         score: how modules are compared; ``None`` for the default, which depends on how many
             parents they have.
         calibrate_on: inputs and their labels, to fit a scale and an offset for each module on.
@@ -165,6 +166,10 @@ def _flat(things: Any) -> Iterator[Any]:
         uri = os.fspath(things)
         run = _RUN.fullmatch(uri)
         yield from _modules_of_run(run.group(1)) if run else [uri]
+    elif isinstance(getattr(things, "uris", None), Mapping):  # what log_decomposition gave
+        yield from things.uris.values()
+    elif isinstance(things, Mapping):
+        yield from things.values()
     elif isinstance(things, Iterable) and not isinstance(things, Module | Parent | Composite):
         for thing in things:
             yield from _flat(thing)

@@ -213,7 +213,9 @@ def test_log_model(tracking_uri, what, active):
     kinds = {"parent": "parent", "module": "module", "composite": "composed"}
     assert logged.model_type == f"rnnmod-{kinds[what]}"
     assert logged.tags["rnnmod.kind"] == what
+    assert info.model_uri in logged.tags["mlflow.note.content"]
     if what == "module":
+        assert logged.params["label"] == thing.label
         assert logged.tags["rnnmod.label"] == thing.label
         assert logged.tags["rnnmod.parent"] == thing.parent.digest
     loaded = mlflow_rnnmod.load_model(info.model_uri)

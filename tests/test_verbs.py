@@ -133,11 +133,15 @@ def test_composites_decompositions_and_lists_contribute_all(parent, other):
     assert verbs.compose(composite).labels == LABELS[:1]
     assert verbs.compose(iter(rest)).labels == LABELS[1:]
     assert verbs.compose(rest[0]).labels == LABELS[1:2]
-    try:
-        decomposition = tiny_decomposition(parent)
-    except ImportError:
-        pytest.skip("decompose is not there")
-    assert verbs.compose(decomposition).labels == LABELS
+    assert verbs.compose(tiny_decomposition(parent)).labels == LABELS
+
+
+def test_what_was_logged_can_be_composed(tracking_uri, parent):
+    logged = mlflow_rnnmod.log_decomposition(tiny_decomposition(parent))
+    fetch.forget_parents()
+    assert mlflow_rnnmod.compose(logged).labels == LABELS
+    assert mlflow_rnnmod.compose(logged.uris).labels == LABELS
+    assert mlflow_rnnmod.compose(f"runs:/{logged.run_id}").labels == LABELS
 
 
 def test_settings_are_handed_on(parent, monkeypatch):
@@ -220,7 +224,7 @@ def test_a_composite_outlives_its_sources(registered):
     assert mlflow_rnnmod.load_model(info.model_uri).predict(WORDS) == expected
 
 
-@pytest.mark.parametrize("wrong", [3, None, 1.5])
+@pytest.mark.parametrize("wrong", [3, None, {"a": 1.5}])
 def test_what_is_no_module_is_refused(wrong):
     with pytest.raises(MlflowException, match="expected a module"):
         verbs.compose([wrong])
