@@ -40,12 +40,12 @@ rank_zero_info = _rank_zero.rank_zero_info
 rank_zero_warn = _rank_zero.rank_zero_warn
 
 
-def misconfiguration(message: str, trainer: Any = None) -> Exception:
-    """A ``MisconfigurationException`` of the namespace that ``trainer`` belongs to.
+def misconfiguration(message: str, owner: Any = None) -> Exception:
+    """A ``MisconfigurationException`` of the namespace that a trainer or model belongs to.
 
     The two namespaces may have one of their own each, and a user catches theirs.
     """
-    roots = {kind.__module__.partition(".")[0] for kind in type(trainer).__mro__}
+    roots = {kind.__module__.partition(".")[0] for kind in type(owner).__mro__}
     name = next((n for n in NAMESPACES if n.partition(".")[0] in roots), NAMESPACE)
     exceptions = importlib.import_module(f"{name}.utilities.exceptions")
     error: Exception = exceptions.MisconfigurationException(message)

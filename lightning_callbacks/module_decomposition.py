@@ -260,7 +260,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             sources = Sources.of_arguments(model, train_dataloaders, val_dataloaders, datamodule)
             prepared = self._prepare(model, sources)
         except Exception as error:
-            raise misconfiguration(f"ModuleDecomposition: {error}") from error
+            raise misconfiguration(f"ModuleDecomposition: {error}", model) from error
         given = Destination(run_id, tracking_uri)
         destination = given if run_id or tracking_uri else self._destination
         if destination == Destination():
