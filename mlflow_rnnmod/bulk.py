@@ -149,7 +149,7 @@ class _Attempt:
         remote = uri.startswith(("http://", "https://", "databricks"))
         # A SQLite file takes one writer at a time: threads would only wait for each other.
         self.threads = _THREADS if remote else 1
-        self.registry = Registry(client, by_id=remote)
+        self.registry = Registry(client, remote, uri == mlflow.get_tracking_uri())
         self.tags = {**_mlflow.resolve_tags(), **record.shared_tags(decomposition.parent)}
         self.environment = environment_files()
         self.made: list[LoggedModel] = []
@@ -283,8 +283,9 @@ class _Attempt:
             self.client.log_inputs(self.run_id, [record.dataset_input(self.dataset)])
         ids = {label: model.model_id for label, model in models.items()}
         start = self.run.info.start_time
+        new_parent = parent.model_id if parent in self.made else None
         metrics = record.model_metrics(
-            self.decomposition, parent.model_id, ids, self.run_id, start, self.dataset
+            self.decomposition, new_parent, ids, self.run_id, start, self.dataset
         )
         metrics += record.run_metrics(self.decomposition, int(time.time() * 1000))
         for first in range(0, len(metrics), _CHUNK):

@@ -75,7 +75,7 @@ def module_params(module: Module, parent_model_id: str, dataset: Dataset | None)
 
 def model_metrics(
     decomposition: Decomposition,
-    parent_model_id: str,
+    parent_model_id: str | None,
     model_ids: Mapping[str, str],
     run_id: str,
     start: int,
@@ -89,13 +89,14 @@ def model_metrics(
 
     Args:
         decomposition: where the figures are.
-        parent_model_id: the parent's LoggedModel.
+        parent_model_id: the parent's LoggedModel; ``None`` where it has its figures already, which
+            MLflow would refuse a second time.
         model_ids: the modules', by label.
         run_id: the run.
         start: when it began, in milliseconds.
         dataset: which rows the figures come from.
     """
-    figures = [(parent_model_id, _parent_figures(decomposition))]
+    figures = [(parent_model_id, _parent_figures(decomposition))] if parent_model_id else []
     figures += [(model_ids[m.label], dict(m.figures)) for m in decomposition.modules]
     extra = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
     return [

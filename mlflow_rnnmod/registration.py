@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 _logger = logging.getLogger(__name__)
 
 ALIAS = "champion"
+_VERSIONS = "mlflow.modelVersions"
 _EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 
 
@@ -44,14 +46,16 @@ class Registry:
 
     Args:
         client: of the server that the models were logged to.
-        by_id: whether a version names its source as ``models:/<id>``. Servers know what that
-            means; a database that is written to directly asks the process's own tracking URI,
-            which may be another one, so it is given the place of the files instead.
+        remote: whether that is a server. A database that is written to directly leaves two things
+            to its client: to link a model's page to its versions, and to find out where
+            ``models:/<id>`` is, for which it asks the process's own tracking URI.
+        current: whether that is where ``client`` writes to, too.
     """
 
-    def __init__(self, client: MlflowClient, by_id: bool) -> None:
+    def __init__(self, client: MlflowClient, remote: bool, current: bool) -> None:
         self._client = client
-        self._by_id = by_id
+        self._remote = remote
+        self._by_id = remote or current
         self._lock = Lock()
         self._names: list[str] = []
         self._versions: list[tuple[str, str]] = []
@@ -77,6 +81,8 @@ class Registry:
         )
         with self._lock:
             self._versions.append((what.name, version.version))
+        if not self._remote:
+            self._link(model, what.name, version.version)
         if first:
             self._client.set_registered_model_alias(what.name, ALIAS, version.version)
         return str(version.version)
@@ -103,6 +109,11 @@ class Registry:
             except Exception as error:
                 _logger.warning("The empty registered model %s is left: %s", name, error)
         return not left
+
+    def _link(self, model: LoggedModel, name: str, version: str) -> None:
+        known = json.loads(self._client.get_logged_model(model.model_id).tags.get(_VERSIONS, "[]"))
+        versions = [*known, {"name": name, "version": version}]
+        self._client.set_logged_model_tags(model.model_id, {_VERSIONS: json.dumps(versions)})
 
     def _create(self, what: Registration) -> bool:
         """Make the registered model; whether the version to come is its first."""

@@ -237,7 +237,9 @@ def test_registration(tracking_uri: str) -> None:
     assert 'compose([\n    "models:/surnames.irish@champion"' in irish.description
     version = client.get_model_version("surnames.irish", "1")
     assert version.tags["rnnmod.parent"] == parent.digest
-    assert version.model_id == first.model_ids["irish"]
+    assert version.source == f"models:/{first.model_ids['irish']}"
+    linked = json.loads(models()[1].tags["mlflow.modelVersions"])
+    assert [(link["name"], str(link["version"])) for link in linked] == [("surnames.irish", "1")]
     assert version.run_id == first.run_id
     assert "units kept" in version.description
     module = mlflow_rnnmod.load_model("models:/surnames.irish@champion")
