@@ -363,7 +363,9 @@ def log_model(
         standalone=standalone,
         **kwargs,
     )
-    MlflowClient().set_logged_model_tags(info.model_id, {record.NOTE: _card(model, info.model_uri)})
+    MlflowClient().set_logged_model_tags(
+        info.model_id, {record.NOTE: card_of(model, info.model_uri)}
+    )
     if isinstance(model, Parent):
         fetch.remember(model.known_as(info.model_id, fetch.server()))
     return info
@@ -379,8 +381,8 @@ def _params(thing: Thing) -> dict[str, str]:
     return {"labels": str(len(thing.labels)), "score": thing.score, "parents": str(len(parents))}
 
 
-def _card(thing: Thing, uri: str) -> str:
-    """The description of a model on its page in MLflow."""
+def card_of(thing: Thing, uri: str) -> str:
+    """The description of a model on its page in MLflow, in Markdown."""
     if isinstance(thing, Parent):
         return card.parent_card(thing, uri)
     if isinstance(thing, Module):

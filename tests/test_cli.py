@@ -1,0 +1,158 @@
+"""``rnnmod`` from the command line, over a real store."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+
+import mlflow_rnnmod
+from mlflow_rnnmod import cli, composition, fetch
+from tests.builders import (
+    LABELS,
+    ODD_LABELS,
+    tiny_inputs,
+    tiny_module,
+    tiny_modules,
+    tiny_parent,
+    tiny_texts,
+)
+
+WORDS = tiny_texts(5)
+
+
+def rnnmod(*arguments: str, stdin: str | None = None, fails: bool = False) -> str:
+    found = CliRunner().invoke(cli.main, list(arguments), input=stdin)
+    assert (found.exit_code != 0) is fails, found.output
+    if found.exception and not fails:
+        raise found.exception
+    return found.output
+
+
+@pytest.fixture
+def logged(tracking_uri):
+    """Modules of a parent, registered as ``a.<label>``; URIs by label."""
+    infos = [
+        mlflow_rnnmod.log_model(m, registered_model_name=f"a.{m.label}")
+        for m in tiny_modules(tiny_parent("text"))
+    ]
+    fetch.forget_parents()
+    return dict(zip(LABELS, (info.model_uri for info in infos), strict=True))
+
+
+def test_list(logged):
+    found = json.loads(rnnmod("list", "--json"))
+    assert [item["kind"] for item in found].count("parent") == 1
+    modules = {item["label"]: item for item in found if item["kind"] == "module"}
+    assert {label: item["uri"] for label, item in modules.items()} == logged
+    assert modules["irish"]["registered"] == "a.irish/1"
+    assert modules["irish"]["parent"] == tiny_parent("text").digest[:12]
+    (row,) = [line for line in rnnmod("list", "--label", "irish").splitlines() if "irish" in line]
+    assert row.split("\t")[:4] == ["module", "irish", logged["irish"], "a.irish/1"]
+    assert len(rnnmod("list", "--kind", "parent").splitlines()) == 2
+    assert rnnmod("list", "--kind", "composite") == "There are none.\n"
+    assert len(json.loads(rnnmod("list", "--json", "--experiment", "Default"))) == 4
+    assert "'nobody' is not on this tracking server" in rnnmod(
+        "list", "--experiment", "nobody", fails=True
+    )
+
+
+def test_list_with_odd_labels(tracking_uri):
+    parent = tiny_parent("text", labels=ODD_LABELS)
+    for label in ODD_LABELS[:3]:
+        mlflow_rnnmod.log_model(tiny_module(parent, label))
+    for label in ODD_LABELS[:3]:
+        (found,) = json.loads(rnnmod("list", "--json", "--label", label))
+        assert found["label"] == label
+
+
+def test_show(logged):
+    text = rnnmod("show", "models:/a.german/1")
+    assert "# german" in text
+    assert tiny_parent("text").digest[:12] in text
+
+
+def test_compose_predict_replace_export(logged, tmp_path):
+    uris = [f"models:/a.{label}/1" for label in LABELS]
+    output = rnnmod("compose", *uris, "--register", "european", "--name", "mine")
+    assert "models:/european/1" in output
+    assert [line.split("\t")[0] for line in output.splitlines()[1:4]] == list(LABELS)
+    composite = mlflow_rnnmod.load_model("models:/european/1")
+    assert composite.labels == LABELS
+    assert rnnmod("predict", "models:/european/1", *WORDS).split() == composite.predict(WORDS)
+    piped = rnnmod("predict", "models:/european/1", stdin="\n".join(WORDS) + "\n")
+    assert piped.split() == composite.predict(WORDS)
+    lines = rnnmod("predict", "models:/european/1", "--scores", *WORDS).splitlines()
+    scores = composite.scores(WORDS)
+    for line, row in zip(lines, scores.tolist(), strict=True):
+        assert [json.loads(line)[label] for label in LABELS] == pytest.approx(row, abs=1e-5)
+    assert rnnmod("predict", "models:/european/1", "a", "--reject-below", "1e9") == (
+        "none of these\n"
+    )
+    other = mlflow_rnnmod.log_model(tiny_module(tiny_parent("text", seed=1), "irish"))
+    rnnmod("replace", "models:/european/1", "irish", other.model_uri, "--register", "european")
+    assert mlflow_rnnmod.load_model("models:/european/2").sources[1]["uri"] == other.model_uri
+    assert rnnmod("export", "models:/european/2", str(tmp_path / "out")) == f"{tmp_path}/out\n"
+    assert mlflow_rnnmod.load_model(tmp_path / "out").labels == LABELS
+
+
+def test_save_in_a_folder(logged, tmp_path):
+    before = len(mlflow.search_logged_models(output_format="list"))
+    output = rnnmod("compose", logged["german"], logged["zulu"], "--save", str(tmp_path / "two"))
+    assert output.splitlines()[-1] == str(tmp_path / "two")
+    assert mlflow_rnnmod.load_model(tmp_path / "two").labels == ("german", "zulu")
+    assert len(mlflow.search_logged_models(output_format="list")) == before
+    both = ["--save", str(tmp_path / "three"), "--register", "x"]
+    assert "exclude each other" in rnnmod("compose", logged["german"], *both, fails=True)
+
+
+def test_tokens_are_given_as_json(tmp_path):
+    parent = tiny_parent("tokens")
+    mlflow_rnnmod.save_model(parent, tmp_path / "m")
+    inputs = tiny_inputs(parent, 4)
+    found = rnnmod("predict", str(tmp_path / "m"), *(json.dumps(ids) for ids in inputs))
+    all_modules = composition.compose(tiny_modules(parent, removal=0.0, repaired=False))
+    assert found.split() == all_modules.predict(inputs)
+    assert "Expecting value" in rnnmod("predict", str(tmp_path / "m"), "words", fails=True)
+
+
+def test_what_is_not_there_is_said_plainly(tracking_uri):
+    for arguments in (["show", "models:/nobody/1"], ["compose", "runs:/0"], ["export", "x", "y"]):
+        output = rnnmod(*arguments, fails=True)
+        assert output.startswith("Error: ")
+        assert "Traceback" not in output
+
+
+def test_two_modules_for_one_label(logged):
+    assert "german" in rnnmod("compose", logged["german"], logged["german"], fails=True)
+
+
+def test_another_server(logged, tmp_path, template_database, tracking_uri):
+    (tmp_path / "other.db").write_bytes(template_database.read_bytes())
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    assert rnnmod("--tracking-uri", other, "list") == "There are none.\n"
+    assert mlflow.get_tracking_uri() == other
+
+
+def test_for_people_it_is_a_table(logged, monkeypatch):
+    monkeypatch.setattr(cli, "_somebody_looks_on", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    output = rnnmod("list")
+    assert "units kept" in output
+    assert any("a.german/1" in line and logged["german"] in line for line in output.splitlines())
+    assert "german" in rnnmod("show", logged["german"])
+
+
+def test_help_is_quick_and_complete():
+    script = (
+        "import sys; from mlflow_rnnmod.cli import main; main(['--help'], standalone_mode=False); "
+        "assert not {'torch', 'mlflow'} & set(sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    for command in ("list", "show", "compose", "replace", "export", "predict"):
+        assert f"  {command} " in found.stdout
