@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -17,13 +19,13 @@ FIRST = ["croatian", "dutch", "french", "german", "irish", "italian", "slovak", 
 SECOND = ["estonian", "finnish", "irish", "swedish", "zulu"]
 
 
-def quickstart(folder: Path, *arguments: str) -> str:
-    """What the script prints when it is run in ``folder``."""
+def run(script: Path, folder: Path, *arguments: str) -> str:
+    """What a script prints when it is run in ``folder``."""
     environment = {**os.environ, "COLUMNS": "140", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["HF_HOME"] = str(folder / "huggingface")
     environment["RNNMOD_CACHE"] = str(folder / "cache")
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
+        [sys.executable, str(script), *arguments],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -32,6 +34,11 @@ def quickstart(folder: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def quickstart(folder: Path, *arguments: str) -> str:
+    """What the quickstart prints when it is run in ``folder``."""
+    return run(SCRIPT, folder, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +145,47 @@ def test_clinc_does_the_same_job(tmp_path: Path) -> None:
     assert "4 modules" in text
     assert "models:/more-clinc-domains.travel/1" in text
     assert "small_talk replaced" in text
+
+
+def readme_code() -> list[str]:
+    """The Python code of the README, in order."""
+    text = (SCRIPT.parent.parent / "README.md").read_text("utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_readme_composes_what_the_quickstart_registered(
+    twice: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(twice[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    try:
+        found: dict[str, Any] = {"mlflow": mlflow}
+        exec(compile(readme_code()[1], "README.md", "exec"), found)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert list(found["names"].labels) == ["German", "Irish", "Finnish"]
+    origins = {source["label"]: source["uri"] for source in found["names"].sources}
+    assert origins["Irish"] == "models:/more-surnames.irish/1"
+    assert found["info"].registered_model_version == 1
+
+
+def test_readme_takes_a_network_apart(tmp_path: Path) -> None:
+    prepared = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        "from classifier import Classifier\n"
+        "from surnames import load_surnames\n"
+        "from texts import TextData, build_tokenizer\n"
+        "splits = load_surnames(share=0.1)\n"
+        "languages = splits.labels\n"
+        "tokenizer = build_tokenizer(splits.train.texts, splits.tokens)\n"
+        "datamodule = TextData(splits, tokenizer, languages)\n"
+        "model = Classifier(tokenizer.get_vocab_size(), len(languages), units=16)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        prepared + readme_code()[0] + "\nprint(sorted(modules.logged.uris.values()))", "utf-8"
+    )
+    text = run(script, tmp_path)
+    assert "'models:/surnames.zulu/1'" in text
