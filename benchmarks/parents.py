@@ -31,9 +31,9 @@ class Training:
     epochs: int = 30
     patience: int = 3
     batch_size: int = 32
-    learning_rate: float = 3e-3
-    dropout: float = 0.5
-    word_dropout: float = 0.1
+    learning_rate: float = 1e-3
+    dropout: float = 0.0
+    word_dropout: float = 0.0
     weight_decay: float = 0.0
     seed: int = 0
 

@@ -78,19 +78,22 @@ def to_rows(parent: Parent, inputs: Any) -> Rows:
     elif parent.tokenizer is not None:
         rows = parent.tokenizer(inputs)
     else:
-        rows = _padded(inputs, config.pad_index or 0, config.side)
-    return network.prepare(rows)
+        rows = _padded(inputs, config.pad_index, config.side)
+    rows = network.prepare(rows)
+    return Rows(rows.values, network.lengths(rows).cpu(), rows.targets)
 
 
-def _padded(items: Sequence[torch.Tensor], pad_index: int, side: str) -> Rows:
+def _padded(items: Sequence[torch.Tensor], pad_index: int | None, side: str) -> Rows:
     lengths = torch.tensor([len(item) for item in items], dtype=torch.int64)
     steps = max(1, int(lengths.max()))
     shape = (len(items), steps, *items[0].shape[1:])
-    filler = pad_index if items[0].dtype == torch.int64 else 0
+    filler = (pad_index or 0) if items[0].dtype == torch.int64 else 0
     values = torch.full(shape, filler, dtype=items[0].dtype)
     for row, item in enumerate(items):
         if side == "right":
             values[row, : len(item)] = item
         else:
             values[row, steps - len(item) :] = item
-    return Rows(values, lengths)
+    # Padding that somebody left at the end of a row's ids is still padding.
+    known = pad_index is None or items[0].dtype != torch.int64
+    return Rows(values, lengths if known else None)

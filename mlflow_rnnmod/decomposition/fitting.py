@@ -32,7 +32,10 @@ MAX_FIT_ROWS = 6000
 
 @dataclass(frozen=True, eq=False)
 class Readouts:
-    """A trunk's readouts on everything that heads are fitted or measured on, ``(rows, size)``."""
+    """A trunk's readouts on what heads are fitted and measured on, ``(rows, size)``.
+
+    What was not asked for has no rows.
+    """
 
     fit: Tensor
     calibration: Tensor
@@ -67,7 +70,7 @@ class Material:
     @cached_property
     def whole(self) -> Readouts:
         """Readouts of the full trunk, run once for all labels."""
-        return _run(self, Trunk.whole(self.parent.network.units), None)
+        return _run(self, Trunk.whole(self.parent.network.units), None, True, True)
 
 
 def unknown_token(parent: Parent) -> int | None:
@@ -108,21 +111,25 @@ def run_readouts(
     return torch.cat([readout(batch.to(device)).cpu() for batch in rows.batches(batch_size)])
 
 
-def _run(material: Material, trunk: Trunk, fit_rows: Tensor | None) -> Readouts:
-    """Run a trunk over the material; ``fit_rows`` are the numbers of the training rows to use."""
+def _run(
+    material: Material, trunk: Trunk, fit_rows: Tensor | None, refit: bool, open_head: bool
+) -> Readouts:
+    """Run a trunk over what its heads need; ``fit_rows`` are the training rows to use, or all."""
     network = material.parent.network
     view = sliced(network, trunk)
 
-    def run(rows: Rows) -> Tensor:
+    def run(rows: Rows, wanted: bool = True) -> Tensor:
+        if not wanted:
+            return torch.zeros(0, network.config.readout_size)
         return run_readouts(view.readout, rows, material.batch_size, network.device)
 
     fit = material.fit.rows
     return Readouts(
-        run(fit if fit_rows is None else fit[fit_rows]),
+        run(fit if fit_rows is None else fit[fit_rows], refit or open_head),
         run(material.calibration),
         run(material.report),
-        run(material.background),
-        run(material.calibration_background),
+        run(material.background, open_head),
+        run(material.calibration_background, open_head),
     )
 
 
@@ -186,7 +193,7 @@ def fit_heads(
         found = material.whole
         found = replace(found, fit=found.fit[fit_rows])
     else:
-        found = _run(material, trunk, fit_rows)
+        found = _run(material, trunk, fit_rows, "refit" in repairs, open_head)
 
     def odds(readout: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -1,0 +1,81 @@
+"""Rows of a benchmark: written as they come, read back to go on, averaged over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+class RowFile:
+    """A JSON file ``{"rows": [...]}`` that grows row by row; an interrupted run goes on with it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path is not None and path.exists():
+            self.rows = json.loads(path.read_text())["rows"]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep one more row, in memory and on disk."""
+        self.rows.append(row)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_suffix(".part")
+            part.write_text(json.dumps({"rows": self.rows}, indent=1))
+            part.replace(self.path)
+
+    def where(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Rows with these values."""
+        return [r for r in self.rows if all(r.get(k) == v for k, v in wanted.items())]
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error (nan for fewer than two values)."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, math.nan
+    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
+
+
+def shown(values: Sequence[float], signed: bool = True) -> str:
+    """Mean and standard error, for a table."""
+    mean, error = mean_and_error(values)
+    text = f"{mean:+.2f}" if signed else f"{mean:.2f}"
+    return text if math.isnan(error) else f"{text} ± {error:.2f}"
+
+
+def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) -> None:
+    """A table of means over seeds: a line for each value of ``by``, in the rows' order."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
+    table = Table(title=title)
+    columns = ["delta", "control_delta", "net"]
+    shares = ["actual_removal", "units_kept", "recurrent_weights_kept", "jaccard"]
+    for name in [*by, "seeds", "accuracy", *columns, "removed %", "W_hh kept %", "jaccard"]:
+        table.add_column(name.replace("_", " "), justify="left" if name in by else "right")
+    for key, found in groups.items():
+        removed, _, recurrent, overlap = (
+            sum(r[name] for r in found) / len(found) for name in shares
+        )
+        table.add_row(
+            *(_cell(value) for value in key),
+            str(len(found)),
+            shown([r["accuracy"] for r in found], signed=False),
+            *(shown([r[name] for r in found]) for name in columns),
+            f"{100 * removed:.0f}",
+            f"{100 * recurrent:.0f}",
+            f"{overlap:.2f}",
+        )
+    Console(width=160).print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.0%}" if isinstance(value, float) else "" if value is None else str(value)
