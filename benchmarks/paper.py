@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.apart import print_apart
 from benchmarks.data import load_clinc
 from benchmarks.parents import Training, train_parent
 from benchmarks.results import RowFile, mean_and_error, print_rows
@@ -32,7 +33,7 @@ def _names(_: Any, __: Any, value: str) -> tuple[str, ...]:
     return tuple(part for part in value.split(",") if part)
 
 
-@main.command()
+@main.command("clinc_oos")
 @click.option("--label", type=click.Choice(["domain", "intent"]), default="domain")
 @click.option("--cell", type=click.Choice(["lstm", "gru", "rnn"]), default="lstm")
 @click.option("--layers", type=int, default=1)
@@ -115,9 +116,9 @@ def clinc_oos(
     if open_world is None:
         open_world = label == "domain" and cell == "lstm" and layers == 1
     if open_world:
-        from benchmarks.apart import print_apart
-
-        print_apart(data, data_dir, cache, json_file, console)
+        for word_dropout in (0.1, 0.0):
+            training = Training(cell, layers, word_dropout=word_dropout)
+            print_apart(data, training, data_dir, cache, json_file, console)
     console.print(f"{time.perf_counter() - started:.0f} seconds, {torch.get_num_threads()} threads")
 
 

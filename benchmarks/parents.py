@@ -1,4 +1,4 @@
-"""Parents for the benchmarks: trained by Lightning, kept in a cache by a digest of their settings."""
+"""Parents for the benchmarks: trained by Lightning, cached by a digest of their settings."""
 
 from __future__ import annotations
 
@@ -54,20 +54,24 @@ class SequenceClassifier(L.LightningModule):
         self.head = nn.Linear(training.units, labels)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits ``(rows, labels)`` of token ids ``(rows, steps)``."""
         out, _ = self.recurrent(self.dropout(self.embedding(x)))
         return self.head(self.dropout(out[torch.arange(len(x)), lengths - 1]))
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        """Cross-entropy, with some words replaced by the unknown one."""
         x, lengths, y = batch
         drop = torch.rand(x.shape) < self.training_settings.word_dropout
         x = torch.where(drop & (x != 0), 1, x)
         return nn.functional.cross_entropy(self(x, lengths), y)
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
+        """Accuracy."""
         x, lengths, y = batch
         self.log("accuracy", (self(x, lengths).argmax(1) == y).float().mean())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam."""
         settings = self.training_settings
         return torch.optim.Adam(
             self.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
@@ -164,7 +168,7 @@ def train_parent(
 
 
 class _BestWeights(L.Callback):
-    """Stops after ``patience`` epochs without a better validation accuracy; keeps the best weights."""
+    """Stops after ``patience`` epochs without a better validation accuracy; keeps the best."""
 
     def __init__(self, patience: int, min_epochs: int) -> None:
         self.patience, self.min_epochs = patience, min_epochs
@@ -172,6 +176,7 @@ class _BestWeights(L.Callback):
         self.weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep or stop."""
         if trainer.sanity_checking:
             return
         self.epochs += 1

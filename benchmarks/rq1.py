@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def rq1_rows(
     parent_accuracy = study.parent_accuracy
     nothing = study.removed("none", 0.0)
     started = time.perf_counter()
-    control, trunks = study.accuracies(nothing, wanted, lambda d, n: told("nothing removed", d, n))
+    control, trunks = study.accuracies(nothing, wanted, partial(told, "nothing removed"))
     seconds = time.perf_counter() - started
 
     def rows(
@@ -163,7 +164,7 @@ def rq1_rows(
             removed = study.removed(rule, share)
             if any((rule, share, name, None) not in done for name in wanted):
                 started = time.perf_counter()
-                found, trunks = study.accuracies(removed, wanted, lambda d, n: told(stage, d, n))
+                found, trunks = study.accuracies(removed, wanted, partial(told, stage))
                 seconds = time.perf_counter() - started
                 yield from rows(rule, share, None, found, sizes_of(study, trunks), seconds)
             if all(("random", share, name, rule) in done for name in wanted):
@@ -175,7 +176,9 @@ def rq1_rows(
                 for draw in range(DRAWS):
                     seeds = [1000 * draw + label for label in range(len(removed))]
                     like = [random_like(u, s) for u, s in zip(removed, seeds, strict=True)]
-                    parts.append(study.accuracies(like, wanted, lambda d, n: told("random", d, n)))
+                    parts.append(
+                        study.accuracies(like, wanted, partial(told, f"random {share:.0%}"))
+                    )
                 means = {name: sum(p[0][name] for p in parts) / DRAWS for name in wanted}
                 seconds = (time.perf_counter() - started) / DRAWS
                 drawn[counts] = (means, sizes_of(study, parts[0][1]), seconds)
