@@ -219,6 +219,10 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[str]) -> Comp
             f"calibrate_on has {len(inputs)} inputs and {len(labels)} labels; expected as many of "
             "both, and at least one."
         )
+    if composite.score == "joint":  # scales are fitted anew, on the score underneath
+        parameters = {k: v for k, v in composite.parameters.items() if k not in ("base", "scales")}
+        base = composite.parameters["base"]
+        composite = changed(composite, score=base, parameters=parameters)
     index = {label: i for i, label in enumerate(composite.labels)}
     targets = torch.tensor([index[label] for label in labels])
     fitted = fit_joint(composite.scores(inputs), targets)

@@ -32,10 +32,12 @@ def check_inputs(inputs: Any, kind: str, size: int) -> Any:
     if isinstance(inputs, str | bytes):
         raise TypeError(f"inputs is the text {inputs!r:.60}; expected a list of {kind}.")
     wanted = "whole numbers" if kind == "tokens" else f"numbers of shape (steps, {size})"
+    # Numbers keep their digits until it is known which parent reads them.
+    dtype = None if kind == "tokens" else torch.float64
     rows = []
     for position, item in enumerate(inputs):
         try:
-            row = torch.as_tensor(item if len(item) else [])
+            row = torch.as_tensor(item if len(item) else [], dtype=dtype)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
                 f"inputs[{position}] is {item!r:.60}; expected {wanted} ({kind})."
@@ -58,12 +60,12 @@ def _check_row(row: torch.Tensor, position: int, kind: str, size: int, wanted: s
             )
         return row
     if row.numel() == 0:
-        return torch.zeros(0, size)
+        return torch.zeros(0, size, dtype=torch.float64)
     if row.ndim != 2 or row.shape[1] != size:
         raise ValueError(
             f"inputs[{position}] has shape {tuple(row.shape)}; expected {wanted}, a vector a step."
         )
-    return row.to(torch.float32)
+    return row
 
 
 def to_rows(parent: Parent, inputs: Any) -> Rows:
@@ -78,6 +80,8 @@ def to_rows(parent: Parent, inputs: Any) -> Rows:
     elif parent.tokenizer is not None:
         rows = parent.tokenizer(inputs)
     else:
+        if config.input == "features":
+            inputs = [item.to(network.dtype) for item in inputs]
         rows = _padded(inputs, config.pad_index, config.side)
     rows = network.prepare(rows)
     return Rows(rows.values, network.lengths(rows).cpu(), rows.targets)

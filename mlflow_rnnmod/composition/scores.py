@@ -140,7 +140,7 @@ def fit_joint(
         ``(scale, offset)`` for each column.
     """
     x = scores.detach().double()
-    centre, spread = x.mean(), x.std().clamp(min=1e-6)
+    centre, spread = x.mean(), x.std(correction=0).clamp(min=1e-6)
     x = (x - centre) / spread
     modules = x.shape[1]
     level = torch.ones(1, dtype=x.dtype, requires_grad=True)

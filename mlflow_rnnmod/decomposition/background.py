@@ -50,8 +50,7 @@ def make_background(
         share = torch.rand(count, 1, generator=generator) * 2 * UNKNOWN_SHARE
         strange = (torch.rand(count, steps, generator=generator) < share) & valid
         if unknown is None:
-            low = 1 if config.pad_index == 0 else 0
-            other = torch.randint(low, config.input_size, mixed.shape, generator=generator)
+            other = _any_token(mixed.shape, config, generator)
         else:
             other = torch.full_like(mixed, unknown)
         mixed = torch.where(strange, other, mixed)
@@ -61,6 +60,14 @@ def make_background(
         order = torch.where(valid, keys, 1 + position).argsort(dim=1)
         mixed = mixed.gather(1, order[..., None].expand_as(mixed))
     return Rows(mixed.flip(1) if left else mixed, new_lengths)
+
+
+def _any_token(shape: torch.Size, config: NetworkConfig, generator: torch.Generator) -> Tensor:
+    """Random tokens of the vocabulary, but never padding."""
+    if config.pad_index is None or config.input_size == 1:
+        return torch.randint(config.input_size, shape, generator=generator)
+    other = torch.randint(config.input_size - 1, shape, generator=generator)
+    return other + (other >= config.pad_index)
 
 
 def _where(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -48,11 +48,8 @@ class DecompositionConfig:
             problems.append(f"rule={self.rule!r}, expected one of {RULES}")
         if not (self.removal == "auto" or _is_number(self.removal, 0, 1)):
             problems.append(f'removal={self.removal!r}, expected "auto" or a share in [0, 1)')
-        repairs = {"all": REPAIRS, "none": ()}.get(self.repairs, self.repairs)  # type: ignore[arg-type]
-        if isinstance(repairs, str):
-            repairs = (repairs,)
-        repairs = tuple(repairs)
-        if any(repair not in REPAIRS for repair in repairs):
+        repairs = _repairs(self.repairs)
+        if repairs is None or any(repair not in REPAIRS for repair in repairs):
             problems.append(
                 f'repairs={self.repairs!r}, expected "all", "none" or some of {REPAIRS}'
             )
@@ -68,11 +65,19 @@ class DecompositionConfig:
             raise ValueError(
                 "The decomposition's settings do not fit: " + "; ".join(problems) + "."
             )
-        object.__setattr__(self, "repairs", tuple(r for r in REPAIRS if r in repairs))
+        chosen = tuple(r for r in REPAIRS if r in (repairs or ()))
+        object.__setattr__(self, "repairs", chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """These settings as JSON types."""
         return {**asdict(self), "repairs": list(self.repairs)}
+
+
+def _repairs(value: Any) -> tuple[Any, ...] | None:
+    """What the setting names, one by one; None where it is no such thing."""
+    if isinstance(value, str):
+        return {"all": REPAIRS, "none": ()}.get(value, (value,))
+    return tuple(value) if isinstance(value, tuple | list) else None
 
 
 def _is_number(value: Any, low: float, below: float) -> bool:

@@ -196,6 +196,8 @@ class _Job:
 
     def size(self) -> tuple[float, tuple[dict[str, float], ...]]:
         """The largest share that costs at most the tolerance on calibration rows."""
+        if self.config.rule == "none":
+            return 0.0, ()
         targets = self.material.calibration.targets
         assert targets is not None
         tried: list[dict[str, float]] = []
@@ -225,22 +227,28 @@ def _share_out(
     config: DecompositionConfig,
 ) -> tuple[Rows, Rows, Rows, dict[str, str], list[str]]:
     """Training, calibration and report rows, in words who is who, and warnings."""
-    labels = len(parent.labels)
     for name, rows in (("train", train), ("validation", validation), ("report", report)):
         if rows is not None:
             try:
-                checked_targets(rows, labels)
+                checked_targets(rows, len(parent.labels))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
+    # As composites do with their inputs, where the network has a fixed number of steps.
+    prepare = parent.network.prepare
+    train = prepare(train)
+    validation = None if validation is None else prepare(validation)
+    report = None if report is None else prepare(report)
     warnings = []
     if validation is None:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
         held = max(int(HELD_OUT * len(train)), 1)
         validation, train = train[order[:held]], train[order[held:]]
         source = f"{held} training rows held out (the parent was trained on them)"
+        use = "calibrate and report on" if report is None else "calibrate on"
+        too_good = "figures are" if report is None else "the calibration is"
         warnings.append(
-            f"there are no validation rows: {held} training rows are held out to calibrate and "
-            "report on. The parent was trained on them, so figures are too good"
+            f"there are no validation rows: {held} training rows are held out to {use}. The parent "
+            f"was trained on them, so {too_good} too good"
         )
         if len(train) == 0:
             raise ValueError("train has 1 row; expected at least two, or validation rows as well.")
@@ -248,7 +256,8 @@ def _share_out(
         source = f"{len(validation)} validation rows"
     words = {}
     if report is None:
-        first, second = split_by_hash(replace_lengths(parent, validation), config.seed)
+        side = parent.network.config.side
+        first, second = split_by_hash(replace_lengths(parent, validation), config.seed, side)
         if not first.any() or not second.any():
             first = torch.arange(len(validation)) % 2 == 0
             second = ~first if len(validation) > 1 else first

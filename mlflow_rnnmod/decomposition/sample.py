@@ -35,6 +35,8 @@ def draw_sample(rows: Rows, labels: int, per_label: int, seed: int) -> Sample:
     Raises:
         ValueError: if rows have no targets, targets outside the labels, or fewer than two labels.
     """
+    if labels < 2:
+        raise ValueError(f"labels={labels}; expected at least two: a label needs a rival.")
     targets = checked_targets(rows, labels)
     generator = torch.Generator().manual_seed(seed)
     picked, rivals = [], []
@@ -78,11 +80,16 @@ def checked_targets(rows: Rows, labels: int) -> Tensor:
     return targets.to("cpu", torch.int64)
 
 
-def split_by_hash(rows: Rows, seed: int) -> tuple[Tensor, Tensor]:
+def split_by_hash(rows: Rows, seed: int, side: str = "right") -> tuple[Tensor, Tensor]:
     """Split rows in two halves by a seeded hash of what is in them.
 
     The same row always falls on the same side, whatever its place, so rows that size and calibrate
     never give figures, even across runs.
+
+    Args:
+        rows: with lengths, where how far they are padded must not decide.
+        seed: another one splits otherwise.
+        side: where padding stands.
 
     Returns:
         two bool masks ``(rows,)``; the first half (calibration) and the second (figures).
@@ -93,7 +100,10 @@ def split_by_hash(rows: Rows, seed: int) -> tuple[Tensor, Tensor]:
     sides = []
     for i, row in enumerate(values):
         # Padding is not part of a row: how far a batch was padded must not decide.
-        content = row if lengths is None else row[: int(lengths[i])]
+        content = row
+        if lengths is not None:
+            length = int(lengths[i])
+            content = row[:length] if side == "right" else row[len(row) - length :]
         data = content.contiguous().view(torch.uint8).numpy().tobytes()
         sides.append(hashlib.blake2b(data, key=key, digest_size=1).digest()[0] & 1)
     first = torch.tensor(sides, dtype=torch.bool)

@@ -96,7 +96,8 @@ class ActivationStatistics:
         """
         histogram = self.layers[name].histogram
         assert histogram is not None
-        return trimmed_mean(histogram[side, label].double(), bin_centres(self.bounded))
+        bounded = self.bounded and name.startswith("recurrent")
+        return trimmed_mean(histogram[side, label].double(), bin_centres(bounded))
 
 
 def bin_centres(bounded: bool) -> Tensor:
