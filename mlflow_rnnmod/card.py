@@ -68,7 +68,7 @@ def module_card(
         [
             opening,
             table(("", ""), facts),
-            _figures(module.figures, module.made.get("rows")),
+            _figures(module.figures, figure_rows(module.made)),
             _layers(module),
             _use(uri, contract.input, contract.input_size),
             _compose([uri, *others], contract.input, contract.input_size),
@@ -200,6 +200,19 @@ def removal_words(made: Mapping[str, Any]) -> str:
     return "nothing removed" if rule == "none" or removal == 0 else f"{share} by `{rule}`"
 
 
+def figure_rows(made: Mapping[str, Any]) -> str | None:
+    """Which rows a module's figures come from, in words, from its ``made``.
+
+    Example:
+        >>> figure_rows({"rows": {"figures": "50 rows", "fitted": "20 rows"}})
+        '50 rows'
+    """
+    rows = made.get("rows")
+    if isinstance(rows, Mapping):
+        rows = rows.get("figures")
+    return plain(rows, 500) if rows else None
+
+
 def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     repairs = made.get("repairs") or ()
     repairs = (repairs,) if isinstance(repairs, str) else repairs
@@ -207,6 +220,13 @@ def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("units removed", removal_words(made)),
         ("repairs", ", ".join(escape(r, 40) for r in repairs) or "none"),
     ]
+    rows = made.get("rows")
+    if isinstance(rows, Mapping):
+        facts += [
+            (f"{escape(name, 40)} on", escape(words, 300))
+            for name, words in rows.items()
+            if name != "figures"
+        ]
     known = {"rule", "removal", "repairs", "rows"}
     for name, value in made.items():
         if name not in known and isinstance(value, str | int | float | bool):
@@ -225,7 +245,7 @@ def _sizes(module: Module) -> list[tuple[str, str]]:
     return facts
 
 
-def _figures(figures: Mapping[str, float], rows: Any) -> str:
+def _figures(figures: Mapping[str, float], rows: str | None) -> str:
     shown = [(words, percent(figures[name])) for name, words in FIGURES.items() if name in figures]
     if "support" in figures:
         shown.append(("rows of this label", f"{figures['support']:.0f}"))

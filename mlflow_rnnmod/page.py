@@ -81,7 +81,10 @@ def page(decomposition: Decomposition) -> str:
         f"{escape(parent.network.config.cell.upper().replace('_', ' '))}, "
         f"{sum(parent.network.units.values())} units, taken apart in "
         f"{decomposition.seconds:.1f} seconds.</p>",
-        *(f'<p class="mind">{escape(plain(w, 2000))}</p>' for w in decomposition.warnings),
+        *(
+            f'<p class="mind"><b>Mind:</b> {escape(plain(w, 2000))}</p>'
+            for w in decomposition.warnings
+        ),
         _tiles(decomposition.figures),
         f'<p class="soft">Measured on {escape(_figure_rows(decomposition))}.</p>',
         "<h2>Modules</h2>",

@@ -11,8 +11,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
-from mlflow_rnnmod.card import percent, removal_words
-from mlflow_rnnmod.markdown import plain
+from mlflow_rnnmod.card import figure_rows, percent, removal_words
 from mlflow_rnnmod.network.digest import digest_tensors
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def module_params(module: Module, parent_model_id: str, dataset: Dataset | None)
             "kept_units": module.trunk.kept,
             "kept_fraction": round(module.trunk.kept / module.trunk.total, 4),
             "parent_model_id": parent_model_id,
-            "dataset": dataset.name if dataset else plain(module.made.get("rows", "unknown"), 500),
+            "dataset": dataset.name if dataset else figure_rows(module.made) or "unknown",
             "technique": removal_words(module.made).replace("`", ""),
             "repairs": _words(module.made.get("repairs")),
         }
@@ -179,8 +178,8 @@ def version_words(module: Module) -> str:
     words += [
         f"{name} {percent(figures[name])}" for name in ("precision", "recall") if name in figures
     ]
-    rows = module.made.get("rows")
-    return ", ".join(words) + (f"; measured on {plain(rows, 300)}" if rows else "")
+    rows = figure_rows(module.made)
+    return ", ".join(words) + (f"; measured on {rows}" if rows else "")
 
 
 def _parent_figures(decomposition: Decomposition) -> dict[str, float]:

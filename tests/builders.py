@@ -198,7 +198,11 @@ def tiny_module(
             "rule": "random" if removal else "none",
             "removal": removal,
             "repairs": ["fold", "refit", "calibrate"] if repaired else [],
-            "rows": "25 of 50 validation rows, held out by a seeded hash",
+            "rows": {
+                "fitted": "up to 500 of 120 training rows for each label",
+                "calibrated": "25 of 50 validation rows",
+                "figures": "the other 25 of 50 validation rows, split off by a seeded hash",
+            },
         },
     )
 

@@ -96,7 +96,9 @@ def test_what_a_module_card_says(kind: str) -> None:
     assert layers["recurrent.0.fwd"][1:] == ["6", "8"]
     assert parent.digest in card
     assert f"[{parent.digest[:12]}](#/experiments/1/models/m-123)" in card
-    assert "Measured on 25 of 50 validation rows, held out by a seeded hash." in shown(card)
+    assert facts["calibrated on"] == ["25 of 50 validation rows"]
+    rows = "Measured on the other 25 of 50 validation rows, split off by a seeded hash."
+    assert rows in shown(card)
 
 
 @pytest.mark.parametrize("kind", ["text", "tokens", "features"])
@@ -120,6 +122,11 @@ def test_what_is_not_known_is_not_claimed() -> None:
     assert facts["units removed"] == "nothing removed"
     assert facts["repairs"] == "none"
     assert "The rows behind them are not recorded." in module_card(bare, URI)
+
+
+def test_rows_in_plain_words() -> None:
+    module = replace(tiny_module(tiny_parent()), made={"rows": "ten rows"})
+    assert "Measured on ten rows." in shown(module_card(module, URI))
 
 
 def test_whatever_else_was_made_is_told() -> None:
