@@ -1,0 +1,217 @@
+"""Statistics against loops over rows, steps and units."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_rnnmod.decomposition import Sample, collect
+from mlflow_rnnmod.decomposition.statistics import BINS, bin_centres
+from mlflow_rnnmod.network import HiddenLayer, RecurrentNetwork, Rows
+from tests.builders import tiny_parent, tiny_rows
+from tests.network.strategies import networks, random_rows
+
+CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
+
+
+def random_sample(network: RecurrentNetwork, count: int = 6, steps: int = 5) -> Sample:
+    """Rows with targets, each with a random other label as its rival."""
+    rows = random_rows(network, count, steps)
+    labels = len(network.labels)
+    targets = torch.randint(labels, (count,))
+    rivals = (targets + torch.randint(1, labels, (count,))) % labels
+    return Sample(replace(rows, targets=targets), rivals, torch.ones(count))
+
+
+def observations(network: RecurrentNetwork, sample: Sample) -> dict[str, list[tuple[int, list]]]:
+    """For each layer, each valid step of each row: the row's number and the units' outputs."""
+    found: dict[str, list[tuple[int, list]]] = {name: [] for name in network.units}
+    rows = sample.rows
+    for i, length in enumerate(rows.lengths.tolist()):
+        with torch.no_grad():
+            states = network.states(rows[i : i + 1])
+        steps = range(rows.values.shape[1])
+        left = network.config.side == "left"
+        valid = list(steps)[-length:] if left else list(steps)[:length]
+        for name, output in states.layers.items():
+            parts = output[0][valid] if output.ndim == 3 else output
+            found[name] += [(i, part.tolist()) for part in parts]
+    return found
+
+
+def bin_of(value: float, bounded: bool) -> int:
+    if bounded:
+        return min(int(abs(value) * BINS), BINS - 1)
+    return 0 if value == 0 else min(max(math.floor((math.log2(abs(value)) + 20) * 2), 0), BINS - 1)
+
+
+def of_side(seen: list[tuple[int, list]], sample: Sample, side: int, label: int) -> list[list]:
+    who = (sample.rows.targets if side == 0 else sample.rivals).tolist()
+    return [values for i, values in seen if who[i] == label]
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(network=networks())
+def test_sums_are_those_of_a_loop(network):
+    sample = random_sample(network)
+    found = collect(network, sample, histograms=True, gradients=False)
+    assert set(found.layers) == set(network.units)
+    for name, seen in observations(network, sample).items():
+        layer, units = found.layers[name], network.units[name]
+        bounded = found.bounded and name.startswith("recurrent")
+        values = torch.tensor([values for _, values in seen], dtype=torch.float64)
+        assert int(layer.count) == len(seen)
+        torch.testing.assert_close(layer.mean, values.mean(0), rtol=1e-9, atol=1e-11)
+        covariance = torch.cov(values.T, correction=0).reshape(units, units)
+        torch.testing.assert_close(layer.covariance, covariance, rtol=1e-8, atol=1e-10)
+        for side in (0, 1):
+            for label in range(len(network.labels)):
+                mine = of_side(seen, sample, side, label)
+                assert int(layer.observed[side, label]) == len(mine)
+                histogram = torch.zeros(units, BINS, dtype=torch.int64)
+                for unit in range(units):
+                    active = sum(v[unit] > 0 for v in mine)
+                    assert int(layer.active[side, label, unit]) == active
+                    rate = layer.active_rate(side, label)[unit]
+                    assert rate == (active / len(mine) if mine else 0.0)
+                    for v in mine:
+                        histogram[unit, bin_of(v[unit], bounded)] += 1
+                # A rounding error apart, a value may fall into the next bin.
+                moved = (layer.histogram[side, label] - histogram).abs().sum()
+                assert moved <= 2 and layer.histogram[side, label].sum() == histogram.sum()
+
+
+def trimmed(values: list[float]) -> float:
+    """The papers' central tendency, from the values themselves."""
+    if not values:
+        return 0.0
+    x = torch.tensor(values, dtype=torch.float64)
+    median = x.median()
+    deviation = (x - median).abs().median()
+    kept = x[(x - median).abs() < 2 * deviation] if deviation > 0 else x
+    return float(kept.mean())
+
+
+@pytest.mark.parametrize("hidden", [(), (HiddenLayer(6, "relu"),)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_tendency_is_the_trimmed_mean_of_binned_values(cell, hidden):
+    parent = tiny_parent(cell=cell, recurrent=((6,),), hidden=hidden, dtype=torch.float64)
+    torch.manual_seed(3)
+    sample = random_sample(parent.network, count=40, steps=8)
+    found = collect(parent.network, sample, gradients=False)
+    for name, seen in observations(parent.network, sample).items():
+        bounded = cell != "rnn_relu" and name.startswith("recurrent")
+        centres = bin_centres(bounded).tolist()
+        for side, label in ((0, 0), (1, 0), (0, 2), (1, 2)):
+            mine = of_side(seen, sample, side, label)
+            tendency = found.tendency(name, side, label)
+            for unit in range(6):
+                binned = [centres[bin_of(v[unit], bounded)] for v in mine]
+                assert tendency[unit] == pytest.approx(trimmed(binned), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_bounded_bins_are_as_wide_as_stated(values):
+    centres = bin_centres(True)
+    for value in values:
+        assert abs(centres[bin_of(value, True)] - value) <= 0.5 / BINS + 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.floats(2.0**-19, 2.0**11), min_size=1, max_size=40))
+def test_relu_bins_are_as_wide_as_stated(values):
+    centres = bin_centres(False)
+    for value in values:
+        assert 2**-0.26 <= centres[bin_of(value, False)] / value <= 2**0.26
+
+
+def test_tendency_of_a_label_nobody_saw_is_zero():
+    parent = tiny_parent()
+    rows = tiny_rows(parent)
+    rows = replace(rows, targets=torch.zeros(len(rows), dtype=torch.int64))
+    found = collect(parent.network, Sample(rows, rows.targets + 1, torch.ones(len(rows))))
+    assert found.tendency("recurrent.0.fwd", 0, 2).tolist() == [0.0] * 8
+    assert found.layers["recurrent.0.fwd"].active_rate(0, 2).tolist() == [0.0] * 8
+    assert found.layers["recurrent.0.fwd"].sensitivity(2).tolist() == [0.0] * 8
+
+
+def assert_same(first, second, exact: bool = False) -> None:
+    assert first.bounded == second.bounded and set(first.layers) == set(second.layers)
+    for name, one in first.layers.items():
+        for field in fields(one):
+            a, b = getattr(one, field.name), getattr(second.layers[name], field.name)
+            whole = field.name in ("count", "observed", "active", "histogram")
+            if exact or whole:
+                assert torch.equal(a, b), (name, field.name)
+            else:
+                torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(network=networks(), size=st.integers(1, 6), cut=st.integers(1, 6))
+def test_neither_batches_nor_parts_matter(network, size, cut):
+    sample = random_sample(network, count=7)
+    whole = collect(network, sample)
+    assert_same(collect(network, sample, batch_size=size), whole)
+    parts = [
+        Sample(sample.rows[part], sample.rivals[part], sample.weights[part])
+        for part in (slice(0, cut), slice(cut, None))
+    ]
+    first, second = (collect(network, part) for part in parts)
+    assert_same(first.merge(second), whole)
+    assert_same(second.merge(first), whole)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("config", [{}, {"packed": True, "recurrent": ((4, 3), (5, 2))}])
+def test_padding_is_left_out(cell, config):
+    """Wider padding, of whatever content, changes nothing where the network skips it."""
+    parent = tiny_parent("features", cell=cell, dtype=torch.float64, **config)
+    network = parent.network
+    sample = random_sample(network)
+    values = torch.cat([sample.rows.values, torch.full((6, 3, 5), 7.0, dtype=torch.float64)], 1)
+    noise = torch.where(network.valid(sample.rows.lengths, 8)[..., None], values, 9.0)
+    wide = Rows(noise, sample.rows.lengths, sample.rows.targets)
+    assert_same(
+        collect(network, Sample(wide, sample.rivals, sample.weights)), collect(network, sample)
+    )
+
+
+def test_the_result_does_not_grow_with_the_sample():
+    parent = tiny_parent()
+    sizes = []
+    for count in (4, 400):
+        found = collect(parent.network, random_sample(parent.network, count))
+        layer = found.layers["recurrent.0.fwd"]
+        sizes.append([getattr(layer, field.name).numel() for field in fields(layer)])
+    assert sizes[0] == sizes[1] == [1, 8, 64, 6, 48, 48 * BINS, 48]
+
+
+def test_only_what_was_asked_for_is_kept_and_the_parent_stays():
+    parent = tiny_parent(recurrent=((4,), (3,)))
+    digest, sample = parent.digest, random_sample(parent.network)
+    told: list[tuple[int, int]] = []
+    plain = collect(
+        parent.network,
+        sample,
+        histograms=False,
+        gradients=False,
+        batch_size=4,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(4, 6), (6, 6)]
+    assert all(layer.histogram is None and layer.squared is None for layer in plain.layers.values())
+    full = collect(parent.network, sample)
+    assert all(
+        layer.histogram is not None and layer.squared is not None for layer in full.layers.values()
+    )
+    merged = plain.merge(plain)
+    assert merged.layers["recurrent.1.fwd"].histogram is None
+    assert type(parent)(parent.network).digest == digest
+    assert all(weight.grad is None for weight in parent.network.parameters())
