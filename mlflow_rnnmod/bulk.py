@@ -29,7 +29,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from mlflow_rnnmod import _mlflow, record
-from mlflow_rnnmod.card import module_card, parent_card
+from mlflow_rnnmod.card import module_card, parent_card, registered_card
 from mlflow_rnnmod.environment import environment_files
 from mlflow_rnnmod.flavor import model_directory, model_tags, type_of_model
 from mlflow_rnnmod.names import registered_name, slugs
@@ -334,7 +334,9 @@ class _Attempt:
         parent, name = self.decomposition.parent, registered_name(prefix)
         tags = model_tags(parent)
         shared = {"rnnmod.parent": tags.pop("rnnmod.parent"), **record.shared_tags(parent)}
-        card = parent_card(parent, f"models:/{name}@{ALIAS}")
+        size = parent.network.config.input_size
+        modules = [self._uri(module) for module in self.decomposition.modules[:3]]
+        card = registered_card(None, parent.input_kind, size, f"models:/{name}@{ALIAS}", modules)
         return Registration(name, model, tags, shared, card)
 
     def _registration_of_module(
@@ -342,7 +344,14 @@ class _Attempt:
     ) -> Registration:
         tags = {**model_tags(module), "rnnmod.fingerprint": self.tags["rnnmod.fingerprint"]}
         of_version = {"rnnmod.parent": tags.pop("rnnmod.parent")}
-        card = module_card(module, self._uri(module), self._others(module))
+        contract = module.contract
+        card = registered_card(
+            module.label,
+            contract.input,
+            contract.input_size,
+            self._uri(module),
+            self._others(module),
+        )
         name = registered_name(prefix, self.slugs[module.label])
         return Registration(name, model, tags, of_version, card, record.version_words(module))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.network import NetworkConfig, Parent
 
 LONGEST = 8000
+_TOGETHER = "Modules of it together"
 _SHOWN = 40
 _CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
 FIGURES = {
@@ -67,7 +68,7 @@ def module_card(
     return fit(
         [
             opening,
-            table(("", ""), facts),
+            _facts(facts),
             _figures(module.figures, figure_rows(module.made)),
             _layers(module),
             _use(uri, contract.input, contract.input_size),
@@ -112,15 +113,45 @@ def parent_card(
     ]
     if parent.tokenizer is not None:
         facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
-    sections = [opening, table(("", ""), facts)]
+    sections = [opening, _facts(facts)]
     if figures:
         sections.append(_figures(figures, rows))
     sections.append(_use(uri, parent.input_kind, config.input_size))
     if modules:
-        sections.append(
-            _compose([modules], parent.input_kind, config.input_size, "All its modules together")
-        )
+        sections.append(_compose([modules], parent.input_kind, config.input_size, _TOGETHER))
     return fit(sections, LONGEST)
+
+
+def registered_card(
+    label: str | None, kind: str, size: int, uri: str, others: Sequence[str]
+) -> str:
+    """The description of a registered model: what holds for all its versions, so no figures.
+
+    Args:
+        label: the module's; ``None`` for a parent.
+        kind: of input, ``"text"``, ``"tokens"`` or ``"features"``.
+        size: of the vocabulary, or of one step's features.
+        uri: what it can be loaded by.
+        others: URIs of a few other modules of the same parent.
+
+    Returns:
+        Markdown of at most 8000 characters.
+    """
+    if label is None:
+        opening = (
+            "Trained networks, each of which was taken apart into the modules registered beside "
+            "it. Modules hold no weights of their own, and load their network's: **as long as a "
+            "module is in use, keep its network**, or export the module first."
+        )
+        return fit(
+            [opening, _use(uri, kind, size), _compose(others, kind, size, _TOGETHER)], LONGEST
+        )
+    opening = (
+        f"# {escape(label)}\n\nModules that tell **{escape(label)}** from other labels, cut out of "
+        "trained networks without training. Each version is one module; its page and that of its "
+        "source model say what it was made of, and how well it answers on which rows."
+    )
+    return fit([opening, _use(uri, kind, size), _compose([uri, *others], kind, size)], LONGEST)
 
 
 def composite_card(composite: Composite, uri: str) -> str:
@@ -254,7 +285,12 @@ def _figures(figures: Mapping[str, float], rows: str | None) -> str:
     )
     if not shown:
         return "## Figures\n\nNone were measured."
-    return "## Figures\n\n" + words + "\n\n" + table(("", ""), shown, " r")
+    return "## Figures\n\n" + words + "\n\n" + _facts(shown, " r")
+
+
+def _facts(facts: Sequence[tuple[str, str]], right: str = "") -> str:
+    """Names and what they stand for; MLflow's descriptions leave no room between columns."""
+    return table(("", ""), [(f"{name}&emsp;", words) for name, words in facts], right)
 
 
 def _layers(module: Module) -> str:
@@ -262,7 +298,7 @@ def _layers(module: Module) -> str:
     for name, mask in module.trunk.keep.items():
         kept, total = int(mask.sum()), len(mask)
         rows.append((inline(name), _bar(kept / total), str(kept), str(total)))
-    return "## Units by layer\n\n" + table(("layer", "", "kept", "of"), rows, "  rr")
+    return "## Units by layer\n\n" + table(("layer", "", "&emsp;kept", "&emsp;of"), rows, "  rr")
 
 
 def _bar(share: float, width: int = 20) -> str:

@@ -148,7 +148,7 @@ def _bar(share: float | None) -> str:
 def _sizing(decomposition: Decomposition, chosen: Any) -> str:
     taken = chosen if isinstance(chosen, int | float) else None
     rows = []
-    for row in decomposition.sizing:
+    for row in sorted(decomposition.sizing, key=lambda tried: tried["removal"]):
         mark = taken is not None and abs(row["removal"] - taken) < 1e-9
         control = row.get("control_accuracy")
         cost = "" if control is None else points(row["accuracy"] - control)

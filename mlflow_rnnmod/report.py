@@ -37,12 +37,12 @@ _SHARES = (
     "jaccard",
 )
 _HEADER = {
-    "units_kept": "units kept",
-    "recurrent_weights_kept": "recurrent weights",
+    "units_kept": "units",
+    "recurrent_weights_kept": "weights",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
-    "agreement": "agrees with parent",
+    "agreement": "agrees",
     "jaccard": "overlap",
 }
 
@@ -129,15 +129,18 @@ def index_markdown(
         "label",
         *(_HEADER[n] for n in shown),
         "rows",
-        *(["registered"] if registered else []),
+        *(["version"] if registered else []),
     ]
+    measured = escape(decomposition.rows.get("figures", "rows that are not recorded"), 500)
     return "\n\n".join(
         [
             f"# {len(entries)} modules of one network",
             summary(decomposition, experiment_id, parent_model_id),
             *(f"> **Mind:** {escape(warning, 1000)}" for warning in decomposition.warnings),
             table(header, rows, " " + "r" * (len(shown) + 1)),
-            f"Figures: {escape(decomposition.rows.get('figures', 'rows not recorded'), 500)}.\n",
+            "Units and recurrent weights kept; precision, recall and F1 of the label; how often "
+            "the module agrees with its parent; overlap with the other modules (Jaccard); rows "
+            f"of the label. Measured on {measured}.\n",
         ]
     )
 
@@ -196,10 +199,9 @@ def _registered(entry: Entry) -> str:
     if not entry.registered_name:
         return ""
     target = f"#/models/{quote(entry.registered_name, safe='')}"
-    name = entry.registered_name
-    if entry.version:
-        target, name = f"{target}/versions/{entry.version}", f"{name}/{entry.version}"
-    return link(name, target)
+    return link(
+        entry.version or "model", f"{target}/versions/{entry.version}" if entry.version else target
+    )
 
 
 def _row(entry: Entry) -> dict[str, Any]:

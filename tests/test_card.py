@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mlflow_rnnmod.card import composite_card, module_card, parent_card, percent, points
+from mlflow_rnnmod.card import (
+    composite_card,
+    module_card,
+    parent_card,
+    percent,
+    points,
+    registered_card,
+)
 from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, plain, table
 from tests.builders import LABELS, ODD_LABELS, tiny_module, tiny_modules, tiny_parent
 
@@ -43,7 +50,7 @@ def tables(markdown: str) -> list[list[list[str]]]:
             found[-1].append([])
         elif token.type in ("td_open", "th_open"):
             cell = tokens[position + 1].children or ()
-            found[-1][-1].append("".join(child.content for child in cell))
+            found[-1][-1].append("".join(child.content for child in cell).strip())
     return found
 
 
@@ -147,6 +154,15 @@ def test_parent_card() -> None:
     assert figures["accuracy"] == "92.5 %"
     assert "Measured on 50 rows | more." in shown(card)
     assert '"runs:/abc"' in code(card)[1]
+
+
+@pytest.mark.parametrize("label", [None, *ODD_LABELS])
+def test_a_registered_models_card_holds_for_every_version(label: str | None) -> None:
+    card = registered_card(label, "features", 5, URI, ["models:/surnames.zulu@champion"])
+    assert label is None or plain(label) in shown(card)
+    assert f'"{URI}"' in code(card)[0]
+    assert "models:/surnames.zulu@champion" in code(card)[1]
+    assert "%" not in shown(card).replace(plain(label or ""), "")
 
 
 @dataclass

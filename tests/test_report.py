@@ -117,7 +117,7 @@ def test_missing_figures_are_left_open(tmp_path: Path) -> None:
     write_pictures(decomposition, tmp_path)
     assert "NaN" not in (tmp_path / "modules_table.json").read_text()
     assert "How much to remove" not in (tmp_path / "report.html").read_text()
-    assert "rows not recorded" in (tmp_path / "modules.md").read_text()
+    assert "rows that are not recorded" in (tmp_path / "modules.md").read_text()
 
 
 @pytest.mark.parametrize("labels", [LABELS, ODD_LABELS, [f"intent_{i}" for i in range(60)]])
