@@ -217,8 +217,10 @@ def _models(kind: str | None, label: str | None, experiment: str | None) -> Iter
     from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
+    from mlflow_rnnmod import fetch
+
     client = MlflowClient()
-    experiments = client.search_experiments()
+    experiments = fetch.experiments(client)
     if experiment is not None:
         experiments = [found for found in experiments if found.name == experiment]
         if not experiments:

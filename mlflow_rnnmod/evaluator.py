@@ -154,7 +154,7 @@ def figures(
 
 def _labels_of(model: Any) -> tuple[str, ...] | None:
     """The labels of one of our models; ``None`` for any other."""
-    raw = model.get_raw_model() if hasattr(model, "get_raw_model") else None
+    raw: Any = model.get_raw_model() if hasattr(model, "get_raw_model") else None
     if hasattr(raw, "contract"):
         return (raw.label,)
     return tuple(raw.labels) if hasattr(raw, "labels") else None

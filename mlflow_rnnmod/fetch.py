@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Experiment, LoggedModel
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -43,6 +45,10 @@ from mlflow_rnnmod.storage import (
 _logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "RNNMOD_CACHE"
+DATA = "data"
+"""The folder of a model that holds all that is read of it."""
+
+_MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
 _KEPT = 16  # parents, in the process
 _CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
@@ -59,21 +65,30 @@ def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | M
         MlflowException: if there is no such model, it is of another flavor, a file of it is not
             what was written, or a module's parent can't be found.
     """
-    origin = _origin(str(uri))
-    # What was resolved is what is read: an alias may move in between.
-    pinned = str(uri)
-    if "version" in origin:
-        pinned = f"models:/{origin['name']}/{origin['version']}"
-    with _downloaded(pinned, dst_path) as path:
-        configuration = _mlflow.get_flavor_configuration(str(path), FLAVOR_NAME)
-        saved = Model.load(str(path))
-        found = {"model_id": saved.model_id, "run_id": saved.run_id}
-        origin.update({name: value for name, value in found.items() if value})
-        thing = read(path / configuration["data"])
+    uri = os.fspath(uri)
+    with quiet_downloads():
+        origin = _origin(uri)
+        logged = _logged_model(origin) if dst_path is None else None
+        if logged is not None:
+            # Its data alone, a third of the files: over HTTP each is a request or two.
+            model_id, run_id = logged.model_id, logged.source_run_id
+            with _downloaded(f"{logged.artifact_location}/{DATA}") as path:
+                thing = read(path)
+        else:
+            # What was resolved is what is read: an alias may move in between.
+            if "version" in origin:
+                uri = f"models:/{origin['name']}/{origin['version']}"
+            with _downloaded(uri, dst_path) as path:
+                configuration = _mlflow.get_flavor_configuration(str(path), FLAVOR_NAME)
+                saved = Model.load(str(path))
+                model_id, run_id = saved.model_id, saved.run_id
+                thing = read(path / configuration["data"])
+    found = {"model_id": model_id, "run_id": run_id}
+    origin.update({name: value for name, value in found.items() if value})
     if isinstance(thing, Module):
         return replace(thing, origin=origin)
-    if isinstance(thing, Parent) and saved.model_id:
-        thing = thing.known_as(saved.model_id, server())
+    if isinstance(thing, Parent) and model_id:
+        thing = thing.known_as(model_id, server())
         remember(thing)
     return thing
 
@@ -118,6 +133,22 @@ def _origin(uri: str) -> dict[str, Any]:
     if "://" in uri or ":/" in uri:
         origin["tracking_uri"] = server()
     return origin
+
+
+def _logged_model(origin: dict[str, Any]) -> LoggedModel | None:
+    """The LoggedModel of this flavor behind a ``models:/`` URI; ``None`` where there is none."""
+    client = MlflowClient()
+    try:
+        if "version" in origin:
+            source = client.get_model_version(origin["name"], origin["version"]).source or ""
+        else:
+            source = origin["uri"]
+        if not (found := _MODEL_ID.fullmatch(source)):
+            return None
+        logged = client.get_logged_model(found.group(1))
+    except MlflowException:  # MLflow itself says what is wrong, when it is asked for the files
+        return None
+    return logged if "rnnmod.kind" in logged.tags else None
 
 
 @contextmanager
@@ -375,11 +406,22 @@ def logged_id(parent: Parent) -> str | None:
     return None
 
 
+def experiments(client: MlflowClient) -> list[Experiment]:
+    """All experiments: searching models asks to name them."""
+    found: list[Experiment] = []
+    token = None
+    while True:
+        page = client.search_experiments(page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
 def logged_parents(client: MlflowClient, digest: str) -> list[str]:
     """Ids of the models that are tagged as the parent with this digest, newest first."""
-    experiments = [e.experiment_id for e in client.search_experiments()]
     found = client.search_logged_models(
-        experiment_ids=experiments,
+        experiment_ids=[experiment.experiment_id for experiment in experiments(client)],
         filter_string=f"tags.`rnnmod.parent` = '{digest}' AND tags.`rnnmod.kind` = 'parent'",
         max_results=20,
     )
@@ -398,7 +440,7 @@ def _logged(
     try:
         location = client.get_logged_model(model_id).artifact_location
         # Found through the client, as models:/ URIs only ever lead to the current server.
-        with _downloaded(f"{location}/data", tracking_uri=server) as folder:
+        with _downloaded(f"{location}/{DATA}", tracking_uri=server) as folder:
             parent = read_parent(folder, digest)
     except Exception as error:  # whatever a store, a connection or a spoilt file raises
         tried.append(f"not {shown}: {_first_line(error)}")

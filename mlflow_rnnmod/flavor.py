@@ -57,8 +57,6 @@ __all__ = [
 
 Thing: TypeAlias = Parent | Module | Composite
 
-DATA = "data"
-
 
 def kind(thing: Thing) -> str:
     """``"parent"``, ``"module"`` or ``"composite"``.
@@ -175,16 +173,16 @@ def model_directory(
     if metadata is not None:
         model.metadata = metadata
     _mlflow.save_example(model, input_example, str(path))
-    _write(thing, path / DATA, standalone)
+    _write(thing, path / fetch.DATA, standalone)
     code = _write_code(thing, path, standalone, code_paths)
     extra = _mlflow.copy_extra_files(extra_files, str(path))
     # "code: null" in MLmodel breaks readers that only ask whether the key is there.
     carried = {} if code is None else {"code": code}
-    model.add_flavor(FLAVOR_NAME, kind=what, format=FORMAT, data=DATA, **carried, **extra)
+    model.add_flavor(FLAVOR_NAME, kind=what, format=FORMAT, data=fetch.DATA, **carried, **extra)
     pyfunc.add_to_model(
         model,
         loader_module=mlflow_rnnmod.__name__,
-        data=DATA,
+        data=fetch.DATA,
         code=code,
         conda_env=_mlflow.CONDA_ENV,
         python_env=_mlflow.PYTHON_ENV,
@@ -236,7 +234,7 @@ def save_model(
     extra_files: list[str] | None = None,
     standalone: bool | None = None,
     model_config: dict[str, Any] | str | Path | None = None,
-    **_: Any,
+    validate_serving_input: bool = True,
 ) -> None:
     """Save a parent, a module or a composite as an MLflow model.
 
@@ -255,6 +253,7 @@ def save_model(
         standalone: for a module, whether its parent goes along. By default it is left out where it
             was logged in MLflow, and the module refers to it by digest and model id.
         model_config: ``device`` (``None``: the CPU) and ``batch_size`` (256) of the loaded model.
+        validate_serving_input: of no use here; MLflow hands it on from :func:`log_model`.
 
     Raises:
         MlflowException: if ``path`` is not empty, or ``model`` is something else.
@@ -262,8 +261,11 @@ def save_model(
     environment = environment_files(conda_env, pip_requirements, extra_pip_requirements)
     if standalone is None:
         standalone = isinstance(model, Module) and model.parent.model_id is None
-    if isinstance(model_config, str | Path):
-        model_config = _mlflow.read_model_config(str(model_config))
+    settings = (
+        _mlflow.read_model_config(str(model_config))
+        if isinstance(model_config, str | Path)
+        else model_config
+    )
     try:
         model_directory(
             model,
@@ -276,7 +278,7 @@ def save_model(
             input_example=input_example,
             metadata=metadata,
             extra_files=extra_files,
-            model_config=model_config,
+            model_config=settings,
         )
     except ValueError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from error
@@ -394,7 +396,8 @@ def _with_logged_parent(module: Module, run_id: str | None) -> Module:
     """The module with a parent that the current tracking server has."""
     model_id = fetch.logged_id(module.parent)
     if model_id is None:
-        model_id = log_model(module.parent, **({"run_id": run_id} if run_id else {})).model_id
+        run: dict[str, Any] = {} if run_id is None else {"run_id": run_id}
+        model_id = log_model(module.parent, **run).model_id
     return replace(module, parent=module.parent.known_as(model_id, fetch.server()))
 
 

@@ -142,18 +142,16 @@ class RnnmodModel:
         if reject_below is not None and math.isnan(reject_below):
             reject_below = None
         reject_label = params.get("reject_label")
+        reject_label = NONE_OF_THESE if reject_label is None else reject_label
         inputs = read_inputs(data, self._answers.input_kind, self._size)
         batches = [
             inputs[start : start + self._batch_size]
             for start in range(0, len(inputs), self._batch_size)
         ]
-        reject = {"reject_below": reject_below}
-        if reject_label is not None:
-            reject["reject_label"] = reject_label
         try:
             tables = [self._answers.scores(batch) for batch in batches]
             scores = torch.cat(tables) if tables else torch.zeros(0, len(self._answers.labels))
-            labels = self._answers.answers(scores, **reject)
+            labels = self._answers.answers(scores, reject_below, reject_label)
         except (ValueError, TypeError) as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         if params.get("scores"):

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod import composition, fetch, flavor
@@ -180,7 +180,8 @@ def _flat(things: Any) -> Iterator[Any]:
 def _modules_of_run(run_id: str) -> list[str]:
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
-    found, token = [], None
+    found: list[LoggedModel] = []
+    token = None
     while True:
         page = client.search_logged_models(
             experiment_ids=[experiment],

@@ -237,6 +237,25 @@ def test_downloaded_files_are_gone_after_loading(logged, monkeypatch, tmp_path):
     assert (tmp_path / "kept" / "MLmodel").is_file()
 
 
+def test_only_the_data_is_downloaded(logged, monkeypatch):
+    """Over HTTP every file is a request; environments and code are not read."""
+    asked = []
+    original = fetch._downloaded
+
+    def spy(uri, *rest, **options):
+        asked.append(uri)
+        return original(uri, *rest, **options)
+
+    monkeypatch.setattr(fetch, "_downloaded", spy)
+    MlflowClient().create_registered_model("m")
+    MlflowClient().create_model_version("m", logged.model_uri, model_id=logged.model_id)
+    for uri in (logged.model_uri, "models:/m/1"):
+        module = mlflow_rnnmod.load_model(uri)
+        assert module.origin["model_id"] == logged.model_id
+        assert module.origin["uri"] == uri
+    assert all(uri.endswith("/data") for uri in asked)
+
+
 @pytest.mark.parametrize("uri", ["models:/nobody/1", "models:/m-0", "runs:/0/x", "models:/x@y"])
 def test_what_is_not_there(tracking_uri, uri):
     with pytest.raises(MlflowException):

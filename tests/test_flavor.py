@@ -450,6 +450,18 @@ def test_metadata_and_extra_files(tmp_path):
     assert (tmp_path / "m" / "extra_files" / "notes.txt").read_text() == "hello"
 
 
+def test_arguments_that_only_log_model_knows(tracking_uri):
+    with mlflow.start_run() as run:
+        other = mlflow.MlflowClient().create_run("0").info.run_id
+        example = frame("text", ["a"])
+        info = mlflow_rnnmod.log_model(
+            make("parent"), input_example=example, validate_serving_input=False, run_id=other
+        )
+    assert MlflowClient().get_logged_model(info.model_id).source_run_id == other != run.info.run_id
+    with pytest.raises(TypeError, match="nonsense"):
+        mlflow_rnnmod.log_model(make("parent"), nonsense=1)
+
+
 def test_model_config(tmp_path):
     mlflow_rnnmod.save_model(make("parent"), tmp_path / "a")
     saved = Model.load(str(tmp_path / "a"))
