@@ -412,7 +412,8 @@ def _run(client: MlflowClient, uri: str, run_id: str | None) -> Iterator[Run]:
     if run_id is not None:
         yield client.get_run(run_id)
         return
-    experiment = _mlflow.get_experiment_id() if uri == mlflow.get_tracking_uri() else "0"
+    current = uri == mlflow.get_tracking_uri()
+    experiment = (_mlflow.get_experiment_id() if current else None) or "0"
     run = client.create_run(experiment, tags=_mlflow.resolve_tags(), run_name="decomposition")
     try:
         yield run

@@ -180,7 +180,7 @@ def composite_card(composite: Composite, uri: str) -> str:
         )
         for source in sources[:_SHOWN]
     ]
-    modules = table(("label", "module", "version", "parent"), shown)
+    modules = "## Modules\n\n" + table(("label", "module", "version", "parent"), shown)
     if len(sources) > _SHOWN:
         modules += f"\n\n... and {len(sources) - _SHOWN} more: see `composition.json`."
     steps = [

@@ -68,7 +68,7 @@ def write_overlap(overlap: Matrix, labels: Sequence[str], path: Path) -> None:
     if count <= _VALUES_UP_TO:
         for (i, j), value in np.ndenumerate(overlap):
             place = (margin + (j + 0.5) * cell, top + margin + (i + 0.5) * cell)
-            color = "white" if _dark(value, low) else _INK
+            color = "white" if _dark(float(value), low) else _INK
             draw.text(place, f"{100 * value:.0f}", color, small, anchor="mm")
     strip = Image.fromarray(_painted(np.linspace(1.0, low, 160)[:, None], low)).resize((20, 160))
     picture.paste(strip, (margin + side + 24, top + margin))

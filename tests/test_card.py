@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,6 +19,7 @@ from mlflow_rnnmod.card import (
     points,
     registered_card,
 )
+from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, plain, table
 from tests.builders import LABELS, ODD_LABELS, tiny_module, tiny_modules, tiny_parent
 
@@ -165,30 +164,23 @@ def test_a_registered_models_card_holds_for_every_version(label: str | None) -> 
     assert "%" not in shown(card).replace(plain(label or ""), "")
 
 
-@dataclass
-class _Composite:
-    modules: tuple[Any, ...]
-    sources: list[dict[str, Any]]
-    score: str = "margin"
-    recipe: tuple[dict[str, Any], ...] = ({"verb": "compose", "labels": ["a|b"]},)
-    input_kind: str = "tokens"
-
-
-def _composite(count: int) -> Any:
-    module = SimpleNamespace(contract=SimpleNamespace(input_size=20))
-    sources = [
-        {"label": f"label|{i}", "uri": f"models:/a.{i}/1", "version": "1", "parent": "ab" * 32}
-        for i in range(count)
-    ]
-    return _Composite((module,) * count, sources)
+def _composite(count: int) -> Composite:
+    parent = tiny_parent(labels=[f"label|{i}" for i in range(count)])
+    return compose(
+        replace(module, origin={"uri": f"models:/a.{i}/1", "version": "1"})
+        for i, module in enumerate(tiny_modules(parent))
+    )
 
 
 def test_composite_card() -> None:
-    card = composite_card(_composite(3), "models:/all/1")
+    composite = _composite(3)
+    card = composite_card(composite, "models:/all/1")
     rows = tables(card)[0]
-    assert rows[1] == ["label|0", "models:/a.0/1", "1", "abababababab"]
+    digest = composite.modules[0].parent.digest
+    assert rows[1] == ["label|0", "models:/a.0/1", "1", digest[:12]]
     assert len(rows) == 4
-    assert '"labels": ["a|b"]' in shown(card)
+    assert '"verb": "compose"' in shown(card)
+    assert "A model of 3 modules" in shown(card)
     assert "and 110 more" in composite_card(_composite(150), "models:/all/1")
 
 
