@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.decomposition.module import Calibration
 
-MAX_SCALE = 20.0
+MIN_SCALE, MAX_SCALE = 1e-3, 20.0
 
 
 def log_loss(margins: Tensor, positive: Tensor, weights: Tensor | None = None) -> float:
@@ -74,7 +74,7 @@ def fit_logistic(
         hessian = (x * curvature[:, None]).T @ x + torch.diag(ridge + 1e-9)
         direction = torch.linalg.solve(hessian, gradient)
         slope, size = float(gradient @ direction), 1.0
-        while size > 1e-4:
+        while size > 1e-12:  # where all rows are far off, curvature is next to none
             candidate = theta - size * direction
             value = loss(candidate)
             if value <= current - 1e-4 * size * slope:
@@ -93,7 +93,7 @@ def fit_logistic(
 def fit_calibration(
     margins: Tensor, positive: Tensor, weights: Tensor | None = None
 ) -> Calibration:
-    """A scale in (0, 20] and an offset on margins that lower the logistic loss (Platt scaling).
+    """A scale from 0.001 to 20 and an offset on margins that lower the logistic loss (Platt scaling).
 
     Targets are Platt's smoothed ones, so that a label which separates perfectly does not ask for an
     endless scale.
@@ -109,32 +109,34 @@ def fit_calibration(
     weight = torch.ones_like(m) if weights is None else weights.double()
     weight = weight / weight.sum()
 
-    def loss(scale: Tensor, offset: Tensor) -> Tensor:
+    def loss(scale: float, offset: float) -> float:
         value = scale * m + offset
-        return F.binary_cross_entropy_with_logits(value, y, weight, reduction="sum")
+        return float(F.binary_cross_entropy_with_logits(value, y, weight, reduction="sum"))
 
-    at = torch.tensor([1.0, 0.0], dtype=torch.float64, device=m.device)
-    x = torch.stack([m, torch.ones_like(m)], dim=1)
-    current = loss(at[0], at[1])
+    scale, offset, current = 1.0, 0.0, loss(1.0, 0.0)
     for _ in range(50):
-        p = torch.sigmoid(x @ at)
-        gradient = x.T @ (weight * (p - y))
-        hessian = (x * (weight * p * (1 - p))[:, None]).T @ x
-        hessian = hessian + 1e-9 * torch.eye(2, dtype=x.dtype, device=x.device)
-        direction, size = torch.linalg.solve(hessian, gradient), 1.0
-        while size > 1e-6:
-            candidate = at - size * direction
-            candidate[0] = candidate[0].clamp(1e-3, MAX_SCALE)
-            value = loss(candidate[0], candidate[1])
-            if value < current:
+        p = torch.sigmoid(scale * m + offset)
+        slope, curvature = weight * (p - y), weight * p * (1 - p) + 1e-12 * weight
+        # About this centre scale and offset do not interact: a bound on one leaves the other free.
+        centre = float((curvature * m).sum() / curvature.sum())
+        far = m - centre
+        turn = float((slope * far).sum() / (curvature * far * far).sum().clamp(min=1e-12))
+        move = float(slope.sum() / curvature.sum())
+        best, size = (current, scale, offset), 1.0
+        while size > 1e-15:
+            turned = min(max(scale - size * turn, MIN_SCALE), MAX_SCALE)
+            moved = offset + (scale - turned) * centre - size * move
+            value = loss(turned, moved)
+            if value < best[0]:
+                best = (value, turned, moved)
+            elif best[0] < current:  # the lowest on the way has been passed
                 break
             size /= 2
-        else:
-            break
-        decrease, at, current = float(current - value), candidate, value
+        decrease = current - best[0]
+        current, scale, offset = best
         if decrease < 1e-12:
             break
-    return Calibration(float(at[0]), float(at[1]))
+    return Calibration(scale, offset)
 
 
 def cross_fitted_loss(margins: Tensor, positive: Tensor) -> float:

@@ -1,0 +1,56 @@
+"""Shares kept, against the weights of networks that were really cut."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
+from mlflow_rnnmod.network import RecurrentNetwork, Trunk, jaccard, sliced
+from tests.network.strategies import networks, random_trunk
+
+
+def counted(network: RecurrentNetwork) -> tuple[int, int]:
+    """Numbers in the recurrent and hidden layers, and in the recurrent matrices alone."""
+    total = recurrent = 0
+    for name, weight in network.named_parameters():
+        if name.startswith(("recurrent", "hidden")):
+            total += weight.numel()
+            recurrent += weight.numel() if "weight_hh" in name else 0
+    return total, recurrent
+
+
+@settings(max_examples=40, deadline=None)
+@given(network=networks())
+def test_shares_are_those_of_the_cut_network(network):
+    trunk = random_trunk(network, folded=True)
+    found = shares_kept(network.config, trunk)
+    cut = sliced(network, trunk).inner
+    (weights, recurrent), (of, of_recurrent) = counted(cut), counted(network)
+    if network.config.readout.startswith("max") and network.config.hidden:
+        # There the first dense layer reads guesses too: its columns are not cut.
+        dense = network.dense(0).weight[trunk.keep["hidden.0"]]
+        names = network.config.inputs_of(len(network.config.recurrent))
+        gone = sum(int((~trunk.keep[name]).sum()) for name in names)
+        weights -= len(dense) * gone
+    assert found["weights_kept"] == pytest.approx(weights / of)
+    assert found["recurrent_weights_kept"] == pytest.approx(recurrent / of_recurrent)
+    assert found["units_kept"] == pytest.approx(sum(cut.units.values()) / trunk.total)
+
+
+def test_the_full_trunk_keeps_all():
+    from tests.builders import tiny_parent
+
+    network = tiny_parent(recurrent=((4, 5), (3,))).network
+    found = shares_kept(network.config, Trunk.whole(network.units))
+    assert set(found.values()) == {1.0}
+
+
+@settings(max_examples=20, deadline=None)
+@given(network=networks())
+def test_overlap_is_jaccard_of_every_two(network):
+    trunks = [random_trunk(network, folded=False) for _ in range(4)]
+    found = overlap_matrix(trunks)
+    expected = torch.tensor([[jaccard(a, b) for b in trunks] for a in trunks])
+    torch.testing.assert_close(found, expected)
