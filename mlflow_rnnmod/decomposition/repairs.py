@@ -93,7 +93,7 @@ def fit_logistic(
 def fit_calibration(
     margins: Tensor, positive: Tensor, weights: Tensor | None = None
 ) -> Calibration:
-    """A scale from 0.001 to 20 and an offset on margins that lower the logistic loss (Platt scaling).
+    """A scale (0.001 to 20) and an offset on margins that lower the logistic loss (Platt scaling).
 
     Targets are Platt's smoothed ones, so that a label which separates perfectly does not ask for an
     endless scale.
