@@ -13,14 +13,13 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -32,9 +31,11 @@ from mlflow_rnnmod import _mlflow, record
 from mlflow_rnnmod.card import module_card, parent_card, registered_card
 from mlflow_rnnmod.environment import environment_files
 from mlflow_rnnmod.flavor import model_directory, model_tags, type_of_model
+from mlflow_rnnmod.jobs import Progress, raise_first_failure, tell, wait, workers
 from mlflow_rnnmod.names import registered_name, slugs
 from mlflow_rnnmod.registration import ALIAS, Registration, Registry
 from mlflow_rnnmod.report import TABLE, Entry, model_page, summary, write_index, write_pictures
+from mlflow_rnnmod.storage import without_credentials
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.network import Parent
 
 _logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
 
 FOLDER = "rnnmod"
 _CARD = "card/README.md"
@@ -217,21 +216,21 @@ class _Attempt:
         MLflow lists the newest model first, so the last label's is made first. They are made one
         after the other, for the order, while files of those made before are uploaded.
         """
-        known = self.decomposition.parent.known_as(parent.model_id, _without_password(self.uri))
+        known = self.decomposition.parent.known_as(parent.model_id, without_credentials(self.uri))
         link = model_page(self.experiment_id, parent.model_id)
         models: dict[str, LoggedModel] = {}
-        with self._pool() as pool:
+        with workers(self.threads) as pool:
             uploads: list[Future[None]] = []
             for module in reversed(self.decomposition.modules):
-                _raise_first_failure(uploads)
+                raise_first_failure(uploads)
                 module = replace(module, parent=known)
                 card = module_card(module, self._uri(module), self._others(module), link)
                 params = record.module_params(module, parent.model_id, self.dataset)
                 model = self._create(module, self.slugs[module.label], card, params)
                 models[module.label] = model
                 uploads.append(pool.submit(self._upload, module, model, card, scratch))
-                _report(progress, "upload", uploads, len(self.decomposition.modules))
-            _wait(uploads, "upload", progress)
+                tell(progress, "upload", uploads, len(self.decomposition.modules))
+            wait(uploads, "upload", progress)
         return {module.label: models[module.label] for module in self.decomposition.modules}
 
     def _create(
@@ -274,9 +273,9 @@ class _Attempt:
         for model in parents:
             finalize(model.model_id)
         modules = [m for m in self.made if m.model_type == "rnnmod-module"]
-        with self._pool() as pool:
+        with workers(self.threads) as pool:
             futures = [pool.submit(finalize, model.model_id) for model in modules]
-            _wait(futures, "finalize", progress)
+            wait(futures, "finalize", progress)
 
     def _log_figures(self, parent: LoggedModel, models: Mapping[str, LoggedModel]) -> None:
         if self.dataset:
@@ -309,7 +308,7 @@ class _Attempt:
             return logged
         what = self._registration_of_parent(self.prefix, parent)
         version = self.registry.register(what)
-        with self._pool() as pool:
+        with workers(self.threads) as pool:
             futures = {
                 module.label: pool.submit(
                     self.registry.register,
@@ -317,7 +316,7 @@ class _Attempt:
                 )
                 for module in self.decomposition.modules
             }
-            _wait(list(futures.values()), "register", progress)
+            wait(list(futures.values()), "register", progress)
         names = {label: registered_name(self.prefix, self.slugs[label]) for label in ids}
         versions = {label: future.result() for label, future in futures.items()}
         return replace(
@@ -393,15 +392,6 @@ class _Attempt:
         others = [other for other in self.decomposition.modules if other.label != module.label]
         return [self._uri(other) for other in others[:2]]
 
-    @contextmanager
-    def _pool(self) -> Iterator[ThreadPoolExecutor]:
-        """Threads to send requests from; what has not begun when something fails never does."""
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="rnnmod")
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
 
 @contextmanager
 def _run(client: MlflowClient, uri: str, run_id: str | None) -> Iterator[Run]:
@@ -421,30 +411,3 @@ def _run(client: MlflowClient, uri: str, run_id: str | None) -> Iterator[Run]:
         client.set_terminated(run.info.run_id, "FAILED")
         raise
     client.set_terminated(run.info.run_id)
-
-
-def _raise_first_failure(futures: Sequence[Future[Any]]) -> None:
-    for future in futures:
-        if future.done():
-            future.result()
-
-
-def _report(progress: Progress, stage: str, futures: Sequence[Future[Any]], total: int) -> None:
-    progress(stage, sum(future.done() for future in futures), total)
-
-
-def _wait(futures: Sequence[Future[Any]], stage: str, progress: Progress) -> None:
-    """Until all are done, or one fails."""
-    already = sum(future.done() for future in futures)
-    for done, future in enumerate(as_completed(futures), 1):
-        future.result()
-        if done > already:
-            progress(stage, done, len(futures))
-
-
-def _without_password(uri: str) -> str:
-    """A server's address as it may stand in a file that others read."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

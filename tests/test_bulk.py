@@ -23,7 +23,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 import mlflow_rnnmod
 from benchmarks.logging import server
-from mlflow_rnnmod.bulk import LoggedDecomposition, _without_password, log_decomposition
+from mlflow_rnnmod.bulk import LoggedDecomposition, log_decomposition
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.flavor import model_directory
 from mlflow_rnnmod.names import slugs
@@ -460,11 +460,6 @@ def test_a_server_that_stops_answering_leaves_nothing_ready(
         with pytest.raises(MlflowException, match="gone"):
             log_decomposition(tiny_decomposition(tiny_parent()))
     assert {m.status for m in models()} == {LoggedModelStatus.PENDING}
-
-
-def test_addresses_are_written_without_passwords() -> None:
-    assert _without_password("https://me:secret@host:5000/x?y=1") == "https://host:5000/x?y=1"
-    assert _without_password("sqlite:////tmp/a@b.db") == "sqlite:////tmp/a@b.db"
 
 
 @pytest.mark.slow
