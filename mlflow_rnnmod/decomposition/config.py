@@ -22,6 +22,11 @@ class DecompositionConfig:
             costs at most ``tolerance`` points on validation rows.
         repairs: ``"all"``, ``"none"`` or some of ``"fold"``, ``"refit"``, ``"calibrate"``.
         tolerance: points of accuracy that ``"auto"`` may lose against nothing removed.
+        trunks: how many trunks the modules have: ``"label"``, one each (isolated, the papers' way);
+            a number, so that labels whose concerns overlap share one; or ``"auto"``, as many as a
+            composite of all modules can have at ``max_cost``. Shared trunks are run once for all
+            their modules.
+        max_cost: passes of the parent that a composite may take, for ``trunks="auto"``.
         rows_per_label: training rows of each label that statistics and repairs are taken from.
         seed: for the sample, the random rule, and made-up rows.
         batch_size: rows run at once.
@@ -38,6 +43,8 @@ class DecompositionConfig:
     removal: float | str = "auto"
     repairs: str | tuple[str, ...] = "all"
     tolerance: float = 0.5
+    trunks: int | str = "label"
+    max_cost: float = 1.5
     rows_per_label: int = 500
     seed: int = 0
     batch_size: int = 512
@@ -55,9 +62,15 @@ class DecompositionConfig:
             )
         if not _is_number(self.tolerance, 0, 100):
             problems.append(f"tolerance={self.tolerance!r}, expected points from 0 to below 100")
+        if not (self.trunks in ("label", "auto") or _is_count(self.trunks)):
+            problems.append(
+                f'trunks={self.trunks!r}, expected "label", "auto" or a positive whole number'
+            )
+        if not _is_number(self.max_cost, 0.5, 1e6):
+            problems.append(f"max_cost={self.max_cost!r}, expected passes, at least 0.5")
         for name in ("rows_per_label", "batch_size"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not _is_count(value):
                 problems.append(f"{name}={value!r}, expected a positive whole number")
         if not isinstance(self.seed, int):
             problems.append(f"seed={self.seed!r}, expected a whole number")
@@ -78,6 +91,10 @@ def _repairs(value: Any) -> tuple[Any, ...] | None:
     if isinstance(value, str):
         return {"all": REPAIRS, "none": ()}.get(value, (value,))
     return tuple(value) if isinstance(value, tuple | list) else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _is_number(value: Any, low: float, below: float) -> bool:

@@ -19,11 +19,13 @@ from mlflow_rnnmod.decomposition.fitting import (
     pool_calibrations,
     prepare_material,
     report_table,
+    shared_readouts,
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import checked_targets, draw_sample, split_by_hash
+from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, collect
 from mlflow_rnnmod.network.parent import Parent
@@ -47,9 +49,11 @@ class Decomposition:
             ``control_accuracy``, of a composite with the same repairs and nothing removed, and
             ``net``, composed minus control: what removal cost; ``random_accuracy``, with as many
             units removed at random; means over modules of ``units_kept``, ``weights_kept``,
-            ``recurrent_weights_kept``, and ``mean_jaccard``; counts ``modules``, ``rows``; and the
-            ``removal`` used.
-        sizing: what ``removal="auto"`` tried: ``removal``, ``accuracy``, ``control_accuracy``.
+            ``recurrent_weights_kept``, and ``mean_jaccard``; counts ``modules``, ``rows``,
+            ``trunks``; the ``removal`` used; and ``cost``, the estimated passes of the parent that
+            all modules together take.
+        sizing: the settings that were tried: ``removal``, ``trunks``, ``accuracy``,
+            ``control_accuracy``, ``weights_kept``, ``cost``.
         rows: in words, which rows were used for what: ``fitted``, ``calibrated``, ``figures``.
         overlap: Jaccard index of the units kept by every two modules, ``(modules, modules)``.
         warnings: what the user should be told.
@@ -129,12 +133,14 @@ def decompose(
     )
     material = prepare_material(parent, sample, calibration, figures_rows, config)
     job = _Job(material, statistics, config, told)
-    share, sizing = job.size() if config.removal == "auto" else (float(config.removal), ())
-    removed = job.removed(share)
+    share, groups, sizing = job.choose()
+    removed = job.removed(share, groups)
     trunks, heads = job.fit(removed, "fitting modules", open_head=True)
-    control = job.accuracy(job.fit(job.removed(0.0), "control", open_head=False)[1])
+    control = job.accuracy(job.fit(job.removed(0.0, groups), "control", open_head=False)[1])
     none_removed = all(trunk.full for trunk in trunks)
-    drawn = [random_like(units, config.seed + i) for i, units in enumerate(removed)]
+    # Labels that share a trunk share a random one too.
+    seeds = {label: config.seed + group[0] for group in groups for label in group}
+    drawn = [random_like(units, seeds[i]) for i, units in enumerate(removed)]
     random = (
         control
         if none_removed
@@ -147,6 +153,8 @@ def decompose(
         "control_accuracy": control,
         "random_accuracy": random,
         "removal": share,
+        "trunks": float(len(set(trunks))),
+        "cost": estimated_cost(network.config, trunks),
     }
     figures["net"] = figures["composed_accuracy"] - control
     return Decomposition(
@@ -171,11 +179,14 @@ class _Job:
     config: DecompositionConfig
     told: Progress
 
-    def removed(self, share: float) -> list[dict[str, Tensor]]:
-        """For each label, the units of each layer that its module leaves out."""
+    def removed(self, share: float, groups: Sequence[Sequence[int]]) -> list[dict[str, Tensor]]:
+        """For each label, the units of each layer that its module leaves out, alike in a group."""
         rule, seed = RULES[self.config.rule], self.config.seed
-        labels = range(len(self.material.parent.labels))
-        return [removed_units(rule, self.statistics, y, share, seed) for y in labels]
+        found: dict[int, dict[str, Tensor]] = {}
+        for group in groups:
+            units = removed_units(rule, self.statistics, group, share, seed)
+            found.update(dict.fromkeys(group, units))
+        return [found[label] for label in range(len(found))]
 
     def fit(
         self, removed: Sequence[Mapping[str, Tensor]], stage: str, open_head: bool
@@ -183,36 +194,86 @@ class _Job:
         """Trunks and heads of all labels."""
         repairs = tuple(self.config.repairs)
         trunks = [make_trunk(units, self.statistics, "fold" in repairs) for units in removed]
-        heads = []
-        for label, trunk in enumerate(trunks):
-            heads.append(fit_heads(self.material, trunk, label, repairs, open_head))
-            self.told(stage, label + 1, len(trunks))
-        return trunks, pool_calibrations(heads, repairs)
+        heads: dict[int, FittedHeads] = {}
+        for trunk in dict.fromkeys(trunks):
+            mine = [label for label, other in enumerate(trunks) if other == trunk]
+            shared = shared_readouts(self.material, trunk) if len(mine) > 1 else None
+            for label in mine:
+                heads[label] = fit_heads(self.material, trunk, label, repairs, open_head, shared)
+                self.told(stage, len(heads), len(trunks))
+        return trunks, pool_calibrations([heads[y] for y in range(len(trunks))], repairs)
 
     def accuracy(self, heads: list[FittedHeads]) -> float:
         """Of all modules together, on the report rows."""
         assert self.material.report.targets is not None
         return _accuracy(report_table(heads), self.material.report.targets)
 
-    def size(self) -> tuple[float, tuple[dict[str, float], ...]]:
-        """The largest share that costs at most the tolerance on calibration rows."""
-        if self.config.rule == "none":
-            return 0.0, ()
-        targets = self.material.calibration.targets
-        assert targets is not None
-        tried: list[dict[str, float]] = []
-        control = None
-        for share in (0.0, *sorted(SHARES, reverse=True)):
-            heads = self.fit(self.removed(share), f"sizing: {share:.0%}", open_head=False)[1]
-            accuracy = _accuracy(calibration_table(heads), targets)
-            control = accuracy if control is None else control
-            tried.append({"removal": share, "accuracy": accuracy, "control_accuracy": control})
-            lost = 100 * (control - accuracy)
-            if share > 0 and lost <= self.config.tolerance + 1e-9:
-                return share, tuple(tried)
-            if share == min(s for s in SHARES if s > 0):
+    def choose(self) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
+        """The share to remove, which labels share a trunk, and what was tried."""
+        labels = len(self.material.parent.labels)
+        config = self.config
+        if config.trunks != "auto":
+            count = labels if config.trunks == "label" else min(int(config.trunks), labels)
+            share, groups, tried, _ = self.size(count)
+            return share, groups, tuple(tried)
+        all_tried: list[dict[str, float]] = []
+        # The most that could be affordable, if every trunk left out as much as is ever tried.
+        cheapest = FIXED_COST + (1 - FIXED_COST) * (1 - max(SHARES)) ** 2
+        for count in range(min(labels, max(int(config.max_cost / cheapest), 1)), 0, -1):
+            share, groups, tried, cost = self.size(count)
+            all_tried += tried
+            if cost <= config.max_cost + 1e-9 or count == 1:
                 break
-        return 0.0, tuple(tried)
+        return share, groups, tuple(all_tried)
+
+    def size(self, count: int) -> tuple[float, list[list[int]], list[dict[str, float]], float]:
+        """With ``count`` trunks, the largest share that costs at most the tolerance.
+
+        Measured on calibration rows against nothing removed with the same repairs.
+
+        Returns:
+            the share, groups of labels, what was tried, and the estimated cost.
+        """
+        config, targets = self.config, self.material.calibration.targets
+        network = self.material.parent.network
+        assert targets is not None
+        labels = len(network.labels)
+        alone = [[label] for label in range(labels)]
+        auto = config.removal == "auto"
+        shares = sorted(SHARES, reverse=True) if auto else [float(config.removal)]
+        control = None
+        tried: list[dict[str, float]] = []
+        for share in shares:
+            groups = alone
+            if count < labels:
+                groups = group_labels(self.removed(share, alone), count)
+            if not auto and config.trunks != "auto":
+                return share, groups, [], 0.0
+            if control is None:
+                control = _accuracy(calibration_table(self._try(0.0, alone)[1]), targets)
+            trunks, heads = self._try(share, groups)
+            accuracy = _accuracy(calibration_table(heads), targets)
+            kept = [shares_kept(network.config, trunk)["weights_kept"] for trunk in trunks]
+            cost = estimated_cost(network.config, trunks)
+            tried.append(
+                {
+                    "removal": share,
+                    "trunks": float(len(set(trunks))),
+                    "accuracy": accuracy,
+                    "control_accuracy": control,
+                    "weights_kept": sum(kept) / len(kept),
+                    "cost": cost,
+                }
+            )
+            if 100 * (control - accuracy) <= config.tolerance + 1e-9:
+                break
+        return share, groups, tried, cost
+
+    def _try(
+        self, share: float, groups: Sequence[Sequence[int]]
+    ) -> tuple[list[Trunk], list[FittedHeads]]:
+        removed = self.removed(share, groups)
+        return self.fit(removed, f"sizing: {len(groups)} trunks, {share:.0%}", open_head=False)
 
 
 def _accuracy(scores: Tensor, targets: Tensor) -> float:

@@ -133,6 +133,11 @@ def _run(
     )
 
 
+def shared_readouts(material: Material, trunk: Trunk) -> Readouts:
+    """A trunk's readouts on all of the material, for several labels."""
+    return material.whole if trunk.full else _run(material, trunk, None, True, True)
+
+
 def pick_fit_rows(material: Material, label: int) -> tuple[Tensor, Tensor]:
     """Training rows that one label's heads are fitted on: its own, and as many others as fit.
 
@@ -180,18 +185,29 @@ def fit_heads(
     label: int,
     repairs: tuple[str, ...],
     open_head: bool = True,
+    shared: Readouts | None = None,
 ) -> FittedHeads:
     """Refit and calibrate the heads of one label's module, each repair only where it helps.
 
     A refit is kept where the calibrated log-loss on calibration rows falls; a calibration where it
     falls on rows that it was not fitted on. The open head is fitted and calibrated whatever the
     repairs, since without its background it would be no open head.
+
+    Args:
+        material: the rows.
+        trunk: what the label's module keeps.
+        label: its index.
+        repairs: which to try.
+        open_head: whether to fit one.
+        shared: the trunk's readouts on all of the material (:func:`shared_readouts`), where other
+            labels have the same trunk.
     """
     network = material.parent.network
     fit_rows, weights = pick_fit_rows(material, label)
-    if trunk.full:
-        found = material.whole
-        found = replace(found, fit=found.fit[fit_rows])
+    if trunk.full and shared is None:
+        shared = material.whole
+    if shared is not None:
+        found = replace(shared, fit=shared.fit[fit_rows])
     else:
         found = _run(material, trunk, fit_rows, "refit" in repairs, open_head)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,56 +17,57 @@ class Rule:
 
     Args:
         name: as users write it.
-        decide: from statistics, layer name, label index, and the most units to remove, to the
-            removed ones: bool ``(units,)``, at most that many.
+        rank: from statistics, layer name, label index and a seeded generator to each unit's score
+            ``(units,)`` - the lowest leave first - and whether it may leave at all, bool
+            ``(units,)``.
         histograms, gradients: which statistics it needs.
     """
 
     name: str
-    decide: Callable[[ActivationStatistics, str, int, int, torch.Generator], Tensor]
+    rank: Callable[[ActivationStatistics, str, int, torch.Generator], tuple[Tensor, Tensor]]
     histograms: bool = False
     gradients: bool = False
 
 
-def _lowest(scores: Tensor, most: int) -> Tensor:
-    """The ``most`` units with the lowest scores; ties go to the lowest index."""
-    removed = torch.zeros(len(scores), dtype=torch.bool)
-    removed[scores.argsort(stable=True)[:most]] = True
-    return removed
-
-
 def _sensitivity(
-    statistics: ActivationStatistics, layer: str, label: int, most: int, _: torch.Generator
-) -> Tensor:
+    statistics: ActivationStatistics, layer: str, label: int, _: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Units whose output moves the label's log-odds least (ours)."""
-    return _lowest(statistics.layers[layer].sensitivity(label), most)
+    score = statistics.layers[layer].sensitivity(label)
+    # As a share of the layer's, so that labels which share a trunk count alike.
+    score = score / score.sum().clamp(min=1e-300)
+    return score, torch.ones(len(score), dtype=torch.bool)
 
 
 def _paper(
-    statistics: ActivationStatistics, layer: str, label: int, most: int, _: torch.Generator
-) -> Tensor:
+    statistics: ActivationStatistics, layer: str, label: int, _: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """The paper's rule for logistic cells (RNN-D, Algorithm 4) and ReLU (Algorithm 5)."""
     if not statistics.bounded and layer.startswith("recurrent"):
         found = statistics.layers[layer]
-        idle = (found.active_rate(0, label) == 0).nonzero()[:, 0][:most]
-        removed = torch.zeros(found.active.shape[-1], dtype=torch.bool)
-        removed[idle] = True
-        return removed & ~(found.active_rate(1, label) > 0)
+        idle = found.active_rate(0, label) == 0
+        restored = found.active_rate(1, label) > 0
+        # Algorithm 5 fills its cap with idle units in their order, and restores afterwards: a
+        # restored unit has used up its place.
+        order = torch.arange(len(idle), dtype=torch.float64)
+        return torch.where(idle, order, torch.inf), idle & ~restored
     difference = statistics.tendency(layer, 0, label) - statistics.tendency(layer, 1, label)
-    return _lowest(difference, most) & (difference < 0)
+    return difference, difference < 0
 
 
 def _random(
-    statistics: ActivationStatistics, layer: str, _: int, most: int, generator: torch.Generator
-) -> Tensor:
+    statistics: ActivationStatistics, layer: str, _: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     units = statistics.layers[layer].active.shape[-1]
-    return _lowest(torch.rand(units, generator=generator), most)
+    score = torch.rand(units, generator=generator, dtype=torch.float64)
+    return score, torch.ones(units, dtype=torch.bool)
 
 
 def _none(
-    statistics: ActivationStatistics, layer: str, _: int, most: int, __: torch.Generator
-) -> Tensor:
-    return torch.zeros(statistics.layers[layer].active.shape[-1], dtype=torch.bool)
+    statistics: ActivationStatistics, layer: str, _: int, __: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    units = statistics.layers[layer].active.shape[-1]
+    return torch.zeros(units, dtype=torch.float64), torch.zeros(units, dtype=torch.bool)
 
 
 RULES: dict[str, Rule] = {
@@ -81,18 +82,30 @@ RULES: dict[str, Rule] = {
 
 
 def removed_units(
-    rule: Rule, statistics: ActivationStatistics, label: int, share: float, seed: int = 0
+    rule: Rule,
+    statistics: ActivationStatistics,
+    labels: int | Sequence[int],
+    share: float,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Which units of each layer ``rule`` removes for ``label``: bool ``(units,)`` by layer.
+    """Which units of each layer ``rule`` removes for a label, or for labels that share a trunk.
 
-    At most ``share`` of a layer's units leave it, and at least one stays.
+    At most ``share`` of a layer's units leave it, and at least one stays. What several labels share
+    is ranked by their mean score, and leaves only if every one of them lets it go.
+
+    Returns:
+        bool ``(units,)`` by layer, True where a unit is removed.
     """
-    generator = torch.Generator().manual_seed(seed * 100_003 + label)
+    group = [labels] if isinstance(labels, int) else list(labels)
+    generator = torch.Generator().manual_seed(seed * 100_003 + group[0])
     removed = {}
     for name, layer in statistics.layers.items():
         units = layer.active.shape[-1]
         most = min(int(share * units + 1e-9), units - 1)
-        removed[name] = rule.decide(statistics, name, label, most, generator)
+        ranked = [rule.rank(statistics, name, label, generator) for label in group]
+        score = torch.stack([score for score, _ in ranked]).mean(dim=0)
+        free = torch.stack([free for _, free in ranked]).all(dim=0)
+        removed[name] = _lowest(score, most) & free
     return removed
 
 
@@ -103,3 +116,10 @@ def random_like(removed: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         name: _lowest(torch.rand(len(mask), generator=generator), int(mask.sum()))
         for name, mask in removed.items()
     }
+
+
+def _lowest(scores: Tensor, most: int) -> Tensor:
+    """The ``most`` units with the lowest scores; ties go to the lowest index."""
+    removed = torch.zeros(len(scores), dtype=torch.bool)
+    removed[scores.argsort(stable=True)[:most]] = True
+    return removed

@@ -1,0 +1,66 @@
+"""The dial between isolation and speed: which labels share a trunk, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.decomposition.sizes import shares_kept
+from mlflow_rnnmod.network.config import NetworkConfig
+from mlflow_rnnmod.network.trunk import Trunk
+
+# A cut trunk's pass is not cheaper in proportion to its weights: steps, gates and readout remain.
+# From benchmarks.speed: a trunk with 42 % of the weights takes about 0.6 of the parent's time.
+FIXED_COST = 0.3
+
+
+def group_labels(removed: Sequence[Mapping[str, Tensor]], groups: int) -> list[list[int]]:
+    """Labels in ``groups`` groups, so that those whose concerns overlap most share one.
+
+    Starts with every label by itself and joins the two groups whose mean masks agree best, until
+    there are as many as asked for.
+
+    Args:
+        removed: for each label the units that its own module would leave out, bool by layer.
+        groups: how many groups, from 1 to the number of labels.
+
+    Returns:
+        lists of label numbers, each ascending, in the order of their first label.
+
+    Example:
+        >>> masks = [{"a": torch.tensor(m)} for m in ([True, False], [False, True], [True, False])]
+        >>> group_labels(masks, 2)
+        [[0, 2], [1]]
+    """
+    masks = torch.stack([torch.cat(list(units.values())) for units in removed]).double()
+    members = [[label] for label in range(len(masks))]
+    means = masks.clone()
+    sizes = torch.ones(len(masks), dtype=torch.float64)
+    while len(members) > groups:
+        distance = torch.cdist(means, means) ** 2
+        # Ward's criterion: what joining two groups adds to the distance from their means.
+        distance *= sizes[:, None] * sizes / (sizes[:, None] + sizes)
+        distance.fill_diagonal_(torch.inf)
+        a, b = sorted(divmod(int(distance.argmin()), len(members)))
+        total = sizes[a] + sizes[b]
+        means[a] = (means[a] * sizes[a] + means[b] * sizes[b]) / total
+        sizes[a] = total
+        members[a] = sorted(members[a] + members[b])
+        kept = [i for i in range(len(members)) if i != b]
+        members, means, sizes = [members[i] for i in kept], means[kept], sizes[kept]
+    return sorted(members)
+
+
+def estimated_cost(config: NetworkConfig, trunks: Sequence[Trunk]) -> float:
+    """Passes of the parent that running these trunks, each distinct one once, takes: an estimate.
+
+    It depends on nothing but the masks, so that a decomposition comes out the same on any machine;
+    the engine's own cost model, which is measured, decides how they are run.
+    """
+    cost = 0.0
+    for trunk in dict.fromkeys(trunks):
+        kept = shares_kept(config, trunk)["weights_kept"]
+        cost += 1.0 if trunk.full else FIXED_COST + (1 - FIXED_COST) * kept
+    return cost
