@@ -71,7 +71,8 @@ def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | M
         logged = _logged_model(origin) if dst_path is None else None
         if logged is not None:
             # Its data alone, a third of the files: over HTTP each is a request or two.
-            model_id, run_id = logged.model_id, logged.source_run_id
+            model_id: str | None = logged.model_id
+            run_id: str | None = logged.source_run_id
             with _downloaded(f"{logged.artifact_location}/{DATA}") as path:
                 thing = read(path)
         else:
