@@ -191,7 +191,9 @@ def test_a_batch_sampler_over_a_sampler():
 
 
 @pytest.mark.parametrize("limit", [1, 6, 13, 20, 50])
-@pytest.mark.parametrize("loader", [DataLoader(DATA, 6), DataLoader(Stream(), 6)], ids=str)
+@pytest.mark.parametrize(
+    "loader", [DataLoader(DATA, 6), DataLoader(Stream(), 6)], ids=["map", "stream"]
+)
 def test_at_most_so_many_rows(loader, limit):
     assert len(rows_of(loader, max_rows=limit)) == min(limit, 20)
 

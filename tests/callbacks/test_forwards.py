@@ -80,7 +80,7 @@ class Answer:
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda t: t, lambda t: (t, None), lambda t: {"logits": t}, Answer], ids=str
+    "wrap", [lambda t: t, lambda t: (t, None), lambda t: {"logits": t}, Answer]
 )
 def test_logits_are_found_in_the_answer(wrap):
     module = Wrapped(wrap)
