@@ -86,12 +86,15 @@ class Composite:
         """What runs the modules; made when first needed."""
         return Engine(self.modules)
 
-    def scores(self, inputs: Any) -> Tensor:
+    def scores(self, inputs: Any, engine: str = "auto") -> Tensor:
         """The score of every module for every input, float ``(rows, modules)``.
 
         Args:
             inputs: a list of texts; of token ids, a list of whole numbers each; or of features,
                 an array ``(steps, features)`` each. ``None`` and NaN count as empty text.
+            engine: how modules with trunks of their own are run: ``"auto"`` takes what should be
+                fastest here; ``"loop"``, ``"sliced"``, ``"threads"``, ``"stacked"`` (see
+                :data:`~mlflow_rnnmod.composition.ways.WAYS`). All give the same scores.
 
         Raises:
             TypeError: if an input is not of the composite's kind, with its position.
@@ -101,16 +104,14 @@ class Composite:
         if len(inputs) == 0:
             return torch.zeros(0, len(self.modules))
         strategy = SCORES[self.score]
-        outputs = self.engine.run(inputs, energy=strategy.energy)
-        with torch.inference_mode():
-            columns = [strategy.score(found, self.parameters) for found in outputs]
-        return torch.stack([column.cpu() for column in columns], dim=1)
+        return self.engine.scores(inputs, strategy, self.parameters, engine)
 
     def predict(
         self,
         inputs: Any,
         reject_below: float | None = None,
         reject_label: str = NONE_OF_THESE,
+        engine: str = "auto",
     ) -> list[str]:
         """The label of every input.
 
@@ -120,11 +121,12 @@ class Composite:
                 rejects nothing - but the composite of a single module, which can only say yes or
                 no, answers its label where the margin is at least 0.
             reject_label: the answer of rejected inputs.
+            engine: as for :meth:`scores`.
 
         Raises:
             ValueError: if a module has the label ``reject_label``.
         """
-        return self.answers(self.scores(inputs), reject_below, reject_label)
+        return self.answers(self.scores(inputs, engine), reject_below, reject_label)
 
     def answers(
         self,

@@ -1,46 +1,33 @@
-"""Running many modules: what they share is run once, by parent and trunk."""
+"""Running the modules of a composite: what they share is run once, by parent and trunk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
 from mlflow_rnnmod.composition.inputs import to_rows
-from mlflow_rnnmod.composition.scores import ModuleOutputs
-from mlflow_rnnmod.decomposition.module import Module, log_odds
+from mlflow_rnnmod.composition.scores import ScoreStrategy
+from mlflow_rnnmod.composition.ways import Trunks, check_way, whole_readout
+from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.network.config import NetworkConfig
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.slicing import sliced
-from mlflow_rnnmod.network.trunk import Trunk
-
-# From rows to readouts at the parent's width.
-View = Callable[[Rows], Tensor]
 
 # Steps times rows that are run at once: a single very long text must not pad a whole batch to its
 # length.
 MAX_STEPS = 65_536
 
 
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """The modules of one parent that share a trunk: one run of it serves them all."""
-
-    trunk: Trunk
-    positions: tuple[int, ...]
-    view: View
-
-
 class Engine:
     """Runs the modules of a composite.
 
-    Modules are grouped by parent and trunk; each trunk is cut down to its units and run once for
-    all its heads. The unmasked parent runs once more where its energy is asked for, or once in all
-    where some module has the full trunk.
+    Modules are grouped by parent and trunk: a trunk is run once for all its heads, and trunks of
+    one parent are run in whichever way should be fastest (see :data:`~.ways.WAYS`). The unmasked
+    parent runs once where some module has the full trunk or its energy is asked for.
 
     Args:
         modules: at least one.
@@ -50,66 +37,143 @@ class Engine:
     def __init__(self, modules: Sequence[Module], batch_size: int = 512) -> None:
         self.modules = tuple(modules)
         self.batch_size = batch_size
-        self.parents: dict[str, Parent] = {}
-        self._groups: dict[str, list[_Group]] = {}
-        for digest in dict.fromkeys(module.parent.digest for module in self.modules):
-            mine = [i for i, m in enumerate(self.modules) if m.parent.digest == digest]
-            parent = self.modules[mine[0]].parent
-            self.parents[digest] = parent
-            self._groups[digest] = [
-                _Group(trunk, tuple(i for i in mine if self.modules[i].trunk == trunk), view)
-                for trunk, view in _views(parent, [self.modules[i].trunk for i in mine]).items()
-            ]
+        parents = {m.parent.digest: m.parent for m in reversed(self.modules)}
+        self.groups = [
+            _Group(parents[d], [(i, m) for i, m in enumerate(self.modules) if m.parent.digest == d])
+            for d in dict.fromkeys(m.parent.digest for m in self.modules)
+        ]
 
     @torch.inference_mode()
-    def run(self, inputs: Any, energy: bool) -> list[ModuleOutputs]:
-        """Outputs of every module, in their order, for all ``inputs`` (checked, at least one row).
+    def scores(
+        self,
+        inputs: Any,
+        strategy: ScoreStrategy,
+        parameters: Mapping[str, Any],
+        way: str = "auto",
+    ) -> Tensor:
+        """The score of every module for every input, float ``(rows, modules)``, on the CPU.
 
         Args:
-            inputs: as :func:`~.inputs.check_inputs` returns them.
-            energy: whether to run the unmasked parents for their energy.
+            inputs: as :func:`~.inputs.check_inputs` returns them, at least one row.
+            strategy: how outputs become scores.
+            parameters: what the strategy needs.
+            way: one of :data:`~.ways.WAYS`.
+
+        Raises:
+            ValueError: if there is no such way.
         """
-        outputs: list[ModuleOutputs | None] = [None] * len(self.modules)
-        for digest, parent in self.parents.items():
-            rows = to_rows(parent, inputs)
-            chunks = bucket(parent.network.lengths(rows), self.batch_size)
-            back = torch.cat(chunks).argsort()
-            energies = self._energies(parent, rows, chunks)[back] if energy else None
-            for group in self._groups[digest]:
-                readout = _in_chunks(group.view, parent, rows, chunks)[back]
-                logits = parent.network.logits(readout)
-                for position in group.positions:
-                    module = self.modules[position]
-                    index = module.contract.index
-                    outputs[position] = ModuleOutputs(
-                        module, readout, log_odds(logits, index), logits[:, index], energies
-                    )
-        return [found for found in outputs if found is not None]
+        check_way(way)
+        found = []
+        for group in self.groups:
+            rows = to_rows(group.parent, inputs)
+            found.append(group.scores(rows, strategy, parameters, way, self.batch_size))
+        if len(found) == 1 and self.groups[0].ordered:
+            return found[0].T
+        order = torch.tensor([i for group in self.groups for i in group.positions])
+        return torch.cat(found)[order.argsort()].T
 
-    def _energies(self, parent: Parent, rows: Rows, chunks: list[Tensor]) -> Tensor:
-        readout = _in_chunks(_whole(parent), parent, rows, chunks)
-        return torch.logsumexp(parent.network.logits(readout), dim=1)
+    def ways(self, rows: int, steps: int) -> list[str]:
+        """The way that each parent's trunks would be run in, for a batch of this size."""
+        return [group.trunks.way("auto", rows, steps) for group in self.groups if group.trunks]
 
 
-def _whole(parent: Parent) -> View:
-    return lambda rows: parent.network.states(rows).readout
+class _Group:
+    """The modules of one parent: those with the full trunk first, then trunk by trunk."""
+
+    def __init__(self, parent: Parent, modules: Sequence[tuple[int, Module]]) -> None:
+        self.parent = parent
+        trunks = list(dict.fromkeys(module.trunk for _, module in modules))
+        trunks.sort(key=lambda trunk: not trunk.full)
+        ranked = {trunk: rank for rank, trunk in enumerate(trunks)}
+        modules = sorted(modules, key=lambda item: ranked[item[1].trunk])
+        self.positions = [position for position, _ in modules]
+        self.ordered = self.positions == list(range(len(self.positions)))
+        self.stack = ModuleStack([module for _, module in modules])
+        ranks = [ranked[module.trunk] for _, module in modules]
+        starts = [ranks.index(rank) for rank in range(len(trunks))] + [len(ranks)]
+        spans = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        self.full = spans.pop(0) if trunks[0].full else None
+        masks = [trunk for trunk in trunks if not trunk.full]
+        self.trunks = Trunks(parent.network, masks) if masks else None
+        self.spans = spans
+
+    def scores(
+        self,
+        rows: Rows,
+        strategy: ScoreStrategy,
+        parameters: Mapping[str, Any],
+        way: str,
+        batch_size: int,
+    ) -> Tensor:
+        """Scores of all modules, ``(modules, rows)``, on the CPU."""
+        network = self.parent.network
+        if len(rows) == 1 and rows.lengths is None:
+            return self._batch(rows.to(network.device), strategy, parameters, way).cpu()
+        lengths = network.lengths(rows)
+        chunks = bucket(lengths, batch_size)
+        found = []
+        for chunk in chunks:
+            part = _cut(network.config, Rows(rows.values[chunk], lengths[chunk]))
+            found.append(self._batch(part.to(network.device), strategy, parameters, way).cpu())
+        if len(chunks) == 1 and isinstance(chunks[0], slice):
+            return found[0]
+        order = torch.cat([torch.as_tensor(chunk) for chunk in chunks])
+        return torch.cat(found, dim=1)[:, order.argsort()]
+
+    def _batch(
+        self, rows: Rows, strategy: ScoreStrategy, parameters: Mapping[str, Any], way: str
+    ) -> Tensor:
+        """Scores of one batch, ``(modules, rows)``."""
+        network, energy, found = self.parent.network, None, None
+        if self.full is not None or strategy.energy:
+            readout = whole_readout(network, rows)[None]
+            logits = network.logits(readout)
+            if strategy.energy:
+                energy = torch.logsumexp(logits[0], dim=1)
+            if self.full is not None:
+                found = self._outputs(self.full, readout, logits, energy)
+                if self.trunks is None:
+                    return strategy.score(found, parameters)
+        assert self.trunks is not None
+        scores = network.output.weight.new_empty(len(self.positions), len(rows))
+        if found is not None and self.full is not None:
+            scores[self.full] = strategy.score(found, parameters)
+
+        def finish(part: slice, readout: Tensor) -> None:
+            for span, given in self._parts(part, readout):
+                outputs = self._outputs(span, given, network.logits(given), energy)
+                scores[span] = strategy.score(outputs, parameters)
+
+        taken = self.trunks.way(way, len(rows), rows.values.shape[1])
+        self.trunks.run(rows, taken, finish)
+        return scores
+
+    def _parts(self, part: slice, readout: Tensor) -> list[tuple[slice, Tensor]]:
+        """Modules with their readouts: together where each has a trunk of its own."""
+        spans = self.spans[part]
+        if len(spans) > 1 and all(span.stop - span.start == 1 for span in spans):
+            return [(slice(spans[0].start, spans[-1].stop), readout)]
+        return [(span, readout[i : i + 1]) for i, span in enumerate(spans)]
+
+    def _outputs(
+        self, span: slice, readout: Tensor, logits: Tensor, energy: Tensor | None
+    ) -> ModuleOutputs:
+        stack = self.stack.part(span)
+        log_odds, logit = stack.log_odds(logits)
+        return ModuleOutputs(stack, readout, log_odds, logit, energy)
 
 
-def _views(parent: Parent, trunks: Sequence[Trunk]) -> dict[Trunk, View]:
-    """How each distinct trunk is run: the parent itself where nothing is removed."""
-    return {
-        trunk: _whole(parent) if trunk.full else sliced(parent.network, trunk).readout
-        for trunk in dict.fromkeys(trunks)
-    }
-
-
-def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:
+def bucket(lengths: Tensor, batch_size: int) -> Sequence[Tensor | slice]:
     """Row numbers in batches of like length, longest last.
 
-    Batches hold at most ``batch_size`` rows, and fewer where the rows are very long.
+    Batches hold at most ``batch_size`` rows, and fewer where the rows are very long. Where one
+    batch holds all, it is the slice of all rows.
     """
+    if len(lengths) <= batch_size and int(lengths.max()) * len(lengths) <= MAX_STEPS:
+        return [slice(0, len(lengths))]
     order = lengths.argsort(stable=True)
-    chunks, start = [], 0
+    chunks: list[Tensor | slice] = []
+    start = 0
     while start < len(order):
         end = min(start + batch_size, len(order))
         while end > start + 1 and int(lengths[order[end - 1]]) * (end - start) > MAX_STEPS:
@@ -119,20 +183,15 @@ def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:
     return chunks
 
 
-def _in_chunks(view: View, parent: Parent, rows: Rows, chunks: list[Tensor]) -> Tensor:
-    """Readouts of the rows in the order of the chunks."""
-    network = parent.network
-    fixed = network.config.steps is not None
-    found = []
-    for chunk in chunks:
-        part = rows[chunk]
-        if not fixed and part.lengths is not None and _ignores_padding(network.config):
-            longest = max(int(part.lengths.max()), 1)
-            values = part.values
-            values = values[:, :longest] if network.config.side == "right" else values[:, -longest:]
-            part = Rows(values, part.lengths)
-        found.append(view(part.to(network.device)))
-    return torch.cat(found)
+def _cut(config: NetworkConfig, rows: Rows) -> Rows:
+    """Rows without the steps that are padding in all of them, where those change no answer."""
+    assert rows.lengths is not None
+    if config.steps is not None or not _ignores_padding(config):
+        return rows
+    longest = max(int(rows.lengths.max()), 1)
+    if longest == rows.values.shape[1]:
+        return rows
+    return Rows(rows.values[:, :longest], rows.lengths)
 
 
 def _ignores_padding(config: NetworkConfig) -> bool:

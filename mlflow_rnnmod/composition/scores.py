@@ -10,56 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.decomposition.module import Module
 
 ENERGY_WEIGHT = 0.375
 
 
-@dataclass(frozen=True, eq=False)
-class ModuleOutputs:
-    """What one module has to say about some rows.
-
-    Args:
-        module: which one.
-        readout: of its trunk, at the parent's width, ``(rows, readout size)``.
-        log_odds: the parent's output layer on that readout, as log-odds of the label, ``(rows,)``.
-        logit: the label's own logit on that readout, ``(rows,)``.
-        energy: logsumexp of the unmasked parent's logits, ``(rows,)``; None where no strategy
-            needs it.
-    """
-
-    module: Module
-    readout: Tensor
-    log_odds: Tensor
-    logit: Tensor
-    energy: Tensor | None
-
-    @property
-    def margin(self) -> Tensor:
-        """The calibrated margin, ``(rows,)``."""
-        return self.module.head(self.readout, self.log_odds)
-
-    @property
-    def open_margin(self) -> Tensor:
-        """The open head's calibrated margin, ``(rows,)``."""
-        return self.module.open_head(self.readout, self.log_odds)
-
-    @property
-    def standard_energy(self) -> Tensor:
-        """The energy in deviations from its mean on the parent's validation rows, ``(rows,)``."""
-        assert self.energy is not None
-        energy = self.module.energy
-        return (self.energy - energy.mean) / energy.deviation
-
-
 @dataclass(frozen=True)
 class ScoreStrategy:
-    """How one module's outputs become the score that a composite compares.
+    """How modules' outputs become the scores that a composite compares.
 
     Args:
         name: as users write it.
         about: one line for people.
-        score: from a module's outputs and the composite's parameters to scores, ``(rows,)``.
+        score: from the outputs of some modules of one parent and the composite's parameters to
+            scores, ``(modules, rows)``.
         energy: whether it needs a pass of the unmasked parent.
     """
 
@@ -75,9 +40,9 @@ def _open(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
 
 
 def _joint(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    scale, offset = parameters["scales"][outputs.module.label]
-    base = SCORES[parameters["base"]]
-    return scale * base.score(outputs, parameters) + offset
+    base = SCORES[parameters["base"]].score(outputs, parameters)
+    pairs = base.new_tensor([parameters["scales"][m.label] for m in outputs.modules])
+    return torch.addcmul(pairs[:, 1:], base, pairs[:, :1])
 
 
 def _probability(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:

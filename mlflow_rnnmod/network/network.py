@@ -195,15 +195,15 @@ class RecurrentNetwork(nn.Module):
                 name = f"recurrent.{index}.{direction}"
                 cell = self.cell(index, direction)
                 backward = direction == "bwd"
-                inputs = self._reverse(x, lengths) if backward else x
+                inputs = self.reverse(x, lengths) if backward else x
                 added = perturbation(name, *inputs.shape[:2], cell.hidden_size)
                 if added is None:
                     out = cell(inputs)[0]
                 else:
-                    moved = self._reverse(added, lengths) if backward else added
+                    moved = self.reverse(added, lengths) if backward else added
                     out = run_stepwise(self.config.cell, cell, inputs, moved)
                 if backward:
-                    out = self._reverse(out, lengths)
+                    out = self.reverse(out, lengths)
                 if self.config.packed:
                     out = out * valid[..., None]
                 layers[name] = out
@@ -258,7 +258,7 @@ class RecurrentNetwork(nn.Module):
             return (x * valid[..., None]).sum(dim=1) / lengths[:, None].to(x.dtype)
         return x.masked_fill(~valid[..., None], -torch.inf).amax(dim=1)
 
-    def _reverse(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def reverse(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Steps in reverse order: of the valid ones when packed, else of all, as PyTorch does."""
         if not self.config.packed:
             return x.flip(1)

@@ -1,0 +1,127 @@
+"""What running trunks in each way costs: counted from their sizes, in seconds of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlflow_rnnmod.composition.machine import SHIPPED, Machine, Product, current_machine
+from mlflow_rnnmod.network.config import GATES, NetworkConfig
+from mlflow_rnnmod.network.trunk import Trunk
+
+# Below this, the choice is made with the figures that the package comes with: measuring the machine
+# would take longer than it could ever save, and small tests stay the same everywhere.
+WORTH_MEASURING = 5e-4
+
+
+@dataclass(frozen=True)
+class Work:
+    """A batch for some trunks of one parent.
+
+    Args:
+        trunks: how many, all different.
+        rows: rows of the batch.
+        steps: steps of each.
+        whole: for each direction of each recurrent layer of the parent: what it reads, its units.
+        cut: the same of a trunk cut down to its units, on average.
+        removed: units removed of each of these layers, on average, where they are guessed from
+            others; 0 where not.
+        gates: of the cell.
+    """
+
+    trunks: int
+    rows: int
+    steps: int
+    whole: tuple[tuple[int, int], ...]
+    cut: tuple[tuple[int, int], ...]
+    removed: tuple[int, ...]
+    gates: int
+
+    @classmethod
+    def of(cls, config: NetworkConfig, trunks: Sequence[Trunk], rows: int, steps: int) -> Work:
+        """The work of running ``trunks`` of a network with this structure."""
+        kept = {
+            name: sum(int(trunk.keep[name].sum()) for trunk in trunks) / len(trunks)
+            for name in config.units
+        }
+        mixed = {name for trunk in trunks for name in trunk.mix}
+        whole, cut, removed = [], [], []
+        for layer, directions in enumerate(config.recurrent):
+            below = config.inputs_of(layer)
+            for d, units in enumerate(directions):
+                name = f"recurrent.{layer}.{'fwd' if d == 0 else 'bwd'}"
+                first = config.step_size
+                whole.append((sum(config.units[n] for n in below) if below else first, units))
+                cut.append((round(sum(kept[n] for n in below)) if below else first, kept[name]))
+                removed.append(round(units - kept[name]) if name in mixed else 0)
+        sizes = tuple((inputs, round(units)) for inputs, units in cut)
+        gates = GATES[config.cell]
+        return cls(len(trunks), rows, steps, tuple(whole), sizes, tuple(removed), gates)
+
+    def parent(self) -> Product:
+        """What one pass of the parent counts."""
+        return _kernel(self.whole, self.gates, self.rows, self.steps)
+
+    def one(self) -> Product:
+        """What one trunk, cut down to its units, counts."""
+        return _kernel(self.cut, self.gates, self.rows, self.steps)
+
+    def stepped(self, trunks: int | None = None) -> Product:
+        """What ``trunks`` of them count, stepped together over the parent's own weights."""
+        count, gates = self.trunks if trunks is None else trunks, self.gates
+        states = count * self.rows
+        counts = [0.0, 0.0, 0.0, 0.0]
+        for (inputs, units), removed in zip(self.whole, self.removed, strict=True):
+            counts[0] += self.steps
+            counts[1] += self.steps * states * 2 * gates * units * units
+            counts[2] += self.steps * states * gates * units
+            counts[3] += self.steps * count * units * removed
+            if inputs != self.whole[0][0] or len(self.whole) > 2:
+                counts[1] += self.steps * states * 2 * gates * inputs * units
+        return tuple(counts)
+
+
+def _kernel(sizes: Sequence[tuple[int, int]], gates: int, rows: int, steps: int) -> Product:
+    counts = [0.0, 0.0, 0.0, 0.0]
+    for inputs, units in sizes:
+        weights = gates * units * (inputs + units)
+        counts[0] += 1
+        counts[1] += steps
+        counts[2] += steps * rows * 2 * weights
+        counts[3] += steps * weights
+    return tuple(counts)
+
+
+def seconds(work: Work, machine: Machine, threads: int) -> Mapping[str, float]:
+    """What each way of running the trunks should take, and one pass of the parent."""
+    count = work.trunks
+    found = {
+        "parent": machine.time("kernel", work.parent()),
+        "sliced": count * machine.time("kernel", work.one()),
+    }
+    if threads > 1 and count > 1:
+        rounds = -(-count // threads)
+        each = machine.time("kernel_one", work.one())
+        found["threads"] = machine.handoff + rounds * each
+    shares = max(min(threads, count, count * work.rows // 64), 1)
+    part = machine.time("stepped", work.stepped(-(-count // shares)))
+    found["stacked"] = part + (machine.handoff if shares > 1 else 0.0)
+    return found
+
+
+def choose(work: Work, threads: int, machine: Machine | None = None) -> str:
+    """The way that should be fastest: ``"sliced"``, ``"threads"`` or ``"stacked"``.
+
+    Args:
+        work: the batch and the trunks.
+        threads: how many may be used.
+        machine: its figures; by default this one's, measured when that is worth it.
+    """
+    found = _ways(seconds(work, machine or SHIPPED, threads))
+    if machine is None and min(found.values()) > WORTH_MEASURING:
+        found = _ways(seconds(work, current_machine(), threads))
+    return min(found, key=lambda way: found[way])
+
+
+def _ways(times: Mapping[str, float]) -> dict[str, float]:
+    return {way: time for way, time in times.items() if way != "parent"}

@@ -1,0 +1,152 @@
+"""The heads of many modules side by side, and what modules have to say about some rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.decomposition.module import Head, Module, all_log_odds
+
+
+@dataclass(frozen=True, eq=False)
+class HeadStack:
+    """One head of each of some modules, as tensors with a row a module.
+
+    Args:
+        weight: of the corrections, ``(modules, readout size)``; None where no head has one.
+        bias: of the corrections, ``(modules, 1)``; 0 where a head has none.
+        scale: of the calibrations, ``(modules, 1)``.
+        offset: of the calibrations, ``(modules, 1)``.
+    """
+
+    weight: Tensor | None
+    bias: Tensor
+    scale: Tensor
+    offset: Tensor
+
+    @classmethod
+    def of(cls, heads: Sequence[Head], like: Tensor, size: int) -> HeadStack:
+        """The stack of ``heads`` for readouts of ``size``, in ``like``'s dtype and on its device."""
+        weights = [head.weight for head in heads]
+        weight = None
+        if any(w is not None for w in weights):
+            rows = [torch.zeros(size).to(like) if w is None else w.to(like) for w in weights]
+            weight = torch.stack(rows)
+        bias = [0.0 if head.weight is None else head.bias for head in heads]
+        scale = [head.calibration.scale for head in heads]
+        offset = [head.calibration.offset for head in heads]
+        columns = [like.new_tensor(values)[:, None] for values in (bias, scale, offset)]
+        return cls(weight, columns[0], columns[1], columns[2])
+
+    def __getitem__(self, part: slice) -> HeadStack:
+        weight = None if self.weight is None else self.weight[part]
+        return HeadStack(weight, self.bias[part], self.scale[part], self.offset[part])
+
+    def __call__(self, readout: Tensor, log_odds: Tensor) -> Tensor:
+        """Calibrated margins, ``(modules, rows)``.
+
+        Args:
+            readout: ``(1, rows, size)`` where the modules share it, else ``(modules, rows, size)``.
+            log_odds: the parent's, of each module's label, ``(modules, rows)``.
+        """
+        margin = log_odds
+        if self.weight is not None:
+            if len(readout) == 1:
+                margin = torch.addmm(margin, self.weight, readout[0].T)
+            else:
+                margin = margin + torch.bmm(readout, self.weight[:, :, None])[:, :, 0]
+            margin = margin + self.bias
+        return torch.addcmul(self.offset, margin, self.scale)
+
+
+class ModuleStack:
+    """Modules of one parent, in any order, with all that is needed to score them at once."""
+
+    def __init__(self, modules: Sequence[Module]) -> None:
+        self.modules = tuple(modules)
+        network = self.modules[0].parent.network
+        weight = network.output.weight.detach()
+        assert isinstance(weight, Tensor)
+        size = network.config.readout_size
+        self.index = torch.tensor([m.contract.index for m in modules], device=weight.device)
+        self.head = HeadStack.of([m.head for m in modules], weight, size)
+        self.open_head = HeadStack.of([m.open_head for m in modules], weight, size)
+        energies = [(m.energy.mean, m.energy.deviation) for m in modules]
+        self.energy = weight.new_tensor(energies)
+        self._whole = self.index.tolist() == list(range(len(network.labels)))
+
+    def part(self, part: slice) -> ModuleStack:
+        """Some of the modules."""
+        if part == slice(0, len(self.modules)):
+            return self
+        found = object.__new__(ModuleStack)
+        found.modules = self.modules[part]
+        found.index = self.index[part]
+        found.head, found.open_head = self.head[part], self.open_head[part]
+        found.energy = self.energy[part]
+        found._whole = False
+        return found
+
+    def log_odds(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-odds and logit of each module's own label, both ``(modules, rows)``.
+
+        Args:
+            logits: ``(1, rows, labels)`` where the modules share a trunk, else
+                ``(modules, rows, labels)``.
+        """
+        if len(logits) == 1 and len(self.modules) > 1:
+            odds = all_log_odds(logits[0]).T
+            own = logits[0].T
+            return (odds, own) if self._whole else (odds[self.index], own[self.index])
+        index = self.index[:, None, None].expand(*logits.shape[:2], 1)
+        own = logits.gather(2, index)
+        others = logits.scatter(2, index, -torch.inf)
+        return own[..., 0] - torch.logsumexp(others, dim=2), own[..., 0]
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleOutputs:
+    """What some modules of one parent have to say about some rows.
+
+    Args:
+        stack: the modules.
+        readout: of their trunks, at the parent's width: ``(1, rows, readout size)`` where all
+            share one trunk, else ``(modules, rows, readout size)``.
+        log_odds: the parent's output layer on that readout, as log-odds of each module's label,
+            ``(modules, rows)``.
+        logit: each label's own logit on that readout, ``(modules, rows)``.
+        energy: logsumexp of the unmasked parent's logits, ``(rows,)``; None where no strategy
+            needs it.
+    """
+
+    stack: ModuleStack
+    readout: Tensor
+    log_odds: Tensor
+    logit: Tensor
+    energy: Tensor | None
+
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        """The modules, one a row."""
+        return self.stack.modules
+
+    @cached_property
+    def margin(self) -> Tensor:
+        """The calibrated margins, ``(modules, rows)``."""
+        return self.stack.head(self.readout, self.log_odds)
+
+    @cached_property
+    def open_margin(self) -> Tensor:
+        """The open heads' calibrated margins, ``(modules, rows)``."""
+        return self.stack.open_head(self.readout, self.log_odds)
+
+    @property
+    def standard_energy(self) -> Tensor:
+        """The energy in deviations from its mean on validation rows, ``(modules, rows)``."""
+        assert self.energy is not None
+        mean, deviation = self.stack.energy[:, :1], self.stack.energy[:, 1:]
+        return (self.energy - mean) / deviation

@@ -1,0 +1,136 @@
+"""The ways of running many trunks of one parent; all of them give the same."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.composition.cost import Work, choose
+from mlflow_rnnmod.composition.workers import on_threads, threads
+from mlflow_rnnmod.network.network import RecurrentNetwork
+from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.network.slicing import TrunkNetwork, masked, sliced
+from mlflow_rnnmod.network.stepwise import Stepwise
+from mlflow_rnnmod.network.trunk import Trunk
+
+WAYS = ("auto", "loop", "sliced", "threads", "stacked")
+"""How modules with trunks of their own are run.
+
+``loop``: one masked network after the other, as everybody else does; ``sliced``: one after the
+other, cut down to their units; ``threads``: the same on a thread each; ``stacked``: all at once,
+step by step, over the parent's own weights. ``auto`` takes what should be fastest.
+"""
+
+# States (trunks x rows) that are stepped at once, at the most, and so many that a second thread
+# gets some, too.
+MAX_STATES, MIN_STATES = 1024, 64
+# ... and states times steps, where all steps are kept.
+MAX_KEPT = 65_536
+
+# Called with a slice of the trunks and their readouts (trunks, rows, readout size).
+Finish = Callable[[slice, Tensor], None]
+
+
+def check_way(way: str) -> None:
+    """Raises ``ValueError`` for a way that does not exist."""
+    if way not in WAYS:
+        raise ValueError(f"engine={way!r}, expected one of {WAYS}.")
+
+
+class Trunks:
+    """Some trunks of one parent, none of them full; what each way needs is made when it is used.
+
+    Args:
+        network: the parent's.
+        trunks: at least one, all different.
+    """
+
+    def __init__(self, network: RecurrentNetwork, trunks: Sequence[Trunk]) -> None:
+        self.network, self.trunks = network, tuple(trunks)
+        self._networks: dict[bool, list[TrunkNetwork]] = {}
+        self._stepwise: Stepwise | None = None
+        self._lock = threading.Lock()
+
+    def way(self, way: str, rows: int, steps: int) -> str:
+        """The way that is taken for a batch, where ``"auto"`` is asked for."""
+        if way != "auto":
+            return way
+        if self.network.device.type != "cpu":
+            return "stacked" if len(self.trunks) > 1 else "sliced"
+        if len(self.trunks) == 1:
+            return "sliced"
+        return choose(self.work(rows, steps), threads())
+
+    def work(self, rows: int, steps: int) -> Work:
+        """What there is to do for a batch."""
+        return Work.of(self.network.config, self.trunks, rows, steps)
+
+    def run(self, rows: Rows, way: str, finish: Finish) -> None:
+        """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
+
+        Args:
+            rows: a batch, on the network's device.
+            way: any of ``WAYS`` but ``auto``.
+            finish: called on this thread or on others.
+        """
+        if way == "stacked":
+            self._run_stacked(rows, finish)
+            return
+
+        def task(i: int) -> Callable[[], None]:
+            return lambda: finish(slice(i, i + 1), views[i].readout(rows)[None])
+
+        views = self._views(way == "loop")
+        tasks = [task(i) for i in range(len(views))]
+        if way == "threads":
+            on_threads(tasks)
+        else:
+            for run in tasks:
+                run()
+
+    def _run_stacked(self, rows: Rows, finish: Finish) -> None:
+        with self._lock:
+            if self._stepwise is None:
+                self._stepwise = Stepwise(self.network, self.trunks)
+        stepwise = self._stepwise
+        lengths = rows.lengths if rows.lengths is not None else self.network.lengths(rows)
+        rows = Rows(rows.values, lengths)
+        projected = stepwise.project(rows)
+
+        def task(part: slice) -> Callable[[], None]:
+            return lambda: finish(part, stepwise.readout(rows, part, projected))
+
+        parts = _parts(len(self.trunks), len(rows), rows.values.shape[1], self._workers())
+        on_threads(task(part) for part in parts)
+
+    def _workers(self) -> int:
+        return threads() if self.network.device.type == "cpu" else 1
+
+    def _views(self, plain: bool) -> list[TrunkNetwork]:
+        """A network for each trunk: cut down to its units, or (``plain``) masked."""
+        make = masked if plain else sliced
+        with self._lock:
+            if plain not in self._networks:
+                self._networks[plain] = [make(self.network, trunk) for trunk in self.trunks]
+            return self._networks[plain]
+
+
+def _parts(trunks: int, rows: int, steps: int, workers: int) -> Iterator[slice]:
+    """Trunks in parts that keep memory bounded and every worker busy."""
+    most = min(MAX_STATES, max(MAX_KEPT // steps, 1))
+    size = max(most // rows, 1)
+    if workers > 1 and trunks * rows >= 2 * MIN_STATES:
+        shares = max(min(workers, trunks * rows // MIN_STATES), 1)
+        rounds = -(-trunks // (size * shares))
+        size = min(size, -(-trunks // (shares * rounds)))
+    for start in range(0, trunks, size):
+        yield slice(start, min(start + size, trunks))
+
+
+def whole_readout(network: RecurrentNetwork, rows: Rows) -> Tensor:
+    """The unmasked parent's readout, ``(rows, readout size)``."""
+    with torch.inference_mode():
+        return network.states(rows).readout
