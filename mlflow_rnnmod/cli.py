@@ -38,7 +38,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         with _said_plainly():
-            from mlflow_rnnmod.fetch import quiet_downloads
+            from mlflow_rnnmod.download import quiet_downloads
 
             with quiet_downloads():
                 function(*args, **kwargs)
@@ -217,10 +217,10 @@ def _models(kind: str | None, label: str | None, experiment: str | None) -> Iter
     from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
-    from mlflow_rnnmod import fetch
+    from mlflow_rnnmod import download
 
     client = MlflowClient()
-    experiments = fetch.experiments(client)
+    experiments = download.experiments(client)
     if experiment is not None:
         experiments = [found for found in experiments if found.name == experiment]
         if not experiments:

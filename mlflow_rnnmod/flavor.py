@@ -5,47 +5,41 @@ Reached as ``mlflow_rnnmod.save_model`` and so on: the package itself is what ML
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from mlflow import MlflowClient, pyfunc
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
+from mlflow.models.model import ModelInfo
 from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
 
 import mlflow_rnnmod
-from mlflow_rnnmod import FLAVOR_NAME, _mlflow, card, fetch, record
-from mlflow_rnnmod.composition import NONE_OF_THESE, Composite
+from mlflow_rnnmod import FLAVOR_NAME, _mlflow, card, download, fetch, parents, record
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.environment import (
-    CODE,
-    EnvironmentFiles,
-    copy_own_code,
-    default_requirements,
-    environment_files,
-    own_requirement,
+from mlflow_rnnmod.directory import (
+    Thing,
+    input_kind,
+    kind,
+    model_directory,
+    model_tags,
+    signature_for,
+    type_of_model,
 )
+from mlflow_rnnmod.environment import EnvironmentFiles, default_requirements, environment_files
 from mlflow_rnnmod.names import slug
 from mlflow_rnnmod.network import Parent
-from mlflow_rnnmod.pyfunc import COLUMNS, DEFAULTS, RnnmodModel
-from mlflow_rnnmod.storage import (
-    FORMAT,
-    write_composite,
-    write_module,
-    write_parent,
-)
+from mlflow_rnnmod.pyfunc import RnnmodModel
 
 __all__ = [
     "FLAVOR_NAME",
     "EnvironmentFiles",
     "environment_files",
     "get_default_conda_env",
+    "card_of",
     "get_default_pip_requirements",
+    "input_kind",
     "load_model",
     "log_model",
     "model_directory",
@@ -54,170 +48,6 @@ __all__ = [
     "signature_for",
     "type_of_model",
 ]
-
-Thing: TypeAlias = Parent | Module | Composite
-
-
-def kind(thing: Thing) -> str:
-    """``"parent"``, ``"module"`` or ``"composite"``.
-
-    Raises:
-        MlflowException: if it is something else.
-    """
-    for name, found in (("parent", Parent), ("module", Module), ("composite", Composite)):
-        if isinstance(thing, found):
-            return name
-    raise MlflowException.invalid_parameter_value(
-        f"The model is a {type(thing).__name__}; expected a Parent, a Module or a Composite of "
-        "mlflow_rnnmod. A trained network becomes modules by mlflow_rnnmod.decompose or the "
-        "callback lightning_callbacks.ModuleDecomposition."
-    )
-
-
-def input_kind(thing: Thing) -> str:
-    """``"text"``, ``"tokens"`` or ``"features"``."""
-    return thing.contract.input if isinstance(thing, Module) else thing.input_kind
-
-
-def type_of_model(thing: Thing) -> str:
-    """The type of its LoggedModel, by which it can be searched."""
-    return {"composite": "rnnmod-composed"}.get(kind(thing), f"rnnmod-{kind(thing)}")
-
-
-def model_tags(thing: Thing) -> dict[str, str]:
-    """Tags of its LoggedModel: ``rnnmod.kind``, and ``rnnmod.label`` and ``rnnmod.parent``.
-
-    The parent's tag is its digest; a parent that is no longer under its id is searched for by it.
-    """
-    tags = {"rnnmod.kind": kind(thing)}
-    if isinstance(thing, Module):
-        # Tags are limited; the whole label is in module.json.
-        tags.update({"rnnmod.label": thing.label[:1000], "rnnmod.parent": thing.parent.digest})
-    elif isinstance(thing, Parent):
-        tags["rnnmod.parent"] = thing.digest
-    else:
-        tags["rnnmod.score"] = thing.score
-    return tags
-
-
-def signature_for(kind_of_input: str) -> ModelSignature:
-    """The signature of every model that reads this kind of input.
-
-    Text comes in a column ``text``, token ids as lists of integers in a column ``tokens``, features
-    as a list of vectors, one a step, in a column ``features``. Labels come out as a 1-D array.
-
-    Args:
-        kind_of_input: ``"text"``, ``"tokens"`` or ``"features"``.
-    """
-    types: dict[str, Any] = {
-        "text": DataType.string,
-        "tokens": Array(DataType.long),
-        "features": Array(Array(DataType.double)),
-    }
-    return ModelSignature(
-        inputs=Schema([ColSpec(types[kind_of_input], COLUMNS[kind_of_input])]),
-        outputs=Schema([ColSpec(DataType.string)]),
-        params=ParamSchema(
-            [
-                ParamSpec("scores", "boolean", False),
-                ParamSpec("reject_below", "double", None),
-                ParamSpec("reject_label", "string", NONE_OF_THESE),
-            ]
-        ),
-    )
-
-
-def model_directory(
-    thing: Thing,
-    path: str | Path,
-    environment: EnvironmentFiles | None = None,
-    mlflow_model: Model | None = None,
-    *,
-    standalone: bool = False,
-    code_paths: list[str] | None = None,
-    model_signature: ModelSignature | None = None,
-    input_example: Any = None,
-    metadata: dict[str, Any] | None = None,
-    extra_files: list[str] | None = None,
-    model_config: Mapping[str, Any] | None = None,
-) -> Model:
-    """Write a whole MLflow model into a folder, without asking a tracking server anything.
-
-    For one module it takes milliseconds, where ``environment`` was made once before.
-
-    Args:
-        thing: parent, module or composite.
-        path: the folder; made where it is missing, and empty.
-        environment: what :func:`environment_files` gave; made here where it is missing.
-        mlflow_model: what to fill in; for a LoggedModel ``Model(artifact_path=, model_uuid=,
-            run_id=, model_id=)`` with its ids, as MLflow does.
-        standalone: for a module: with its parent.
-        code_paths: code of the user's own, put beside this package's.
-        model_signature: instead of the one that :func:`signature_for` makes.
-        input_example: stored as an example of the model's input.
-        metadata: stored in ``MLmodel``.
-        extra_files: copied to ``extra_files``.
-        model_config: instead of :data:`DEFAULTS`.
-
-    Returns:
-        ``mlflow_model``, as it was saved in ``MLmodel``.
-
-    Raises:
-        MlflowException: if ``path`` is not empty.
-    """
-    path = Path(path).absolute()
-    what = kind(thing)
-    _mlflow.prepare_target_path(str(path))
-    model = Model() if mlflow_model is None else mlflow_model
-    model.signature = model_signature or signature_for(input_kind(thing))
-    if metadata is not None:
-        model.metadata = metadata
-    _mlflow.save_example(model, input_example, str(path))
-    _write(thing, path / fetch.DATA, standalone)
-    code = _write_code(thing, path, standalone, code_paths)
-    extra = _mlflow.copy_extra_files(extra_files, str(path))
-    # "code: null" in MLmodel breaks readers that only ask whether the key is there.
-    carried = {} if code is None else {"code": code}
-    model.add_flavor(FLAVOR_NAME, kind=what, format=FORMAT, data=fetch.DATA, **carried, **extra)
-    pyfunc.add_to_model(
-        model,
-        loader_module=mlflow_rnnmod.__name__,
-        data=fetch.DATA,
-        code=code,
-        conda_env=_mlflow.CONDA_ENV,
-        python_env=_mlflow.PYTHON_ENV,
-        model_config=dict(DEFAULTS if model_config is None else model_config),
-    )
-    if size := _mlflow.get_total_file_size(str(path)):
-        model.model_size_bytes = size
-    model.save(str(path / MLMODEL_FILE_NAME))
-    (environment or environment_files()).write(path)
-    return model
-
-
-def _write(thing: Thing, data: Path, standalone: bool) -> None:
-    if isinstance(thing, Parent):
-        write_parent(thing, data)
-    elif isinstance(thing, Module):
-        write_module(thing, data, standalone)
-    else:
-        write_composite(thing, data)
-
-
-def _write_code(
-    thing: Thing, path: Path, standalone: bool, code_paths: list[str] | None
-) -> str | None:
-    """The folder of the code that goes along, below ``path``; ``None`` without any.
-
-    A module by reference carries none, as it needs more than its own files in any case.
-    """
-    code = _mlflow.copy_code_paths(code_paths, str(path))
-    carries = standalone or not isinstance(thing, Module)
-    if carries and own_requirement() is None:
-        if not (path / CODE / mlflow_rnnmod.__name__).exists():
-            copy_own_code(path)
-        return CODE
-    return code
 
 
 def save_model(
@@ -369,7 +199,7 @@ def log_model(
         info.model_id, {record.NOTE: card_of(model, info.model_uri)}
     )
     if isinstance(model, Parent):
-        fetch.remember(model.known_as(info.model_id, fetch.server()))
+        parents.remember(model.known_as(info.model_id, download.server()))
     return info
 
 
@@ -394,11 +224,11 @@ def card_of(thing: Thing, uri: str) -> str:
 
 def _with_logged_parent(module: Module, run_id: str | None) -> Module:
     """The module with a parent that the current tracking server has."""
-    model_id = fetch.logged_id(module.parent)
+    model_id = parents.logged_id(module.parent)
     if model_id is None:
         run: dict[str, Any] = {} if run_id is None else {"run_id": run_id}
         model_id = log_model(module.parent, **run).model_id
-    return replace(module, parent=module.parent.known_as(model_id, fetch.server()))
+    return replace(module, parent=module.parent.known_as(model_id, download.server()))
 
 
 def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:

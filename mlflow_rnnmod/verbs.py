@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
-from mlflow_rnnmod import composition, fetch, flavor
+from mlflow_rnnmod import composition, download, fetch, flavor
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.network import Parent
@@ -142,7 +142,7 @@ def modules_of(things: Any) -> list[Module]:
     found = list(_flat(things))
     places = [place for place, thing in enumerate(found) if isinstance(thing, str)]
     if places:
-        with fetch.quiet_downloads(), ThreadPoolExecutor(_THREADS) as pool:
+        with download.quiet_downloads(), ThreadPoolExecutor(_THREADS) as pool:
             loaded = pool.map(fetch.load, [found[place] for place in places])
             for place, thing in zip(places, loaded, strict=True):
                 found[place] = thing

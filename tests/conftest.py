@@ -38,8 +38,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
     monkeypatch.setenv("RNNMOD_CACHE", str(tmp_path / "rnnmod-cache"))
     yield
-    if fetch := sys.modules.get("mlflow_rnnmod.fetch"):
-        fetch.forget_parents()
+    if parents := sys.modules.get("mlflow_rnnmod.parents"):
+        parents.forget_parents()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import mlflow_rnnmod
-from mlflow_rnnmod import cli, composition, fetch
+from mlflow_rnnmod import cli, composition, parents
 from tests.builders import (
     LABELS,
     ODD_LABELS,
@@ -40,7 +40,7 @@ def logged(tracking_uri):
         mlflow_rnnmod.log_model(m, registered_model_name=f"a.{m.label}")
         for m in tiny_modules(tiny_parent("text"))
     ]
-    fetch.forget_parents()
+    parents.forget_parents()
     return dict(zip(LABELS, (info.model_uri for info in infos), strict=True))
 
 

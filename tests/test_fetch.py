@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
-from mlflow_rnnmod import fetch
+from mlflow_rnnmod import download, parents
 from mlflow_rnnmod.network import Parent
 from tests.builders import tiny_module, tiny_modules, tiny_parent
 
@@ -20,7 +20,7 @@ from tests.builders import tiny_module, tiny_modules, tiny_parent
 def logged(tracking_uri):
     """A module that was logged by reference, in a process that has forgotten everything."""
     info = mlflow_rnnmod.log_model(tiny_module(tiny_parent("text")))
-    fetch.forget_parents()
+    parents.forget_parents()
     return info
 
 
@@ -28,13 +28,13 @@ def logged(tracking_uri):
 def asked(monkeypatch):
     """Every question put to a server for a parent: (server, model id)."""
     questions = []
-    original = fetch._logged
+    original = parents._logged
 
     def spy(client, server, model_id, *rest):
         questions.append((server, model_id))
         return original(client, server, model_id, *rest)
 
-    monkeypatch.setattr(fetch, "_logged", spy)
+    monkeypatch.setattr(parents, "_logged", spy)
     return questions
 
 
@@ -44,7 +44,7 @@ def parent_ids() -> list[str]:
 
 
 def cache() -> Path:
-    folder = fetch.cache_folder()
+    folder = parents.cache_folder()
     assert folder is not None
     return folder
 
@@ -56,7 +56,7 @@ def test_under_its_id_then_in_the_process_then_on_disk(logged, asked, tracking_u
     assert (first.parent.model_id, first.parent.tracking_uri) == (parent_id, tracking_uri)
     second = mlflow_rnnmod.load_model(logged.model_uri)
     assert second.parent is first.parent
-    fetch.forget_parents()
+    parents.forget_parents()
     third = mlflow_rnnmod.load_model(logged.model_uri)
     assert len(asked) == 1
     assert third.parent is not first.parent
@@ -69,7 +69,7 @@ def test_by_tag_where_the_id_is_gone(logged, asked):
     (first,) = parent_ids()
     MlflowClient().delete_logged_model(first)
     again = mlflow_rnnmod.log_model(tiny_parent("text"))
-    fetch.forget_parents()
+    parents.forget_parents()
     module = mlflow_rnnmod.load_model(logged.model_uri)
     assert module.parent.model_id == again.model_id
     assert [model_id for _, model_id in asked] == [first, again.model_id]
@@ -81,12 +81,12 @@ def test_in_another_experiment(tracking_uri):
     mlflow.set_experiment(experiment_id=other)
     info = mlflow_rnnmod.log_model(parent)
     mlflow.set_experiment(experiment_id="0")
-    assert fetch.logged_id(parent) == info.model_id
+    assert parents.logged_id(parent) == info.model_id
 
 
 def test_a_spoilt_cache_is_replaced(logged, asked, caplog):
     digest = mlflow_rnnmod.load_model(logged.model_uri).parent.digest
-    fetch.forget_parents()
+    parents.forget_parents()
     weights = cache() / digest / "weights.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:-4] + b"....")
@@ -98,9 +98,9 @@ def test_a_spoilt_cache_is_replaced(logged, asked, caplog):
 
 def test_without_a_cache(logged, asked, monkeypatch, tmp_path):
     monkeypatch.setenv("RNNMOD_CACHE", "")
-    assert fetch.cache_folder() is None
+    assert parents.cache_folder() is None
     for _ in range(2):
-        fetch.forget_parents()
+        parents.forget_parents()
         mlflow_rnnmod.load_model(logged.model_uri)
     assert len(asked) == 2
 
@@ -114,7 +114,7 @@ def test_a_cache_that_cannot_be_written(logged, monkeypatch, tmp_path):
 def test_default_place_of_the_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("RNNMOD_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert fetch.cache_folder() == tmp_path / ".cache" / "rnnmod" / "parents"
+    assert parents.cache_folder() == tmp_path / ".cache" / "rnnmod" / "parents"
 
 
 def test_nowhere_says_what_and_what_to_do(logged, tracking_uri):
@@ -137,10 +137,10 @@ def test_a_model_that_only_claims_to_be_the_parent(logged):
     mlflow_rnnmod.log_model(
         tiny_parent("text", seed=1), tags={"rnnmod.parent": parent.digest, "rnnmod.kind": "parent"}
     )
-    fetch.forget_parents()
+    parents.forget_parents()
     with pytest.raises(MlflowException, match="another parent"):
         mlflow_rnnmod.load_model(logged.model_uri)
-    assert fetch.logged_id(parent) is None
+    assert parents.logged_id(parent) is None
 
 
 def test_altered_parent_on_the_server(logged):
@@ -180,7 +180,7 @@ def test_which_servers_a_file_may_name(monkeypatch, tmp_path, named, credentials
     (tmp_path / "present.db").write_text("")
     if credentials:
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
-    assert fetch._may_ask(named.format(tmp=tmp_path), "http://here:5000/x") is allowed
+    assert parents._may_ask(named.format(tmp=tmp_path), "http://here:5000/x") is allowed
     assert not (tmp_path / "missing.db").exists()
 
 
@@ -191,14 +191,14 @@ def test_one_parent_with_two_tokenizers(tracking_uri):
     assert with_one.digest == without.digest
     infos = [mlflow_rnnmod.log_model(tiny_module(parent)) for parent in (with_one, without)]
     for _ in range(2):
-        fetch.forget_parents()
+        parents.forget_parents()
         loaded = [mlflow_rnnmod.load_model(info.model_uri) for info in infos]
         assert [module.parent.input_kind for module in loaded] == ["text", "tokens"]
 
 
 def test_threads_fetch_a_parent_once(tracking_uri, asked):
     infos = [mlflow_rnnmod.log_model(m) for m in tiny_modules(tiny_parent("text"))]
-    fetch.forget_parents()
+    parents.forget_parents()
     asked.clear()
     found = []
     threads = [
@@ -214,15 +214,15 @@ def test_threads_fetch_a_parent_once(tracking_uri, asked):
 
 
 def test_the_process_keeps_a_bounded_number(monkeypatch):
-    kept = fetch._Kept(2)
-    parents = [tiny_parent(seed=seed) for seed in range(3)]
-    for parent in parents:
+    kept = parents._Kept(2)
+    three = [tiny_parent(seed=seed) for seed in range(3)]
+    for parent in three:
         kept.put(parent)
-    assert [kept.get(parent.digest, None) for parent in parents] == [None, *parents[1:]]
-    kept.get(parents[1].digest, None)
-    kept.put(parents[0])
-    assert kept.get(parents[1].digest, None) is parents[1]
-    assert kept.get(parents[2].digest, None) is None
+    assert [kept.get(parent.digest, None) for parent in three] == [None, *three[1:]]
+    kept.get(three[1].digest, None)
+    kept.put(three[0])
+    assert kept.get(three[1].digest, None) is three[1]
+    assert kept.get(three[2].digest, None) is None
 
 
 def test_downloaded_files_are_gone_after_loading(logged, monkeypatch, tmp_path):
@@ -240,13 +240,13 @@ def test_downloaded_files_are_gone_after_loading(logged, monkeypatch, tmp_path):
 def test_only_the_data_is_downloaded(logged, monkeypatch):
     """Over HTTP every file is a request; environments and code are not read."""
     asked = []
-    original = fetch._downloaded
+    original = download.downloaded
 
     def spy(uri, *rest, **options):
         asked.append(uri)
         return original(uri, *rest, **options)
 
-    monkeypatch.setattr(fetch, "_downloaded", spy)
+    monkeypatch.setattr(download, "downloaded", spy)
     MlflowClient().create_registered_model("m")
     MlflowClient().create_model_version("m", logged.model_uri, model_id=logged.model_id)
     for uri in (logged.model_uri, "models:/m/1"):

@@ -20,7 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 
 import mlflow_rnnmod
-from mlflow_rnnmod import composition, fetch
+from mlflow_rnnmod import composition, download, parents
 from mlflow_rnnmod.decomposition.module import all_log_odds
 from mlflow_rnnmod.environment import environment_files
 from mlflow_rnnmod.flavor import model_directory, signature_for
@@ -83,7 +83,7 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path, what, kind, monkeypatch)
     inputs = tiny_inputs(tiny_parent(kind), 20)
     expected = answers(thing, inputs)
     mlflow_rnnmod.save_model(thing, tmp_path / "model")
-    fetch.forget_parents()
+    parents.forget_parents()
     native = mlflow_rnnmod.load_model(tmp_path / "model")
     assert type(native) is type(thing)
     assert answers(native, inputs) == expected
@@ -205,7 +205,7 @@ def test_log_model(tracking_uri, what, active):
     else:
         info = mlflow_rnnmod.log_model(thing, name="mine")
         assert mlflow.active_run() is None
-    fetch.forget_parents()
+    parents.forget_parents()
     logged = MlflowClient().get_logged_model(info.model_id)
     assert logged.name == "mine"
     assert logged.status == "READY"
@@ -240,7 +240,7 @@ def test_a_module_is_logged_by_reference_and_its_parent_once(tracking_uri):
     (of_parent,) = [model for model in logged if model.tags["rnnmod.kind"] == "parent"]
     assert of_parent.source_run_id == run.info.run_id
     for info in infos:
-        fetch.forget_parents()
+        parents.forget_parents()
         module = mlflow_rnnmod.load_model(info.model_uri)
         assert module.parent.model_id == of_parent.model_id
         files = {p.name for p in Path(info.artifact_path, "data").iterdir()}
@@ -254,14 +254,14 @@ def test_a_deleted_parent_is_logged_again(tracking_uri):
     MlflowClient().delete_logged_model(info.model_id)
     known = parent.known_as(info.model_id, tracking_uri)
     logged = mlflow_rnnmod.log_model(tiny_module(known))
-    fetch.forget_parents()
+    parents.forget_parents()
     assert mlflow_rnnmod.load_model(logged.model_uri).parent.model_id != info.model_id
 
 
 def test_a_standalone_module_outlives_everything(tracking_uri):
     info = mlflow_rnnmod.log_model(make("module"), standalone=True)
     assert len(MlflowClient().search_logged_models(["0"])) == 1
-    fetch.forget_parents()
+    parents.forget_parents()
     assert mlflow_rnnmod.load_model(info.model_uri).label == LABELS[0]
 
 
@@ -328,9 +328,9 @@ def test_origin_of_a_logged_module(tracking_uri):
 
 def test_no_credentials_in_artifacts(tracking_uri, tmp_path, monkeypatch):
     module = tiny_module(tiny_parent().known_as("m-1", "https://me:secret@there/x"))
-    monkeypatch.setattr(fetch, "logged_id", lambda parent: "m-1")
+    monkeypatch.setattr(parents, "logged_id", lambda parent: "m-1")
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://me:secret@there/x")
-    module = replace(module, origin={"tracking_uri": fetch.server()})
+    module = replace(module, origin={"tracking_uri": download.server()})
     model_directory(module, tmp_path / "m")
     assert not any(b"secret" in p.read_bytes() for p in (tmp_path / "m").rglob("*") if p.is_file())
 
@@ -570,11 +570,11 @@ def test_how_pip_can_get_us(monkeypatch, tmp_path, files, expected):
 
 
 def test_from_an_index_no_code_is_needed(monkeypatch, tmp_path):
-    from mlflow_rnnmod import environment, flavor
+    from mlflow_rnnmod import directory, environment
 
     own = "mlflow-rnnmod==9.9"
     monkeypatch.setattr(environment, "own_requirement", lambda: own)
-    monkeypatch.setattr(flavor, "own_requirement", lambda: own)
+    monkeypatch.setattr(directory, "own_requirement", lambda: own)
     mlflow_rnnmod.save_model(make("parent"), tmp_path)
     assert not (tmp_path / "code").exists()
     assert own in (tmp_path / "requirements.txt").read_text().split("\n")

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
-from mlflow_rnnmod import composition, fetch, verbs
+from mlflow_rnnmod import composition, download, fetch, parents, verbs
 from mlflow_rnnmod.network import Parent
 from tests.builders import (
     LABELS,
@@ -58,7 +58,7 @@ def registered(store, tracking_uri):
     """What :func:`store` logged, by name, in a store of the test's own."""
     database, infos = store
     shutil.copy(database, tracking_uri.removeprefix("sqlite:///"))
-    fetch.forget_parents()
+    parents.forget_parents()
     return infos
 
 
@@ -138,7 +138,7 @@ def test_composites_decompositions_and_lists_contribute_all(parent, other):
 
 def test_what_was_logged_can_be_composed(tracking_uri, parent):
     logged = mlflow_rnnmod.log_decomposition(tiny_decomposition(parent))
-    fetch.forget_parents()
+    parents.forget_parents()
     assert mlflow_rnnmod.compose(logged).labels == LABELS
     assert mlflow_rnnmod.compose(logged.uris).labels == LABELS
     assert mlflow_rnnmod.compose(f"runs:/{logged.run_id}").labels == LABELS
@@ -185,7 +185,7 @@ def test_a_logged_composite_goes_on(registered, tmp_path):
     """Composites are taken by URI too, and keep where their modules came from."""
     first = mlflow_rnnmod.compose(["models:/a.german/1", "models:/b.irish/1"])
     mlflow_rnnmod.log_model(first, name="first", registered_model_name="first")
-    fetch.forget_parents()
+    parents.forget_parents()
     loaded = mlflow_rnnmod.load_model("models:/first/1")
     assert [m.origin for m in loaded.modules] == [m.origin for m in first.modules]
     assert loaded.score == first.score
@@ -202,7 +202,7 @@ def test_a_logged_composite_goes_on(registered, tmp_path):
 def test_export_makes_a_module_stand_alone(registered, tmp_path, monkeypatch):
     path = mlflow_rnnmod.export("models:/a.german/1", tmp_path / "german")
     expected = composition.compose([mlflow_rnnmod.load_model("models:/a.german/1")]).predict(WORDS)
-    fetch.forget_parents()
+    parents.forget_parents()
     monkeypatch.setattr(fetch, "find_parent", None)
     module = mlflow_rnnmod.load_model(path)
     assert composition.compose([module]).predict(WORDS) == expected
@@ -220,7 +220,7 @@ def test_a_composite_outlives_its_sources(registered):
     for model in client.search_logged_models(experiments):
         if model.model_id != info.model_id:
             client.delete_logged_model(model.model_id)
-    fetch.forget_parents()
+    parents.forget_parents()
     assert mlflow_rnnmod.load_model(info.model_uri).predict(WORDS) == expected
 
 
@@ -261,9 +261,9 @@ def test_the_progress_bar_is_back_afterwards(monkeypatch):
     monkeypatch.delenv(name, raising=False)
     import os
 
-    with fetch.quiet_downloads():
+    with download.quiet_downloads():
         assert os.environ[name] == "false"
     assert name not in os.environ
     monkeypatch.setenv(name, "true")
-    with fetch.quiet_downloads():
+    with download.quiet_downloads():
         assert os.environ[name] == "true"
