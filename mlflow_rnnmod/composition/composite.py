@@ -190,10 +190,16 @@ def compose(
 
     Raises:
         IncompatibleModules: with every reason why the modules do not fit together.
+        TypeError: if something else than modules is given.
         ValueError: if ``score`` is unknown or asks for ``calibrate_on``, or a label of
             ``calibrate_on`` is none of the modules'.
     """
+    if isinstance(modules, Module):
+        raise TypeError(f"modules is the single {modules!r}; expected a list of modules.")
     modules = tuple(modules)
+    for position, module in enumerate(modules):
+        if not isinstance(module, Module):
+            raise TypeError(f"modules[{position}] is {module!r:.80}; expected a Module.")
     if not modules:
         raise IncompatibleModules(["there is no module; expected at least one"])
     recipe = ({"verb": "compose", "labels": [module.label for module in modules]},)

@@ -28,7 +28,7 @@ def check_inputs(inputs: Any, kind: str, size: int) -> Any:
     if kind == "text":
         return plain_texts(inputs)
     if isinstance(inputs, Rows):
-        return inputs
+        return _check_rows(inputs, kind, size)
     if isinstance(inputs, str | bytes):
         raise TypeError(f"inputs is the text {inputs!r:.60}; expected a list of {kind}.")
     wanted = "whole numbers" if kind == "tokens" else f"numbers of shape (steps, {size})"
@@ -43,6 +43,24 @@ def check_inputs(inputs: Any, kind: str, size: int) -> Any:
                 f"inputs[{position}] is {item!r:.60}; expected {wanted} ({kind})."
             ) from error
         rows.append(_check_row(row, position, kind, size, wanted))
+    return rows
+
+
+def _check_rows(rows: Rows, kind: str, size: int) -> Rows:
+    values = rows.values
+    if kind == "tokens":
+        if values.is_floating_point() or values.ndim != 2:
+            raise TypeError(
+                f"values is {values.dtype} of shape {tuple(values.shape)}; expected whole numbers "
+                "of shape (rows, steps)."
+            )
+        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < size:
+            raise ValueError(
+                f"values has token ids from {int(values.min())} to {int(values.max())}; expected "
+                f"ids from 0 to {size - 1}."
+            )
+    elif values.ndim != 3 or values.shape[2] != size:
+        raise ValueError(f"values has shape {tuple(values.shape)}; expected (rows, steps, {size}).")
     return rows
 
 

@@ -113,5 +113,14 @@ def plain_texts(texts: Sequence[Any]) -> list[str]:
             raise TypeError(
                 f"texts[{position}] is the {type(text).__name__} {text!r:.60}; expected text."
             )
-        plain.append(text)
+        plain.append(_encodable(text))
     return plain
+
+
+def _encodable(text: str) -> str:
+    """``text`` with halves of surrogate pairs, which broken data has, as unknown characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -184,6 +184,33 @@ def test_inputs_of_the_wrong_kind(kind, inputs, error, said):
         composite.predict(inputs)
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "error", "said"),
+    [
+        ("tokens", torch.tensor([[3, 20]]), ValueError, "ids from 3 to 20; expected .* 0 to 19"),
+        ("tokens", torch.ones(1, 2, 5), TypeError, r"float32 of shape \(1, 2, 5\)"),
+        ("features", torch.ones(1, 2, 4), ValueError, r"\(1, 2, 4\); expected .*, 5\)"),
+        ("text", torch.tensor([[3]]), TypeError, "expected text"),
+    ],
+)
+def test_rows_of_the_wrong_kind(kind, values, error, said):
+    with pytest.raises(error, match=said):
+        compose(tiny_modules(tiny_parent(kind))).predict(Rows(values))
+
+
+def test_only_modules_are_composed():
+    module = tiny_module(tiny_parent())
+    with pytest.raises(TypeError, match="single Module.*expected a list"):
+        compose(module)
+    with pytest.raises(TypeError, match=r"modules\[1\] is 'models:/x/1'; expected a Module"):
+        compose([module, "models:/x/1"])
+
+
+def test_halves_of_characters_are_unknown_ones():
+    composite = compose(tiny_modules(tiny_parent("text")))
+    close(composite.scores(["a\ud800b", "\udfff"]), composite.scores(["a\ufffdb", "\ufffd"]))
+
+
 def test_a_single_module_says_yes_or_no():
     parent = tiny_parent("text")
     texts = tiny_texts(40)
