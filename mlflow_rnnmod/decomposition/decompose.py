@@ -241,6 +241,8 @@ class _Job:
         alone = [[label] for label in range(labels)]
         auto = config.removal == "auto"
         shares = sorted(SHARES, reverse=True) if auto else [float(config.removal)]
+        if config.rule == "none":
+            shares = [0.0]
         control = None
         tried: list[dict[str, float]] = []
         for share in shares:

@@ -194,6 +194,36 @@ def test_auto_takes_the_largest_share_that_costs_little(settings):
     assert removed == {int(chosen * 10 + 1e-9)}
 
 
+def test_auto_of_a_rule_that_removes_nothing():
+    found = run(rule="none")
+    assert found.figures["removal"] == 0.0 and found.figures["net"] == 0.0
+    assert all(module.trunk.full and module.made["removal"] == 0.0 for module in found.modules)
+
+
+@pytest.mark.parametrize("trunks", [1, 2, 3, 5])
+def test_labels_share_trunks(trunks):
+    found = run(removal=0.3, trunks=trunks)
+    kinds = {module.trunk.digest for module in found.modules}
+    assert len(kinds) <= min(trunks, 3) and found.figures["trunks"] == len(kinds)
+    assert all(module.trunk.kept == 7 for module in found.modules)
+    if trunks >= 3:
+        alone = run(removal=0.3)
+        assert list(map(made_of, found.modules)) == list(map(made_of, alone.modules))
+    answers = compose(found.modules).predict(REPORT)
+    truth = [PARENT.labels[y] for y in REPORT.targets.tolist()]
+    right = sum(a == y for a, y in zip(answers, truth, strict=True)) / len(truth)
+    assert found.figures["composed_accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize("removal", [0.3, "auto"])
+def test_a_limit_on_the_cost_is_held_where_it_can_be(removal):
+    free = run(removal=removal, trunks="auto", max_cost=100.0)
+    tight = run(removal=removal, trunks="auto", max_cost=1.2)
+    assert tight.figures["cost"] <= free.figures["cost"]
+    assert tight.figures["cost"] <= 1.2 or tight.figures["trunks"] == 1
+    assert len({module.trunk for module in tight.modules}) == tight.figures["trunks"]
+
+
 def test_a_label_without_rows_is_told_and_its_module_still_answers():
     train = TRAIN[TRAIN.targets != 2]
     found = decompose(PARENT, train, VALIDATION, REPORT, DecompositionConfig(removal=0.3))
