@@ -208,7 +208,6 @@ def log_and_load(
     composite: mlflow_rnnmod.Composite,
     second: ModuleDecomposition,
     splits: Splits,
-    settings: Settings,
 ) -> None:
     """The result is an MLflow model like any other."""
     heading("Log it, register it, load it with mlflow.pyfunc")
@@ -254,12 +253,12 @@ def quickstart(story: Story, splits: Splits, settings: Settings) -> None:
     reuse(story, first, splits, settings)
     add(story, first, second, splits.scarce(story.scarce, story.examples), settings)
     better = replace(story, first, second, splits)
-    log_and_load(story, better, second, splits, settings)
+    log_and_load(story, better, second, splits)
 
 
 def prepare() -> None:
-    """Leave the screen to progress bars and tables, and one core to each of torch's users."""
-    torch.set_num_threads(1)  # networks as small as these lose by a second thread
+    """Leave the screen to progress bars and tables."""
+    torch.set_num_threads(1)  # a second thread makes networks as small as these slower
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for message in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)
@@ -277,8 +276,8 @@ def prepare() -> None:
 @click.option(
     "--label",
     type=click.Choice(["domain", "intent"]),
-    default="domain",
-    help="What clinc_oos is labelled with: 10 domains or 150 intents.",
+    help="What clinc_oos is labelled with: 10 domains (the default where the data has them) or 150 "
+    "intents.",
 )
 @click.option(
     "--data-dir",
@@ -297,7 +296,7 @@ def prepare() -> None:
 @click.option("--seed", type=int, default=0, help="Of the trainings, and the surnames' split.")
 def main(
     dataset: str,
-    label: str,
+    label: str | None,
     data_dir: Path | None,
     tracking_uri: str,
     epochs: int,

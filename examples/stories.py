@@ -72,10 +72,10 @@ def clinc_story(label: str, labels: Sequence[str]) -> Story:
 
 
 def load(
-    dataset: str, label: str, data_dir: Path | None, share: float, seed: int
+    dataset: str, label: str | None, data_dir: Path | None, share: float, seed: int
 ) -> tuple[Story, Splits]:
     """The story and its data; the first parent's lack of examples is not in them yet."""
     if dataset == "surnames":
         return SURNAMES, load_surnames(share, seed)
-    splits = load_clinc(label, data_dir, share)
+    label, splits = load_clinc(label, data_dir, share)
     return clinc_story(label, splits.labels), splits

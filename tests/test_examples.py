@@ -1,0 +1,115 @@
+"""The data of the examples."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+EXAMPLES = str(Path(__file__).resolve().parent.parent / "examples")
+NAMES = ("clinc", "surnames", "texts", "stories", "classifier", "tables")
+
+
+@pytest.fixture(autouse=True)
+def examples(monkeypatch: pytest.MonkeyPatch):
+    """The examples can be imported as the script imports them."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def fake_hub(name: str, configuration: str, split: str) -> datasets.Dataset:
+    """Rows as the Hub's copy has them: numbers for intents, out-of-scope ones among them."""
+    assert (name, configuration) == ("clinc/clinc_oos", "plus")
+    intents = ["oos", "weather", "balance"]
+    features = datasets.Features(
+        text=datasets.Value("string"), intent=datasets.ClassLabel(names=intents)
+    )
+    rows = {
+        "text": [f"{split} {index}" for index in range(9)],
+        "intent": [index % 3 for index in range(9)],
+    }
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def test_clinc_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import clinc
+
+    monkeypatch.setattr(clinc, "load_dataset", fake_hub)
+    label, splits = clinc.load_clinc()
+    assert label == "intent"
+    assert splits.labels == ["balance", "weather"]
+    assert sorted(zip(splits.test.texts, splits.test.labels, strict=True)) == [
+        ("test 1", "weather"),
+        ("test 2", "balance"),
+        ("test 4", "weather"),
+        ("test 5", "balance"),
+        ("test 7", "weather"),
+        ("test 8", "balance"),
+    ]
+    with pytest.raises(ValueError, match=r"label='domain'.*--data-dir"):
+        clinc.load_clinc("domain")
+
+
+def test_clinc_of_a_folder_that_lacks_it(tmp_path: Path) -> None:
+    import clinc
+
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl\.gz.*--data-dir"):
+        clinc.load_clinc(data_dir=tmp_path)
+
+
+def test_surnames() -> None:
+    import surnames
+
+    splits = surnames.load_surnames(seed=3)
+    assert len(splits.labels) == 12
+    parts = [set(part.texts) for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, parts)) == len(parts[0] | parts[1] | parts[2]) > 10_000
+    for part in (splits.train, splits.validation, splits.test):
+        assert set(part.labels) == set(splits.labels)
+    assert "Oberhauser" not in parts[0] | parts[1] | parts[2]
+    again = surnames.load_surnames(seed=3)
+    assert again.train == splits.train
+    assert surnames.load_surnames(seed=4).train != splits.train
+
+
+def test_scarce_labels_stay_in_the_test_rows() -> None:
+    import surnames
+
+    splits = surnames.load_surnames(share=0.3)
+    scarce = splits.scarce("Zulu", 5)
+    assert scarce.train.labels.count("Zulu") == scarce.validation.labels.count("Zulu") == 5
+    assert scarce.test == splits.test
+    assert scarce.train.labels.count("Irish") == splits.train.labels.count("Irish")
+
+
+def test_stories_fit_their_labels() -> None:
+    import stories
+    import surnames
+
+    labels = [f"label {index}" for index in range(10)]
+    told = [
+        (stories.SURNAMES, set(surnames.LOCALES)),
+        (stories.clinc_story("domain", labels), set(labels)),
+    ]
+    for story, known in told:
+        assert set(story.first) | set(story.second) <= known
+        assert set(story.first) & set(story.second) == {story.scarce}
+        assert set(story.reused) < set(story.first) - {story.scarce}
+        assert story.added in set(story.second) - set(story.first)
+    assert not {name.casefold() for name in stories.SURNAMES.asked} & {
+        name.casefold() for names in surnames.surnames_by_language().values() for name in names
+    }
+
+
+def test_tokenizers() -> None:
+    import texts
+
+    letters = texts.build_tokenizer(["Abba", "baff"], "characters")
+    assert letters.encode("AbX").tokens == ["a", "b", "[UNK]"]
+    words = texts.build_tokenizer(["call me", "Call you"], "words")
+    assert words.encode("call her").tokens == ["call", "[UNK]"]
+    assert words.token_to_id("[PAD]") == 0
