@@ -11,7 +11,7 @@ from torch import Tensor
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
 from mlflow_rnnmod.composition.inputs import to_rows
 from mlflow_rnnmod.composition.scores import ScoreStrategy
-from mlflow_rnnmod.composition.ways import Trunks, check_way, whole_readout
+from mlflow_rnnmod.composition.ways import Trunks, check_way
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.network.config import NetworkConfig
 from mlflow_rnnmod.network.parent import Parent
@@ -107,18 +107,20 @@ class _Group:
     ) -> Tensor:
         """Scores of all modules, ``(modules, rows)``, on the CPU."""
         network = self.parent.network
-        if len(rows) == 1 and rows.lengths is None:
+        if len(rows) == 1 and rows.values.shape[1] <= MAX_STEPS:
             return self._batch(rows.to(network.device), strategy, parameters, way).cpu()
         lengths = network.lengths(rows)
-        chunks = bucket(lengths, batch_size)
+        longest = int(lengths.max())
+        if len(rows) <= batch_size and longest * len(rows) <= MAX_STEPS:
+            part = _cut(network.config, Rows(rows.values, lengths), longest)
+            return self._batch(part.to(network.device), strategy, parameters, way).cpu()
         found = []
+        chunks = bucket(lengths, batch_size)
         for chunk in chunks:
-            part = _cut(network.config, Rows(rows.values[chunk], lengths[chunk]))
+            part = Rows(rows.values[chunk], lengths[chunk])
+            part = _cut(network.config, part, int(lengths[chunk].max()))
             found.append(self._batch(part.to(network.device), strategy, parameters, way).cpu())
-        if len(chunks) == 1 and isinstance(chunks[0], slice):
-            return found[0]
-        order = torch.cat([torch.as_tensor(chunk) for chunk in chunks])
-        return torch.cat(found, dim=1)[:, order.argsort()]
+        return torch.cat(found, dim=1)[:, torch.cat(chunks).argsort()]
 
     def _batch(
         self, rows: Rows, strategy: ScoreStrategy, parameters: Mapping[str, Any], way: str
@@ -126,7 +128,7 @@ class _Group:
         """Scores of one batch, ``(modules, rows)``."""
         network, energy, found = self.parent.network, None, None
         if self.full is not None or strategy.energy:
-            readout = whole_readout(network, rows)[None]
+            readout = network.readout(rows)[None]
             logits = network.logits(readout)
             if strategy.energy:
                 energy = torch.logsumexp(logits[0], dim=1)
@@ -163,17 +165,13 @@ class _Group:
         return ModuleOutputs(stack, readout, log_odds, logit, energy)
 
 
-def bucket(lengths: Tensor, batch_size: int) -> Sequence[Tensor | slice]:
+def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:
     """Row numbers in batches of like length, longest last.
 
-    Batches hold at most ``batch_size`` rows, and fewer where the rows are very long. Where one
-    batch holds all, it is the slice of all rows.
+    Batches hold at most ``batch_size`` rows, and fewer where the rows are very long.
     """
-    if len(lengths) <= batch_size and int(lengths.max()) * len(lengths) <= MAX_STEPS:
-        return [slice(0, len(lengths))]
     order = lengths.argsort(stable=True)
-    chunks: list[Tensor | slice] = []
-    start = 0
+    chunks, start = [], 0
     while start < len(order):
         end = min(start + batch_size, len(order))
         while end > start + 1 and int(lengths[order[end - 1]]) * (end - start) > MAX_STEPS:
@@ -183,13 +181,9 @@ def bucket(lengths: Tensor, batch_size: int) -> Sequence[Tensor | slice]:
     return chunks
 
 
-def _cut(config: NetworkConfig, rows: Rows) -> Rows:
-    """Rows without the steps that are padding in all of them, where those change no answer."""
-    assert rows.lengths is not None
-    if config.steps is not None or not _ignores_padding(config):
-        return rows
-    longest = max(int(rows.lengths.max()), 1)
-    if longest == rows.values.shape[1]:
+def _cut(config: NetworkConfig, rows: Rows, longest: int) -> Rows:
+    """Rows without the steps behind the longest row's last, where those change no answer."""
+    if longest == rows.values.shape[1] or config.steps or not _ignores_padding(config):
         return rows
     return Rows(rows.values[:, :longest], rows.lengths)
 

@@ -30,7 +30,7 @@ class HeadStack:
 
     @classmethod
     def of(cls, heads: Sequence[Head], like: Tensor, size: int) -> HeadStack:
-        """The stack of ``heads`` for readouts of ``size``, in ``like``'s dtype and on its device."""
+        """The stack of ``heads`` for readouts of ``size``, in the dtype and place of ``like``."""
         weights = [head.weight for head in heads]
         weight = None
         if any(w is not None for w in weights):

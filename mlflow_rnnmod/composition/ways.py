@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from mlflow_rnnmod.composition.cost import Work, choose
@@ -128,9 +127,3 @@ def _parts(trunks: int, rows: int, steps: int, workers: int) -> Iterator[slice]:
         size = min(size, -(-trunks // (shares * rounds)))
     for start in range(0, trunks, size):
         yield slice(start, min(start + size, trunks))
-
-
-def whole_readout(network: RecurrentNetwork, rows: Rows) -> Tensor:
-    """The unmasked parent's readout, ``(rows, readout size)``."""
-    with torch.inference_mode():
-        return network.states(rows).readout

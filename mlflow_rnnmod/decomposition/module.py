@@ -12,6 +12,8 @@ from torch import Tensor
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.trunk import Trunk
 
+_TINY = 1e-30
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -173,14 +175,19 @@ def log_odds(logits: Tensor, index: int) -> Tensor:
 
 
 def all_log_odds(logits: Tensor) -> Tensor:
-    """:func:`log_odds` of every label at once, ``(..., labels)``, from one log-sum-exp.
+    """:func:`log_odds` of every label at once, ``(..., labels)``, from one sum of exponentials.
 
-    ``log p - log(1 - p)`` loses digits where p is near 1, so the largest logit's own odds are
-    computed from the others directly.
+    A label's own exponential is taken from the sum, which loses no digits as long as the largest
+    stays in; the largest is left out from the start.
     """
-    log_p = torch.log_softmax(logits, dim=-1)
-    odds = log_p - torch.log(-torch.expm1(log_p.clamp(max=-1e-30)))
-    top = logits.argmax(dim=-1, keepdim=True)
-    rest = logits.scatter(-1, top, -torch.inf)
-    best = logits.gather(-1, top) - torch.logsumexp(rest, dim=-1, keepdim=True)
-    return odds.scatter(-1, top, best)
+    top, place = logits.max(dim=-1, keepdim=True)
+    shifted = logits - top
+    powers = shifted.exp().scatter(-1, place, 0.0)
+    rest = powers.sum(dim=-1, keepdim=True).clamp(min=_TINY)
+    others = (1 + rest - powers).scatter(-1, place, rest)
+    odds = shifted - others.log()
+    if bool((rest == _TINY).any()):  # no float32 can hold the others' sum
+        without = logits.scatter(-1, place, -torch.inf)
+        best = top - torch.logsumexp(without, dim=-1, keepdim=True)
+        odds = odds.scatter(-1, place, torch.where(rest == _TINY, best, odds.gather(-1, place)))
+    return odds

@@ -223,7 +223,33 @@ class RecurrentNetwork(nn.Module):
 
     def forward(self, rows: Rows) -> Tensor:
         """Logits of a batch, float ``(rows, labels)``."""
-        return self.logits(self.states(rows).readout)
+        return self.logits(self.readout(rows))
+
+    def readout(self, rows: Rows) -> Tensor:
+        """The readout of :meth:`states` alone, float ``(rows, readout size)``, with less ado."""
+        config, values = self.config, rows.values
+        plain = config.readout in ("last_step", "last_valid") and not config.packed
+        two_ways = any(len(layer) > 1 for layer in config.recurrent)
+        if (
+            not plain
+            or two_ways
+            or self.completion is not None
+            or values.ndim < 2
+            or 0 in values.shape
+        ):
+            return self.states(rows).readout
+        x = self.embed(values)
+        for index in range(len(config.recurrent)):
+            x = self.cell(index, "fwd")(x)[0]
+        if config.readout == "last_step" or config.side == "left":
+            x = x[:, -1]
+        elif len(x) == 1 and rows.lengths is not None:
+            x = x[:, min(max(int(rows.lengths[0]), 1), x.shape[1]) - 1]
+        else:
+            x = self._last_valid(x, self.lengths(rows))
+        for dense, spec in zip(self.hidden, config.hidden, strict=True):
+            x = ACTIVATION_FUNCTIONS[spec.activation](dense(x))
+        return x
 
     def logits(self, readout: Tensor) -> Tensor:
         """The output layer: float ``(rows, labels)`` from a readout ``(rows, readout size)``."""

@@ -35,33 +35,21 @@ class Completion(nn.Module):
     ) -> None:
         super().__init__()
         keep, fold, mix = _guess(trunk, names)
-        self.cut = cut
-        self.columns: Tensor
-        self.removed: Tensor
+        # Kept units pass as they are, so one product does it all.
+        matrix = torch.diag(keep.to(fold.dtype))
+        if mix is not None:
+            matrix = matrix + mix
+        if cut:
+            matrix = matrix[:, keep]
         self.fold: Tensor
-        self.mix: Tensor | None
-        kept, removed = keep.nonzero()[:, 0], (~keep).nonzero()[:, 0]
-        buffers = {
-            "columns": kept,
-            "removed": removed,
-            "fold": fold[removed].to(dtype),
-            "mix": None if mix is None else mix[removed][:, kept].to(dtype),
-        }
-        for name, value in buffers.items():
-            found = None if value is None else value.to(device)
-            self.register_buffer(name, found, persistent=False)
-        self.size = len(keep)
+        self.matrix: Tensor
+        self.register_buffer("fold", fold.to(device, dtype), persistent=False)
+        self.register_buffer("matrix", matrix.T.contiguous().to(device, dtype), persistent=False)
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Float ``(..., all units)`` from ``(..., kept units)``, or from all when not cut."""
-        kept = outputs if self.cut else outputs[..., self.columns]
-        guessed = self.fold
-        if self.mix is not None:
-            guessed = guessed + kept @ self.mix.T
-        full = outputs.new_empty(*outputs.shape[:-1], self.size)
-        full[..., self.columns] = kept
-        full[..., self.removed] = guessed
-        return full
+        flat = torch.addmm(self.fold, outputs.reshape(-1, outputs.shape[-1]), self.matrix)
+        return flat.view(*outputs.shape[:-1], -1)
 
 
 class TrunkNetwork(nn.Module):
@@ -82,7 +70,7 @@ class TrunkNetwork(nn.Module):
 
     def readout(self, rows: Rows) -> Tensor:
         """Float ``(rows, parent's readout size)``."""
-        found = self.inner.states(rows).readout
+        found = self.inner.readout(rows)
         return found if self.completion is None else self.completion(found)
 
 
