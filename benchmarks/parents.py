@@ -33,7 +33,8 @@ class Training:
     batch_size: int = 32
     learning_rate: float = 1e-3
     dropout: float = 0.0
-    word_dropout: float = 0.0
+    # Without it the unknown word is never seen in training, and noise to the network ever after.
+    word_dropout: float = 0.1
     weight_decay: float = 0.0
     seed: int = 0
 
