@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.module import all_log_odds
+from mlflow_rnnmod.decomposition.gradients import watch
 from mlflow_rnnmod.decomposition.sample import Sample
-from mlflow_rnnmod.network.network import RecurrentNetwork, States
+from mlflow_rnnmod.network.network import RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
 
 BINS = 64
 # |h| of ReLU has no bound: bins from 2**-20 to 2**12, equal on a log scale.
 _LOG_RANGE = (-20.0, 12.0)
+# Observations of units that wait to be counted.
+_WAITING = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +114,17 @@ def bin_centres(bounded: bool) -> Tensor:
 
 def bin_index(values: Tensor, bounded: bool) -> Tensor:
     """The histogram bin of each value's magnitude, int64."""
+    return _bins(values, bounded).long()
+
+
+def _bins(values: Tensor, bounded: bool) -> Tensor:
+    """The same, as bytes."""
     if bounded:
-        index = values.abs() * BINS
+        index = values.abs().mul_(BINS)
     else:
         low, high = _LOG_RANGE
         index = (torch.log2(values.abs().clamp(min=2**low)) - low) * (BINS / (high - low))
-    return index.long().clamp_(0, BINS - 1)
+    return index.clamp_(0, BINS - 1).to(torch.uint8)
 
 
 def trimmed_mean(histogram: Tensor, centres: Tensor) -> Tensor:
@@ -158,85 +165,124 @@ def collect(
         progress: called with rows done and rows in all.
     """
     found: ActivationStatistics | None = None
+    bins: dict[str, _Bins] | None = {} if histograms else None
     done = 0
     for start in range(0, len(sample.rows), batch_size):
         part = slice(start, start + batch_size)
         rows = sample.rows[part].to(network.device)
         assert rows.targets is not None
         sides = torch.stack([rows.targets, sample.rivals[part].to(network.device)])
-        batch = _collect_batch(network, rows, sides, histograms, gradients)
+        batch = _collect_batch(network, rows, sides, bins, gradients)
         found = batch if found is None else found.merge(batch)
         done += len(rows)
         if progress:
             progress(done, len(sample.rows))
     assert found is not None
+    if bins is not None:
+        counted = {
+            name: replace(found.layers[name], histogram=b.flush().cpu()) for name, b in bins.items()
+        }
+        return replace(found, layers=counted)
     return found
 
 
+@torch.no_grad()
 def _collect_batch(
-    network: RecurrentNetwork, rows: Rows, sides: Tensor, histograms: bool, gradients: bool
+    network: RecurrentNetwork,
+    rows: Rows,
+    sides: Tensor,
+    bins: dict[str, _Bins] | None,
+    gradients: bool,
 ) -> ActivationStatistics:
-    with torch.set_grad_enabled(gradients):
-        states = network.states(rows, perturb=gradients)
-        slopes = _squared_gradients(network, states, sides) if gradients else {}
+    slopes: dict[str, Tensor] = {}
+    if gradients:
+        states, slopes = watch(network, rows, sides)
+    else:
+        states = network.states(rows)
     bounded = network.config.cell != "rnn_relu"
     labels = len(network.labels)
     layers = {}
     for name, output in states.layers.items():
-        output = output.detach()
-        groups = sides
-        if output.ndim == 3:  # every valid step is an observation
-            groups = sides[:, :, None].expand(-1, -1, output.shape[1])[:, states.valid]
-            output = output[states.valid]
-        units = output.shape[1]
-        active = torch.stack([_group_sums((output > 0).double(), g, labels) for g in groups])
+        steps = states.valid.sum(dim=1)
+        valid: Tensor | None = states.valid
+        if output.ndim == 2:  # a dense layer puts out one vector a row
+            output, steps, valid = output[:, None], torch.ones_like(steps), None
+        elif bool(states.valid.all()):
+            valid = None
+        active = output > 0
+        if valid is not None:
+            active = active & valid[..., None]
+        active_steps = active.sum(dim=1)
+        flat = output.flatten(0, 1) if valid is None else output[valid]
+        if bins is not None:
+            places = _bins(flat, bounded and name.startswith("recurrent"))
+            bins.setdefault(name, _Bins(labels)).add(places, sides, steps)
         squared = None
         if gradients:
-            squares = slopes[name]
-            squares = squares[:, states.valid] if squares.ndim == 4 else squares
             squared = torch.stack(
-                [_group_sums(s.double(), g, labels) for s, g in zip(squares, groups, strict=True)]
-            )
-        histogram = None
-        if histograms:
-            bins = bin_index(output, bounded and name.startswith("recurrent"))
-            cells = torch.arange(units, device=bins.device) * BINS + bins
-            size = labels * units * BINS
-            histogram = torch.stack(
-                [
-                    torch.bincount((g[:, None] * (units * BINS) + cells).view(-1), minlength=size)
-                    for g in groups
-                ]
-            ).view(2, labels, units, BINS)
+                [_group_sums(s, g, labels) for s, g in zip(slopes[name], sides, strict=True)]
+            ).cpu()
         layers[name] = LayerStatistics(
-            count=torch.tensor(float(len(output)), dtype=torch.float64),
-            total=output.double().sum(0).cpu(),
-            products=(output.T.double() @ output.double()).cpu(),
-            observed=torch.stack([torch.bincount(g, minlength=labels) for g in groups]).cpu(),
-            active=active.cpu(),
-            histogram=None if histogram is None else histogram.cpu(),
-            squared=None if squared is None else squared.cpu(),
+            count=torch.tensor(float(len(flat)), dtype=torch.float64),
+            total=flat.sum(0, dtype=torch.float64).cpu(),
+            products=(flat.T @ flat).double().cpu(),
+            observed=torch.stack([_group_sums(steps[:, None], g, labels)[:, 0] for g in sides])
+            .long()
+            .cpu(),
+            active=torch.stack([_group_sums(active_steps, g, labels) for g in sides]).cpu(),
+            histogram=None,
+            squared=squared,
         )
     return ActivationStatistics(layers, bounded)
 
 
 def _group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
-    """Sum of ``values`` ``(n, units)`` in each group, ``(count, units)``."""
-    return values.new_zeros(count, values.shape[1]).index_add_(0, groups, values)
+    """Sum of ``values`` ``(rows, units)`` in each group, float64 ``(count, units)``."""
+    found = values.new_zeros(count, values.shape[1], dtype=torch.float64)
+    return found.index_add_(0, groups, values.double())
 
 
-def _squared_gradients(
-    network: RecurrentNetwork, states: States, sides: Tensor
-) -> dict[str, Tensor]:
-    """Squared total derivatives of the own label's and the rival's log-odds, by layer.
+class _Bins:
+    """Counts how often each bin was hit, for each side, label and unit of a layer.
 
-    Returns:
-        for each layer ``(2, rows, steps, units)``, or ``(2, rows, units)`` for dense layers.
+    Batches are kept, a byte an observation, until counting them is worth going through the table.
+
+    Args:
+        labels: how many there are.
     """
-    odds = all_log_odds(network.logits(states.readout))
-    names, inputs = list(states.perturbations), list(states.perturbations.values())
-    found = []
-    for side in sides:
-        wanted = odds.gather(1, side[:, None]).sum()
-        found.append(torch.autograd.grad(wanted, inputs, retain_graph=True))
-    return {name: torch.stack([g[i] for g in found]) ** 2 for i, name in enumerate(names)}
+
+    def __init__(self, labels: int) -> None:
+        self.labels = labels
+        self.counts: Tensor | None = None
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, places: Tensor, sides: Tensor, steps: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            places: the bin of every unit at every observation, uint8 ``(observations, units)``.
+            sides: int64 ``(sides, rows)``, the label of each row.
+            steps: observations of each row, ``(rows,)``, whose sum is the observations.
+        """
+        self._waiting.append((places, sides.repeat_interleave(steps, dim=1)))
+        if sum(waiting.numel() for waiting, _ in self._waiting) >= _WAITING:
+            self.flush()
+
+    def flush(self) -> Tensor:
+        """The counts so far, int64 ``(sides, labels, units, bins)``."""
+        places = torch.cat([waiting for waiting, _ in self._waiting])
+        sides = torch.cat([labels for _, labels in self._waiting], dim=1)
+        self._waiting = []
+        units = places.shape[1]
+        size = self.labels * units * BINS
+        kind = torch.int32 if size < 2**31 else torch.int64
+        offsets = torch.arange(units, device=places.device, dtype=kind) * BINS
+        found = []
+        for side in sides:
+            labels, order = side.sort()  # so that counting stays in one part of the table
+            start = (labels * (units * BINS)).to(kind)[:, None] + offsets
+            index = start.add_(places.index_select(0, order))
+            found.append(torch.bincount(index.view(-1), minlength=size))
+        counts = torch.stack(found).view(len(sides), self.labels, units, BINS)
+        self.counts = counts if self.counts is None else self.counts.add_(counts)
+        return self.counts
