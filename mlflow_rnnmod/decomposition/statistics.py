@@ -19,6 +19,8 @@ BINS = 64
 _LOG_RANGE = (-20.0, 12.0)
 # Observations of units that wait to be counted.
 _WAITING = 2**22
+# Largest table of pairs of labels: beyond, each side is counted by itself.
+_PAIRS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,10 +211,9 @@ def _collect_batch(
             output, steps, valid = output[:, None], torch.ones_like(steps), None
         elif bool(states.valid.all()):
             valid = None
-        active = output > 0
-        if valid is not None:
-            active = active & valid[..., None]
-        active_steps = active.sum(dim=1)
+        # Counts up to the number of steps: exact in any float.
+        seen = (valid if valid is not None else output.new_ones(output.shape[:2])).to(output.dtype)
+        active_steps = torch.bmm(seen[:, None], (output > 0).to(output.dtype))[:, 0]
         flat = output.flatten(0, 1) if valid is None else output[valid]
         if bins is not None:
             places = _bins(flat, bounded and name.startswith("recurrent"))
@@ -224,7 +225,7 @@ def _collect_batch(
             ).cpu()
         layers[name] = LayerStatistics(
             count=torch.tensor(float(len(flat)), dtype=torch.float64),
-            total=flat.sum(0, dtype=torch.float64).cpu(),
+            total=flat.sum(0).double().cpu(),
             products=(flat.T @ flat).double().cpu(),
             observed=torch.stack([_group_sums(steps[:, None], g, labels)[:, 0] for g in sides])
             .long()
@@ -274,15 +275,25 @@ class _Bins:
         sides = torch.cat([labels for _, labels in self._waiting], dim=1)
         self._waiting = []
         units = places.shape[1]
-        size = self.labels * units * BINS
-        kind = torch.int32 if size < 2**31 else torch.int64
-        offsets = torch.arange(units, device=places.device, dtype=kind) * BINS
-        found = []
-        for side in sides:
-            labels, order = side.sort()  # so that counting stays in one part of the table
-            start = (labels * (units * BINS)).to(kind)[:, None] + offsets
-            index = start.add_(places.index_select(0, order))
-            found.append(torch.bincount(index.view(-1), minlength=size))
-        counts = torch.stack(found).view(len(sides), self.labels, units, BINS)
+        pairs = self.labels**2
+        if pairs * units * BINS <= _PAIRS:  # counted once, for both sides
+            table = _count(places, sides[0] * self.labels + sides[1], pairs)
+            table = table.view(self.labels, self.labels, units, BINS)
+            counts = torch.stack([table.sum(1), table.sum(0)])
+        else:
+            found = [_count(places, side, self.labels) for side in sides]
+            counts = torch.stack(found).view(len(sides), self.labels, units, BINS)
         self.counts = counts if self.counts is None else self.counts.add_(counts)
         return self.counts
+
+
+def _count(places: Tensor, groups: Tensor, count: int) -> Tensor:
+    """How often each bin of each unit was hit in each group, int64 ``(groups x units x bins,)``."""
+    units = places.shape[1]
+    size = count * units * BINS
+    kind = torch.int32 if size < 2**31 else torch.int64
+    offsets = torch.arange(units, device=places.device, dtype=kind) * BINS
+    groups, order = groups.sort()  # so that counting stays in one part of the table
+    start = (groups * (units * BINS)).to(kind)[:, None] + offsets
+    index = start.add_(places.index_select(0, order))
+    return torch.bincount(index.view(-1), minlength=size)
