@@ -17,6 +17,7 @@ from mlflow_rnnmod.composition.contracts import (
     find_problems,
 )
 from mlflow_rnnmod.composition.engine import Engine
+from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.composition.inputs import check_inputs
 from mlflow_rnnmod.composition.scores import SCORES, default_score, fit_joint
 from mlflow_rnnmod.decomposition.module import Module
@@ -106,6 +107,25 @@ class Composite:
         strategy = SCORES[self.score]
         return self.engine.scores(inputs, strategy, self.parameters, engine)
 
+    def parts(self, inputs: Any) -> Tensor:
+        """What the scores add up, float ``(rows, modules, parts)``; a single part for most scores.
+
+        Args:
+            inputs: as for :meth:`scores`; at least one.
+        """
+        inputs = check_inputs(inputs, self.input_kind, self.modules[0].contract.input_size)
+        strategy = SCORES[self.score]
+        count = 1 if strategy.parts is None else 2
+        found = []
+        for number in range(count):
+
+            def part(outputs: ModuleOutputs, given: Mapping[str, Any], n: int = number) -> Tensor:
+                return strategy.split(outputs, given)[n]
+
+            one = changed(strategy, score=part)
+            found.append(self.engine.scores(inputs, one, self.parameters))
+        return torch.stack(found, dim=-1)
+
     def predict(
         self,
         inputs: Any,
@@ -185,8 +205,9 @@ def compose(
         modules: one for each label, of one parent or of many.
         score: how they are compared: ``"margin"`` (the default for one parent), ``"open"`` (for
             several), ``"joint"``, ``"logit"``, ``"probability"``.
-        calibrate_on: inputs and their labels, of all the composite's labels; a scale and an offset
-            are fitted for each module on its score (``"joint"``).
+        calibrate_on: inputs and their labels, of all the composite's labels; scales and an offset
+            are fitted for each module on its score (``"joint"``): one scale for the margin, or one
+            each for the open head and the parent's energy.
 
     Raises:
         IncompatibleModules: with every reason why the modules do not fit together.
@@ -211,7 +232,7 @@ def compose(
 
 
 def calibrated(composite: Composite, inputs: Any, labels: Sequence[str]) -> Composite:
-    """The composite with a scale and an offset for each module, fitted on rows of all its labels.
+    """The composite with scales and an offset for each module, fitted on rows of all its labels.
 
     Raises:
         ValueError: if labels are unknown, or as many as the inputs are expected and are not there.
@@ -233,8 +254,8 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[str]) -> Comp
         composite = changed(composite, score=base, parameters=parameters)
     index = {label: i for i, label in enumerate(composite.labels)}
     targets = torch.tensor([index[label] for label in labels])
-    fitted = fit_joint(composite.scores(inputs), targets)
-    scales = {label: list(pair) for label, pair in zip(composite.labels, fitted, strict=True)}
+    fitted = fit_joint(composite.parts(inputs), targets)
+    scales = {label: list(found) for label, found in zip(composite.labels, fitted, strict=True)}
     step = {"verb": "calibrate", "rows": len(labels)}
     return changed(
         composite,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.decomposition.module import Module
 
-ENERGY_WEIGHT = 0.375
+ENERGY_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,24 @@ class ScoreStrategy:
         score: from the outputs of some modules of one parent and the composite's parameters to
             scores, ``(modules, rows)``.
         energy: whether it needs a pass of the unmasked parent.
+        parts: what the score adds up, ``(parts, modules, rows)``, where rows of all labels can say
+            how much each part should count; ``None`` for a score of a single part.
     """
 
     name: str
     about: str
     score: Callable[[ModuleOutputs, Mapping[str, Any]], Tensor]
     energy: bool = False
+    parts: Callable[[ModuleOutputs], Tensor] | None = None
+
+    def split(self, outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
+        """The parts of the score, ``(parts, modules, rows)``: itself where it has none."""
+        return self.score(outputs, parameters)[None] if self.parts is None else self.parts(outputs)
+
+
+def _open_parts(outputs: ModuleOutputs) -> Tensor:
+    own = F.logsigmoid(outputs.open_margin)
+    return torch.stack([own, outputs.standard_energy.expand_as(own)])
 
 
 def _open(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
@@ -40,9 +52,10 @@ def _open(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
 
 
 def _joint(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    base = SCORES[parameters["base"]].score(outputs, parameters)
-    pairs = base.new_tensor([parameters["scales"][m.label] for m in outputs.modules])
-    return torch.addcmul(pairs[:, 1:], base, pairs[:, :1])
+    parts = SCORES[parameters["base"]].split(outputs, parameters)
+    fitted = parts.new_tensor([parameters["scales"][m.label] for m in outputs.modules])
+    scales, offset = fitted[:, :-1], fitted[:, -1:]
+    return (parts * scales.T[:, :, None]).sum(dim=0) + offset
 
 
 def _probability(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
@@ -63,10 +76,11 @@ SCORES: dict[str, ScoreStrategy] = {
             "several parents)",
             _open,
             energy=True,
+            parts=_open_parts,
         ),
         ScoreStrategy(
             "joint",
-            "another score with a scale and an offset for each module, fitted on joint rows",
+            "another score with scales and an offset for each module, fitted on joint rows",
             _joint,
             energy=True,
         ),
@@ -88,28 +102,31 @@ def default_score(modules: Sequence[Module]) -> str:
 
 
 def fit_joint(
-    scores: Tensor, targets: Tensor, penalty: float = 1e-2, steps: int = 200
-) -> list[tuple[float, float]]:
-    """A scale and an offset for each module, so that a softmax over scores fits joint rows.
+    parts: Tensor, targets: Tensor, penalty: float = 0.1, steps: int = 200
+) -> list[tuple[float, ...]]:
+    """Scales and an offset for each module, so that a softmax over scores fits joint rows.
 
-    Convex: multinomial logistic loss plus a penalty that pulls every scale towards their common
-    level and every offset to 0, which is what few rows of a label leave it with.
+    Convex: multinomial logistic loss plus a penalty that pulls every scale towards its common level
+    and every offset to 0, which is what few rows of a label leave them with.
 
     Args:
-        scores: ``(rows, modules)``.
+        parts: ``(rows, modules)``, or ``(rows, modules, parts)`` for scores that are made of
+            several parts, each of which gets a scale.
         targets: int64 ``(rows,)``, the column that is right.
         penalty: at least 0.
         steps: of L-BFGS, at the most.
 
     Returns:
-        ``(scale, offset)`` for each column.
+        for each module its scales, one for each part, and then its offset.
     """
-    x = scores.detach().double()
-    centre, spread = x.mean(), x.std(correction=0).clamp(min=1e-6)
+    x = parts.detach().double()
+    x = x[..., None] if x.ndim == 2 else x
+    centre = x.mean(dim=(0, 1))
+    spread = x.flatten(0, 1).std(dim=0, correction=0).clamp(min=1e-6)
     x = (x - centre) / spread
-    modules = x.shape[1]
-    level = torch.ones(1, dtype=x.dtype, requires_grad=True)
-    own = torch.zeros(modules, dtype=x.dtype, requires_grad=True)
+    modules, count = x.shape[1:]
+    level = torch.ones(count, dtype=x.dtype, requires_grad=True)
+    own = torch.zeros(modules, count, dtype=x.dtype, requires_grad=True)
     offset = torch.zeros(modules, dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [level, own, offset], max_iter=steps, line_search_fn="strong_wolfe"
@@ -117,7 +134,7 @@ def fit_joint(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(x * (level + own) + offset, targets)
+        value = F.cross_entropy((x * (level + own)).sum(-1) + offset, targets)
         value = value + penalty * ((own**2).sum() + (offset**2).sum()) / modules
         value.backward()
         return value
@@ -125,5 +142,5 @@ def fit_joint(
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[arg-type]
     scale = ((level + own).detach() / spread).clamp(min=1e-6)
-    shift = offset.detach() - scale * centre
-    return [(float(a), float(b)) for a, b in zip(scale, shift, strict=True)]
+    shift = offset.detach() - (scale * centre).sum(-1)
+    return [(*map(float, scales), float(b)) for scales, b in zip(scale, shift, strict=True)]

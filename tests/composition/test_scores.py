@@ -89,7 +89,21 @@ def test_the_weight_of_the_energy_is_a_parameter():
             assert found[row].tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("base", ["margin", "open", "logit"])
+def test_joint_scales_the_open_head_and_the_energy():
+    modules = tiny_modules(tiny_parent("text"))
+    texts = tiny_texts(6)
+    scales = {m.label: [0.5 + i, 0.3 * i, 2.0 - i] for i, m in enumerate(modules)}
+    found = Composite(modules, "joint", {"base": "open", "scales": scales}).scores(texts)
+    for row, text in enumerate(texts):
+        for column, module in enumerate(modules):
+            plain = by_hand("open", pieces(module, text), 0.0)
+            energy = by_hand("open", pieces(module, text), 1.0) - plain
+            one, other, offset = scales[module.label]
+            expected = one * plain + other * energy + offset
+            assert float(found[row, column]) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("base", ["margin", "logit"])
 def test_joint_is_a_scale_and_an_offset_on_another_score(base):
     modules = tiny_modules(tiny_parent("text"))
     texts = tiny_texts(6)
