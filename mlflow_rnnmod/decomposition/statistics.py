@@ -182,7 +182,7 @@ def collect(
     assert found is not None
     if bins is not None:
         counted = {
-            name: replace(found.layers[name], histogram=b.flush().cpu()) for name, b in bins.items()
+            name: replace(found.layers[name], histogram=b.total().cpu()) for name, b in bins.items()
         }
         return replace(found, layers=counted)
     return found
@@ -267,10 +267,16 @@ class _Bins:
         """
         self._waiting.append((places, sides.repeat_interleave(steps, dim=1)))
         if sum(waiting.numel() for waiting, _ in self._waiting) >= _WAITING:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> Tensor:
+    def total(self) -> Tensor:
         """The counts so far, int64 ``(sides, labels, units, bins)``."""
+        if self._waiting:
+            self._flush()
+        assert self.counts is not None
+        return self.counts
+
+    def _flush(self) -> None:
         places = torch.cat([waiting for waiting, _ in self._waiting])
         sides = torch.cat([labels for _, labels in self._waiting], dim=1)
         self._waiting = []
@@ -284,7 +290,6 @@ class _Bins:
             found = [_count(places, side, self.labels) for side in sides]
             counts = torch.stack(found).view(len(sides), self.labels, units, BINS)
         self.counts = counts if self.counts is None else self.counts.add_(counts)
-        return self.counts
 
 
 def _count(places: Tensor, groups: Tensor, count: int) -> Tensor:

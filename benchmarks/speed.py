@@ -1,0 +1,473 @@
+"""What composites cost, in passes of the parent: ``python -m benchmarks.speed --json FILE``.
+
+Everything that is compared runs in turn, in the same process, at least twenty times; figures are
+medians of the ratios, with their quartiles. The parent is an ordinary ``nn.Module`` in evaluation
+and inference mode. Weights are random where accuracy is not asked for: time does not depend on
+them. The command ends with status 1 where a limit is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from mlflow_rnnmod.composition import Composite, compose
+from mlflow_rnnmod.composition.workers import threads
+from mlflow_rnnmod.decomposition import DecompositionConfig, collect, decompose, draw_sample
+from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
+from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, Rows, Trunk
+from mlflow_rnnmod.network.slicing import masked
+from mlflow_rnnmod.storage import write_module, write_parent
+
+VOCABULARY, INPUTS, UNITS, STEPS = 10_000, 50, 100, 15
+REMOVAL = 0.2
+ISOLATED = {(10, 1): 5.0, (10, 64): 6.0, (10, 512): 7.0, (150, 1): 14.0, (150, 64): 70.0}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    limit: float | None
+    note: str = ""
+
+    @property
+    def missed(self) -> bool:
+        """Whether it is above its limit."""
+        return self.limit is not None and self.value > self.limit
+
+
+class Network(nn.Module):
+    """What a user has: an embedding, recurrent layers, an output layer over the last valid step."""
+
+    def __init__(self, cell: str, layers: int, labels: int) -> None:
+        super().__init__()
+        kind = {"lstm": nn.LSTM, "gru": nn.GRU}[cell]
+        self.embedding = nn.Embedding(VOCABULARY, INPUTS, padding_idx=0)
+        self.recurrent = kind(INPUTS, UNITS, layers, batch_first=True)
+        self.head = nn.Linear(UNITS, labels)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
+        out, _ = self.recurrent(self.embedding(x))
+        return self.head(out[torch.arange(len(x)), lengths - 1])
+
+
+def make_parent(cell: str, layers: int, labels: int) -> tuple[Network, Parent]:
+    """A user's network with random weights, and the same as a parent."""
+    torch.manual_seed(0)
+    user = Network(cell, layers, labels).eval().requires_grad_(False)
+    names = tuple(f"label {i}" for i in range(labels))
+    config = NetworkConfig(
+        "tokens", VOCABULARY, INPUTS, cell, ((UNITS,),) * layers, names, pad_index=0
+    )
+    network = RecurrentNetwork(config)
+    weights = {"embedding.weight": user.embedding.weight}
+    for layer in range(layers):
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            source = getattr(user.recurrent, f"{name}_l{layer}")
+            weights[f"recurrent.{layer}.fwd.{name}_l0"] = source
+    weights.update({"output.weight": user.head.weight, "output.bias": user.head.bias})
+    network.load_state_dict({name: w.clone() for name, w in weights.items()})
+    return user, Parent(network)
+
+
+def random_trunk(parent: Parent) -> Trunk:
+    """A fifth of each layer's units removed and guessed from the others."""
+    keep, fold, mix = {}, {}, {}
+    for name, units in parent.network.units.items():
+        keep[name] = torch.ones(units, dtype=torch.bool)
+        keep[name][torch.randperm(units)[: int(REMOVAL * units)]] = False
+        fold[name], mix[name] = 0.1 * torch.randn(units), 0.05 * torch.randn(units, units)
+    return Trunk(keep, fold, mix)
+
+
+def make_modules(parent: Parent, trunks: Sequence[Trunk]) -> list[Module]:
+    """A fully repaired module for each label; labels take the trunks in turn."""
+    size = parent.network.config.readout_size
+
+    def head() -> Head:
+        return Head(0.1 * torch.randn(size), 0.1, Calibration(1.2, -0.1))
+
+    return [
+        Module(
+            parent,
+            trunks[i % len(trunks)],
+            head(),
+            head(),
+            Energy(1.0, 2.0),
+            make_contract(parent, label),
+        )
+        for i, label in enumerate(parent.labels)
+    ]
+
+
+def make_rows(count: int, steps: int) -> Rows:
+    """Random token ids, none of them padding."""
+    return Rows(torch.randint(1, VOCABULARY, (count, steps)), torch.full((count,), steps))
+
+
+def plain_loop(modules: Sequence[Module]) -> Callable[[Rows], list[Tensor]]:
+    """Every module's own pass over the whole width of the parent: what everybody else does."""
+    views = [masked(module.parent.network, module.trunk) for module in modules]
+
+    def run(rows: Rows) -> list[Tensor]:
+        found = []
+        with torch.inference_mode():
+            for module, view in zip(modules, views, strict=True):
+                readout = view.readout(rows)
+                logits = module.parent.network.logits(readout)
+                index = module.contract.index
+                others = logits.index_fill(1, torch.tensor([index]), -torch.inf)
+                odds = logits[:, index] - torch.logsumexp(others, 1)
+                found.append(module.head(readout, odds))
+        return found
+
+    return run
+
+
+def interleaved(
+    ways: Mapping[str, Callable[[], object]], repeats: int, least: float = 2e-3
+) -> dict[str, list[float]]:
+    """Seconds of each way, once a repeat, all in turn; short ones are run several times."""
+    inner = {}
+    for name, run in ways.items():
+        run()
+        started = time.perf_counter()
+        run()
+        inner[name] = max(int(least / max(time.perf_counter() - started, 1e-9)), 1)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            started = time.perf_counter()
+            for _ in range(inner[name]):
+                run()
+            times[name].append((time.perf_counter() - started) / inner[name])
+    return times
+
+
+def ratio(
+    name: str, over: Sequence[float], under: Sequence[float], limit: float | None, note: str = ""
+) -> Figure:
+    """Median and quartiles of ratios; each repeat's own parent is its measure."""
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return Figure(name, middle, low, high, limit, note)
+
+
+def composites(
+    cell: str, layers: int, steps: int, count: int, sizes: Sequence[int], repeats: int
+) -> list[Figure]:
+    """Composites of ``count`` modules against the parent and the plain loop."""
+    user, parent = make_parent(cell, layers, count)
+    torch.manual_seed(1)
+    whole = compose(make_modules(parent, [Trunk.whole(parent.network.units)]))
+    shared = compose(make_modules(parent, [random_trunk(parent)]))
+    isolated = compose(make_modules(parent, [random_trunk(parent) for _ in range(count)]))
+    loop = plain_loop(isolated.modules)
+    limits = (cell, layers, steps) == ("lstm", 1, STEPS)
+    kind = "" if limits else f"{cell}, {layers} layer{'s' * (layers > 1)}, {steps} steps: "
+    found = []
+    for size in sizes:
+        rows = make_rows(size, steps)
+
+        def run(composite: Composite, rows: Rows = rows) -> Callable[[], object]:
+            return lambda: composite.scores(rows)
+
+        def parent_pass(rows: Rows = rows) -> Tensor:
+            with torch.inference_mode():
+                return user(rows.values, rows.lengths)
+
+        ways = {
+            "parent": parent_pass,
+            "full": run(whole),
+            "shared": run(shared),
+            "isolated": run(isolated),
+            "loop": lambda rows=rows: loop(rows),
+        }
+        slow = count * size > 5000
+        if slow:  # minutes of repeats: fewer, and the loop is run for a tenth of the modules
+            part = plain_loop(isolated.modules[: count // 10])
+            ways["loop"] = lambda rows=rows, part=part: part(rows)
+        times = interleaved(ways, repeats)
+        if slow:
+            times["loop"] = [10 * seconds for seconds in times["loop"]]
+        where = f"{kind}N = {count}, batch {size}"
+        way = isolated.engine.ways(size, steps)[0]
+        passes = times["parent"]
+        one = 1.25 if limits else None
+        found += [
+            ratio(f"one full trunk / parent, {where}", times["full"], passes, one),
+            ratio(f"one shared trunk / parent, {where}", times["shared"], passes, one),
+            ratio(
+                f"isolated / parent, {where}",
+                times["isolated"],
+                passes,
+                ISOLATED.get((count, size)) if limits else None,
+                f"{way}; parent {1e3 * statistics.median(passes):.2f} ms",
+            ),
+            ratio(
+                f"isolated / plain loop, {where}",
+                times["isolated"],
+                times["loop"],
+                (0.12 if (count, size) == (150, 1) else 0.8) if limits else None,
+                "loop of a tenth, times ten" if slow else "",
+            ),
+        ]
+    return found
+
+
+def watching(repeats: int) -> list[Figure]:
+    """The decomposition's pass over the sample against an evaluation pass over it."""
+    found, ten = [], {}
+    for labels in (10, 150):
+        user, parent = make_parent("lstm", 1, labels)
+        count = 3000
+        values = torch.randint(1, VOCABULARY, (count, STEPS))
+        rows = Rows(values, torch.full((count,), STEPS), torch.arange(count) % labels)
+        sample = draw_sample(rows, labels, 500, 0)
+
+        def evaluate(user: Network = user, sample=sample) -> None:
+            with torch.inference_mode():
+                for batch in sample.rows.batches(512):
+                    user(batch.values, batch.lengths)
+
+        network = parent.network
+        ways = {
+            "pass": evaluate,
+            "paper": lambda n=network, s=sample: collect(n, s, gradients=False),
+            "sensitivity": lambda n=network, s=sample: collect(n, s, histograms=False),
+        }
+        times = interleaved(ways, repeats)
+        for rule, limit in (("paper", 1.5), ("sensitivity", 4.0)):
+            if labels == 10:
+                ten[rule] = times[rule]
+                name = f"statistics of 10 labels / evaluation pass, {rule}"
+                found.append(ratio(name, times[rule], times["pass"], limit))
+            else:
+                name = f"statistics of 150 labels / of 10, {rule}"
+                found.append(ratio(name, times[rule], ten[rule], 1.3))
+    return found
+
+
+def whole_decomposition() -> list[Figure]:
+    """Everything that a default decomposition does against one epoch of training; once."""
+    found = []
+    for labels, limit in ((10, 5.0), (150, 30.0)):
+        user, parent = make_parent("lstm", 1, labels)
+        torch.manual_seed(2)
+        count = 15_000
+        values = torch.randint(1, VOCABULARY, (count + 3000, STEPS))
+        targets = values[:, 0] % labels
+        rows = Rows(values, torch.full((len(values),), STEPS), targets)
+        network = Network("lstm", 1, labels)
+        optimizer = torch.optim.Adam(network.parameters())
+        started = time.perf_counter()
+        for batch in rows[:count].batches(32):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(
+                network(batch.values, batch.lengths), batch.targets
+            ).backward()
+            optimizer.step()
+        epoch = time.perf_counter() - started
+        seconds = decompose(parent, rows[:count], rows[count:]).seconds
+        name = f"whole default decomposition / training epoch, {labels} labels"
+        value = seconds / epoch
+        found.append(Figure(name, value, value, value, limit, f"{seconds:.1f} s; once"))
+    return found
+
+
+def dial(data_dir: Path, cache: Path, repeats: int) -> list[Figure]:
+    """Few trunks on CLINC domains: what a composite costs, and that it is as good as its parent."""
+    from benchmarks.data import load_clinc
+    from benchmarks.parents import Training, train_parent
+
+    data = load_clinc(data_dir, "domain")
+    parent, _ = train_parent(data, Training(), cache)
+    encoder = parent.tokenizer
+    assert encoder is not None
+    splits = [data.rows(split, encoder) for split in ("train", "validation", "test")]
+    config = DecompositionConfig(trunks="auto", max_cost=1.5)
+    found = decompose(parent, *splits, config=config)
+    # The same without its tokenizer, so that both are timed on token ids.
+    bare = Parent(parent.network)
+    modules = [
+        Module(bare, m.trunk, m.head, m.open_head, m.energy, make_contract(bare, m.label))
+        for m in found.modules
+    ]
+    composite, batch = compose(modules), splits[2][:64]
+
+    def passes() -> Tensor:
+        with torch.inference_mode():
+            return parent.network(batch)
+
+    ways = {"parent": passes, "composite": lambda: composite.scores(batch)}
+    times = interleaved(ways, repeats)
+    delta = 100 * found.figures["delta_accuracy"]
+    distinct = len({m.trunk for m in modules})
+    return [
+        ratio("trunks='auto', max_cost=1.5 / parent, batch 64", times["composite"],
+              times["parent"], 1.7, f"{distinct} trunks"),
+        Figure("... points below the parent, CLINC domains", -delta, -delta, -delta, 0.0),
+    ]  # fmt: skip
+
+
+def sizes() -> Figure:
+    """Bytes of all files of 150 modules and their parent against the parent's."""
+    _, parent = make_parent("lstm", 1, 150)
+    modules = make_modules(parent, [random_trunk(parent) for _ in range(150)])
+    with tempfile.TemporaryDirectory() as folder:
+        write_parent(parent, Path(folder) / "parent")
+        alone = _bytes(Path(folder))
+        for i, module in enumerate(modules):
+            write_module(module, Path(folder) / str(i))
+        value = _bytes(Path(folder)) / alone
+    return Figure("bytes of 150 modules + parent / parent", value, value, value, 2.0)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def memory() -> Figure:
+    """Peak memory of one batch of 512, above what the loaded process has; a process each."""
+    found = {}
+    for what in ("parent", "composite"):
+        command = [sys.executable, "-m", "benchmarks.speed", "--memory", what]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[what] = float(done.stdout.split()[-1])
+    value = found["composite"] / found["parent"]
+    note = f"{found['composite']:.0f} / {found['parent']:.0f} MB"
+    return Figure("peak memory of 150 isolated / parent, batch 512", value, value, value, 8.0, note)
+
+
+def measure_memory(what: str) -> float:
+    """Megabytes at the peak of one call above what was there before it (Linux)."""
+    user, parent = make_parent("lstm", 1, 150)
+    rows = make_rows(512, STEPS)
+    composite = None
+    if what == "composite":
+        composite = compose(make_modules(parent, [random_trunk(parent) for _ in range(150)]))
+    with torch.inference_mode():  # the libraries' own buffers belong to the loaded process
+        user(rows.values[:1], rows.lengths[:1])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    if composite is None:
+        with torch.inference_mode():
+            user(rows.values, rows.lengths)
+    else:
+        composite.scores(rows)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(name)))
+
+
+def served(repeats: int) -> Figure:
+    """A composite behind MLflow's pyfunc against the composite itself, on a table of texts."""
+    import mlflow
+    import pandas as pd
+
+    import mlflow_rnnmod
+    from benchmarks.data import word_tokenizer
+    from mlflow_rnnmod.network import TextEncoder
+
+    _, bare = make_parent("lstm", 1, 10)
+    torch.manual_seed(3)
+    words = [f"word{i}" for i in range(VOCABULARY - 2)]
+    encoder = TextEncoder(word_tokenizer([" ".join(words)], VOCABULARY, STEPS))
+    parent = Parent(bare.network, encoder)
+    composite = compose(make_modules(parent, [random_trunk(parent) for _ in range(10)]))
+    picked = torch.randint(len(words), (64, STEPS)).tolist()
+    texts = [" ".join(words[i] for i in row) for row in picked]
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow_rnnmod.save_model(composite, f"{folder}/model")
+        model = mlflow.pyfunc.load_model(f"{folder}/model")
+        frame = pd.DataFrame({"text": texts})
+        ways = {"direct": lambda: composite.predict(texts), "served": lambda: model.predict(frame)}
+        times = interleaved(ways, repeats)
+    return ratio("pyfunc / direct, batch 64", times["served"], times["direct"], 1.5)
+
+
+def show(figures: Sequence[Figure]) -> None:
+    """Print the table."""
+    table = Table(title=f"{threads()} threads, torch {torch.__version__}")
+    for column in ("figure", "median", "quartiles", "at most", "note"):
+        table.add_column(column, justify="left" if column in ("figure", "note") else "right")
+    for figure in figures:
+        style = "bold red" if figure.missed else None
+        limit = "" if figure.limit is None else f"{figure.limit:g}"
+        spread = f"{figure.low:.2f} - {figure.high:.2f}"
+        table.add_row(figure.name, f"{figure.value:.2f}", spread, limit, figure.note, style=style)
+    Console(width=150).print(table)
+
+
+def measure(arguments: argparse.Namespace) -> list[Figure]:
+    """All figures, in the order of the table."""
+    repeats = arguments.repeats
+    figures = []
+    for count in (10, 150):
+        figures += composites("lstm", 1, STEPS, count, (1, 64, 512), repeats)
+    if not arguments.short:
+        for cell, layers, steps in (("gru", 1, STEPS), ("lstm", 2, STEPS), ("lstm", 1, 50)):
+            figures += composites(cell, layers, steps, 10, (1, 64, 512), repeats)
+            figures += composites(cell, layers, steps, 150, (1,), repeats)
+    if arguments.data_dir:
+        figures += dial(arguments.data_dir, arguments.cache, repeats)
+    figures += watching(repeats)
+    if not arguments.short:
+        figures += whole_decomposition()
+    return [*figures, sizes(), memory(), served(repeats)]
+
+
+def main() -> int:
+    """Measure, print, write; 1 where a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--short", action="store_true", help="only what has limits and is quick")
+    parser.add_argument("--data-dir", type=Path, help="the paper's data sets, for trunks='auto'")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/parents"))
+    parser.add_argument("--memory", choices=("parent", "composite"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        print(measure_memory(arguments.memory))
+        return 0
+    started = time.perf_counter()
+    figures = measure(arguments)
+    show(figures)
+    missed = [figure.name for figure in figures if figure.missed]
+    if arguments.json:
+        body = {
+            "figures": [{**asdict(figure), "missed": figure.missed} for figure in figures],
+            "threads": threads(),
+            "torch": torch.__version__,
+            "repeats": arguments.repeats,
+            "seconds": time.perf_counter() - started,
+        }
+        arguments.json.write_text(json.dumps(body, indent=1))
+    print(f"{len(missed)} limits missed" + "".join(f"\n- {name}" for name in missed))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
