@@ -15,7 +15,7 @@ from benchmarks.apart import print_apart
 from benchmarks.data import load_clinc
 from benchmarks.parents import Training, train_parent
 from benchmarks.results import RowFile, mean_and_error, print_rows
-from benchmarks.rq1 import PAPER_DELTA, REPAIRS, Study, rq1_rows
+from benchmarks.rq1 import MEANS_FOLDED, PAPER_DELTA, REPAIRS, Study, rq1_rows
 
 console = Console(width=160)
 
@@ -40,7 +40,12 @@ def _names(_: Any, __: Any, value: str) -> tuple[str, ...]:
 @click.option("--seeds", type=int, default=3, help="How many parents, each with its own seed.")
 @click.option("--rules", default="sensitivity,paper", callback=_names)
 @click.option("--removals", default="0.05,0.2,0.35,0.5", callback=_numbers)
-@click.option("--repairs", default=",".join(REPAIRS), callback=_names)
+@click.option(
+    "--repairs",
+    default=",".join(REPAIRS),
+    callback=_names,
+    help=f"Or {MEANS_FOLDED}: all, with means folded in the place of guesses from kept units.",
+)
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/benchmarks"))
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Rows; goes on with it.")
