@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from mlflow_rnnmod.composition import Composite, compose
+from mlflow_rnnmod.composition.ways import WAYS
 from mlflow_rnnmod.composition.workers import threads
 from mlflow_rnnmod.decomposition import DecompositionConfig, collect, decompose, draw_sample
 from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
@@ -365,8 +366,13 @@ def measure_memory(what: str) -> float:
     composite = None
     if what == "composite":
         composite = compose(make_modules(parent, [random_trunk(parent) for _ in range(150)]))
-    with torch.inference_mode():  # the libraries' own buffers belong to the loaded process
-        user(rows.values[:1], rows.lengths[:1])
+    # What the libraries load and keep when they are first used belongs to the loaded process.
+    _, small = make_parent("lstm", 1, 4)
+    few = compose(make_modules(small, [random_trunk(small) for _ in range(4)]))
+    for way in WAYS:
+        few.scores(rows[:32], way)
+    with torch.inference_mode():
+        user(rows.values[:32], rows.lengths[:32])
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     if composite is None:

@@ -95,14 +95,16 @@ def _kernel(sizes: Sequence[tuple[int, int]], gates: int, rows: int, steps: int)
 def seconds(work: Work, machine: Machine, threads: int) -> Mapping[str, float]:
     """What each way of running the trunks should take, and one pass of the parent."""
     count = work.trunks
+    # Calling a network and finishing its head is Python's: one thread at a time.
+    called = count * machine.kernel[0]
     found = {
         "parent": machine.time("kernel", work.parent()),
-        "sliced": count * machine.time("kernel", work.one()),
+        "sliced": count * machine.time("kernel", work.one()) + called,
     }
     if threads > 1 and count > 1:
         rounds = -(-count // threads)
         each = machine.time("kernel_one", work.one())
-        found["threads"] = machine.handoff + rounds * each
+        found["threads"] = machine.handoff + rounds * each + called
     shares = max(min(threads, count, count * work.rows // 64), 1)
     part = machine.time("stepped", work.stepped(-(-count // shares)))
     found["stacked"] = part + (machine.handoff if shares > 1 else 0.0)

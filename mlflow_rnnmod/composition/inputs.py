@@ -23,7 +23,8 @@ def check_inputs(inputs: Any, kind: str, size: int) -> Any:
 
     Raises:
         TypeError: if something is not of that kind, with its position.
-        ValueError: if an id is outside the vocabulary, or a step has another size.
+        ValueError: if an id is outside the vocabulary, or a step has another size or holds NaN or
+            infinity.
     """
     if kind == "text":
         return plain_texts(inputs)
@@ -61,6 +62,8 @@ def _check_rows(rows: Rows, kind: str, size: int) -> Rows:
             )
     elif values.ndim != 3 or values.shape[2] != size:
         raise ValueError(f"values has shape {tuple(values.shape)}; expected (rows, steps, {size}).")
+    else:
+        _check_finite(values, "values")
     return rows
 
 
@@ -83,7 +86,19 @@ def _check_row(row: torch.Tensor, position: int, kind: str, size: int, wanted: s
         raise ValueError(
             f"inputs[{position}] has shape {tuple(row.shape)}; expected {wanted}, a vector a step."
         )
+    _check_finite(row, f"inputs[{position}]")
     return row
+
+
+def _check_finite(values: torch.Tensor, name: str) -> None:
+    """A recurrent layer carries one NaN to all later steps: the row's answer would mean nothing."""
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        place = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"{name} holds {float(values[tuple(place)])} at {place}; expected finite numbers. "
+            "Fill or leave out what is missing."
+        )
 
 
 def to_rows(parent: Parent, inputs: Any) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from mlflow_rnnmod.composition.cost import Work, choose
@@ -26,6 +27,8 @@ step by step, over the parent's own weights. ``auto`` takes what should be faste
 # States (trunks x rows) that are stepped at once, at the most, and so many that a second thread
 # gets some, too.
 MAX_STATES, MIN_STATES = 1024, 64
+# Readouts (trunks x rows) whose heads are finished at once.
+MAX_FINISHED = 2048
 # ... and states times steps, where all steps are kept.
 MAX_KEPT = 65_536
 
@@ -79,12 +82,15 @@ class Trunks:
             self._run_stacked(rows, finish)
             return
 
-        def task(i: int) -> Callable[[], None]:
-            return lambda: finish(slice(i, i + 1), views[i].readout(rows)[None])
+        def task(part: slice) -> Callable[[], None]:
+            return lambda: finish(part, torch.stack([view.readout(rows) for view in views[part]]))
 
         views = self._views(way == "loop")
-        tasks = [task(i) for i in range(len(views))]
-        if way == "threads":
+        workers = self._workers() if way == "threads" else 1
+        # Heads are finished for some trunks at a time: many small operations become a few.
+        size = max(min(-(-len(views) // workers), MAX_FINISHED // len(rows)), 1)
+        tasks = [task(slice(i, i + size)) for i in range(0, len(views), size)]
+        if workers > 1:
             on_threads(tasks)
         else:
             for run in tasks:
