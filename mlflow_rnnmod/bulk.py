@@ -174,11 +174,17 @@ class _Attempt:
         if not self.registry.undo():
             return  # a version that is left needs its model and the parent, which are complete
         for model in self.made:
-            try:
-                self.client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
-                self.client.delete_logged_model(model.model_id)
-            except Exception as error:  # of whatever kind: the others should still go
-                _logger.warning("Model %s could not be deleted: %s", model.model_id, error)
+            for undo, what in (
+                (self._fail, "marked as failed"),
+                (self.client.delete_logged_model, "deleted"),
+            ):
+                try:
+                    undo(model.model_id)
+                except Exception as error:  # of whatever kind: the others should still go
+                    _logger.warning("Model %s could not be %s: %s", model.model_id, what, error)
+
+    def _fail(self, model_id: str) -> None:
+        self.client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
 
     def _upload_parent(self, scratch: Path) -> LoggedModel:
         """The parent's model: this run's, where it has one that is ready, else a new one."""

@@ -200,7 +200,9 @@ def _modules_of_run(run_id: str) -> list[str]:
     # In the order of the parent's labels where that was logged, else as they were logged (they are
     # listed newest first).
     found = sorted(reversed(found), key=lambda model: int(model.params.get("index", 0)))
-    return [f"models:/{model.model_id}" for model in found]
+    # A run that was logged to twice has modules for each label twice: the last stands.
+    newest = {model.tags.get("rnnmod.label", model.model_id): model for model in found}
+    return [f"models:/{model.model_id}" for model in newest.values()]
 
 
 def _sharing(modules: list[Module]) -> list[Module]:

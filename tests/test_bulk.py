@@ -462,6 +462,19 @@ def test_a_server_that_stops_answering_leaves_nothing_ready(
     assert {m.status for m in models()} == {LoggedModelStatus.PENDING}
 
 
+def test_what_can_not_be_marked_as_failed_is_deleted(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MlflowException("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "finalize_logged_model", refuse)
+        with pytest.raises(MlflowException, match="gone"):
+            log_decomposition(tiny_decomposition(tiny_parent()))
+    assert models() == []
+
+
 @pytest.mark.slow
 def test_over_http(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: Counter[str] = Counter()

@@ -104,6 +104,20 @@ def test_a_run_in_the_order_of_its_labels(tracking_uri, parent):
     assert mlflow_rnnmod.compose(f"runs:/{run.info.run_id}").labels == LABELS
 
 
+def test_the_newest_modules_of_a_run_count(tracking_uri, parent):
+    first, second = tiny_modules(parent, seed=1), tiny_modules(parent, seed=2)
+    run_id = mlflow_rnnmod.log_decomposition(tiny_decomposition(parent, modules=first)).run_id
+    logged = mlflow_rnnmod.log_decomposition(
+        tiny_decomposition(parent, modules=second[:2]), run_id=run_id
+    )
+    found = mlflow_rnnmod.compose(f"runs:/{run_id}")
+    assert found.labels == LABELS
+    newest = [*logged.model_ids.values()]
+    assert [source["model_id"] for source in found.sources][:2] == newest
+    expected = composition.compose([*second[:2], *first[2:]])
+    assert found.explain("Ann") == pytest.approx(expected.explain("Ann"), abs=1e-4)
+
+
 def test_only_finished_modules_of_a_run_count(tracking_uri, parent):
     client = MlflowClient()
     with mlflow.start_run() as run:

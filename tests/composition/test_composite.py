@@ -176,6 +176,9 @@ def test_padding_left_at_the_end_of_ids_is_padding():
         ("features", [[[1.0] * 5], [[1.0] * 4]], ValueError, r"inputs\[1\] has shape \(1, 4\)"),
         ("features", [[1.0] * 5], ValueError, r"inputs\[0\] has shape \(5,\)"),
         ("features", ["abc"], TypeError, r"inputs\[0\] is 'abc'"),
+        ("features", [[[1.0] * 5], [[1.0] * 5, [1, 2, math.nan, 4, 5]]], ValueError,
+         r"inputs\[1\] holds nan at \[1, 2\]; expected finite"),
+        ("features", [[[1, -math.inf, 3, 4, 5]]], ValueError, r"inputs\[0\] holds -inf at \[0, 1\]"),
     ],
 )  # fmt: skip
 def test_inputs_of_the_wrong_kind(kind, inputs, error, said):
@@ -190,6 +193,7 @@ def test_inputs_of_the_wrong_kind(kind, inputs, error, said):
         ("tokens", torch.tensor([[3, 20]]), ValueError, "ids from 3 to 20; expected .* 0 to 19"),
         ("tokens", torch.ones(1, 2, 5), TypeError, r"float32 of shape \(1, 2, 5\)"),
         ("features", torch.ones(1, 2, 4), ValueError, r"\(1, 2, 4\); expected .*, 5\)"),
+        ("features", torch.full((1, 2, 5), math.nan), ValueError, r"nan at \[0, 0, 0\]"),
         ("text", torch.tensor([[3]]), TypeError, "expected text"),
     ],
 )
