@@ -122,9 +122,7 @@ def clinc_oos(
     if open_world is None:
         open_world = label == "domain" and cell == "lstm" and layers == 1
     if open_world:
-        for word_dropout in (0.1, 0.0):
-            training = Training(cell, layers, word_dropout=word_dropout)
-            print_apart(data, training, data_dir, cache, json_file, console)
+        print_apart(data, Training(cell, layers), data_dir, cache, json_file, console)
     console.print(f"{time.perf_counter() - started:.0f} seconds, {torch.get_num_threads()} threads")
 
 

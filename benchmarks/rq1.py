@@ -22,7 +22,7 @@ from mlflow_rnnmod.decomposition.fitting import (
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
-from mlflow_rnnmod.decomposition.sample import draw_sample, split_by_hash
+from mlflow_rnnmod.decomposition.sample import draw_sample
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, collect
 from mlflow_rnnmod.network import Parent, Rows
@@ -49,13 +49,12 @@ class Study:
 
     @classmethod
     def start(cls, parent: Parent, train: Rows, validation: Rows, test: Rows, seed: int) -> Study:
-        """Watch the parent's units. Half of the validation rows calibrates, as in ``decompose``."""
+        """Watch the parent's units. Validation rows calibrate, as in ``decompose(report=test)``."""
         started = time.perf_counter()
         config = DecompositionConfig(seed=seed)
         sample = draw_sample(train, len(parent.labels), config.rows_per_label, seed)
         statistics = collect(parent.network, sample)
-        first, _ = split_by_hash(validation, seed)
-        material = prepare_material(parent, sample, validation[first], test, config)
+        material = prepare_material(parent, sample, validation, test, config)
         assert test.targets is not None
         seconds = time.perf_counter() - started
         return cls(parent, statistics, material, test.targets, seconds)
