@@ -29,6 +29,7 @@ _HOMES = {
         "log_model",
         "save_model",
     ),
+    "mlflow_rnnmod.planning": ("plan",),
     "mlflow_rnnmod.verbs": ("add", "compose", "export", "remove", "replace", "select"),
     "mlflow_rnnmod.bulk": ("LoggedDecomposition", "log_decomposition"),
 }

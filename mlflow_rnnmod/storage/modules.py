@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.composition.plan import Entry, facts_of
 from mlflow_rnnmod.decomposition.module import Calibration, Contract, Energy, Head, Module
 from mlflow_rnnmod.network import Parent, Trunk
 from mlflow_rnnmod.storage.files import (
@@ -32,6 +33,7 @@ from mlflow_rnnmod.storage.parents import read_parent, write_parent
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
 PARENTS = "parents"
+_FACTS = ("kept", "mixed", "network", "bytes", "parent_bytes")
 
 FindParent = Callable[[str, dict[str, Any]], Parent]
 """Gives the parent with a digest; the second argument is where the module says it was logged."""
@@ -54,6 +56,7 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     parent, trunk = module.parent, module.trunk
+    tensors = write_tensors(directory / TENSORS, _tensors(module))
     content = {
         "parent": {
             "digest": parent.digest,
@@ -77,7 +80,12 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
         },
         "made": dict(module.made),
         "origin": clean_origin(module.origin),
-        "files": {TENSORS: write_tensors(directory / TENSORS, _tensors(module))},
+        "plan": {
+            **facts_of(module),
+            "bytes": (directory / TENSORS).stat().st_size,
+            "standalone": standalone,
+        },
+        "files": {TENSORS: tensors},
     }
     if standalone:
         write_parent(parent, directory / PARENTS / parent.digest)
@@ -112,6 +120,43 @@ def read_contract(directory: Path) -> tuple[Contract, dict[str, Any]]:
     path = Path(directory) / DOCUMENT
     body = read_document(path, "module")
     return by_version({1: lambda found: (_contract(found), dict(found["parent"]))}, body, path)
+
+
+def read_entry(directory: Path, name: str) -> tuple[Entry, dict[str, Any]]:
+    """What a plan reads of a module, from ``module.json`` alone.
+
+    Args:
+        directory: where the file is.
+        name: to show the module by.
+
+    Returns:
+        the entry, and the reference to the parent, with its ``tokenizer``'s digest and whether it
+        is ``bundled``.
+
+    Raises:
+        ValueError: if the file is missing, truncated or altered.
+    """
+    path = Path(directory) / DOCUMENT
+    body = read_document(path, "module")
+    return by_version({1: lambda found: _entry_1(found, path, name)}, body, path)
+
+
+def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[str, Any]]:
+    contract, facts = _contract(body), dict(body.get("plan", {}))
+    bundled = facts.pop("standalone", False)
+    reference = {**body["parent"], "tokenizer": contract.tokenizer, "bundled": bundled}
+    if "mixed" in facts:
+        facts["mixed"] = tuple(facts["mixed"])
+    known = {key: value for key, value in facts.items() if key in _FACTS}
+    entry = Entry(
+        name=name,
+        contract=contract,
+        parent=check_digest(body["parent"]["digest"], "parent.digest", path),
+        trunk=check_digest(body["trunk"]["digest"], "trunk.digest", path),
+        figures={k: v for k, v in body["figures"].items() if v is not None},
+        **known,
+    )
+    return entry, reference
 
 
 def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> Module:

@@ -1,0 +1,280 @@
+"""What a composite would be, told from its modules' contracts before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from mlflow_rnnmod.composition.contracts import find_problems
+from mlflow_rnnmod.composition.cost import Work, seconds
+from mlflow_rnnmod.composition.machine import SHIPPED, Machine, read_cached
+from mlflow_rnnmod.decomposition.module import Contract, Module
+from mlflow_rnnmod.network.config import DIRECTIONS, GATES, NetworkConfig
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A module as a plan sees it: what its ``module.json`` says.
+
+    Args:
+        name: to show it by: its URI, or its label.
+        contract: what it accepts and promises.
+        parent: digest of its parent.
+        trunk: digest of its trunk.
+        kept: units kept of each maskable layer; empty where an older file does not say.
+        mixed: layers whose removed units are guessed from kept ones.
+        network: the parent's structure, as :meth:`NetworkConfig.to_dict` gives it; None where an
+            older file does not say.
+        figures: as the module has them.
+        bytes: of the module's own files; None where unknown.
+        parent_bytes: of the parent's weights; None where unknown.
+    """
+
+    name: str
+    contract: Contract
+    parent: str
+    trunk: str
+    kept: Mapping[str, int] = field(default_factory=dict)
+    mixed: tuple[str, ...] = ()
+    network: Mapping[str, Any] | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    bytes: int | None = None
+    parent_bytes: int | None = None
+
+
+def entry_of(module: Module) -> Entry:
+    """The entry of a module that is loaded."""
+    return Entry(
+        name=module.origin.get("uri") or module.label,
+        contract=module.contract,
+        parent=module.parent.digest,
+        trunk=module.trunk.digest,
+        figures=dict(module.figures),
+        **facts_of(module),
+    )
+
+
+def facts_of(module: Module) -> dict[str, Any]:
+    """What a plan needs to know of a module beside its contract, as JSON types."""
+    network = module.parent.network.config.to_dict()
+    network["labels"] = []  # they are in the contract
+    return {
+        "kept": {name: int(mask.sum()) for name, mask in module.trunk.keep.items()},
+        "mixed": tuple(sorted(module.trunk.mix)),
+        "network": network,
+        "parent_bytes": module.parent.bytes,
+    }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen if some modules were composed.
+
+    Args:
+        problems: every reason why they can't be; empty where they can.
+        labels: of the composite.
+        parents: for each distinct parent: ``digest``, ``labels`` (how many of its modules),
+            ``trunks`` (how many different ones) and ``passes`` (None where unknown).
+        trunks: number of distinct trunks.
+        parameters: of the parents, each once, and of the modules; None where unknown.
+        bytes: the same, in bytes of the files.
+        batch_size: rows that the next two are for.
+        passes: what a batch costs, as multiples of one pass of its parent, added over parents.
+        milliseconds: what a batch should take here.
+        accuracy: expected share of right answers: the modules' recall, weighed by their support;
+            across parents it is what each has among its own labels, an upper bound.
+        notes: what else one should know.
+    """
+
+    problems: tuple[str, ...]
+    labels: tuple[str, ...]
+    parents: tuple[Mapping[str, Any], ...]
+    trunks: int
+    parameters: int | None
+    bytes: int | None
+    batch_size: int
+    passes: float | None
+    milliseconds: float | None
+    accuracy: float | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the modules can be composed."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return json.loads(json.dumps({**asdict(self), "fits": self.fits}))
+
+    def to_json(self) -> str:
+        """As a JSON document."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What a table of it shows: names and values."""
+        shown = [
+            ("modules", str(len(self.labels))),
+            ("parents", ", ".join(p["digest"][:12] for p in self.parents)),
+            ("distinct trunks", str(self.trunks)),
+            ("parameters", _number(self.parameters)),
+            ("bytes", _number(self.bytes)),
+            (f"parent passes, batch of {self.batch_size}", _number(self.passes, "{:.1f}")),
+            ("milliseconds here", _number(self.milliseconds, "{:.1f}")),
+            ("accuracy to expect", _number(self.accuracy, "{:.1%}")),
+        ]
+        shown += [("note", note) for note in self.notes]
+        return shown + [("problem", problem) for problem in self.problems]
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.rows())
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in self.rows())
+
+
+def _number(value: float | None, form: str = "{:,}") -> str:
+    return "unknown" if value is None else form.format(value)
+
+
+def make_plan(
+    entries: Iterable[Entry],
+    batch_size: int = 64,
+    steps: int | None = None,
+    more_problems: Sequence[str] = (),
+) -> Plan:
+    """Plan a composite.
+
+    Args:
+        entries: its modules.
+        batch_size: rows to estimate the cost for.
+        steps: of an input; by default what the parents are fixed to, or 16.
+        more_problems: what was found wrong before.
+
+    Raises:
+        ValueError: if ``batch_size`` or ``steps`` is not positive.
+
+    Example:
+        >>> make_plan([]).problems
+        ('there is no module; expected at least one',)
+    """
+    entries = list(entries)
+    if batch_size < 1 or (steps is not None and steps < 1):
+        raise ValueError(
+            f"batch_size={batch_size!r}, steps={steps!r}; expected positive whole numbers."
+        )
+    found = [*more_problems]
+    if entries or not more_problems:
+        found += find_problems((e.name, e.contract, e.parent) for e in entries)
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.parent, []).append(entry)
+    machine = read_cached() or SHIPPED
+    costs = [_cost(group, batch_size, steps, machine) for group in groups.values()]
+    parents = tuple(
+        {
+            "digest": digest,
+            "labels": len(group),
+            "trunks": len({entry.trunk for entry in group}),
+            "passes": None if cost is None else cost[1],
+        }
+        for (digest, group), cost in zip(groups.items(), costs, strict=True)
+    )
+    known = [cost for cost in costs if cost is not None]
+    complete = bool(entries) and len(known) == len(groups)
+    notes = []
+    if entries and not complete:
+        notes.append("some modules were written by an older version and do not tell their size")
+    if len(groups) > 1:
+        notes.append(
+            "several parents: the accuracy is what each has among its own labels, an upper bound"
+        )
+    return Plan(
+        problems=tuple(found),
+        labels=tuple(entry.contract.label for entry in entries),
+        parents=parents,
+        trunks=len({(entry.parent, entry.trunk) for entry in entries}),
+        parameters=_parameters(groups) if complete else None,
+        bytes=_bytes(groups) if complete else None,
+        batch_size=batch_size,
+        passes=sum(cost[1] for cost in known) if complete else None,
+        milliseconds=1e3 * sum(cost[0] for cost in known) if complete else None,
+        accuracy=_accuracy(entries),
+        notes=tuple(notes),
+    )
+
+
+def _cost(
+    group: Sequence[Entry], rows: int, steps: int | None, machine: Machine
+) -> tuple[float, float] | None:
+    """Seconds of a batch of one parent's modules, and passes of that parent."""
+    if any(entry.network is None or not entry.kept for entry in group):
+        return None
+    config = _config(group[0])
+    trunks = {entry.trunk: entry for entry in group}.values()
+    full = [e for e in trunks if dict(e.kept) == config.units]
+    cut = [e for e in trunks if dict(e.kept) != config.units]
+    length = steps or config.steps or 16
+    work = _work(config, cut or full, rows, length)
+    times = dict(seconds(work, machine, torch.get_num_threads()))
+    parent = times.pop("parent")
+    total = parent * bool(full) + (min(times.values()) if cut else 0.0)
+    return total, total / parent
+
+
+def _work(config: NetworkConfig, trunks: Sequence[Entry], rows: int, steps: int) -> Work:
+    kept = {name: sum(entry.kept[name] for entry in trunks) / len(trunks) for name in config.units}
+    mixed = {name for entry in trunks for name in entry.mixed}
+    whole, cut, removed = [], [], []
+    for layer, directions in enumerate(config.recurrent):
+        below = config.inputs_of(layer)
+        for d, units in enumerate(directions):
+            name = f"recurrent.{layer}.{DIRECTIONS[d]}"
+            first = config.step_size
+            whole.append((sum(config.units[n] for n in below) if below else first, units))
+            inputs = round(sum(kept[n] for n in below)) if below else first
+            cut.append((inputs, round(kept[name])))
+            removed.append(round(units - kept[name]) if name in mixed else 0)
+    gates = GATES[config.cell]
+    return Work(len(trunks), rows, steps, tuple(whole), tuple(cut), tuple(removed), gates)
+
+
+def _config(entry: Entry) -> NetworkConfig:
+    assert entry.network is not None
+    return NetworkConfig.from_dict({**entry.network, "labels": list(entry.contract.labels)})
+
+
+def _parameters(groups: Mapping[str, Sequence[Entry]]) -> int:
+    """Of the parents, each once, and of two heads a module with a weight for each readout unit."""
+    total = 0
+    for group in groups.values():
+        config = _config(group[0])
+        size = config.step_size
+        total += config.input_size * config.embedding_size if config.embedding_size else 0
+        for layer in config.recurrent:
+            total += sum(GATES[config.cell] * u * (size + u + 2) for u in layer)
+            size = sum(layer)
+        for dense in config.hidden:
+            total += dense.units * (size + 1)
+            size = dense.units
+        total += len(config.labels) * (size + 1) + len(group) * 2 * (size + 1)
+    return total
+
+
+def _bytes(groups: Mapping[str, Sequence[Entry]]) -> int | None:
+    parents = [group[0].parent_bytes for group in groups.values()]
+    modules = [entry.bytes or 0 for group in groups.values() for entry in group]
+    if any(size is None for size in parents):
+        return None
+    return sum(size for size in parents if size is not None) + sum(modules)
+
+
+def _accuracy(entries: Sequence[Entry]) -> float | None:
+    """Recall, weighed by support: the share of right answers on the labels' own rows."""
+    pairs = [(e.figures.get("recall"), e.figures.get("support")) for e in entries]
+    if not pairs or any(recall is None or not support for recall, support in pairs):
+        return None
+    total = sum(support or 0.0 for _, support in pairs)
+    return sum((recall or 0.0) * (support or 0.0) for recall, support in pairs) / total
