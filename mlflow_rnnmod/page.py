@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.card import percent, points
 from mlflow_rnnmod.markdown import plain
-from mlflow_rnnmod.pictures import overlap_svg, sizing_svg
+from mlflow_rnnmod.pictures import is_taken, overlap_svg, sizing_svg
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
@@ -60,7 +60,19 @@ _TILES = {
     "mean_jaccard": "overlap of two modules on average (Jaccard)",
     "units_kept": "units that a module keeps on average",
     "recurrent_weights_kept": "recurrent weights that a module keeps on average",
+    "trunks": "trunks that the modules share",
+    "cost": "passes of the parent that all modules together take, estimated",
 }
+_TRIED = {
+    "removal": "removed",
+    "trunks": "trunks",
+    "accuracy": "accuracy",
+    "control_accuracy": "nothing removed",
+    "points": "points",
+    "weights_kept": "weights kept",
+    "cost": "passes",
+}
+_NUMBERS = {"trunks": "{:.0f}", "cost": "{:.2f}"}
 _POINTS = ("delta_accuracy", "net")
 
 
@@ -118,7 +130,9 @@ def _tiles(figures: Mapping[str, float]) -> str:
 
 
 def _figure(name: str, value: float) -> str:
-    return points(value) if name in _POINTS else percent(value)
+    if name in _POINTS:
+        return points(value)
+    return _NUMBERS[name].format(value) if name in _NUMBERS else percent(value)
 
 
 def _modules(modules: Sequence[Module]) -> str:
@@ -146,25 +160,52 @@ def _bar(share: float | None) -> str:
 
 
 def _sizing(decomposition: Decomposition, chosen: Any) -> str:
-    taken = chosen if isinstance(chosen, int | float) else None
+    taken = (chosen, decomposition.figures.get("trunks"))
+    tried = sorted(decomposition.sizing, key=lambda row: (row.get("trunks", 0), row["removal"]))
+    shown = {
+        name: words
+        for name, words in _TRIED.items()
+        if any((name if name != "points" else "control_accuracy") in row for row in tried)
+    }
     rows = []
-    for row in sorted(decomposition.sizing, key=lambda tried: tried["removal"]):
-        mark = taken is not None and abs(row["removal"] - taken) < 1e-9
-        control = row.get("control_accuracy")
-        cost = "" if control is None else points(row["accuracy"] - control)
-        rows.append(
-            f"{'<tr class=taken>' if mark else '<tr>'}<td>{percent(row['removal'])}</td>"
-            f"<td>{percent(row['accuracy'])}</td>"
-            f"<td>{'' if control is None else percent(control)}</td><td>{cost}</td></tr>"
-        )
-    return (
-        f"<p>The largest share that costs at most {decomposition.config.tolerance:g} points "
-        "against nothing removed with the same repairs, on "
-        f"{escape(plain(decomposition.rows.get('calibrated', 'rows not recorded'), 500))}.</p>"
-        f'<div class="wide">{sizing_svg(decomposition.sizing, taken)}</div>'
-        "<table><thead><tr><th>removed</th><th>accuracy</th><th>nothing removed</th>"
-        f"<th>points</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    for row in tried:
+        cells = "".join(f"<td>{_tried(row, name)}</td>" for name in shown)
+        rows.append(f"{'<tr class=taken>' if is_taken(row, *taken) else '<tr>'}{cells}</tr>")
+    cost = (
+        " Passes are what a composite of all modules takes, in passes of the parent, estimated."
+        if "cost" in shown
+        else ""
     )
+    header = "".join(f"<th>{words}</th>" for words in shown.values())
+    return (
+        f"<p>{_sought(decomposition)}, on "
+        f"{escape(plain(decomposition.rows.get('calibrated', 'rows not recorded'), 500))}.{cost}"
+        f'</p><div class="wide">{sizing_svg(tried, *taken)}</div>'
+        f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _sought(decomposition: Decomposition) -> str:
+    """What the setting that was taken is the best of."""
+    config = decomposition.config
+    words = (
+        f"The largest share that costs at most {config.tolerance:g} points against nothing removed "
+        "with the same repairs"
+    )
+    if config.trunks == "auto":
+        words += f", with as many trunks as {config.max_cost:g} passes of the parent allow"
+    return words
+
+
+def _tried(row: Mapping[str, float], name: str) -> str:
+    """A cell of the table of settings that were tried."""
+    if name == "points":
+        control = row.get("control_accuracy")
+        return "" if control is None else points(row["accuracy"] - control)
+    value = row.get(name)
+    if value is None:
+        return ""
+    return _figure(name, value)
 
 
 def _settings(decomposition: Decomposition, chosen: Any) -> dict[str, Any]:

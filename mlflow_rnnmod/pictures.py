@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,23 +120,46 @@ def overlap_svg(overlap: Matrix, labels: Sequence[str]) -> str:
     return _svg(width, height, parts, font, "Units that two modules share")
 
 
-def sizing_svg(sizing: Iterable[Mapping[str, float]], chosen: float | None) -> str:
-    """Accuracy against the share of units removed, beside nothing removed with the same repairs.
+def is_taken(row: Mapping[str, float], removal: Any, trunks: float | None = None) -> bool:
+    """Whether a setting that was tried is the one that was taken.
+
+    Example:
+        >>> is_taken({"removal": 0.2, "trunks": 3.0}, 0.2, 3.0)
+        True
+    """
+    if not isinstance(removal, int | float) or abs(row["removal"] - removal) >= 1e-9:
+        return False
+    return trunks is None or row.get("trunks", trunks) == trunks
+
+
+def sizing_svg(
+    sizing: Iterable[Mapping[str, float]], chosen: Any, trunks: float | None = None
+) -> str:
+    """Accuracy of the settings tried, beside nothing removed with the same repairs.
+
+    It stands against the share of units removed; where the number of trunks was tried too, against
+    the passes of the parent that a composite takes.
 
     Args:
-        sizing: ``removal``, ``accuracy`` and ``control_accuracy`` of each share tried.
-        chosen: the share that was taken.
+        sizing: ``removal``, ``accuracy``, ``control_accuracy``, and where known ``trunks`` and
+            ``cost``, of each setting tried.
+        chosen: the share that was taken, where it is known.
+        trunks: how many trunks were taken.
     """
-    tried = sorted(sizing, key=lambda row: row["removal"])
+    tried = list(sizing)
+    several = len({row["removal"] for row in tried}) < len(tried)
+    by_cost = several and all("cost" in row for row in tried)
+    axis = "cost" if by_cost else "removal"
+    tried.sort(key=lambda row: row[axis])
     width, height, left, right, top, bottom = 640, 300, 64, 24, 40, 50
     values = [
         row[name] for row in tried for name in ("accuracy", "control_accuracy") if name in row
     ]
     low, high, step = _ticks(100 * min(values), 100 * max(values))
-    furthest = max(max(row["removal"] for row in tried), 0.05)
+    furthest = max(max(row[axis] for row in tried), 0.05)
 
-    def at(removal: float, accuracy: float) -> tuple[float, float]:
-        x = left + (width - left - right) * removal / furthest
+    def at(place: float, accuracy: float) -> tuple[float, float]:
+        x = left + (width - left - right) * place / furthest
         y = top + (height - top - bottom) * (high - 100 * accuracy) / (high - low)
         return x, y
 
@@ -154,31 +177,41 @@ def sizing_svg(sizing: Iterable[Mapping[str, float]], chosen: float | None) -> s
         ("control_accuracy", _OTHER, ' stroke-dasharray="6 4"'),
         ("accuracy", _ACCENT, ""),
     ):
-        spots = [at(row["removal"], row[name]) for row in tried if name in row]
+        spots = [at(row[axis], row[name]) for row in tried if name in row]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-        parts.append(
-            f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
-        )
+        if name != "accuracy" or not by_cost:  # settings of both kinds are points, not a line
+            parts.append(
+                f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
+            )
         if name == "accuracy":
             for row, (x, y) in zip(tried, spots, strict=True):
-                taken = chosen is not None and abs(row["removal"] - chosen) < 1e-9
-                size, fill = (7, color) if taken else (4, "#fff")
+                size, fill = (7, color) if is_taken(row, chosen, trunks) else (4, "#fff")
                 parts.append(
                     f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{fill}" '
-                    f'stroke="{color}" stroke-width="2"/>'
+                    f'stroke="{color}" stroke-width="2"><title>{_setting(row)}</title></circle>'
                 )
-    for row in tried:
-        x, _ = at(row["removal"], 0)
+    marks = np.linspace(0.0, furthest, 5) if by_cost else [row["removal"] for row in tried]
+    for mark in marks:
+        x, _ = at(mark, 0)
         parts.append(
             f'<text x="{x:.1f}" y="{height - bottom + 20}" text-anchor="middle" '
-            f'fill="{_SOFT}">{100 * row["removal"]:g} %</text>'
+            f'fill="{_SOFT}">{f"{mark:.2f}" if by_cost else f"{100 * mark:g} %"}</text>'
         )
+    words = "passes of the parent" if by_cost else "units removed in each layer"
     parts.append(
         f'<text x="{(left + width - right) / 2:.0f}" y="{height - 8}" text-anchor="middle" '
-        f'fill="{_SOFT}">units removed in each layer</text>'
+        f'fill="{_SOFT}">{words}</text>'
     )
     parts.append(_legend(left))
-    return _svg(width, height, parts, 12, "Accuracy against the share of units removed")
+    return _svg(width, height, parts, 12, f"Accuracy against {words}")
+
+
+def _setting(row: Mapping[str, float]) -> str:
+    """A setting that was tried, in words."""
+    words = f"{100 * row['removal']:g} % removed"
+    if "trunks" not in row:
+        return words
+    return f"{words}, {row['trunks']:.0f} trunk{'s' if row['trunks'] != 1 else ''}"
 
 
 def _legend(left: float) -> str:

@@ -203,3 +203,39 @@ def test_sizing_points_lie_inside_the_picture(sizing: list[dict[str, float]]) ->
     for circle in circles:
         assert 64 <= float(circle["cx"] or 0) <= 616
         assert 40 <= float(circle["cy"] or 0) <= 250
+
+
+SWEEPS = tuple(
+    {
+        "removal": removal,
+        "trunks": trunks,
+        "accuracy": 0.9 - removal / 10,
+        "control_accuracy": 0.9,
+        "weights_kept": 1 - removal,
+        "cost": trunks * (1 - removal),
+    }
+    for trunks in (2.0, 1.0)
+    for removal in (0.5, 0.2)
+)
+
+
+def test_one_of_several_numbers_of_trunks_is_marked() -> None:
+    svg = sizing_svg(SWEEPS, 0.2, 1.0)
+    circles = [a for tag, a in _Page(svg).tags if tag == "circle"]
+    taken, _legend = [a for a in circles if a["r"] == "7"]
+    assert len(circles) == 5
+    assert float(taken["cx"]) == pytest.approx(64 + 552 * 0.8 / 1.6, abs=0.1)
+    assert "passes of the parent" in svg
+    assert "<title>20 % removed, 1 trunk</title>" in svg
+
+
+def test_the_page_shows_what_every_setting_costs() -> None:
+    decomposition = tiny_decomposition(tiny_parent(), sizing=SWEEPS)
+    figures = {**decomposition.figures, "trunks": 1.0, "cost": 0.8}
+    made = [replace(m, made={**m.made, "removal": 0.2}) for m in decomposition.modules]
+    html = page(replace(decomposition, figures=figures, modules=tuple(made)))
+    (taken,) = re.findall("<tr class=taken>(.*?)</tr>", html)
+    assert re.findall("<td>(.*?)</td>", taken) == [
+        "20.0 %", "1", "88.0 %", "90.0 %", "-2.0", "80.0 %", "0.80",
+    ]  # fmt: skip
+    assert html.count("<th>passes</th>") == 1
