@@ -89,8 +89,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             decomposition's seed, where the data set can be indexed.
         strict: Raise what goes wrong in ``on_fit_end`` instead of warning. It marks the MLflow run
             as failed.
-        settings: ``rule``, ``removal``, ``repairs``, ``tolerance``, ``rows_per_label``, ``seed``
-            or ``batch_size`` of the decomposition.
+        settings: ``rule``, ``removal``, ``repairs``, ``tolerance``, ``trunks``, ``max_cost``,
+            ``rows_per_label``, ``seed`` or ``batch_size`` of the decomposition.
 
     Raises:
         MisconfigurationException: in ``setup`` or ``on_train_start``, if an argument, the model or

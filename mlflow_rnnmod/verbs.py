@@ -154,8 +154,8 @@ def modules_of(things: Any) -> list[Module]:
             modules.extend(thing.modules)
         else:
             raise MlflowException.invalid_parameter_value(
-                f"{thing!r:.200} is a {type(thing).__name__}; expected a module, a composite, or a "
-                "URI of one. A parent becomes modules by mlflow_rnnmod.decompose."
+                f"{_named(thing)}; expected a module, a composite, or a URI of one. A parent "
+                "becomes modules by mlflow_rnnmod.decompose."
             )
     return _sharing(modules)
 
@@ -222,12 +222,19 @@ def _beside(composite: Composite, modules: list[Module]) -> list[Module]:
     return _sharing([*composite.modules, *modules])[len(composite.modules) :]
 
 
+def _named(thing: Any) -> str:
+    """What ``thing`` is, in a line: the repr of a network takes many."""
+    if isinstance(thing, Parent):
+        return f"The parent {thing.digest[:12]} (labels {list(thing.labels)!r:.120}) is a Parent"
+    return f"{thing!r:.200} is a {type(thing).__name__}"
+
+
 def _composite(thing: Composite | str | os.PathLike[str]) -> Composite:
     if isinstance(thing, str | os.PathLike):
         thing = fetch.load(thing)  # type: ignore[assignment]
     if not isinstance(thing, Composite):
         raise MlflowException.invalid_parameter_value(
-            f"composite={thing!r:.200} is a {type(thing).__name__}; expected a composite or the "
-            "URI of one. mlflow_rnnmod.compose makes one from modules."
+            f"composite: {_named(thing)}; expected a composite or the URI of one. "
+            "mlflow_rnnmod.compose makes one from modules."
         )
     return thing

@@ -140,6 +140,13 @@ def test_a_run_without_modules(tracking_uri):
         mlflow_rnnmod.compose("runs:/0123")
 
 
+def test_a_parent_is_named_in_one_line(parent):
+    for attempt in (verbs.compose, verbs.select):
+        with pytest.raises(MlflowException, match=f"parent {parent.digest[:12]}.*is a Parent") as e:
+            attempt(parent)
+        assert "\n" not in e.value.message
+
+
 def test_composites_decompositions_and_lists_contribute_all(parent, other):
     composite = composition.compose(tiny_modules(parent)[:1])
     rest = list(tiny_modules(parent))[1:]

@@ -18,14 +18,15 @@ from tests.callbacks.training import Data, equal, fit, make_trainer, states
 
 
 def test_the_network_of_the_end_of_the_training_is_decomposed(calls):
-    callback = ModuleDecomposition(models.LABELS, rule="paper", removal=0.2, seed=3)
+    settings = {"rule": "paper", "removal": 0.2, "seed": 3, "trunks": "auto", "max_cost": 1.2}
+    callback = ModuleDecomposition(models.LABELS, **settings)
     _, model = fit(callback)
     (call,) = calls.decompose
     x, _, y = models.token_data()
     network = call.parent.network
     assert network.labels == tuple(models.LABELS)
     torch.testing.assert_close(network(Rows(x)), model.eval()(x))
-    assert call.config == DecompositionConfig(rule="paper", removal=0.2, seed=3)
+    assert call.config == DecompositionConfig(**settings)
     assert sorted(call.train.values.tolist()) == sorted(x.tolist())
     assert torch.bincount(call.train.targets).tolist() == torch.bincount(y).tolist()
     assert sorted(call.validation.values.tolist()) == sorted(models.token_data(64, 1)[0].tolist())
