@@ -87,6 +87,10 @@ class Composite:
         """What runs the modules; made when first needed."""
         return Engine(self.modules)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies make an engine of their own: packed weights can't be copied.
+        return {name: value for name, value in vars(self).items() if name != "engine"}
+
     def scores(self, inputs: Any, engine: str = "auto") -> Tensor:
         """The score of every module for every input, float ``(rows, modules)``.
 

@@ -32,6 +32,9 @@ MAX_FINISHED = 2048
 # ... and states times steps, where all steps are kept.
 MAX_KEPT = 65_536
 
+# What a way needs is made once, whoever asks first.
+_lock = threading.Lock()
+
 # Called with a slice of the trunks and their readouts (trunks, rows, readout size).
 Finish = Callable[[slice, Tensor], None]
 
@@ -54,7 +57,6 @@ class Trunks:
         self.network, self.trunks = network, tuple(trunks)
         self._networks: dict[bool, list[TrunkNetwork]] = {}
         self._stepwise: Stepwise | None = None
-        self._lock = threading.Lock()
 
     def way(self, way: str, rows: int, steps: int) -> str:
         """The way that is taken for a batch, where ``"auto"`` is asked for."""
@@ -97,7 +99,7 @@ class Trunks:
                 run()
 
     def _run_stacked(self, rows: Rows, finish: Finish) -> None:
-        with self._lock:
+        with _lock:
             if self._stepwise is None:
                 self._stepwise = Stepwise(self.network, self.trunks)
         stepwise = self._stepwise
@@ -117,7 +119,7 @@ class Trunks:
     def _views(self, plain: bool) -> list[TrunkNetwork]:
         """A network for each trunk: cut down to its units, or (``plain``) masked."""
         make = masked if plain else sliced
-        with self._lock:
+        with _lock:
             if plain not in self._networks:
                 self._networks[plain] = [make(self.network, trunk) for trunk in self.trunks]
             return self._networks[plain]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -157,6 +159,15 @@ def test_a_trunk_is_run_once_for_all_its_heads(monkeypatch):
     )
     composite.scores(rows)
     assert len(calls) == 1
+
+
+def test_a_composite_that_was_used_can_be_copied():
+    composite = compose(tiny_modules(tiny_parent()))
+    rows = tiny_rows(composite.modules[0].parent)
+    found = [composite.scores(rows, engine=way) for way in WAYS]
+    copied = copy.deepcopy(composite)
+    for way, expected in zip(WAYS, found, strict=True):
+        assert torch.equal(copied.scores(rows, engine=way), expected)
 
 
 def test_an_unknown_way_is_refused():
