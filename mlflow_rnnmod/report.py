@@ -173,6 +173,13 @@ def summary(
     if "recurrent_weights_kept" in figures:
         kept = percent(figures["recurrent_weights_kept"])
         sentences.append(f"A module keeps {kept} of the recurrent weights on average.")
+    if "trunks" in figures and "cost" in figures:
+        count = round(figures["trunks"])
+        trunks = "one trunk" if count == 1 else f"{count} trunks"
+        sentences.append(
+            f"The modules have {trunks} between them; all of them together take about "
+            f"{figures['cost']:.2f} passes of the parent."
+        )
     return " ".join(sentences)
 
 

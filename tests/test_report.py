@@ -239,3 +239,13 @@ def test_the_page_shows_what_every_setting_costs() -> None:
         "20.0 %", "1", "88.0 %", "90.0 %", "-2.0", "80.0 %", "0.80",
     ]  # fmt: skip
     assert html.count("<th>passes</th>") == 1
+
+
+@pytest.mark.parametrize(("trunks", "said"), [(1.0, "one trunk between"), (3.0, "3 trunks betw")])
+def test_the_summary_says_what_all_modules_cost(trunks: float, said: str) -> None:
+    decomposition = tiny_decomposition(tiny_parent())
+    assert "passes" not in summary(decomposition, "0")
+    figures = {**decomposition.figures, "trunks": trunks, "cost": 1.234}
+    words = summary(replace(decomposition, figures=figures), "0")
+    assert said in words
+    assert "about 1.23 passes of the parent" in words
