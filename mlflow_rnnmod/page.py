@@ -60,7 +60,7 @@ _TILES = {
     "mean_jaccard": "overlap of two modules on average (Jaccard)",
     "units_kept": "units that a module keeps on average",
     "recurrent_weights_kept": "recurrent weights that a module keeps on average",
-    "trunks": "trunks that the modules share",
+    "trunks": "trunks that the modules have between them",
     "cost": "passes of the parent that all modules together take, estimated",
 }
 _TRIED = {
