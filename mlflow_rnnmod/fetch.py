@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from mlflow_rnnmod import FLAVOR_NAME, _mlflow, download
 from mlflow_rnnmod.composition import Composite
@@ -50,6 +52,7 @@ def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | M
             if "version" in origin:
                 uri = f"models:/{origin['name']}/{origin['version']}"
             with download.downloaded(uri, dst_path) as path:
+                _check_model(path, uri)
                 configuration = _mlflow.get_flavor_configuration(str(path), FLAVOR_NAME)
                 saved = Model.load(str(path))
                 model_id, run_id = saved.model_id, saved.run_id
@@ -87,6 +90,16 @@ def read(data: str | os.PathLike[str]) -> Parent | Module | Composite:
         return parent
     except ValueError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def _check_model(path: Path, uri: str) -> None:
+    """MLflow's own message names neither the folder nor what should be in it."""
+    if not (path / MLMODEL_FILE_NAME).is_file():
+        raise MlflowException(
+            f"{uri} holds no file {MLMODEL_FILE_NAME}; expected the folder or URI of a model that "
+            "save_model, log_model or export has written.",
+            error_code=RESOURCE_DOES_NOT_EXIST,
+        )
 
 
 def _origin(uri: str) -> dict[str, Any]:

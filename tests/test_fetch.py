@@ -265,3 +265,8 @@ def test_what_is_not_there(tracking_uri, uri):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises((MlflowException, OSError), match="nothing"):
         mlflow_rnnmod.load_model(tmp_path / "nothing")
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(MlflowException, match=f"{tmp_path} holds no file MLmodel; expected the"):
+        mlflow_rnnmod.load_model(tmp_path)
