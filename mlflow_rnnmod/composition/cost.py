@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from mlflow_rnnmod.composition.machine import SHIPPED, Machine, Product, current_machine
-from mlflow_rnnmod.network.config import GATES, NetworkConfig
+from mlflow_rnnmod.network.config import DIRECTIONS, GATES, NetworkConfig
 from mlflow_rnnmod.network.trunk import Trunk
 
 # Below this, the choice is made with the figures that the package comes with: measuring the machine
@@ -40,23 +41,41 @@ class Work:
     @classmethod
     def of(cls, config: NetworkConfig, trunks: Sequence[Trunk], rows: int, steps: int) -> Work:
         """The work of running ``trunks`` of a network with this structure."""
-        kept = {
-            name: sum(int(trunk.keep[name].sum()) for trunk in trunks) / len(trunks)
-            for name in config.units
-        }
+        kept = [{name: int(mask.sum()) for name, mask in trunk.keep.items()} for trunk in trunks]
         mixed = {name for trunk in trunks for name in trunk.mix}
+        return cls.from_sizes(config, kept, mixed, rows, steps)
+
+    @classmethod
+    def from_sizes(
+        cls,
+        config: NetworkConfig,
+        kept: Sequence[Mapping[str, int]],
+        mixed: AbstractSet[str],
+        rows: int,
+        steps: int,
+    ) -> Work:
+        """The same from what is known of trunks without their masks.
+
+        Args:
+            config: the parent's structure.
+            kept: for each trunk, the units it keeps of each layer.
+            mixed: layers in which some trunk guesses removed units from others.
+            rows: rows of the batch.
+            steps: steps of each.
+        """
+        mean = {name: sum(sizes[name] for sizes in kept) / len(kept) for name in config.units}
         whole, cut, removed = [], [], []
         for layer, directions in enumerate(config.recurrent):
             below = config.inputs_of(layer)
             for d, units in enumerate(directions):
-                name = f"recurrent.{layer}.{'fwd' if d == 0 else 'bwd'}"
+                name = f"recurrent.{layer}.{DIRECTIONS[d]}"
                 first = config.step_size
                 whole.append((sum(config.units[n] for n in below) if below else first, units))
-                cut.append((round(sum(kept[n] for n in below)) if below else first, kept[name]))
-                removed.append(round(units - kept[name]) if name in mixed else 0)
-        sizes = tuple((inputs, round(units)) for inputs, units in cut)
+                inputs = round(sum(mean[n] for n in below)) if below else first
+                cut.append((inputs, round(mean[name])))
+                removed.append(round(units - mean[name]) if name in mixed else 0)
         gates = GATES[config.cell]
-        return cls(len(trunks), rows, steps, tuple(whole), sizes, tuple(removed), gates)
+        return cls(len(kept), rows, steps, tuple(whole), tuple(cut), tuple(removed), gates)
 
     def parent(self) -> Product:
         """What one pass of the parent counts."""

@@ -13,7 +13,7 @@ from mlflow_rnnmod.composition.contracts import find_problems
 from mlflow_rnnmod.composition.cost import Work, seconds
 from mlflow_rnnmod.composition.machine import SHIPPED, Machine, read_cached
 from mlflow_rnnmod.decomposition.module import Contract, Module
-from mlflow_rnnmod.network.config import DIRECTIONS, GATES, NetworkConfig
+from mlflow_rnnmod.network.config import GATES, NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -217,28 +217,13 @@ def _cost(
     full = [e for e in trunks if dict(e.kept) == config.units]
     cut = [e for e in trunks if dict(e.kept) != config.units]
     length = steps or config.steps or 16
-    work = _work(config, cut or full, rows, length)
+    run = cut or full
+    mixed = {name for entry in run for name in entry.mixed}
+    work = Work.from_sizes(config, [entry.kept for entry in run], mixed, rows, length)
     times = dict(seconds(work, machine, torch.get_num_threads()))
     parent = times.pop("parent")
     total = parent * bool(full) + (min(times.values()) if cut else 0.0)
     return total, total / parent
-
-
-def _work(config: NetworkConfig, trunks: Sequence[Entry], rows: int, steps: int) -> Work:
-    kept = {name: sum(entry.kept[name] for entry in trunks) / len(trunks) for name in config.units}
-    mixed = {name for entry in trunks for name in entry.mixed}
-    whole, cut, removed = [], [], []
-    for layer, directions in enumerate(config.recurrent):
-        below = config.inputs_of(layer)
-        for d, units in enumerate(directions):
-            name = f"recurrent.{layer}.{DIRECTIONS[d]}"
-            first = config.step_size
-            whole.append((sum(config.units[n] for n in below) if below else first, units))
-            inputs = round(sum(kept[n] for n in below)) if below else first
-            cut.append((inputs, round(kept[name])))
-            removed.append(round(units - kept[name]) if name in mixed else 0)
-    gates = GATES[config.cell]
-    return Work(len(trunks), rows, steps, tuple(whole), tuple(cut), tuple(removed), gates)
 
 
 def _config(entry: Entry) -> NetworkConfig:

@@ -114,11 +114,6 @@ def bin_centres(bounded: bool) -> Tensor:
     return centres
 
 
-def bin_index(values: Tensor, bounded: bool) -> Tensor:
-    """The histogram bin of each value's magnitude, int64."""
-    return _bins(values, bounded).long()
-
-
 def _bins(values: Tensor, bounded: bool) -> Tensor:
     """The same, as bytes."""
     if bounded:
