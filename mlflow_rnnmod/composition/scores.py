@@ -125,6 +125,25 @@ def fit_joint(
     spread = x.flatten(0, 1).std(dim=0, correction=0).clamp(min=1e-6)
     x = (x - centre) / spread
     modules, count = x.shape[1:]
+    # A scale below 0 would turn a module's word around: such scales are fixed at 0 and the rest is
+    # fitted again, or offsets would be left that only went with them.
+    free = torch.ones(modules, count, dtype=torch.bool)
+    while True:
+        scale, offset = _fit_free(x, targets, free, penalty, steps)
+        below = free & (scale < 0)
+        if not below.any():
+            break
+        free &= ~below
+    scale = (scale / spread).clamp(min=1e-6)
+    shift = offset - (scale * centre).sum(-1)
+    return [(*map(float, scales), float(b)) for scales, b in zip(scale, shift, strict=True)]
+
+
+def _fit_free(
+    x: Tensor, targets: Tensor, free: Tensor, penalty: float, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Scales ``(modules, parts)``, 0 where not ``free``, and offsets ``(modules,)``."""
+    modules, count = free.shape
     level = torch.ones(count, dtype=x.dtype, requires_grad=True)
     own = torch.zeros(modules, count, dtype=x.dtype, requires_grad=True)
     offset = torch.zeros(modules, dtype=x.dtype, requires_grad=True)
@@ -134,13 +153,11 @@ def fit_joint(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy((x * (level + own)).sum(-1) + offset, targets)
+        value = F.cross_entropy((x * (level + own) * free).sum(-1) + offset, targets)
         value = value + penalty * ((own**2).sum() + (offset**2).sum()) / modules
         value.backward()
         return value
 
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[arg-type]
-    scale = ((level + own).detach() / spread).clamp(min=1e-6)
-    shift = offset.detach() - (scale * centre).sum(-1)
-    return [(*map(float, scales), float(b)) for scales, b in zip(scale, shift, strict=True)]
+    return ((level + own) * free).detach(), offset.detach()
