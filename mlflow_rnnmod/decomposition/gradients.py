@@ -33,8 +33,8 @@ def watch(network: RecurrentNetwork, rows: Rows, sides: Tensor) -> tuple[States,
         squares, summed over the valid steps of each row, ``(sides, rows, units)``.
     """
     config = network.config
-    lengths = network.lengths(rows)
-    valid = network.valid(lengths, rows.values.shape[1])
+    lengths, steps = network.spans(rows)
+    valid = network.valid(lengths, steps)
     layers, tapes = _forward(network, rows, lengths, valid)
     slopes, readout, dense = _from_above(network, layers, lengths, valid, sides)
     found = {name: slopes[name] ** 2 for name in slopes if name.startswith("hidden")}
@@ -77,7 +77,7 @@ def _forward(
     config = network.config
     layers: dict[str, Tensor] = {}
     tapes: dict[str, Tape] = {}
-    x = network.embed(rows.values)
+    x = network.feed(rows)
     for index in range(len(config.recurrent)):
         parts = []
         for d in range(len(config.recurrent[index])):

@@ -18,6 +18,8 @@ from mlflow_rnnmod.network.spec import (
     NetworkSpec,
 )
 
+_READOUTS = tuple(readout for readout in READOUTS if readout != "all_steps")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -165,7 +167,7 @@ def _spelled(
     if spec.directions is not None:
         joined = [d for d in joined if d == spec.directions]
     for readout, packed, side, directions in product(
-        READOUTS if spec.readout is None else (spec.readout,),
+        _READOUTS if spec.readout is None else (spec.readout,),
         (False, True) if spec.packed is None else (spec.packed,),
         padding.sides,
         joined,

@@ -8,16 +8,27 @@ from typing import Any, Literal, get_args
 Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 InputKind = Literal["tokens", "features"]
 Readout = Literal[
-    "last_step", "last_valid", "final_state", "mean_valid", "max_valid", "mean_steps", "max_steps"
+    "last_step",
+    "last_valid",
+    "final_state",
+    "mean_valid",
+    "max_valid",
+    "mean_steps",
+    "max_steps",
+    "all_steps",
 ]
 Side = Literal["right", "left"]
 Activation = Literal["relu", "tanh", "identity"]
-OutputKind = Literal["label"]
+OutputKind = Literal["label", "multilabel", "tags", "list"]
+Feed = Literal["steps", "flat", "repeat"]
 
 CELLS: tuple[str, ...] = get_args(Cell)
 READOUTS: tuple[str, ...] = get_args(Readout)
+# Kinds of answer that have one for each step.
+STEPWISE = ("tags", "list")
 GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 DIRECTIONS = ("fwd", "bwd")
+_LATER: dict[str, Any] = {"feed": "steps", "output_steps": None, "end_label": None}
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,21 @@ class NetworkConfig:
             ``output[:, -1]``, ``last_valid`` the output at each row's last valid step,
             ``final_state`` the final states of both directions (``h_n``); ``mean_`` and ``max_``
             go over the valid steps (``_valid``) or over all of them, padding included (``_steps``).
-        output: kind of answer; ``"label"`` is one label for the whole input.
+            ``all_steps`` reads every step by itself, for ``"tags"`` and ``"list"``.
+        output: kind of answer: ``"label"`` is one label for the whole input, ``"multilabel"`` any
+            number of them (a sigmoid each), ``"tags"`` a label for each step, ``"list"`` labels one
+            after the other, up to ``end_label``.
         pad_index: token id of padding; ``None`` for features.
         side: where padding stands.
         packed: whether padding is skipped as by ``pack_padded_sequence`` (right padding only).
         steps: number of steps that every input is padded or cut to; ``None`` for as many as it has.
             Networks that read their padding need it, or their answers depend on the batch.
+        feed: how the recurrent layers get their input: each token or vector is a step
+            (``"steps"``), the whole input, embedded and flattened, is the only step (``"flat"``),
+            or that vector is repeated for each of ``output_steps`` steps (``"repeat"``). The last
+            two need ``steps``.
+        output_steps: steps of the recurrent layers, for ``"repeat"``.
+        end_label: the label that ends a ``"list"``; ``None`` for lists that fill all steps.
 
     Raises:
         ValueError: naming every argument that does not fit.
@@ -74,6 +94,9 @@ class NetworkConfig:
     side: Side = "right"
     packed: bool = False
     steps: int | None = None
+    feed: Feed = "steps"
+    output_steps: int | None = None
+    end_label: str | None = None
 
     def __post_init__(self) -> None:
         problems = []
@@ -105,6 +128,7 @@ class NetworkConfig:
             problems.append("packed=True with side='left'; packing needs padding on the right")
         if self.steps is not None and self.steps < 1:
             problems.append(f"steps={self.steps!r}, expected None or a positive number")
+        problems += self._problems_of_kind()
         for layer in self.hidden:
             if layer.activation not in get_args(Activation):
                 problems.append(
@@ -113,6 +137,38 @@ class NetworkConfig:
                 )
         if problems:
             raise ValueError("The network's structure does not fit: " + "; ".join(problems) + ".")
+
+    def _problems_of_kind(self) -> list[str]:
+        """What does not fit between output, readout and feed."""
+        problems = []
+        if (self.readout == "all_steps") != (self.output in STEPWISE):
+            problems.append(
+                f"readout={self.readout!r} with output={self.output!r}; all_steps goes with "
+                f"{' and '.join(STEPWISE)}, and only with them"
+            )
+        if self.feed not in get_args(Feed):
+            problems.append(f"feed={self.feed!r}, expected one of {get_args(Feed)}")
+        elif self.feed != "steps" and self.steps is None:
+            problems.append(f"steps=None with feed={self.feed!r}, expected a positive number")
+        elif self.feed != "steps" and self.packed:
+            problems.append(f"packed=True with feed={self.feed!r}; packing needs feed='steps'")
+        if (self.feed == "repeat") != (self.output_steps is not None):
+            problems.append(
+                f"output_steps={self.output_steps!r} with feed={self.feed!r}; repeat needs a "
+                "positive number, the others None"
+            )
+        elif self.output_steps is not None and self.output_steps < 1:
+            problems.append(f"output_steps={self.output_steps!r}, expected a positive number")
+        if self.end_label is not None and self.output != "list":
+            problems.append(f"end_label={self.end_label!r} with output={self.output!r}")
+        elif self.end_label is not None and self.end_label not in self.labels:
+            problems.append(f"end_label={self.end_label!r}, expected one of {self.labels!r}")
+        return problems
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether there is an answer for each step."""
+        return self.output in STEPWISE
 
     @property
     def units(self) -> dict[str, int]:
@@ -148,11 +204,14 @@ class NetworkConfig:
     @property
     def step_size(self) -> int:
         """Length of the vector that the first recurrent layer reads at each step."""
-        return self.input_size if self.embedding_size is None else self.embedding_size
+        size = self.input_size if self.embedding_size is None else self.embedding_size
+        return size if self.feed == "steps" else size * (self.steps or 1)
 
     def to_dict(self) -> dict[str, Any]:
         """This structure as JSON types; :meth:`from_dict` reads it back."""
-        return asdict(self)
+        # Fields that came later are left out where they say nothing: digests stay what they were.
+        found = asdict(self)
+        return {k: v for k, v in found.items() if k not in _LATER or v != _LATER[k]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> NetworkConfig:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mlflow_rnnmod.network.cells import run_stepwise
 from mlflow_rnnmod.network.config import DIRECTIONS, NetworkConfig
-from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.network.rows import IGNORE, Rows, fitted
 
 _RECURRENT = {"rnn_tanh": nn.RNN, "rnn_relu": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+_PLAIN = ("last_step", "last_valid", "all_steps")
 ACTIVATION_FUNCTIONS = {"relu": torch.relu, "tanh": torch.tanh, "identity": lambda x: x}
 
 
@@ -22,9 +23,12 @@ class States:
 
     Args:
         layers: output of every maskable layer, by name: ``(rows, steps, units)`` for recurrent
-            directions, ``(rows, units)`` for hidden dense layers.
-        valid: bool ``(rows, steps)``, False where a step is padding.
-        readout: ``(rows, readout size)``, what the output layer reads.
+            directions, ``(rows, units)`` for hidden dense layers - or as many steps, where every
+            step is answered.
+        valid: bool ``(rows, steps)``, False where a step is padding; steps are those of the
+            recurrent layers.
+        readout: ``(rows, readout size)``, what the output layer reads, or ``(rows, steps, readout
+            size)`` where every step is answered.
         perturbations: zeros added to each layer's output, by name, when asked for: gradients with
             respect to them are total derivatives (see :func:`~.cells.run_stepwise`).
     """
@@ -151,16 +155,43 @@ class RecurrentNetwork(nn.Module):
         steps, present = self.config.steps, rows.values.shape[1]
         if steps is None or steps == present:
             return rows
-        lengths = self.lengths(rows)
-        values = rows.values
-        right = self.config.side == "right"
-        if present > steps:
-            values = values[:, :steps] if right else values[:, present - steps :]
-        else:
-            shape = (len(rows), steps - present, *values.shape[2:])
-            filler = values.new_full(shape, self.config.pad_index or 0)
-            values = torch.cat([values, filler] if right else [filler, values], dim=1)
-        return Rows(values, lengths.clamp(max=steps), rows.targets)
+        side = self.config.side
+        lengths = self.lengths(rows).clamp(max=steps)
+        targets = rows.targets
+        if targets is not None and self.config.stepwise and self.config.feed == "steps":
+            targets = fitted(targets, steps, IGNORE, side)
+        values = fitted(rows.values, steps, self.config.pad_index or 0, side)
+        return Rows(values, lengths, targets)
+
+    def spans(self, rows: Rows) -> tuple[Tensor, int]:
+        """Valid steps of each row in the recurrent layers, int64 ``(rows,)``, and steps in all."""
+        if self.config.feed == "steps":
+            return self.lengths(rows), rows.values.shape[1]
+        steps = self.config.output_steps or 1
+        return torch.full((len(rows),), steps, device=rows.values.device), steps
+
+    def answered(self, rows: Rows) -> Tensor:
+        """Which steps have an answer, bool ``(rows, steps)``, where every step is answered."""
+        return self.valid(*self.spans(rows))
+
+    def feed(self, rows: Rows) -> Tensor:
+        """What the first recurrent layer reads, float ``(rows, steps, step size)``.
+
+        Raises:
+            ValueError: if the rows have no step, or steps of the wrong size or number.
+        """
+        values, config = rows.values, self.config
+        if values.ndim < 2 or values.shape[1] == 0:
+            raise ValueError(f"values has shape {tuple(values.shape)}; expected at least one step.")
+        x = self.embed(values)
+        if config.feed == "steps":
+            return x
+        if x.shape[1] != config.steps:
+            raise ValueError(
+                f"values has {x.shape[1]} steps; expected {config.steps}, which the network reads "
+                "at once (prepare() cuts and pads)."
+            )
+        return x.flatten(1)[:, None].expand(-1, config.output_steps or 1, -1)
 
     def states(self, rows: Rows, perturb: bool = False) -> States:
         """Run the network and keep what every layer sent out.
@@ -171,24 +202,21 @@ class RecurrentNetwork(nn.Module):
                 differentiate by (see :class:`States`).
 
         Raises:
-            ValueError: if the rows have no step, or steps of the wrong size.
+            ValueError: if the rows have no step, or steps of the wrong size or number.
         """
-        values = rows.values
-        if values.ndim < 2 or values.shape[1] == 0:
-            raise ValueError(f"values has shape {tuple(values.shape)}; expected at least one step.")
-        lengths = self.lengths(rows)
-        valid = self.valid(lengths, values.shape[1])
+        x = self.feed(rows)
+        lengths, steps = self.spans(rows)
+        valid = self.valid(lengths, steps)
         layers: dict[str, Tensor] = {}
         zeros: dict[str, Tensor] = {}
 
         def perturbation(name: str, *shape: int) -> Tensor | None:
             if perturb:
                 zeros[name] = torch.zeros(
-                    shape, dtype=self.dtype, device=values.device, requires_grad=True
+                    shape, dtype=self.dtype, device=x.device, requires_grad=True
                 )
             return zeros.get(name)
 
-        x = self.embed(values)
         for index, layer in enumerate(self.recurrent):
             parts = []
             for direction in layer:  # type: ignore[attr-defined]
@@ -222,13 +250,13 @@ class RecurrentNetwork(nn.Module):
         return States(layers, valid, readout, zeros)
 
     def forward(self, rows: Rows) -> Tensor:
-        """Logits of a batch, float ``(rows, labels)``."""
+        """Logits of a batch, float ``(rows, labels)``, or ``(rows, steps, labels)``."""
         return self.logits(self.readout(rows))
 
     def readout(self, rows: Rows) -> Tensor:
-        """The readout of :meth:`states` alone, float ``(rows, readout size)``, with less ado."""
+        """The readout of :meth:`states` alone, with less ado."""
         config, values = self.config, rows.values
-        plain = config.readout in ("last_step", "last_valid") and not config.packed
+        plain = config.readout in _PLAIN and not config.packed
         two_ways = any(len(layer) > 1 for layer in config.recurrent)
         if (
             not plain
@@ -238,10 +266,12 @@ class RecurrentNetwork(nn.Module):
             or 0 in values.shape
         ):
             return self.states(rows).readout
-        x = self.embed(values)
+        x = self.feed(rows)
         for index in range(len(config.recurrent)):
             x = self.cell(index, "fwd")(x)[0]
-        if config.readout == "last_step" or config.side == "left":
+        if config.stepwise:
+            pass
+        elif config.readout == "last_step" or config.side == "left" or config.feed != "steps":
             x = x[:, -1]
         elif len(x) == 1 and rows.lengths is not None:
             x = x[:, min(max(int(rows.lengths[0]), 1), x.shape[1]) - 1]
@@ -252,11 +282,11 @@ class RecurrentNetwork(nn.Module):
         return x
 
     def logits(self, readout: Tensor) -> Tensor:
-        """The output layer: float ``(rows, labels)`` from a readout ``(rows, readout size)``."""
+        """The output layer: float ``(..., labels)`` from a readout ``(..., readout size)``."""
         return self.output(readout)
 
     def embed(self, values: Tensor) -> Tensor:
-        """What the first recurrent layer reads: float ``(rows, steps, step size)``."""
+        """Tokens as vectors, features as they are: float ``(rows, steps, size)``."""
         if self.embedding is not None:
             return self.embedding(values)
         if values.ndim != 3 or values.shape[-1] != self.config.input_size:
@@ -269,6 +299,8 @@ class RecurrentNetwork(nn.Module):
     def read(self, last: list[Tensor], x: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
         """The readout vector of the last layer's outputs ``x`` (``last``: by direction)."""
         readout = self.config.readout
+        if readout == "all_steps":
+            return x
         if readout == "final_state":
             forward = self._last_valid(last[0], lengths) if self.config.packed else last[0][:, -1]
             return torch.cat([forward, *(part[:, 0] for part in last[1:])], dim=-1)

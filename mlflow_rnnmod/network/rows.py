@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+IGNORE = -1
+"""Target of a step that has no label: padding, or what lies behind the end of a list."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -18,7 +21,9 @@ class Rows:
             ``(rows, steps, features)``.
         lengths: int64 valid steps of each row, shape ``(rows,)``; ``None`` leaves it to the
             network (for tokens it looks for its padding index, for features all steps count).
-        targets: int64 label index of each row, shape ``(rows,)``, where known.
+        targets: what is right, where known: the index of each row's label, int64 ``(rows,)``; for
+            several labels a row, bool ``(rows, labels)``; for a label a step, int64
+            ``(rows, output steps)`` with :data:`IGNORE` where there is none.
 
     Raises:
         ValueError: if the three do not have the same number of rows.
@@ -80,19 +85,32 @@ def concatenate(parts: list[Rows], pad_value: int = 0, side: str = "right") -> R
     if not parts:
         raise ValueError("parts is empty; expected at least one Rows to concatenate.")
     steps = max(part.values.shape[1] for part in parts)
-    values = []
-    for part in parts:
-        missing = steps - part.values.shape[1]
-        if missing:
-            shape = (len(part), missing, *part.values.shape[2:])
-            filler = part.values.new_full(shape, pad_value)
-            order = [part.values, filler] if side == "right" else [filler, part.values]
-            values.append(torch.cat(order, dim=1))
-        else:
-            values.append(part.values)
+    values = [fitted(part.values, steps, pad_value, side) for part in parts]
 
-    def joined(name: str) -> Tensor | None:
-        found = [getattr(part, name) for part in parts]
-        return None if any(item is None for item in found) else torch.cat(found)
+    def joined(found: list[Tensor | None]) -> Tensor | None:
+        present = [item for item in found if item is not None]
+        return torch.cat(present) if len(present) == len(parts) else None
 
-    return Rows(torch.cat(values), joined("lengths"), joined("targets"))
+    targets = [part.targets for part in parts]
+    widths = {t.shape[1] for t in targets if t is not None and t.ndim == 2}
+    if len(widths) > 1:
+        widest = max(widths)
+        targets = [None if t is None else fitted(t, widest, IGNORE, side) for t in targets]
+    return Rows(torch.cat(values), joined([part.lengths for part in parts]), joined(targets))
+
+
+def fitted(values: Tensor, steps: int, fill: int, side: str = "right") -> Tensor:
+    """``values`` ``(rows, any steps, ...)`` cut or filled up on ``side`` to ``steps``.
+
+    Example:
+        >>> row = torch.tensor([[1, 2]])
+        >>> fitted(row, 3, 0).tolist(), fitted(row, 1, 0, "left").tolist()
+        ([[1, 2, 0]], [[2]])
+    """
+    present, right = values.shape[1], side == "right"
+    if present == steps:
+        return values
+    if present > steps:
+        return values[:, :steps] if right else values[:, present - steps :]
+    filler = values.new_full((len(values), steps - present, *values.shape[2:]), fill)
+    return torch.cat([values, filler] if right else [filler, values], dim=1)

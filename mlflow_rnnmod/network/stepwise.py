@@ -134,8 +134,8 @@ class Stepwise:
 
     def project(self, rows: Rows) -> list[Tensor]:
         """What the first layer's directions read, ``(steps, rows, gates)``, for all trunks."""
-        lengths = self.network.lengths(rows)
-        x = self.network.embed(rows.values)
+        lengths, _ = self.network.spans(rows)
+        x = self.network.feed(rows)
         found = []
         for d, layer in enumerate(self._layers[0]):
             moved = self.network.reverse(x, lengths) if d else x
@@ -149,14 +149,16 @@ class Stepwise:
     ) -> Tensor:
         """Readouts of some trunks, float ``(trunks, rows, readout size)``.
 
+        With a step dimension behind the rows' where the network answers each step.
+
         Args:
             rows: the batch.
             part: which of the trunks.
             projected: what :meth:`project` gave for these rows, where several parts share it.
         """
         network, config = self.network, self.network.config
-        lengths = network.lengths(rows)
-        count, steps = len(range(self.count)[part]), rows.values.shape[1]
+        lengths, steps = network.spans(rows)
+        count = len(range(self.count)[part])
         valid = network.valid(lengths, steps)
         inputs: list[Tensor] = self.project(rows) if projected is None else projected
         outputs: list[Tensor] = []
@@ -235,14 +237,14 @@ class Stepwise:
         if self.network.completion is not None:
             x = self.network.completion(x)
         found = self.network.read(flat, x, lengths.repeat(count), valid.repeat(count, 1))
-        return found.view(count, rows, -1)
+        return found.view(count, rows, *found.shape[1:])
 
     def _dense(self, readout: Tensor, part: slice) -> Tensor:
         config = self.network.config
         for i, (guesses, spec) in enumerate(zip(self._hidden, config.hidden, strict=True)):
             readout = ACTIVATION_FUNCTIONS[spec.activation](self.network.dense(i)(readout))
             if guesses is not None:
-                readout = guesses(readout, part)
+                readout = guesses(readout.flatten(1, -2), part).view_as(readout)
         return readout
 
 

@@ -75,7 +75,10 @@ def reference_readout(
     trunk: Trunk | None = None,
     added: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """The readout of each row, ``(rows, readout size)``; ``rows`` must hold lengths."""
+    """The readout of each row, ``(rows, readout size)``; ``rows`` must hold lengths.
+
+    With a step dimension behind the rows' where the network answers each step.
+    """
     trunk = trunk or Trunk.whole(network.units)
     assert rows.lengths is not None
     found = []
@@ -97,6 +100,9 @@ def _one_row(
     x = values.to(network.dtype) if network.embedding is None else network.embedding(values)
     if config.packed:
         x = x[:length]
+    if config.feed != "steps":  # the whole input at once, as often as there are steps
+        steps = length = 1 if config.feed == "flat" else config.output_steps
+        x = torch.stack([torch.cat(list(x))] * steps)
     for i, layer in enumerate(config.recurrent):
         parts, constants = [], []
         for direction in ("fwd", "bwd")[: len(layer)]:
@@ -123,7 +129,7 @@ def _one_row(
     for i, (dense, spec) in enumerate(zip(network.hidden, config.hidden, strict=True)):
         act = {"relu": torch.relu, "tanh": torch.tanh, "identity": nn.Identity()}[spec.activation]
         readout = act(dense(readout))
-        readout = guessed(readout[None], trunk, f"hidden.{i}")[0]
+        readout = guessed(torch.atleast_2d(readout), trunk, f"hidden.{i}").view_as(readout)
         if f"hidden.{i}" in added:
             readout = readout + added[f"hidden.{i}"]
     return readout
@@ -138,6 +144,7 @@ def _read(readout: str, side: str, packed: bool, parts: list[Tensor], length: in
         end = last if packed else steps - 1
         return torch.cat([parts[0][end], *(part[0] for part in parts[1:])])
     return {
+        "all_steps": lambda: x,
         "last_step": lambda: x[-1],
         "last_valid": lambda: x[last],
         "mean_steps": lambda: x.mean(0),

@@ -6,14 +6,26 @@ import torch
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.network import HiddenLayer, NetworkConfig, RecurrentNetwork, Rows, Trunk
-from mlflow_rnnmod.network.config import CELLS, READOUTS
+from mlflow_rnnmod.network.config import CELLS, READOUTS, STEPWISE
+
+STEPS = 6
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> RecurrentNetwork:
+def networks(
+    draw: st.DrawFn,
+    paddings: tuple[str, ...] = ("right", "left", "packed"),
+    outputs: tuple[str, ...] = ("label",),
+) -> RecurrentNetwork:
     """Small float64 networks of any structure, with weights large enough to matter."""
     layers = draw(st.integers(1, 3))
-    tokens, padding = draw(st.booleans()), draw(st.sampled_from(["right", "left", "packed"]))
+    output = draw(st.sampled_from(outputs))
+    one = [name for name in READOUTS if name != "all_steps"]
+    readout = "all_steps" if output in STEPWISE else draw(st.sampled_from(one))
+    feed = draw(st.sampled_from(["steps", "steps", "steps", "flat", "repeat"]))
+    tokens, padding = draw(st.booleans()), draw(st.sampled_from(paddings))
+    if paddings == ("packed",):
+        feed = "steps"
     config = NetworkConfig(
         input="tokens" if tokens else "features",
         input_size=11 if tokens else 4,
@@ -30,10 +42,14 @@ def networks(draw: st.DrawFn) -> RecurrentNetwork:
             )
             for _ in range(draw(st.integers(0, 2)))
         ),
-        readout=draw(st.sampled_from(READOUTS)),
+        readout=readout,
+        output=output,
         pad_index=0 if tokens else None,
         side="left" if padding == "left" else "right",
-        packed=padding == "packed",
+        packed=padding == "packed" and feed == "steps",
+        feed=feed,
+        steps=None if feed == "steps" else STEPS,
+        output_steps=3 if feed == "repeat" else None,
     )
     torch.manual_seed(draw(st.integers(0, 1000)))
     network = RecurrentNetwork(config).double()
@@ -43,15 +59,16 @@ def networks(draw: st.DrawFn) -> RecurrentNetwork:
     return network
 
 
-def random_rows(network: RecurrentNetwork, count: int = 5, steps: int = 6) -> Rows:
+def random_rows(network: RecurrentNetwork, count: int = 5, steps: int = STEPS) -> Rows:
     """Random rows with lengths from 1 to ``steps``, drawn from PyTorch's random state."""
     lengths = torch.randint(1, steps + 1, (count,))
     lengths[0] = steps
     config = network.config
     if config.input == "features":
-        return Rows(torch.randn(count, steps, config.input_size, dtype=network.dtype), lengths)
+        values = torch.randn(count, steps, config.input_size, dtype=network.dtype)
+        return network.prepare(Rows(values, lengths))
     values = torch.randint(1, config.input_size, (count, steps))
-    return Rows(values * network.valid(lengths, steps), lengths)
+    return network.prepare(Rows(values * network.valid(lengths, steps), lengths))
 
 
 def random_trunk(

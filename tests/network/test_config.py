@@ -15,14 +15,14 @@ from tests.network.test_network import config
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(network=networks())
+@given(network=networks(outputs=("label", "tags")))
 def test_structures_come_back_from_json(network):
     structure = network.config
     assert NetworkConfig.from_dict(json.loads(json.dumps(structure.to_dict()))) == structure
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(network=networks())
+@given(network=networks(outputs=("label", "tags")))
 def test_units_are_those_of_the_weights(network):
     found = {}
     for name, weight in network.named_parameters():

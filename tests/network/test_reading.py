@@ -54,7 +54,7 @@ def assert_same_answers(
     cell=st.sampled_from(sorted(CELLS)),
     layers=st.integers(1, 3),
     bidirectional=st.booleans(),
-    readout=st.sampled_from(READOUTS),
+    readout=st.sampled_from([name for name in READOUTS if name != "all_steps"]),
     padding=st.sampled_from(["right", "left", "packed"]),
     tokens=st.booleans(),
     batch_first=st.booleans(),

@@ -80,7 +80,7 @@ def test_removal_zeroes_a_units_weights(cell, layers, bidirectional, packed, hid
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(network=networks(), folded=st.booleans(), mixed=st.booleans())
+@given(network=networks(outputs=("label", "tags")), folded=st.booleans(), mixed=st.booleans())
 def test_masked_and_sliced_hold_removed_units_at_their_guesses(network, folded, mixed):
     rows, trunk = random_rows(network), random_trunk(network, folded, mixed)
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_masked_and_sliced_hold_removed_units_at_their_guesses(network, folded, 
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(network=networks())
+@given(network=networks(outputs=("label", "tags")))
 def test_the_full_trunk_changes_nothing(network):
     rows, trunk = random_rows(network), Trunk.whole(network.units)
     with torch.no_grad():
