@@ -9,6 +9,8 @@ from mlflow_rnnmod.network.slicing import TrunkNetwork, masked, sliced
 from mlflow_rnnmod.network.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.network.text import TextEncoder
 from mlflow_rnnmod.network.tolerance import tolerance
+from mlflow_rnnmod.network.translator import Translator
+from mlflow_rnnmod.network.translator_config import TranslatorConfig
 from mlflow_rnnmod.network.trunk import Trunk, jaccard
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "Rows",
     "States",
     "TextEncoder",
+    "Translator",
+    "TranslatorConfig",
     "Trunk",
     "TrunkNetwork",
     "UnreadableNetwork",

@@ -96,6 +96,29 @@ class TextEncoder:
                 values[row, steps - len(found) :] = torch.tensor(found)
         return Rows(values, torch.tensor(lengths, dtype=torch.int64))
 
+    def ids(self, texts: Sequence[Any]) -> list[list[int]]:
+        """Token ids of some texts without special tokens and padding, as a translation has them.
+
+        Raises:
+            TypeError: if anything else than text is among them, with the first one's position.
+        """
+        encodings = self.tokenizer.encode_batch(plain_texts(texts), add_special_tokens=False)
+        return [
+            [token for token, seen in zip(e.ids, e.attention_mask, strict=True) if seen]
+            for e in encodings
+        ]
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Texts from token ids, as the tokenizer's own decoder writes them; no special tokens.
+
+        Example:
+            >>> from tokenizers import Tokenizer, models
+            >>> words = Tokenizer(models.WordLevel({"[PAD]": 0, "ein": 1, "Haus": 2}))
+            >>> TextEncoder(words).decode([[1, 2], []])
+            ['ein Haus', '']
+        """
+        return list(self.tokenizer.decode_batch([list(row) for row in ids]))
+
 
 def plain_texts(texts: Sequence[Any]) -> list[str]:
     """``texts`` as strings, ``None`` and NaN as empty ones.
