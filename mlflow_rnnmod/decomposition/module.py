@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.trunk import Trunk
 
 _TINY = 1e-30
+_LATER = ("end_label", "mask_steps", "target")
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,14 @@ class Contract:
         input: ``"text"``, ``"tokens"`` or ``"features"``.
         input_size: size of the vocabulary, or of one step's features.
         tokenizer: digest of the parent's tokenizer; ``None`` without one.
-        output: kind of answer, ``"label"``.
+        output: kind of answer (see :class:`~mlflow_rnnmod.network.config.NetworkConfig`).
         steps: number of steps each input is padded or cut to; ``None`` for any.
         labels: all labels of the parent, in order.
+        end_label: the label that ends a list; ``None`` where nothing does.
+        mask_steps: steps with a mask of their own, in an unrolled module; later steps have the
+            last one. ``None`` for rolled ones.
+        target: what a translating module tells its decoder: the language's code and the id of its
+            start token. ``None`` for all others.
     """
 
     label: str
@@ -87,6 +93,14 @@ class Contract:
     output: str
     steps: int | None
     labels: tuple[str, ...]
+    end_label: str | None = None
+    mask_steps: int | None = None
+    target: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types; fields that came later are left out where they say nothing."""
+        found = asdict(self)
+        return {k: v for k, v in found.items() if v is not None or k not in _LATER}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +146,13 @@ class Module:
         )
 
 
-def make_contract(parent: Parent, label: str) -> Contract:
+def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Contract:
     """The contract of ``label``'s module of ``parent``.
+
+    Args:
+        parent: the module's.
+        label: one of its labels.
+        trunk: the module's; it says how many steps have a mask of their own.
 
     Raises:
         ValueError: if the parent has no such label.
@@ -150,6 +169,8 @@ def make_contract(parent: Parent, label: str) -> Contract:
         output=config.output,
         steps=config.steps,
         labels=parent.labels,
+        end_label=config.end_label,
+        mask_steps=None if trunk is None else trunk.steps,
     )
 
 

@@ -72,7 +72,7 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
         "head": _head(module.head),
         "open_head": _head(module.open_head),
         "energy": asdict(module.energy),
-        "contract": asdict(module.contract),
+        "contract": module.contract.to_dict(),
         # A share of nothing is NaN, which JSON can't say.
         "figures": {
             name: None if isinstance(value, float) and math.isnan(value) else value
