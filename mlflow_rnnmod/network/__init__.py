@@ -5,13 +5,13 @@ from mlflow_rnnmod.network.network import RecurrentNetwork, States
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.reading import check_parity, read_network, read_weights
 from mlflow_rnnmod.network.rows import Rows, concatenate
-from mlflow_rnnmod.network.slicing import TrunkNetwork, masked, sliced
+from mlflow_rnnmod.network.slicing import TrunkNetwork, View, masked, sliced, view
 from mlflow_rnnmod.network.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.network.text import TextEncoder
 from mlflow_rnnmod.network.tolerance import tolerance
 from mlflow_rnnmod.network.translator import Translator
 from mlflow_rnnmod.network.translator_config import TranslatorConfig
-from mlflow_rnnmod.network.trunk import Trunk, jaccard
+from mlflow_rnnmod.network.trunk import Trunk, jaccard, shapes
 
 __all__ = [
     "HiddenLayer",
@@ -28,12 +28,15 @@ __all__ = [
     "Trunk",
     "TrunkNetwork",
     "UnreadableNetwork",
+    "View",
     "check_parity",
     "concatenate",
     "jaccard",
     "masked",
     "read_network",
     "read_weights",
+    "shapes",
     "sliced",
     "tolerance",
+    "view",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,15 @@ from mlflow_rnnmod.network.config import DIRECTIONS, GATES
 from mlflow_rnnmod.network.network import RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.network.unrolled import UnrolledNetwork, check_fits
+
+
+class View(Protocol):
+    """A network seen through one trunk."""
+
+    def readout(self, rows: Rows) -> Tensor:
+        """Float ``(rows, parent's readout size)``, or with steps before the last dimension."""
+        ...  # pragma: no cover
 
 
 class Completion(nn.Module):
@@ -69,28 +79,26 @@ class TrunkNetwork(nn.Module):
         self.completion = completion
 
     def readout(self, rows: Rows) -> Tensor:
-        """Float ``(rows, parent's readout size)``."""
+        """Float ``(rows, parent's readout size)``, or with steps before the last dimension."""
         found = self.inner.readout(rows)
         return found if self.completion is None else self.completion(found)
 
 
 def _guess(trunk: Trunk, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Masks, constants and (where there is any) weights of the guesses, of layers side by side."""
-    keep = torch.cat([trunk.keep[name] for name in names])
-    fold = torch.cat([trunk.fold[name] for name in names])
+    """Masks, constants and (where there is any) weights of the guesses, of layers side by side.
+
+    With separate gates no output is guessed.
+    """
+    outputs = {name: (trunk.keep[name], trunk.fold[name]) for name in names}
+    for name in names:
+        if trunk.keep[name].ndim > 1:
+            size = trunk.units[name]
+            outputs[name] = (torch.ones(size, dtype=torch.bool), torch.zeros(size))
+    keep, fold = (torch.cat(found) for found in zip(*outputs.values(), strict=True))
     if not any(name in trunk.mix for name in names):
         return keep, fold, None
     none = {name: torch.zeros(len(trunk.keep[name]), len(trunk.keep[name])) for name in names}
     return keep, fold, torch.block_diag(*[trunk.mix.get(name, none[name]) for name in names])
-
-
-def _check(network: RecurrentNetwork, trunk: Trunk) -> None:
-    found = {name: len(mask) for name, mask in trunk.keep.items()}
-    if found != network.units:
-        raise ValueError(
-            f"The trunk's layers and the network's differ:\ntrunk: {found}\n"
-            f"network: {network.units}."
-        )
 
 
 class _Trimmer:
@@ -123,8 +131,8 @@ def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> TrunkNetwork
     Guesses that recurrent weights read go into ``weight_hh`` and ``bias_hh``: in a GRU they stay
     inside the reset gate's product. The output layer is left alone; heads read the parent's width.
     """
-    _check(network, trunk)
     config, gates, trim = network.config, GATES[network.config.cell], _Trimmer(network, trunk, cut)
+    separate = trunk.gates == "separate"
     if cut:
         recurrent = tuple(
             tuple(int(trunk.keep[f"recurrent.{i}.{d}"].sum()) for d in DIRECTIONS[: len(layer)])
@@ -153,15 +161,17 @@ def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> TrunkNetwork
                 if below:
                     weight_ih, bias_ih = trim.behind(weight_ih, bias_ih, below)
                 weight_hh, bias_hh = trim.behind(weight_hh, bias_hh, [name])
-                found = trim.rows(
-                    trunk.keep[name].repeat(gates), weight_ih, weight_hh, bias_ih, bias_hh
-                )
+                keep = trunk.keep[name]
+                rows = keep.flatten() if separate else keep.repeat(gates)
+                found = trim.rows(rows, weight_ih, weight_hh, bias_ih, bias_hh)
+                if separate:  # constants in the place of pre-activations; of kept ones 0
+                    found[2] += trunk.fold[name].flatten().to(found[2])
                 target.weight_ih_l0, target.weight_hh_l0 = found[:2]
                 target.bias_ih_l0, target.bias_hh_l0 = found[2:]
                 target.flatten_parameters()
         last = config.inputs_of(len(config.recurrent))
         # A largest value over steps is taken of the guesses, too: they must be there before.
-        early = config.readout.startswith("max")
+        early = config.readout.startswith("max") and not separate
         if early:
             inner.completion = completion(last)
         below = () if early else last
@@ -174,24 +184,28 @@ def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> TrunkNetwork
             cut_dense.weight, cut_dense.bias = found
             below = (f"hidden.{i}",)
     inner.requires_grad_(False).eval()
-    done = early and not config.hidden
+    done = (early or separate) and not config.hidden
     return TrunkNetwork(inner, None if done else completion(network.readout_layers))
 
 
-def masked(network: RecurrentNetwork, trunk: Trunk) -> TrunkNetwork:
-    """``network`` with the trunk's removed units zeroed and folded: the plain meaning of a trunk.
+def masked(network: RecurrentNetwork, trunk: Trunk) -> View:
+    """``network`` with what the trunk removes zeroed and folded: the plain meaning of a trunk.
 
     Raises:
         ValueError: if the trunk's layers are not the network's; both are shown.
     """
+    check_fits(network, trunk)
+    if trunk.variant == "unrolled":
+        return UnrolledNetwork(network, trunk)
     return _trimmed(network, trunk, cut=False)
 
 
-def sliced(network: RecurrentNetwork, trunk: Trunk) -> TrunkNetwork:
+def sliced(network: RecurrentNetwork, trunk: Trunk) -> View:
     """``network`` with the removed rows and columns cut out: as :func:`masked`, but smaller.
 
     Exact because a unit that is removed at every step stays at zero in every cell (RNN-D's own
-    networks are never cut; see METHOD.md, "Removal semantics").
+    networks are never cut; see METHOD.md, "Removal semantics"). From a trunk that is unrolled or
+    has separate gates nothing can be cut: it is masked.
 
     Raises:
         ValueError: if the trunk's layers are not the network's; both are shown.
@@ -207,4 +221,17 @@ def sliced(network: RecurrentNetwork, trunk: Trunk) -> TrunkNetwork:
         >>> torch.allclose(a, b, atol=1e-6)
         True
     """
+    if not trunk.sliceable:
+        return masked(network, trunk)
+    check_fits(network, trunk)
     return _trimmed(network, trunk, cut=True)
+
+
+def view(network: RecurrentNetwork, trunk: Trunk) -> View:
+    """The fastest network that gives what ``network`` gives through ``trunk``.
+
+    Raises:
+        ValueError: if the trunk's layers are not the network's; both are shown.
+    """
+    check_fits(network, trunk)
+    return TrunkNetwork(network, None) if trunk.full else sliced(network, trunk)
