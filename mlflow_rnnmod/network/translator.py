@@ -24,7 +24,8 @@ class Forced:
 
     Args:
         layers: output of every decoder layer, by name, ``(rows, steps, units)``.
-        logits: of the next token after each, ``(rows, steps, target tokens)``.
+        logits: of the next token after each, ``(rows, steps, target tokens)``; empty where nobody
+            asked for them.
     """
 
     layers: Mapping[str, Tensor]
@@ -156,12 +157,13 @@ class Translator(nn.Module):
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
         return finals
 
-    def force(self, states: States, tokens: Tensor) -> Forced:
+    def force(self, states: States, tokens: Tensor, logits: bool = True) -> Forced:
         """Run the decoder over given tokens.
 
         Args:
             states: its first ones, as :meth:`encode` gives them.
             tokens: int64 ``(rows, steps)``, the target's start token first.
+            logits: whether to run the output layer, which is most of the work.
         """
         x = self.embedding(tokens)
         layers = {}
@@ -170,7 +172,7 @@ class Translator(nn.Module):
             first = parts[0] if len(parts) == 1 else tuple(parts)
             x = self.cell(index)(x, first)[0]
             layers[name] = x
-        return Forced(layers, self.output(x))
+        return Forced(layers, self.output(x) if logits else x.new_zeros(0))
 
     def forward(self, rows: Rows, tokens: Tensor) -> Tensor:
         """Logits of the token after each of ``tokens``, float ``(rows, steps, target tokens)``.
