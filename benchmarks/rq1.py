@@ -24,7 +24,8 @@ from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import draw_sample
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
-from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, collect
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.network import Parent, Rows
 from mlflow_rnnmod.network.trunk import Trunk
 

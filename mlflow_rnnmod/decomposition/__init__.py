@@ -12,7 +12,8 @@ from mlflow_rnnmod.decomposition.module import (
 )
 from mlflow_rnnmod.decomposition.rules import RULES, Rule
 from mlflow_rnnmod.decomposition.sample import Sample, draw_sample
-from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, collect
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.watching import collect
 
 __all__ = [
     "RULES",

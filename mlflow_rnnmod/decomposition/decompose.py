@@ -27,7 +27,8 @@ from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import checked_targets, draw_sample, split_by_hash
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
-from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, collect
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.trunk import Trunk

@@ -29,7 +29,7 @@ def share_of(sample: Sample, rank: int, world: int) -> Sample:
     if not 0 <= rank < world:
         raise ValueError(f"rank={rank!r}, expected a number from 0 to {world - 1}.")
     part = slice(rank, None, world)
-    return Sample(sample.rows[part], sample.rivals[part], sample.weights[part])
+    return sample[part]
 
 
 def merge_across_processes(

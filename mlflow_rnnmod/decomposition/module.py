@@ -195,6 +195,25 @@ def log_odds(logits: Tensor, index: int) -> Tensor:
     return logits[..., index] - torch.logsumexp(logits[..., others], dim=-1)
 
 
+def margins(logits: Tensor, index: int, output: str) -> Tensor:
+    """What a parent says for label ``index``: log-odds, or its logit where it has no rivals.
+
+    Args:
+        logits: ``(..., labels)``.
+        index: which label.
+        output: kind of answer; with ``"multilabel"`` each label is a yes or no of its own.
+
+    Returns:
+        ``(...)``.
+    """
+    return logits[..., index] if output == "multilabel" else log_odds(logits, index)
+
+
+def all_margins(logits: Tensor, output: str) -> Tensor:
+    """:func:`margins` of every label at once, ``(..., labels)``."""
+    return logits if output == "multilabel" else all_log_odds(logits)
+
+
 def all_log_odds(logits: Tensor) -> Tensor:
     """:func:`log_odds` of every label at once, ``(..., labels)``, from one sum of exponentials.
 

@@ -10,30 +10,48 @@ from torch import Tensor
 from mlflow_rnnmod.decomposition import Sample, collect
 from mlflow_rnnmod.network import RecurrentNetwork
 from tests.builders import tiny_parent
-from tests.decomposition.test_statistics import CELLS, random_sample
+from tests.decomposition.test_statistics import CELLS, OUTPUTS, random_sample, valid_steps
 from tests.network.reference import reference_readout
 from tests.network.strategies import networks
 
 
-def odds_of_a_row(
-    network: RecurrentNetwork, sample: Sample, row: int, label: int, added: dict[str, Tensor]
+def margin_of_a_row(
+    network: RecurrentNetwork,
+    sample: Sample,
+    row: int,
+    step: int | None,
+    label: int,
+    added: dict[str, Tensor],
 ) -> Tensor:
     readout = reference_readout(network, sample.rows[row : row + 1], added=added)
-    logits = network.output(readout)[0]
+    logits = network.output(readout)[0] if step is None else network.output(readout)[0, step]
+    if network.config.output == "multilabel":
+        return logits[label]
     others = [i for i in range(len(network.labels)) if i != label]
     return logits[label] - torch.logsumexp(logits[others], 0)
 
 
 def zeros(network: RecurrentNetwork, sample: Sample) -> dict[str, Tensor]:
-    steps = sample.rows.values.shape[1]
+    _, steps = network.spans(sample.rows)
+    each = network.config.output in ("tags", "list")
     shapes = {
-        name: (1, steps, units) if name.startswith("recurrent") else (1, units)
+        name: (1, steps, units) if each or name.startswith("recurrent") else (1, units)
         for name, units in network.units.items()
     }
     return {
         name: torch.zeros(shape, dtype=torch.float64, requires_grad=True)
         for name, shape in shapes.items()
     }
+
+
+def asked(sample: Sample, side: int, row: int) -> list[tuple[int | None, int]]:
+    """Which steps of a row (None: the row itself) stand for which labels."""
+    who = sample.sides[side][row]
+    if who.dtype == torch.bool:
+        return [(None, int(label)) for label in who.nonzero()[:, 0]]
+    if who.ndim == 0:
+        return [(None, int(who))]
+    return [(int(step), int(who[step])) for step in (who >= 0).nonzero()[:, 0]]
 
 
 def squared_by_hand(network: RecurrentNetwork, sample: Sample) -> dict[str, Tensor]:
@@ -43,24 +61,23 @@ def squared_by_hand(network: RecurrentNetwork, sample: Sample) -> dict[str, Tens
         name: torch.zeros(2, labels, units, dtype=torch.float64)
         for name, units in network.units.items()
     }
-    for row, length in enumerate(rows.lengths.tolist()):
-        steps = torch.arange(rows.values.shape[1])
-        valid = steps >= len(steps) - length if network.config.side == "left" else steps < length
-        for side, labels_of in enumerate((rows.targets, sample.rivals)):
-            label = int(labels_of[row])
-            added = zeros(network, sample)
-            odds = odds_of_a_row(network, sample, row, label, added)
-            slopes = torch.autograd.grad(odds, list(added.values()), allow_unused=True)
-            for name, slope in zip(added, slopes, strict=True):
-                if slope is None:
-                    continue
-                seen = slope[0][valid] if slope.ndim == 3 else slope
-                total[name][side, label] += (seen**2).sum(0)
+    for row in range(len(rows)):
+        valid = valid_steps(network, rows, row)
+        for side in (0, 1):
+            for step, label in asked(sample, side, row):
+                added = zeros(network, sample)
+                margin = margin_of_a_row(network, sample, row, step, label, added)
+                slopes = torch.autograd.grad(margin, list(added.values()), allow_unused=True)
+                for name, slope in zip(added, slopes, strict=True):
+                    if slope is None:
+                        continue
+                    seen = slope[0][valid] if slope.ndim == 3 else slope
+                    total[name][side, label] += (seen**2).sum(0)
     return total
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(network=networks())
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(network=networks(outputs=OUTPUTS))
 def test_squared_gradients_are_those_of_a_loop(network):
     # Outputs of ReLU are often 0 at several steps: which one is the largest is then anybody's say.
     assume(network.config.cell != "rnn_relu" or not network.config.readout.startswith("max"))
@@ -102,7 +119,7 @@ def test_gradients_are_what_differences_say(cell):
                     added = {n: z.detach() for n, z in zeros(network, sample).items()}
                     added[name][0, t, unit] = sign * step
                     with torch.no_grad():
-                        ends.append(odds_of_a_row(network, sample, 0, label, added))
+                        ends.append(margin_of_a_row(network, sample, 0, None, label, added))
                 expected[unit] += ((ends[0] - ends[1]) / (2 * step)) ** 2
         squared = found.layers[name].squared[0, label]
         torch.testing.assert_close(squared, expected, rtol=1e-5, atol=1e-8)

@@ -16,31 +16,59 @@ from mlflow_rnnmod.network import HiddenLayer, RecurrentNetwork, Rows
 from tests.builders import tiny_parent, tiny_rows
 from tests.network.strategies import networks, random_rows
 
+OUTPUTS = ("label", "tags", "list", "multilabel")
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
 
 
 def random_sample(network: RecurrentNetwork, count: int = 6, steps: int = 5) -> Sample:
-    """Rows with targets, each with a random other label as its rival."""
+    """Rows with targets, each with a random other label as its rival.
+
+    Where every step is answered, one valid step of each row stands for a label.
+    """
     rows = random_rows(network, count, steps)
     labels = len(network.labels)
+    if network.config.output == "multilabel":
+        targets = torch.rand(count, labels) < 0.5
+        return Sample(replace(rows, targets=targets), ~targets, torch.ones(count))
     targets = torch.randint(labels, (count,))
     rivals = (targets + torch.randint(1, labels, (count,))) % labels
-    return Sample(replace(rows, targets=targets), rivals, torch.ones(count))
+    if network.config.output not in ("tags", "list"):
+        return Sample(replace(rows, targets=targets), rivals, torch.ones(count))
+    whole = torch.full(network.answered(rows).shape, -1)
+    chosen, others = whole.clone(), whole.clone()
+    for i in range(count):
+        steps = valid_steps(network, rows, i)
+        whole[i, steps] = torch.randint(labels, (len(steps),))
+        step = steps[int(torch.randint(len(steps), ()))]
+        chosen[i, step], others[i, step], whole[i, step] = targets[i], rivals[i], targets[i]
+    return Sample(replace(rows, targets=whole), others, (whole >= 0).float(), chosen)
 
 
-def observations(network: RecurrentNetwork, sample: Sample) -> dict[str, list[tuple[int, list]]]:
-    """For each layer, each valid step of each row: the row's number and the units' outputs."""
-    found: dict[str, list[tuple[int, list]]] = {name: [] for name in network.units}
+def valid_steps(network: RecurrentNetwork, rows: Rows, row: int) -> list[int]:
+    """Steps of the recurrent layers that are not padding."""
+    config, length = network.config, int(rows.lengths[row])
+    if config.feed != "steps":
+        return list(range(config.output_steps or 1))
+    steps = list(range(rows.values.shape[1]))
+    return steps[-length:] if config.side == "left" else steps[:length]
+
+
+Seen = dict[str, list[tuple[int, int | None, list]]]
+
+
+def observations(network: RecurrentNetwork, sample: Sample) -> Seen:
+    """For each layer, each valid step of each row: row, step, and the units' outputs."""
+    found: Seen = {name: [] for name in network.units}
     rows = sample.rows
-    for i, length in enumerate(rows.lengths.tolist()):
+    for i in range(len(rows)):
         with torch.no_grad():
             states = network.states(rows[i : i + 1])
-        steps = range(rows.values.shape[1])
-        left = network.config.side == "left"
-        valid = list(steps)[-length:] if left else list(steps)[:length]
         for name, output in states.layers.items():
-            parts = output[0][valid] if output.ndim == 3 else output
-            found[name] += [(i, part.tolist()) for part in parts]
+            if output.ndim == 2:
+                found[name].append((i, None, output[0].tolist()))
+                continue
+            for step in valid_steps(network, rows, i):
+                found[name].append((i, step, output[0][step].tolist()))
     return found
 
 
@@ -50,13 +78,20 @@ def bin_of(value: float, bounded: bool) -> int:
     return 0 if value == 0 else min(max(math.floor((math.log2(abs(value)) + 20) * 2), 0), BINS - 1)
 
 
-def of_side(seen: list[tuple[int, list]], sample: Sample, side: int, label: int) -> list[list]:
-    who = (sample.rows.targets if side == 0 else sample.rivals).tolist()
-    return [values for i, values in seen if who[i] == label]
+def of_side(seen: list, sample: Sample, side: int, label: int) -> list[list]:
+    """The outputs of positives (side 0) or negatives of a label."""
+    who = sample.sides[side]
+
+    def belongs(row: int, step: int | None) -> bool:
+        if who.dtype == torch.bool:
+            return bool(who[row, label])
+        return int(who[row] if who.ndim == 1 else who[row, step]) == label
+
+    return [values for row, step, values in seen if belongs(row, step)]
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(network=networks())
+@given(network=networks(outputs=OUTPUTS))
 def test_sums_are_those_of_a_loop(network):
     sample = random_sample(network)
     found = collect(network, sample, histograms=True, gradients=False)
@@ -64,7 +99,7 @@ def test_sums_are_those_of_a_loop(network):
     for name, seen in observations(network, sample).items():
         layer, units = found.layers[name], network.units[name]
         bounded = found.bounded and name.startswith("recurrent")
-        values = torch.tensor([values for _, values in seen], dtype=torch.float64)
+        values = torch.tensor([values for *_, values in seen], dtype=torch.float64)
         assert int(layer.count) == len(seen)
         torch.testing.assert_close(layer.mean, values.mean(0), rtol=1e-9, atol=1e-11)
         covariance = torch.cov(values.T, correction=0).reshape(units, units)
@@ -154,15 +189,12 @@ def assert_same(first, second, exact: bool = False) -> None:
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(network=networks(), size=st.integers(1, 6), cut=st.integers(1, 6))
+@given(network=networks(outputs=OUTPUTS), size=st.integers(1, 6), cut=st.integers(1, 6))
 def test_neither_batches_nor_parts_matter(network, size, cut):
     sample = random_sample(network, count=7)
     whole = collect(network, sample)
     assert_same(collect(network, sample, batch_size=size), whole)
-    parts = [
-        Sample(sample.rows[part], sample.rivals[part], sample.weights[part])
-        for part in (slice(0, cut), slice(cut, None))
-    ]
+    parts = [sample[slice(0, cut)], sample[slice(cut, None)]]
     first, second = (collect(network, part) for part in parts)
     assert_same(first.merge(second), whole)
     assert_same(second.merge(first), whole)
