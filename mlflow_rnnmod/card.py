@@ -296,7 +296,7 @@ def _facts(facts: Sequence[tuple[str, str]], right: str = "") -> str:
 def _layers(module: Module) -> str:
     rows = []
     for name, mask in module.trunk.keep.items():
-        kept, total = int(mask.sum()), len(mask)
+        kept, total = int(mask.sum()), mask.numel()
         rows.append((inline(name), _bar(kept / total), str(kept), str(total)))
     return "## Units by layer\n\n" + table(("layer", "", "&emsp;kept", "&emsp;of"), rows, "  rr")
 

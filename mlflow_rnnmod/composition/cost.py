@@ -41,7 +41,7 @@ class Work:
     @classmethod
     def of(cls, config: NetworkConfig, trunks: Sequence[Trunk], rows: int, steps: int) -> Work:
         """The work of running ``trunks`` of a network with this structure."""
-        kept = [{name: int(mask.sum()) for name, mask in trunk.keep.items()} for trunk in trunks]
+        kept = [trunk.sizes for trunk in trunks]
         mixed = {name for trunk in trunks for name in trunk.mix}
         return cls.from_sizes(config, kept, mixed, rows, steps)
 

@@ -25,7 +25,9 @@ class Entry:
         contract: what it accepts and promises.
         parent: digest of its parent.
         trunk: digest of its trunk.
-        kept: units kept of each maskable layer; empty where an older file does not say.
+        kept: units of each maskable layer that are run: those kept, or all where masks are for
+            single steps or gates; empty where an older file does not say.
+        full: whether nothing is removed; None where an older file does not say.
         mixed: layers whose removed units are guessed from kept ones.
         network: the parent's structure, as :meth:`NetworkConfig.to_dict` gives it; None where an
             older file does not say.
@@ -39,6 +41,7 @@ class Entry:
     parent: str
     trunk: str
     kept: Mapping[str, int] = field(default_factory=dict)
+    full: bool | None = None
     mixed: tuple[str, ...] = ()
     network: Mapping[str, Any] | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -63,7 +66,8 @@ def facts_of(module: Module) -> dict[str, Any]:
     network = module.parent.network.config.to_dict()
     network["labels"] = []  # they are in the contract
     return {
-        "kept": {name: int(mask.sum()) for name, mask in module.trunk.keep.items()},
+        "kept": module.trunk.sizes,
+        "full": module.trunk.full,
         "mixed": tuple(sorted(module.trunk.mix)),
         "network": network,
         "parent_bytes": module.parent.bytes,
@@ -214,8 +218,8 @@ def _cost(
         return None
     config = _config(group[0])
     trunks = {entry.trunk: entry for entry in group}.values()
-    full = [e for e in trunks if dict(e.kept) == config.units]
-    cut = [e for e in trunks if dict(e.kept) != config.units]
+    full = [e for e in trunks if _is_full(e, config)]
+    cut = [e for e in trunks if not _is_full(e, config)]
     length = steps or config.steps or 16
     run = cut or full
     mixed = {name for entry in run for name in entry.mixed}
@@ -224,6 +228,10 @@ def _cost(
     parent = times.pop("parent")
     total = parent * bool(full) + (min(times.values()) if cut else 0.0)
     return total, total / parent
+
+
+def _is_full(entry: Entry, config: NetworkConfig) -> bool:
+    return dict(entry.kept) == config.units if entry.full is None else entry.full
 
 
 def _config(entry: Entry) -> NetworkConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -12,16 +13,18 @@ from mlflow_rnnmod.composition.cost import Work, choose
 from mlflow_rnnmod.composition.workers import on_threads, threads
 from mlflow_rnnmod.network.network import RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.slicing import TrunkNetwork, masked, sliced
+from mlflow_rnnmod.network.slicing import View, masked, sliced
 from mlflow_rnnmod.network.stepwise import Stepwise
 from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.network.unrolled import Unrolled
 
 WAYS = ("auto", "loop", "sliced", "threads", "stacked")
 """How modules with trunks of their own are run.
 
 ``loop``: one masked network after the other, as everybody else does; ``sliced``: one after the
 other, cut down to their units; ``threads``: the same on a thread each; ``stacked``: all at once,
-step by step, over the parent's own weights. ``auto`` takes what should be fastest.
+step by step, over the parent's own weights. ``auto`` takes what should be fastest. Trunks with
+masks for single steps or gates are never cut down, but run in any of these ways.
 """
 
 # States (trunks x rows) that are stepped at once, at the most, and so many that a second thread
@@ -55,8 +58,8 @@ class Trunks:
 
     def __init__(self, network: RecurrentNetwork, trunks: Sequence[Trunk]) -> None:
         self.network, self.trunks = network, tuple(trunks)
-        self._networks: dict[bool, list[TrunkNetwork]] = {}
-        self._stepwise: Stepwise | None = None
+        self._networks: dict[bool, list[View]] = {}
+        self._stacks: list[tuple[int, Stepwise | Unrolled]] | None = None
 
     def way(self, way: str, rows: int, steps: int) -> str:
         """The way that is taken for a batch, where ``"auto"`` is asked for."""
@@ -66,6 +69,8 @@ class Trunks:
             return "stacked" if len(self.trunks) > 1 else "sliced"
         if len(self.trunks) == 1:
             return "sliced"
+        if any(trunk.variant == "unrolled" for trunk in self.trunks):
+            return "stacked"  # no kernel has masks for single steps
         return choose(self.work(rows, steps), threads())
 
     def work(self, rows: int, steps: int) -> Work:
@@ -100,24 +105,40 @@ class Trunks:
 
     def _run_stacked(self, rows: Rows, finish: Finish) -> None:
         with _lock:
-            if self._stepwise is None:
-                self._stepwise = Stepwise(self.network, self.trunks)
-        stepwise = self._stepwise
+            if self._stacks is None:
+                self._stacks = list(self._stack())
         lengths = rows.lengths if rows.lengths is not None else self.network.lengths(rows)
         rows = Rows(rows.values, lengths)
-        projected = stepwise.project(rows)
+        for start, stack in self._stacks:
+            self._run_stack(start, stack, rows, finish)
+
+    def _run_stack(
+        self, start: int, stack: Stepwise | Unrolled, rows: Rows, finish: Finish
+    ) -> None:
+        """Trunks of a stack, the first of which is number ``start``."""
+        projected = stack.project(rows)
 
         def task(part: slice) -> Callable[[], None]:
-            return lambda: finish(part, stepwise.readout(rows, part, projected))
+            here = slice(start + part.start, start + part.stop)
+            return lambda: finish(here, stack.readout(rows, part, projected))
 
-        parts = _parts(len(self.trunks), len(rows), rows.values.shape[1], self._workers())
+        parts = _parts(stack.count, len(rows), rows.values.shape[1], self._workers())
         on_threads(task(part) for part in parts)
+
+    def _stack(self) -> Iterator[tuple[int, Stepwise | Unrolled]]:
+        """Neighbours that can be run together, each with the number of its first."""
+        start = 0
+        for sliceable, group in groupby(self.trunks, key=lambda trunk: trunk.sliceable):
+            trunks = list(group)
+            make = Stepwise if sliceable else Unrolled
+            yield start, make(self.network, trunks)
+            start += len(trunks)
 
     def _workers(self) -> int:
         return threads() if self.network.device.type == "cpu" else 1
 
-    def _views(self, plain: bool) -> list[TrunkNetwork]:
-        """A network for each trunk: cut down to its units, or (``plain``) masked."""
+    def _views(self, plain: bool) -> list[View]:
+        """A network for each trunk: cut down to its units where it can be, or else masked."""
         make = masked if plain else sliced
         with _lock:
             if plain not in self._networks:

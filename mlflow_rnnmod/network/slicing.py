@@ -165,7 +165,7 @@ def _trimmed(network: RecurrentNetwork, trunk: Trunk, cut: bool) -> TrunkNetwork
                 rows = keep.flatten() if separate else keep.repeat(gates)
                 found = trim.rows(rows, weight_ih, weight_hh, bias_ih, bias_hh)
                 if separate:  # constants in the place of pre-activations; of kept ones 0
-                    found[2] += trunk.fold[name].flatten().to(found[2])
+                    found[2].add_(trunk.fold[name].flatten().to(found[2]))
                 target.weight_ih_l0, target.weight_hh_l0 = found[:2]
                 target.bias_ih_l0, target.bias_hh_l0 = found[2:]
                 target.flatten_parameters()

@@ -140,8 +140,7 @@ class Unrolled:
                 own = network.reverse(index[..., None], lengths)[..., 0] if d else index
                 out = _run(layer, given, own, count, part)
                 if d:
-                    flat = network.reverse(out.flatten(0, 1), lengths.repeat(count))
-                    out = flat.view_as(out)
+                    out = network.reverse(out.flatten(0, 1), lengths.repeat(count)).view_as(out)
                 if config.packed:
                     out = _without_padding(layer, out, index, valid, part)
                 outputs.append(out)

@@ -1,0 +1,60 @@
+"""Trunks with masks for single steps and gates, beside others, in every way of running them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_rnnmod.composition.ways import WAYS, Trunks
+from mlflow_rnnmod.network import masked
+from tests.builders import tiny_parent, tiny_rows
+from tests.network.strategies import networks, random_rows, random_trunk
+from tests.network.test_unrolled import KINDS, random_masks
+
+ALL = [("rolled", "joint"), *KINDS]
+
+
+def run(trunks: Trunks, rows, way: str) -> torch.Tensor:
+    found = {}
+
+    def finish(part: slice, readouts: torch.Tensor) -> None:
+        numbers = range(len(trunks.trunks))[part]
+        found.update(dict(zip(numbers, readouts, strict=True)))
+
+    with torch.inference_mode():
+        trunks.run(rows, way, finish)
+    return torch.stack([found[i] for i in range(len(trunks.trunks))])
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    network=networks(),
+    kinds=st.lists(st.sampled_from(ALL), min_size=1, max_size=5),
+    way=st.sampled_from([way for way in WAYS if way != "auto"]),
+)
+def test_all_kinds_in_all_ways(network, kinds, way):
+    rows = random_rows(network)
+    trunks = [
+        random_trunk(network, True) if kind == ALL[0] else random_masks(network, kind, 1 + i)
+        for i, kind in enumerate(kinds)
+    ]
+    with torch.no_grad():
+        expected = torch.stack([masked(network, trunk).readout(rows) for trunk in trunks])
+    found = run(Trunks(network, trunks), rows, way)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_way_is_chosen(kind):
+    parent = tiny_parent(recurrent=((24,),), scale=1.0)
+    torch.manual_seed(0)
+    trunks = Trunks(parent.network, [random_masks(parent.network, kind) for _ in range(12)])
+    for count in (1, 200):
+        rows = tiny_rows(parent, count, 9)
+        way = trunks.way("auto", count, 9)
+        assert way == "stacked" or kind[0] == "rolled"
+        found = run(trunks, rows, way)
+        torch.testing.assert_close(found, run(trunks, rows, "loop"), rtol=1e-4, atol=1e-5)
+    assert Trunks(parent.network, trunks.trunks[:1]).way("auto", 5, 9) == "sliced"
