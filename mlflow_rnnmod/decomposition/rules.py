@@ -43,7 +43,7 @@ def _paper(
     statistics: ActivationStatistics, layer: str, label: int, _: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The paper's rule for logistic cells (RNN-D, Algorithm 4) and ReLU (Algorithm 5)."""
-    if not statistics.bounded and layer.startswith("recurrent"):
+    if not statistics.bounded and not layer.startswith("hidden"):
         found = statistics.layers[layer]
         idle = found.active_rate(0, label) == 0
         restored = found.active_rate(1, label) > 0

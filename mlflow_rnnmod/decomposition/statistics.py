@@ -93,7 +93,7 @@ class ActivationStatistics:
         """
         histogram = self.layers[name].histogram
         assert histogram is not None
-        bounded = self.bounded and name.startswith("recurrent")
+        bounded = self.bounded and not name.startswith("hidden")
         return trimmed_mean(histogram[side, label].double(), bin_centres(bounded))
 
 
