@@ -197,7 +197,7 @@ def _unreadable(module: nn.Module, labels: Sequence[str] | None, spec: NetworkSp
     for given in names:
         for values in kinds:
             try:
-                find_parts(module, values, given, spec)
+                find_parts(module, values, given, spec, steps_known=False)
             except ValueError as error:
                 first = first or str(error)
             else:

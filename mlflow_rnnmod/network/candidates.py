@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network.config import READOUTS, NetworkConfig
+from mlflow_rnnmod.network.answers import Form
+from mlflow_rnnmod.network.config import READOUTS, STEPWISE, NetworkConfig, Readout
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.spec import (
     ACTIVATIONS,
@@ -23,11 +25,12 @@ _READOUTS = tuple(readout for readout in READOUTS if readout != "all_steps")
 
 @dataclass(frozen=True)
 class Setting:
-    """One choice of all habits: those that the structure holds, and two more."""
+    """One choice of all habits: those that the structure holds, and three more."""
 
     config: NetworkConfig
     directions: str = "concatenate"
     output: str = "logits"
+    axes: str = "rows_labels"
 
     def habits(self) -> dict[str, object]:
         """The habits by their name in :class:`~.spec.NetworkSpec`."""
@@ -38,6 +41,10 @@ class Setting:
             "padding": self.config.side,
             "activations": tuple(layer.activation for layer in self.config.hidden),
             "output": self.output,
+            "axes": self.axes,
+            "kind": self.config.output,
+            "feed": self.config.feed,
+            "output_steps": self.config.output_steps,
         }
 
 
@@ -107,6 +114,8 @@ def canonical(config: NetworkConfig, padding: Padding) -> NetworkConfig:
     """
     content_only = padding.content_only
     readout, packed, side = config.readout, config.packed, config.side
+    if config.feed != "steps":
+        return replace(config, readout=_at_once(config), packed=False)
     one_way = all(len(layer) == 1 for layer in config.recurrent)
     first_at_most = all(len(layer) == 1 for layer in config.recurrent[1:])
     if content_only:
@@ -118,11 +127,23 @@ def canonical(config: NetworkConfig, padding: Padding) -> NetworkConfig:
         readout = "last_valid" if packed or content_only else "last_step"
     if readout == "last_valid" and side == "left":
         readout = "last_step"  # the last valid step is the last one
-    if one_way and readout.endswith("_valid"):
+    valid_only = readout.endswith("_valid") or readout == "all_steps"
+    if one_way and valid_only:
         packed = False  # what comes after a valid step does not reach it
-    elif padding.silent and first_at_most and side == "right" and readout.endswith("_valid"):
+    elif padding.silent and first_at_most and side == "right" and valid_only:
         packed = True  # the backward direction starts in padding, and stays at zero there
     return replace(config, readout=readout, packed=packed, side=side)
+
+
+def _at_once(config: NetworkConfig) -> Readout:
+    """The readout's one spelling where every step of the recurrent layers is valid."""
+    readout = config.readout
+    if readout == "all_steps":
+        return readout
+    two_ways = len(config.recurrent[-1]) == 2
+    if config.output_steps in (None, 1) or (readout == "final_state" and not two_ways):
+        return "last_step"
+    return readout.replace("last_valid", "last_step").replace("_valid", "_steps")  # type: ignore[return-value]
 
 
 def sees_lengths(config: NetworkConfig) -> bool:
@@ -132,14 +153,20 @@ def sees_lengths(config: NetworkConfig) -> bool:
 
 def reads_padding(config: NetworkConfig) -> bool:
     """Whether a row's answer depends on how far it is padded."""
+    valid_only = config.readout.endswith("_valid") or config.readout == "all_steps"
     if config.packed:
-        return config.readout.endswith(("_step", "_steps"))
+        return config.readout != "final_state" and not valid_only
     one_way = all(len(layer) == 1 for layer in config.recurrent)
-    return not (one_way and config.side == "right" and config.readout.endswith("_valid"))
+    return not (one_way and config.side == "right" and valid_only)
 
 
 def settings(
-    base: NetworkConfig, spec: NetworkSpec, padding: Padding, narrow: bool, output: str
+    base: NetworkConfig,
+    spec: NetworkSpec,
+    padding: Padding,
+    narrow: bool,
+    forms: Sequence[Form],
+    steps: int,
 ) -> list[Setting]:
     """All settings that the spec leaves open, each function once.
 
@@ -149,30 +176,45 @@ def settings(
         padding: what the batch shows about padding.
         narrow: whether the first dense layer reads one direction's width of a bidirectional
             network's two.
-        output: whether the user's answers are ``"logits"`` or their ``"log_softmax"``.
+        forms: what the user's answers may be.
+        steps: of the batch.
     """
     found: dict[Setting, None] = {}
-    for setting in _spelled(base, spec, padding, narrow, output):
-        config = canonical(setting.config, padding)
-        if not sees_lengths(config) and spec.padding is None:
-            config = replace(config, side=padding.sides[0])  # type: ignore[arg-type]
-        found[replace(setting, config=config)] = None
+    for form in forms:
+        for setting in _spelled(base, spec, padding, narrow, form, steps):
+            config = canonical(setting.config, padding)
+            if not sees_lengths(config) and spec.padding is None:
+                config = replace(config, side=padding.sides[0])  # type: ignore[arg-type]
+            found[replace(setting, config=config)] = None
     return list(found)
 
 
 def _spelled(
-    base: NetworkConfig, spec: NetworkSpec, padding: Padding, narrow: bool, output: str
+    base: NetworkConfig,
+    spec: NetworkSpec,
+    padding: Padding,
+    narrow: bool,
+    form: Form,
+    steps: int,
 ) -> Iterator[Setting]:
+    kinds: dict[str, Any] = {
+        "output": form.kind,
+        "end_label": spec.end_label,
+        "feed": form.feed,
+        "output_steps": form.output_steps,
+        "steps": None if form.feed == "steps" else steps,
+    }
+    readouts = ("all_steps",) if form.kind in STEPWISE else _READOUTS
     joined = [d for d in DIRECTIONS_JOINED if (d != "concatenate") == narrow]
     if spec.directions is not None:
         joined = [d for d in joined if d == spec.directions]
     for readout, packed, side, directions in product(
-        _READOUTS if spec.readout is None else (spec.readout,),
+        readouts if spec.readout is None else (spec.readout,),
         (False, True) if spec.packed is None else (spec.packed,),
         padding.sides,
         joined,
     ):
-        if packed and side == "left":
+        if packed and (side == "left" or form.feed != "steps"):
             continue
         if directions in ("sum", "mean") and readout.startswith("max_"):
             continue  # the largest of sums is not the sum of the largest
@@ -183,5 +225,6 @@ def _spelled(
                 replace(layer, activation=name)  # type: ignore[arg-type]
                 for layer, name in zip(base.hidden, chosen, strict=True)
             )
-            config = replace(base, hidden=hidden, readout=readout, packed=packed, side=side)  # type: ignore[arg-type]
-            yield Setting(config, directions, output)
+            habits = {"hidden": hidden, "readout": readout, "packed": packed, "side": side}
+            config = replace(base, **habits, **kinds)  # type: ignore[arg-type]
+            yield Setting(config, directions, form.output, form.axes)

@@ -6,26 +6,34 @@ on a real batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.network.answers import Arrangements, Form, find_forms, user_answers
 from mlflow_rnnmod.network.candidates import Setting, look_at_padding, reads_padding, settings
 from mlflow_rnnmod.network.config import HiddenLayer, NetworkConfig
 from mlflow_rnnmod.network.guard import perturbed, undisturbed
 from mlflow_rnnmod.network.network import RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.spec import NetworkSpec, Reading, UnreadableNetwork
-from mlflow_rnnmod.network.structure import Parts, find_parts, linear, recurrent_layers, uncovered
+from mlflow_rnnmod.network.structure import (
+    Parts,
+    find_parts,
+    linear,
+    recurrent_layers,
+    vector_size,
+)
+from mlflow_rnnmod.network.submodules import uncovered
 from mlflow_rnnmod.network.trials import (
     Trial,
+    content,
     in_words,
     many_winners,
     no_winner,
-    shown,
     spread,
     try_all,
     try_setting,
@@ -53,7 +61,8 @@ def read_network(
             padding: every step counts.
         forward: runs ``module`` on that batch as the user does; gives logits or log-softmax
             ``(rows, labels)``, or ``(rows, 1)`` or ``(rows,)`` for two labels (the log-odds of the
-            second). Of a tuple the first item is taken, of a mapping ``"logits"``. It is called
+            second); for answers at each step ``(rows, steps, labels)`` or ``(rows, labels,
+            steps)``. Of a tuple the first item is taken, of a mapping ``"logits"``. It is called
             twice.
         labels: names of the labels, in the order of the outputs.
         spec: what is known of the network.
@@ -83,32 +92,37 @@ def read_network(
     rows = _checked(rows)
     parts = find_parts(module, rows.values, labels, spec)
     with undisturbed(module):
-        base, narrow, embedding_pad = _structure(module, parts, rows, tuple(labels))
+        base, narrow, embedding_pad = _structure(module, parts, rows, tuple(labels), spec)
         head = linear(module, parts.head)
-        wanted = _user_answers(forward, rows, head.out_features)
-        rows, wanted = rows.to(head.weight.device), wanted.to(head.weight)
+        wanted = user_answers(forward, rows, head.out_features, spec)
+        rows, wanted = rows.to(head.weight.device), _like(wanted, head.weight)
+        reads = recurrent_layers(module, parts.recurrent)[0].input_size
         padding = look_at_padding(rows, embedding_pad, spec)
+        longest = int(content(rows, padding.pad_index).max())
+        vector = base.embedding_size or base.input_size
+        forms = find_forms(wanted, rows, longest, vector, reads, spec)
+        _check_head(forms, head.out_features, labels)
         padding = replace(padding, silent=_is_silent(module, parts, rows, padding.pad_index))
         base = replace(base, pad_index=padding.pad_index)
-        open_settings = settings(base, spec, padding, narrow, _output(wanted, spec))
+        open_settings = settings(base, spec, padding, narrow, forms, rows.values.shape[1])
         chosen = spread(rows, padding.pad_index)
-        trials = try_all(module, parts, open_settings, rows[chosen], wanted[chosen])
+        trials = try_all(module, parts, open_settings, rows[chosen], _some(wanted, chosen))
         winners = [trial for trial in trials if trial.agrees]
         if len(winners) > 1:
-            told_apart = _try_perturbed(module, parts, winners, forward, rows, chosen)
+            told_apart = _try_perturbed(module, parts, winners, forward, rows, chosen, spec)
             winners = told_apart or winners
         if not winners:
-            raise UnreadableNetwork(no_winner(module, parts, trials, wanted[chosen]))
+            raise UnreadableNetwork(no_winner(module, parts, trials))
         if len(winners) > 1:
             raise UnreadableNetwork(many_winners(winners, rows, padding.pad_index, trials))
         setting = winners[0].setting
         network = copy_network(module, parts, setting.config, setting.directions)
         whole = try_setting(network, setting, rows, wanted)
         if not whole.agrees:
-            raise UnreadableNetwork(no_winner(module, parts, [whole], wanted))
+            raise UnreadableNetwork(no_winner(module, parts, [whole]))
         config, notes = _fix_steps(network, rows, spec)
         network.config = config
-    extra = uncovered(module, parts)
+    extra = uncovered(module, parts.names)
     if extra:
         notes.append("Not read, as the answers do not depend on it: " + ", ".join(extra) + ".")
     reading = Reading(
@@ -160,14 +174,15 @@ def check_parity(
             shown.
     """
     parts, spec = _parts(reading.spec), reading.spec
-    setting = Setting(reading.config, str(spec.directions), str(spec.output))
+    setting = Setting(reading.config, str(spec.directions), str(spec.output), str(spec.axes))
     rows = _checked(rows)
     with undisturbed(module):
         outputs = linear(module, parts.head).out_features
-        wanted = _user_answers(forward, rows, outputs).to(network.device, network.dtype)
+        found = user_answers(forward, rows, outputs, spec)
+        wanted = _like(found, network.output.weight)
         trial = try_setting(network, setting, rows.to(network.device), wanted)
         if not trial.agrees:
-            raise UnreadableNetwork(no_winner(module, parts, [trial], wanted))
+            raise UnreadableNetwork(no_winner(module, parts, [trial]))
     return trial.difference
 
 
@@ -186,7 +201,7 @@ def _checked(rows: Rows) -> Rows:
 
 
 def _structure(
-    module: nn.Module, parts: Parts, rows: Rows, labels: tuple[str, ...]
+    module: nn.Module, parts: Parts, rows: Rows, labels: tuple[str, ...], spec: NetworkSpec
 ) -> tuple[NetworkConfig, bool, int | None]:
     """The structure with habits still open; whether directions are joined; the embedding's pad."""
     cell, recurrent = cells_of(module, parts)
@@ -197,7 +212,7 @@ def _structure(
     if rows.values.is_floating_point():
         input_size, embedding_size = rows.values.shape[-1], None
     elif parts.embedding is None:
-        input_size = embedding_size = recurrent_layers(module, parts.recurrent)[0].input_size
+        input_size = embedding_size = vector_size(module, parts, rows.values, spec)
     else:
         embedding = module.get_submodule(parts.embedding)
         assert isinstance(embedding, nn.Embedding)
@@ -213,23 +228,6 @@ def _structure(
         hidden=hidden,
     )
     return config, dense[0].in_features < sum(recurrent[-1]), pad
-
-
-def _user_answers(forward: Callable[[], Any], rows: Rows, outputs: int) -> Tensor:
-    """The user's answers ``(rows, outputs)``, asked for twice to see that they are steady."""
-    first, second = (_table(forward(), len(rows), outputs) for _ in range(2))
-    if not bool(torch.isfinite(first).all()):
-        raise UnreadableNetwork(
-            f"The network's own answers hold NaN or infinity, in {_count_bad(first)} of "
-            f"{len(first)} rows; there is nothing to compare with."
-        )
-    if not bool((first - second).abs().le(1e-3 * first.abs().clamp(min=1)).all()):
-        raise UnreadableNetwork(
-            "The network answers the same batch differently each time, in evaluation mode too:\n"
-            f"first:  {shown(first[0])}\nsecond: {shown(second[0])}\n"
-            "Expected the same answers; random initial states or functional dropout do this."
-        )
-    return first
 
 
 def _is_silent(module: nn.Module, parts: Parts, rows: Rows, pad_index: int | None) -> bool:
@@ -253,52 +251,33 @@ def _try_perturbed(
     forward: Callable[[], Any],
     rows: Rows,
     chosen: Tensor,
+    spec: NetworkSpec,
 ) -> list[Trial]:
     """Those of the winners that also fit when the network's weights are others."""
     with perturbed(module):
-        wanted = _user_answers(forward, rows, winners[0].answers.shape[1])[chosen]
-        wanted = wanted.to(winners[0].answers)
+        first = winners[0].answers
+        wanted = _like(user_answers(forward, rows, first.shape[-1], spec), first)
         candidates = [winner.setting for winner in winners]
-        again = try_all(module, parts, candidates, rows[chosen], wanted)
+        again = try_all(module, parts, candidates, rows[chosen], _some(wanted, chosen))
     fitting = {trial.setting for trial in again if trial.agrees}
     return [winner for winner in winners if winner.setting in fitting]
 
 
-def _output(answers: Tensor, spec: NetworkSpec) -> str:
-    """Whether answers are logits or their log-softmax, whose exponentials sum to one."""
-    if spec.output is not None:
-        return spec.output
-    sums = torch.logsumexp(answers, dim=1)
-    return "log_softmax" if answers.shape[1] > 1 and bool((sums.abs() < 1e-4).all()) else "logits"
+def _like(found: Arrangements, tensor: Tensor) -> Arrangements:
+    return {axes: answers.to(tensor) for axes, answers in found.items()}
 
 
-def _count_bad(answers: Tensor) -> int:
-    return int((~torch.isfinite(answers)).any(dim=1).sum())
+def _some(found: Arrangements, chosen: Tensor) -> Arrangements:
+    return {axes: answers[chosen] for axes, answers in found.items()}
 
 
-def _table(output: Any, rows: int, outputs: int) -> Tensor:
-    """The tensor in what a forward gave, as ``(rows, outputs)``."""
-    if isinstance(output, Mapping):
-        output = output.get("logits", output)
-    elif isinstance(output, tuple | list) and output:
-        output = output[0]
-    elif not isinstance(output, Tensor) and hasattr(output, "logits"):
-        output = output.logits
-    if not isinstance(output, Tensor):
+def _check_head(forms: Sequence[Form], outputs: int, labels: Sequence[str]) -> None:
+    """Raise unless there is an output for each of several labels."""
+    if outputs != len(labels) and all(form.kind == "multilabel" for form in forms):
         raise UnreadableNetwork(
-            f"forward gave a {type(output).__name__}; expected a tensor of logits, a tuple that "
-            "starts with one or a mapping with 'logits'."
+            f"kind='multilabel' with {len(labels)} labels, {list(labels)!r:.200}, and a head of "
+            f"{outputs} outputs; expected an output for each label"
         )
-    output = output.detach()
-    if outputs == 1 and output.shape == (rows,):
-        output = output[:, None]
-    if output.shape != (rows, outputs) or not output.is_floating_point():
-        steps = " A label for each step is not covered." if output.ndim == 3 else ""
-        raise UnreadableNetwork(
-            f"forward gave {output.dtype} of shape {tuple(output.shape)}; expected floats of shape "
-            f"{(rows, outputs)}, one row of outputs for each row of the batch.{steps}"
-        )
-    return output
 
 
 def _fix_steps(
@@ -306,6 +285,8 @@ def _fix_steps(
 ) -> tuple[NetworkConfig, list[str]]:
     """The structure with its number of steps, by the rule in :class:`~.spec.NetworkSpec`."""
     config, steps = network.config, rows.values.shape[1]
+    if config.feed != "steps":
+        return config, []
     if spec.steps is not None:
         return replace(config, steps=None if spec.steps == "any" else spec.steps), []
     padded = bool((network.lengths(rows) < steps).any())
@@ -326,6 +307,7 @@ def _resolved(parts: Parts, setting: Setting, config: NetworkConfig) -> NetworkS
         hidden=parts.hidden,
         head=parts.head,
         pad_index=config.pad_index,
+        end_label=config.end_label,
         steps="any" if config.steps is None else config.steps,
         **setting.habits(),  # type: ignore[arg-type]
     )

@@ -5,13 +5,26 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from mlflow_rnnmod.network.config import READOUTS, Activation, NetworkConfig, Readout, Side
+from mlflow_rnnmod.network.config import (
+    READOUTS,
+    STEPWISE,
+    Activation,
+    Feed,
+    NetworkConfig,
+    OutputKind,
+    Readout,
+    Side,
+)
 
 Directions = Literal["concatenate", "sum", "mean", "backward"]
-Output = Literal["logits", "log_softmax"]
+Output = Literal["logits", "log_softmax", "sigmoid"]
+Axes = Literal[
+    "rows_labels", "rows_steps_labels", "rows_labels_steps", "steps_rows_labels", "flattened"
+]
 
 DIRECTIONS_JOINED: tuple[str, ...] = get_args(Directions)
 OUTPUTS: tuple[str, ...] = get_args(Output)
+AXES: tuple[str, ...] = get_args(Axes)
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 SIDES: tuple[str, ...] = get_args(Side)
 
@@ -39,7 +52,23 @@ class NetworkSpec:
         padding: where padding stands, ``"right"`` or ``"left"``.
         pad_index: token id of padding.
         packed: whether rows go through ``pack_padded_sequence``.
-        output: whether the network answers with ``"logits"`` or their ``"log_softmax"``.
+        output: whether the network answers with ``"logits"``, their ``"log_softmax"`` or, for
+            several labels a row, their ``"sigmoid"``.
+        axes: how answers are arranged: ``"rows_labels"``; for an answer at each step
+            ``"rows_steps_labels"``, ``"rows_labels_steps"`` (as ``nn.CrossEntropyLoss`` wants
+            them), ``"steps_rows_labels"`` or ``"flattened"`` (rows x steps, labels).
+        kind: what the network answers: ``"label"``, one for each row; ``"multilabel"``, any number
+            of labels a row; ``"tags"``, a label for each step; ``"list"``, labels one after the
+            other. Left out, the shapes of answers and targets show it; without targets, or with
+            targets of shape ``(rows,)``, an answer a row is taken for one ``"label"``, and answers
+            at each step are ``"tags"`` where every token is a step, else a ``"list"``.
+        end_label: the label that ends a ``"list"``; what stands behind the first one in a row
+            counts for nothing. ``None`` for lists that fill all steps.
+        feed: what the recurrent layers read: a token or vector at each step (``"steps"``), all of
+            them flattened, as one step (``"flat"``), or that vector at each of ``output_steps``
+            steps (``"repeat"``). Left out, the sizes show it.
+        output_steps: steps of the recurrent layers, for ``"repeat"``; only needed where the
+            network does not answer at each of them.
         steps: number of steps that every input is padded or cut to, or ``"any"``. Left out, it is
             the number of steps of the batch that the network was read with where the network reads
             its padding (the answer depends on how far rows are padded) and that batch has padding;
@@ -64,6 +93,11 @@ class NetworkSpec:
     pad_index: int | None = None
     packed: bool | None = None
     output: Output | None = None
+    axes: Axes | None = None
+    kind: OutputKind | None = None
+    end_label: str | None = None
+    feed: Feed | None = None
+    output_steps: int | None = None
     steps: int | Literal["any"] | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +112,9 @@ class NetworkSpec:
             ("padding", SIDES),
             ("output", OUTPUTS),
             ("packed", (True, False)),
+            ("axes", AXES),
+            ("kind", get_args(OutputKind)),
+            ("feed", get_args(Feed)),
         ):
             value = getattr(self, name)
             if value is not None and value not in accepted:
@@ -96,6 +133,7 @@ class NetworkSpec:
             elif name == "recurrent" and not value:
                 problems.append("recurrent=(), expected at least one name")
         problems += self._problems_of_activations()
+        problems += self._problems_of_kind()
         if self.packed and self.padding == "left":
             problems.append("packed=True with padding='left'; packing needs padding on the right")
         if self.pad_index is not None and (type(self.pad_index) is not int or self.pad_index < 0):
@@ -116,6 +154,30 @@ class NetworkSpec:
                 f"activations={given!r} with hidden={self.hidden!r}; expected one a hidden layer"
             ]
         return []
+
+    def _problems_of_kind(self) -> list[str]:
+        """What does not fit between kind, readout, axes and feed."""
+        problems = []
+        if self.kind is not None:
+            stepwise = self.kind in STEPWISE
+            for name, value, fits in (
+                ("readout", self.readout, (self.readout == "all_steps") == stepwise),
+                ("axes", self.axes, (self.axes != "rows_labels") == stepwise),
+            ):
+                if value is not None and not fits:
+                    problems.append(f"{name}={value!r} with kind={self.kind!r}")
+        if self.end_label is not None and self.kind not in (None, "list"):
+            problems.append(f"end_label={self.end_label!r} with kind={self.kind!r}; a list has one")
+        if self.output == "sigmoid" and self.kind not in (None, "multilabel"):
+            problems.append(f"output='sigmoid' with kind={self.kind!r}; expected 'multilabel'")
+        if self.feed in ("flat", "repeat") and (self.packed or self.steps == "any"):
+            problems.append(f"feed={self.feed!r} reads a fixed number of steps, and packs nothing")
+        given = self.output_steps
+        if given is not None and (type(given) is not int or given < 1):
+            problems.append(f"output_steps={given!r}, expected a positive number")
+        elif given is not None and self.feed not in (None, "repeat"):
+            problems.append(f"output_steps={given!r} with feed={self.feed!r}; 'repeat' has them")
+        return problems
 
     def to_dict(self) -> dict[str, Any]:
         """This spec as JSON types; ``NetworkSpec(**spec.to_dict())`` reads it back."""

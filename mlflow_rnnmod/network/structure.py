@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from mlflow_rnnmod.network.spec import NetworkSpec, UnreadableNetwork
+from mlflow_rnnmod.network.submodules import describe, listing, of_type, walk
 
-# Their dense layers are part of an attention, not of a chain from readout to answer.
-_CLOSED = (nn.MultiheadAttention, nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
 _MOST_LINEAR_LAYERS_TO_ORDER = 5
 
 
@@ -34,9 +33,18 @@ class Parts:
     hidden: tuple[str, ...]
     head: str
 
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """All of them."""
+        return (self.embedding, *self.recurrent, *self.hidden, self.head)
+
 
 def find_parts(
-    module: nn.Module, values: Tensor, labels: Sequence[str], spec: NetworkSpec
+    module: nn.Module,
+    values: Tensor,
+    labels: Sequence[str],
+    spec: NetworkSpec,
+    steps_known: bool = True,
 ) -> Parts:
     """The parts of ``module``: those that ``spec`` names, the others by their type.
 
@@ -45,6 +53,7 @@ def find_parts(
         values: inputs of a batch, token ids or float features.
         labels: names of the labels, as many as the head has outputs (two for a single output).
         spec: names that are known.
+        steps_known: whether real inputs have as many steps as ``values``.
 
     Raises:
         UnreadableNetwork: listing all that is missing, ambiguous or not covered.
@@ -55,67 +64,13 @@ def find_parts(
     recurrent = _find_recurrent(module, found, spec, problems)
     hidden, head = _find_dense(module, found, recurrent, labels, spec, problems)
     if not problems:
-        problems = _size_problems(module, embedding, recurrent, values)
+        problems = _size_problems(module, embedding, recurrent, values, spec, steps_known)
         problems += _dtype_problems(module, (embedding, *recurrent, *hidden, head))
     if problems:
         raise UnreadableNetwork(
             f"The network {type(module).__name__} can't be read:\n- " + "\n- ".join(problems)
         )
     return Parts(embedding, recurrent, hidden, head)
-
-
-def walk(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Submodules with their dotted names, each once; attentions and transformers stay closed."""
-    seen: set[nn.Module] = set()
-
-    def visit(name: str, part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        if part in seen:
-            return
-        seen.add(part)
-        yield name, part
-        if not isinstance(part, _CLOSED):
-            for child, below in part.named_children():
-                yield from visit(f"{name}.{child}" if name else child, below)
-
-    yield from visit("", module)
-
-
-def uncovered(module: nn.Module, parts: Parts) -> list[str]:
-    """Submodules and parameters that hold weights and are none of the ``parts``, in words."""
-    names = {*parts.recurrent, *parts.hidden, parts.head, parts.embedding}
-    found = []
-    for name, part in walk(module):
-        if any(name == known or (known and name.startswith(f"{known}.")) for known in names):
-            continue
-        own = [key for key, _ in part.named_parameters(recurse=False)]
-        if own and name:
-            found.append(f"{name} ({type(part).__name__})")
-        elif own:
-            found += [f"{key} (a parameter of the network itself)" for key in own]
-        elif isinstance(part, _CLOSED):
-            found.append(f"{name} ({type(part).__name__})")
-    return found
-
-
-def describe(name: str, part: nn.Module) -> str:
-    """A submodule in words: its name, type and sizes."""
-    sizes = ""
-    if isinstance(part, nn.Linear):
-        sizes = f"{part.in_features} to {part.out_features}"
-    elif isinstance(part, nn.Embedding):
-        sizes = f"{part.num_embeddings} x {part.embedding_dim}"
-    elif isinstance(part, nn.RNNBase):
-        both = ", bidirectional" if part.bidirectional else ""
-        sizes = f"{part.input_size} to {part.hidden_size}, {part.num_layers} layers{both}"
-    return f"{name or 'the network itself'} ({type(part).__name__} {sizes})".replace(" )", ")")
-
-
-def _listing(found: list[tuple[str, nn.Module]]) -> str:
-    return ", ".join(describe(name, part) for name, part in found) or "none"
-
-
-def _of_type(found: list[tuple[str, nn.Module]], kind: type) -> list[tuple[str, nn.Module]]:
-    return [(name, part) for name, part in found if isinstance(part, kind)]
 
 
 def _refused(found: list[tuple[str, nn.Module]]) -> list[str]:
@@ -148,13 +103,13 @@ def _named(
         part = module.get_submodule(name)
     except AttributeError:
         problems.append(
-            f"{argument}={name!r} is no submodule; candidates: {_listing(_of_type(found, kind))}"
+            f"{argument}={name!r} is no submodule; candidates: {listing(of_type(found, kind))}"
         )
         return False
     if not isinstance(part, kind):
         problems.append(
             f"{argument}={name!r} is a {type(part).__name__}, expected a {kind.__name__}; "
-            f"candidates: {_listing(_of_type(found, kind))}"
+            f"candidates: {listing(of_type(found, kind))}"
         )
         return False
     return True
@@ -177,17 +132,17 @@ def _find_embedding(
     if spec.embedding is not None:
         _named(module, found, "embedding", spec.embedding, nn.Embedding, problems)
         return spec.embedding
-    candidates = _of_type(found, nn.Embedding)
+    candidates = of_type(found, nn.Embedding)
     if len(candidates) == 1:
         return candidates[0][0]
     if candidates:
         problems.append(
-            f"{len(candidates)} submodules could be the embedding: {_listing(candidates)}; say "
+            f"{len(candidates)} submodules could be the embedding: {listing(candidates)}; say "
             "which with NetworkSpec(embedding=...)"
         )
-    bags = _of_type(found, nn.EmbeddingBag)
+    bags = of_type(found, nn.EmbeddingBag)
     if bags and not candidates:
-        problems.append(f"{_listing(bags)} is not covered; expected an nn.Embedding")
+        problems.append(f"{listing(bags)} is not covered; expected an nn.Embedding")
     return None  # token ids without an embedding: one-hot vectors, which parity will check
 
 
@@ -205,7 +160,7 @@ def _find_recurrent(
         if len(problems) > before:
             return ()
     else:
-        candidates = _of_type(found, nn.RNNBase)
+        candidates = of_type(found, nn.RNNBase)
         if not candidates:
             problems.append(_no_recurrent_layer(found))
             return ()
@@ -213,7 +168,7 @@ def _find_recurrent(
             every = tuple(name for name, _ in candidates)
             problems.append(
                 f"{len(candidates)} submodules could be the recurrent layer: "
-                f"{_listing(candidates)}; say which with NetworkSpec(recurrent=...), for layers "
+                f"{listing(candidates)}; say which with NetworkSpec(recurrent=...), for layers "
                 f"that follow one another NetworkSpec(recurrent={every!r})"
             )
             return ()
@@ -233,11 +188,11 @@ def _find_recurrent(
 
 def _no_recurrent_layer(found: list[tuple[str, nn.Module]]) -> str:
     text = "no recurrent layer: expected an nn.RNN, nn.LSTM or nn.GRU"
-    cells = _of_type(found, nn.RNNCellBase)
+    cells = of_type(found, nn.RNNCellBase)
     if cells:
-        return f"{text}; {_listing(cells)} is run step by step by code that can't be read"
+        return f"{text}; {listing(cells)} is run step by step by code that can't be read"
     children = [(name, part) for name, part in found if name and "." not in name]
-    return f"{text} among the submodules {_listing(children)}"
+    return f"{text} among the submodules {listing(children)}"
 
 
 def linear(module: nn.Module, name: str) -> nn.Linear:
@@ -270,7 +225,7 @@ def _find_dense(
         _named(module, found, argument, name, nn.Linear, problems)
     if len(problems) > before:
         return (), ""
-    dense = _of_type(found, nn.Linear)
+    dense = of_type(found, nn.Linear)
     if not dense:
         problems.append("no output layer: expected an nn.Linear after the recurrent layer")
         return (), ""
@@ -305,7 +260,7 @@ def _find_dense(
         )
     else:
         problems.append(
-            f"{len(dense)} dense layers, {_listing(dense)}, of which one must be the head and "
+            f"{len(dense)} dense layers, {listing(dense)}, of which one must be the head and "
             "the others must follow one another from readout to head; say which with "
             "NetworkSpec(hidden=(...), head=...), hidden=() for none"
         )
@@ -341,25 +296,52 @@ def _head_sizes(labels: Sequence[str]) -> tuple[int, ...]:
     return (2, 1) if len(labels) == 2 else (len(labels),)
 
 
+def vector_size(module: nn.Module, parts: Parts, values: Tensor, spec: NetworkSpec) -> int:
+    """Length of what stands for one token or step: its embedding, features or one-hot vector."""
+    return _vector(module, parts.embedding, parts.recurrent, values, spec)[0]
+
+
+def _vector(
+    module: nn.Module,
+    embedding: str | None,
+    recurrent: tuple[str, ...],
+    values: Tensor,
+    spec: NetworkSpec,
+) -> tuple[int, str]:
+    """Its length, and what it is in words."""
+    if embedding is not None:
+        part = module.get_submodule(embedding)
+        assert isinstance(part, nn.Embedding)
+        return part.embedding_dim, describe(embedding, part)
+    if values.is_floating_point():
+        return values.shape[-1], f"features of shape {tuple(values.shape)}"
+    size = recurrent_layers(module, recurrent)[0].input_size
+    at_once = spec.feed in ("flat", "repeat")
+    return size // values.shape[1] if at_once else size, "one-hot vectors"
+
+
 def _size_problems(
-    module: nn.Module, embedding: str | None, recurrent: tuple[str, ...], values: Tensor
+    module: nn.Module,
+    embedding: str | None,
+    recurrent: tuple[str, ...],
+    values: Tensor,
+    spec: NetworkSpec,
+    steps_known: bool,
 ) -> list[str]:
     """Whether inputs, embedding and recurrent layers fit together."""
     problems = []
     layers = recurrent_layers(module, recurrent)
-    if embedding is not None:
-        part = module.get_submodule(embedding)
-        assert isinstance(part, nn.Embedding)
-        size, source = part.embedding_dim, describe(embedding, part)
-    elif values.is_floating_point():
-        size, source = values.shape[-1], f"features of shape {tuple(values.shape)}"
-    else:
-        size, source = layers[0].input_size, "one-hot vectors"
-        if values.numel() and int(values.max()) >= size:
-            problems.append(
-                f"token ids up to {int(values.max())} but no nn.Embedding, and "
-                f"{describe(recurrent[0], layers[0])} is too small for their one-hot vectors"
-            )
+    size, source = _vector(module, embedding, recurrent, values, spec)
+    if source == "one-hot vectors" and values.numel() and int(values.max()) >= size:
+        problems.append(
+            f"token ids up to {int(values.max())} but no nn.Embedding, and "
+            f"{describe(recurrent[0], layers[0])} is too small for their one-hot vectors"
+        )
+    first, steps = layers[0].input_size, values.shape[1]
+    if first == size * steps or (not steps_known and size and first % size == 0):
+        size = first  # all steps are read at once
+    elif steps > 1:
+        source += f" (or {steps} of them at once, {size * steps})"
     for name, layer in zip(recurrent, layers, strict=True):
         if layer.input_size != size:
             problems.append(

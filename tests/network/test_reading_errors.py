@@ -169,6 +169,29 @@ def test_what_is_not_covered_is_named_and_both_answers_are_shown():
     assert len(shown) == 2 and shown[0].count(",") == 2
     assert "Not covered: start (a parameter of the network itself)" in found
     assert "attention (MultiheadAttention)" in found and "norm (LayerNorm)" in found
+    assert "MultiheadAttention: attention is not covered." in found
+    assert "LayerNorm: normalisation between layers is not covered." in found
+
+
+def test_convolutions_and_decoders():
+    class Convolved(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv1d(6, 6, 3, padding=1)
+
+        def forward(self, values, lengths):
+            x = self.convolution(self.embedding(values).transpose(1, 2)).transpose(1, 2)
+            return self.fc(self.rnn(x)[0][:, -1])
+
+    found = message(Convolved().double())
+    assert "Conv1d: convolutions before or behind the recurrent layers are not covered" in found
+    pieces = Pieces(
+        words=nn.Embedding(20, 6),
+        encoder=nn.GRU(6, 8),
+        decoder=nn.GRU(6, 8),
+        fc=nn.Linear(8, 3),
+    )
+    assert "is a translator: see TranslatorSpec" in message(pieces)
     tried = lines[lines.index("Tried:") + 1 :]
     assert len(tried) >= 9 and all("readout=" in line and "differs by" in line for line in tried)
 
@@ -226,7 +249,8 @@ def test_answers_that_are_not_numbers():
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        (torch.zeros(24, 9, 3), "A label for each step is not covered"),
+        (torch.zeros(24, 5, 3), "expected an answer for each row, for each step of the input or"),
+        (torch.zeros(24, 9, 4), r"answers at each step \(24, 'steps', 3\) or \(24, 3, 'steps'\)"),
         (torch.zeros(23, 3), r"of shape \(23, 3\); expected floats of shape \(24, 3\)"),
         (torch.zeros(24, dtype=torch.int64), "gave torch.int64"),
         ("text", "gave a str; expected a tensor"),
