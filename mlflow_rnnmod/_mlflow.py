@@ -6,6 +6,8 @@ ones are built on these helpers.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlflow.models.utils import _save_example as save_example
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -39,6 +41,7 @@ __all__ = [
     "PythonEnv",
     "copy_code_paths",
     "copy_extra_files",
+    "download_file",
     "get_artifact_repository",
     "get_experiment_id",
     "get_flavor_configuration",
@@ -53,3 +56,8 @@ __all__ = [
     "save_example",
     "validate_env_arguments",
 ]
+
+
+def download_file(folder: str, name: str, path: Path) -> None:
+    """One file of an artifact folder; the public way makes a request to list it first."""
+    get_artifact_repository(folder)._download_file(name, str(path))

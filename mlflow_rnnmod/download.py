@@ -13,10 +13,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
+from mlflow_rnnmod import _mlflow
 from mlflow_rnnmod.storage import without_credentials
 
 DATA = "data"
 """The folder of a model that holds all that is read of it."""
+THREADS = 8
+"""Files that are asked for at once."""
 
 
 def server() -> str:
@@ -50,6 +53,18 @@ def downloaded(
                 artifact_uri=uri, dst_path=dst_path or temporary, tracking_uri=tracking_uri
             )
         )
+
+
+def content(folder: str, name: str) -> bytes:
+    """One file of a folder of artifacts; MLflow's own way would list the folder first.
+
+    Raises:
+        MlflowException: if there is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="rnnmod-") as temporary:
+        file = Path(temporary) / "file"
+        _mlflow.download_file(folder, name, file)
+        return file.read_bytes()
 
 
 @contextmanager

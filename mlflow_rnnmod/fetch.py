@@ -39,8 +39,9 @@ def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | M
     """
     uri = os.fspath(uri)
     with download.quiet_downloads():
-        origin = _origin(uri)
-        logged = _logged_model(origin) if dst_path is None else None
+        origin = origin_of(uri)
+        found_id = model_id_of(origin) if dst_path is None else None
+        logged = None if found_id is None else logged_model(found_id)
         if logged is not None:
             # Its data alone, a third of the files: over HTTP each is a request or two.
             model_id: str | None = logged.model_id
@@ -102,7 +103,7 @@ def _check_model(path: Path, uri: str) -> None:
         )
 
 
-def _origin(uri: str) -> dict[str, Any]:
+def origin_of(uri: str) -> dict[str, Any]:
     """Where ``uri`` leads, with the version that an alias or ``latest`` stands for now."""
     origin: dict[str, Any] = {"uri": uri}
     if uri.startswith("models:/"):
@@ -114,17 +115,23 @@ def _origin(uri: str) -> dict[str, Any]:
     return origin
 
 
-def _logged_model(origin: dict[str, Any]) -> LoggedModel | None:
-    """The LoggedModel of this flavor behind a ``models:/`` URI; ``None`` where there is none."""
-    client = MlflowClient()
-    try:
-        if "version" in origin:
-            source = client.get_model_version(origin["name"], origin["version"]).source or ""
-        else:
-            source = origin["uri"]
-        if not (found := _MODEL_ID.fullmatch(source)):
+def model_id_of(origin: dict[str, Any]) -> str | None:
+    """Id of the logged model behind a ``models:/`` URI; ``None`` where there is none."""
+    source = origin["uri"]
+    if "version" in origin:
+        try:
+            version = MlflowClient().get_model_version(origin["name"], origin["version"])
+        except MlflowException:  # MLflow itself says what is wrong, when it is asked for the files
             return None
-        logged = client.get_logged_model(found.group(1))
-    except MlflowException:  # MLflow itself says what is wrong, when it is asked for the files
+        source = version.source or ""
+    found = _MODEL_ID.fullmatch(source)
+    return found.group(1) if found else None
+
+
+def logged_model(model_id: str) -> LoggedModel | None:
+    """The logged model with this id if it is of this flavor."""
+    try:
+        logged = MlflowClient().get_logged_model(model_id)
+    except MlflowException:
         return None
     return logged if "rnnmod.kind" in logged.tags else None

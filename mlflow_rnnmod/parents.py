@@ -11,10 +11,12 @@ import os
 import shutil
 import tempfile
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import mlflow
 from mlflow import MlflowClient
@@ -22,49 +24,50 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from mlflow_rnnmod import download
+from mlflow_rnnmod.memory import MEMORY, Memory
 from mlflow_rnnmod.network import Parent
 from mlflow_rnnmod.storage import read_parent, without_credentials, write_parent
 
 _logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "RNNMOD_CACHE"
-_KEPT = 16  # parents, in the process
 _CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 class _Kept:
-    """The parents that were used last, by digest; modules of one parent share one object."""
+    """The parents that were used last, by digest; modules of one parent share one object.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._parents: OrderedDict[tuple[str, str | None], Parent] = OrderedDict()
+    What somebody still uses is found even where the memory has no room for it.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._alive: WeakValueDictionary[tuple[str, str | None], Parent] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def get(self, digest: str, tokenizer: str | None) -> Parent | None:
         with self._lock:
-            found = self._parents.get((digest, tokenizer))
-            if found is not None:
-                self._parents.move_to_end((digest, tokenizer))
-            return found
+            found: Parent | None = self._memory.get(("parent", digest, tokenizer))
+            return self._alive.get((digest, tokenizer)) if found is None else found
 
     def put(self, parent: Parent) -> None:
         key = (parent.digest, _tokenizer(parent))
         with self._lock:
-            present = self._parents.get(key)
+            present = self._alive.get(key)
             # The one that is there stays, so that modules go on sharing it, unless the new one
             # knows where it was logged.
-            if present is None or (present.model_id is None and parent.model_id is not None):
-                self._parents[key] = parent
-            self._parents.move_to_end(key)
-            while len(self._parents) > self._limit:
-                self._parents.popitem(last=False)
+            if present is not None and (present.model_id is not None or parent.model_id is None):
+                parent = present
+            self._alive[key] = parent
+            self._memory.put(("parent", *key), parent, parent.bytes)
 
     def clear(self) -> None:
         with self._lock:
-            self._parents.clear()
+            self._memory.clear()
+            self._alive.clear()
 
 
-_kept = _Kept(_KEPT)
+_kept = _Kept(MEMORY)
 _one_at_a_time: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -78,8 +81,13 @@ def remember(parent: Parent) -> None:
 
 
 def forget_parents() -> None:
-    """Forget the parents that are kept in the process; those on disk stay."""
+    """Forget the parents and modules that are kept in the process; those on disk stay."""
     _kept.clear()
+
+
+def is_known(reference: Mapping[str, Any]) -> bool:
+    """Whether the parent that a module refers to is kept in the process."""
+    return _kept.get(reference["digest"], reference.get("tokenizer")) is not None
 
 
 def cache_folder() -> Path | None:
@@ -113,7 +121,7 @@ def find_parent(digest: str, reference: dict[str, Any]) -> Parent:
         tried: list[str] = []
         found = _from_disk(digest, tokenizer, tried)
         if found is None:
-            for server in _servers(reference, tried):
+            for server in servers(reference, tried):
                 found = _from_server(server, digest, reference, tried)
                 if found is not None:
                     _to_disk(found)
@@ -180,8 +188,13 @@ def _to_disk(parent: Parent) -> None:
         _logger.debug("Parent %s was not cached: %s", parent.digest, error)
 
 
-def _servers(reference: dict[str, Any], tried: list[str]) -> list[str]:
-    """Servers to ask: the one in use, and the one that the module names."""
+def servers(reference: Mapping[str, Any], tried: list[str]) -> list[str]:
+    """Servers to ask for a parent: the one in use, and the one that the module names.
+
+    Args:
+        reference: of the module.
+        tried: told where the latter may not be asked.
+    """
     current = mlflow.get_tracking_uri()
     named = reference.get("tracking_uri")
     if not named or named == without_credentials(current):

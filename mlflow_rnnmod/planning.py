@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from rich.table import Table
 
-from mlflow_rnnmod import download, fetch, parents
+from mlflow_rnnmod import documents, download, parents
+from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.plan import Entry, Plan, entry_of, make_plan
-from mlflow_rnnmod.storage.modules import DOCUMENT, read_entry
-from mlflow_rnnmod.verbs import Source, _flat, modules_of
-
-_THREADS = 8
+from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.sources import Source, flat, modules_in
 
 
 class ShownPlan(Plan):
@@ -48,75 +48,139 @@ def plan(
         MlflowException: if something is no module.
         ValueError: if ``batch_size`` or ``steps`` is not positive.
     """
-    found = list(_flat(things))
-    with download.quiet_downloads(), ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(_entries, found))
-    entries = [entry for entries, _, _ in results for entry in entries]
-    problems = [problem for _, problem, _ in results if problem]
-    references: dict[str, dict[str, Any]] = {}
-    for reference in (r for _, _, given in results for r in given):
-        if reference["bundled"] or reference["digest"] not in references:
-            references[reference["digest"]] = reference
-    problems += [problem for r in references.values() if (problem := _missing(r))]
-    made = make_plan(entries, batch_size, steps, problems)
+    with download.quiet_downloads():
+        found = survey(things)
+    made = make_plan(found.entries, batch_size, steps, found.problems)
     return ShownPlan(**{name: getattr(made, name) for name in Plan.__dataclass_fields__})
 
 
-def _entries(thing: Any) -> tuple[list[Entry], str | None, list[dict[str, Any]]]:
-    """A thing's modules, or what is wrong with it, and references to parents to look for."""
-    if not isinstance(thing, str):
-        return [entry_of(module) for module in modules_of(thing)], None, []
+@dataclass(frozen=True)
+class Survey:
+    """What somebody named, looked at; weights under URIs are not read before :meth:`load`.
+
+    Args:
+        parts: in order, each thing's modules: loaded ones, or what was found under a URI.
+        failures: what could not be found, or read, or is no module, by URI.
+        missing: parents that are nowhere, in words.
+    """
+
+    parts: tuple[tuple[Module, ...] | documents.Found, ...]
+    failures: Mapping[str, Exception]
+    missing: tuple[str, ...]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All modules, as a plan sees them."""
+        found: list[Entry] = []
+        for part in self.parts:
+            if isinstance(part, documents.Found):
+                found += part.entries
+            else:
+                found += [entry_of(module) for module in part]
+        return found
+
+    @property
+    def modules(self) -> list[Module]:
+        """Those that are loaded already."""
+        loaded = [part for part in self.parts if isinstance(part, tuple)]
+        return [module for part in loaded for module in part]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong before anything is put together."""
+        failed = [f"{uri}: {_first_line(error)}" for uri, error in self.failures.items()]
+        return [*failed, *self.missing]
+
+    def check(self, beside: Sequence[Module] = ()) -> None:
+        """Refuse what can't be put together, beside some modules: what a plan tells, all at once.
+
+        Raises:
+            MlflowException: if something can't be found or is no module.
+            IncompatibleModules: if everything is there but does not go together.
+        """
+        if len(self.failures) == 1 and not self.missing and not self.entries:
+            raise next(iter(self.failures.values()))  # which may say more than a line
+        entries = [*map(entry_of, beside), *self.entries]
+        unfit = find_problems((e.name, e.contract, e.parent) for e in entries) if entries else []
+        if self.problems:
+            codes = [getattr(error, "error_code", None) for error in self.failures.values()]
+            code = next((ErrorCode.Value(c) for c in codes if c), RESOURCE_DOES_NOT_EXIST)
+            told = str(IncompatibleModules([*self.problems, *unfit]))
+            raise MlflowException(told, error_code=code)
+        if unfit:
+            raise IncompatibleModules(unfit)
+
+    def load(self) -> list[Module]:
+        """All modules, in order; files are fetched side by side, and each parent once.
+
+        Raises:
+            MlflowException: if a file is not what was written, or a parent can't be found.
+        """
+
+        def loaded(part: tuple[Module, ...] | documents.Found) -> tuple[Module, ...]:
+            return part.load() if isinstance(part, documents.Found) else part
+
+        with ThreadPoolExecutor(download.THREADS) as pool:
+            return [module for part in pool.map(loaded, self.parts) for module in part]
+
+
+def survey(things: Source | Iterable[Any]) -> Survey:
+    """Look at what somebody named; the JSON files of modules are fetched side by side.
+
+    Raises:
+        MlflowException: if an object is no module, or a run has none.
+    """
+    named = [x if isinstance(x, str) else modules_in(x) for x in flat(things)]
+    uris = list(dict.fromkeys(x for x in named if isinstance(x, str)))
+    with ThreadPoolExecutor(download.THREADS) as pool:
+        found = dict(zip(uris, pool.map(_look, uris), strict=True))
+        failures = {uri: x for uri, x in found.items() if isinstance(x, Exception)}
+        given = [found[x] if isinstance(x, str) else x for x in named]
+        parts = tuple(x for x in given if not isinstance(x, Exception))
+        references: dict[tuple[str, str | None], Mapping[str, Any]] = {}
+        here = {
+            module.parent.digest for part in parts if isinstance(part, tuple) for module in part
+        }
+        for part in parts:
+            for reference in getattr(part, "references", ()):
+                if reference["digest"] not in here:
+                    references[reference["digest"], reference["model_id"]] = reference
+        missing = tuple(problem for problem in pool.map(_missing, references.values()) if problem)
+    return Survey(parts, failures, missing)
+
+
+def _look(uri: str) -> documents.Found | Exception:
     try:
-        with _document(thing) as folder:
-            if folder is not None:
-                entry, reference = read_entry(folder, thing)
-                return [entry], None, [reference]
-        return [entry_of(module) for module in modules_of(thing)], None, []
+        return documents.look(uri)
     except (MlflowException, ValueError, OSError) as error:
-        return [], f"{thing}: {str(error).splitlines()[0]}", []
+        return error
 
 
-class _document:  # noqa: N801
-    """A folder with the ``module.json`` of a URI; None where the URI holds no single module."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        self._opened: Any = None
-
-    def __enter__(self) -> Path | None:
-        local = Path(self.uri) / download.DATA
-        if local.is_dir():
-            return local if (local / DOCUMENT).is_file() else None
-        logged = fetch._logged_model(fetch._origin(self.uri))
-        place = self.uri.rstrip("/") if logged is None else logged.artifact_location
-        self._opened = download.downloaded(f"{place}/{download.DATA}/{DOCUMENT}")
-        try:
-            return self._opened.__enter__().parent
-        except Exception:  # whatever a store raises where there is no such file: a composite, say
-            self._opened = None
-            return None
-
-    def __exit__(self, *error: object) -> None:
-        if self._opened is not None:
-            self._opened.__exit__(None, None, None)
-
-
-def _missing(reference: dict[str, Any]) -> str | None:
+def _missing(reference: Mapping[str, Any]) -> str | None:
     """What is wrong where a parent is nowhere to be found; nothing is loaded."""
     digest, model_id = reference["digest"], reference.get("model_id")
     cache = parents.cache_folder()
-    here = parents._kept.get(digest, reference.get("tokenizer")) is not None
-    if reference.get("bundled") or here or (cache is not None and (cache / digest).is_dir()):
+    if parents.is_known(reference) or (cache is not None and (cache / digest).is_dir()):
         return None
-    client = MlflowClient()
-    try:
-        if model_id and client.get_logged_model(model_id) is not None:
-            return None
-    except MlflowException:  # deleted, or of another server
-        pass
-    try:
-        if parents.logged_parents(client, digest):
-            return None
-    except MlflowException:
-        pass
-    return f"parent {digest[:12]} (model {model_id}) is neither here nor on {download.server()}"
+    servers = parents.servers(reference, [])
+    for server in servers:
+        client = MlflowClient(server)
+        try:
+            if model_id and client.get_logged_model(model_id) is not None:
+                return None
+        except MlflowException:  # deleted, or of another server
+            pass
+        try:
+            if parents.logged_parents(client, digest):
+                return None
+        except MlflowException:
+            pass
+    return (
+        f"parent {digest} (model id {model_id} on {reference.get('tracking_uri')}) is neither "
+        f"here nor on {download.server()}; where it can still be read, "
+        "mlflow_rnnmod.export(module, path) writes a module that needs no other files"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -7,28 +7,21 @@ verb returns something new and leaves what it was given as it was.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod import composition, download, fetch, flavor
 from mlflow_rnnmod.composition import Composite
+from mlflow_rnnmod.composition.verbs import check_replacement
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.network import Parent
-
-Source: TypeAlias = Module | Composite | str | os.PathLike[str]
-"""A module, a composite, or a URI or folder of one."""
-
-_THREADS = 8
-_RUN = re.compile(r"runs:/+([^/]+)/?")
+from mlflow_rnnmod.parents import remember
+from mlflow_rnnmod.planning import Survey, survey
+from mlflow_rnnmod.sources import Source, named
 
 
 def compose(
@@ -68,16 +61,22 @@ def replace(composite: Composite | str | os.PathLike[str], label: str, thing: So
     Raises:
         MlflowException: if something can't be found or loaded, or ``thing`` is not one module.
         IncompatibleModules: if the module does not fit.
-        ValueError: if the composite has no such label.
+        ValueError: if the composite has no such label, or the module answers for another one.
     """
-    found = modules_of(thing)
-    if len(found) != 1:
-        raise MlflowException.invalid_parameter_value(
-            f"thing={thing!r} holds the modules of {[m.label for m in found]}; expected one module "
-            f"to put in the place of {label!r}."
-        )
     composite = _composite(composite)
-    return composition.replace(composite, label, *_beside(composite, found))
+    with download.quiet_downloads():
+        found = survey(thing)
+        entries = found.entries
+        if len(entries) > 1 or not (entries or found.failures):
+            raise MlflowException.invalid_parameter_value(
+                f"thing={thing!r:.200} holds the modules of {[e.contract.label for e in entries]}; "
+                f"expected one module to put in the place of {label!r}."
+            )
+        for entry in entries:
+            check_replacement(composite, label, entry.contract.label)
+        others = [module for module in composite.modules if module.label != label]
+        module = _loaded(found, others)[0]
+    return composition.replace(composite, label, module)
 
 
 def add(composite: Composite | str | os.PathLike[str], *things: Any) -> Composite:
@@ -88,7 +87,7 @@ def add(composite: Composite | str | os.PathLike[str], *things: Any) -> Composit
         IncompatibleModules: if a module does not fit, or its label is there already.
     """
     composite = _composite(composite)
-    return composition.add(composite, *_beside(composite, modules_of(things)))
+    return composition.add(composite, *modules_of(things, composite.modules))
 
 
 def remove(composite: Composite | str | os.PathLike[str], *labels: str) -> Composite:
@@ -133,79 +132,31 @@ def export(
     return Path(path)
 
 
-def modules_of(things: Any) -> list[Module]:
-    """All modules in ``things``, in order; URIs are downloaded in threads, each parent once.
+def modules_of(things: Any, beside: Sequence[Module] = ()) -> list[Module]:
+    """All modules in ``things``, in order, if they go together; those under URIs are loaded.
+
+    Every ``module.json`` is fetched first, and nothing else where they do not go together.
+
+    Args:
+        things: as for :func:`compose`.
+        beside: modules that they are to go together with; loaded ones share their parents.
 
     Raises:
         MlflowException: if something can't be found or loaded, or is no module.
+        IncompatibleModules: if the modules don't go together; all reasons at once.
     """
-    found = list(_flat(things))
-    places = [place for place, thing in enumerate(found) if isinstance(thing, str)]
-    if places:
-        with download.quiet_downloads(), ThreadPoolExecutor(_THREADS) as pool:
-            loaded = pool.map(fetch.load, [found[place] for place in places])
-            for place, thing in zip(places, loaded, strict=True):
-                found[place] = thing
-    modules: list[Module] = []
-    for thing in found:
-        if isinstance(thing, Module):
-            modules.append(thing)
-        elif isinstance(getattr(thing, "modules", None), tuple):  # a composite or a decomposition
-            modules.extend(thing.modules)
-        else:
-            raise MlflowException.invalid_parameter_value(
-                f"{_named(thing)}; expected a module, a composite, or a URI of one. A parent "
-                "becomes modules by mlflow_rnnmod.decompose."
-            )
-    return _sharing(modules)
+    with download.quiet_downloads():
+        return _loaded(survey(things), beside)
 
 
-def _flat(things: Any) -> Iterator[Any]:
-    """Lists unpacked, and a run as the URIs of its modules."""
-    if isinstance(things, str | os.PathLike):
-        uri = os.fspath(things)
-        run = _RUN.fullmatch(uri)
-        yield from _modules_of_run(run.group(1)) if run else [uri]
-    elif isinstance(getattr(things, "uris", None), Mapping):  # what log_decomposition gave
-        yield from things.uris.values()
-    elif isinstance(things, Mapping):
-        yield from things.values()
-    elif isinstance(things, Iterable) and not isinstance(things, Module | Parent | Composite):
-        for thing in things:
-            yield from _flat(thing)
-    else:
-        yield things
+def _loaded(found: Survey, beside: Sequence[Module]) -> list[Module]:
+    found.check(beside)
+    for module in (*beside, *found.modules):
+        remember(module.parent)
+    return _sharing([*beside, *found.load()])[len(beside) :]
 
 
-def _modules_of_run(run_id: str) -> list[str]:
-    client = MlflowClient()
-    experiment = client.get_run(run_id).info.experiment_id
-    found: list[LoggedModel] = []
-    token = None
-    while True:
-        page = client.search_logged_models(
-            experiment_ids=[experiment],
-            filter_string=f"source_run_id = '{run_id}' AND tags.`rnnmod.kind` = 'module'",
-            page_token=token,
-        )
-        found.extend(model for model in page if model.status == LoggedModelStatus.READY)
-        token = page.token
-        if not token:
-            break
-    if not found:
-        raise MlflowException.invalid_parameter_value(
-            f"The run {run_id} has no modules on {mlflow.get_tracking_uri()}; expected a run that "
-            "a network was decomposed in."
-        )
-    # In the order of the parent's labels where that was logged, else as they were logged (they are
-    # listed newest first).
-    found = sorted(reversed(found), key=lambda model: int(model.params.get("index", 0)))
-    # A run that was logged to twice has modules for each label twice: the last stands.
-    newest = {model.tags.get("rnnmod.label", model.model_id): model for model in found}
-    return [f"models:/{model.model_id}" for model in newest.values()]
-
-
-def _sharing(modules: list[Module]) -> list[Module]:
+def _sharing(modules: Sequence[Module]) -> list[Module]:
     """The modules, where those of one parent share one object: loaded twice, it is held once."""
     parents: dict[tuple[str, str | None], Parent] = {}
     shared = []
@@ -217,24 +168,12 @@ def _sharing(modules: list[Module]) -> list[Module]:
     return shared
 
 
-def _beside(composite: Composite, modules: list[Module]) -> list[Module]:
-    """The modules, with the composite's own parents where they are the same."""
-    return _sharing([*composite.modules, *modules])[len(composite.modules) :]
-
-
-def _named(thing: Any) -> str:
-    """What ``thing`` is, in a line: the repr of a network takes many."""
-    if isinstance(thing, Parent):
-        return f"The parent {thing.digest[:12]} (labels {list(thing.labels)!r:.120}) is a Parent"
-    return f"{thing!r:.200} is a {type(thing).__name__}"
-
-
 def _composite(thing: Composite | str | os.PathLike[str]) -> Composite:
     if isinstance(thing, str | os.PathLike):
         thing = fetch.load(thing)  # type: ignore[assignment]
     if not isinstance(thing, Composite):
         raise MlflowException.invalid_parameter_value(
-            f"composite: {_named(thing)}; expected a composite or the URI of one. "
+            f"composite: {named(thing)}; expected a composite or the URI of one. "
             "mlflow_rnnmod.compose makes one from modules."
         )
     return thing

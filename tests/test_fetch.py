@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
 from mlflow_rnnmod import download, parents
+from mlflow_rnnmod.memory import Memory
 from mlflow_rnnmod.network import Parent
 from tests.builders import tiny_module, tiny_modules, tiny_parent
 
@@ -213,16 +215,23 @@ def test_threads_fetch_a_parent_once(tracking_uri, asked):
     assert len({id(module.parent) for module in found}) == 1
 
 
-def test_the_process_keeps_a_bounded_number(monkeypatch):
-    kept = parents._Kept(2)
+def test_the_process_keeps_a_bounded_number_of_bytes():
     three = [tiny_parent(seed=seed) for seed in range(3)]
+    assert len({parent.bytes for parent in three}) == 1
+    digests = [parent.digest for parent in three]
+    room = 2 * three[0].bytes
+    kept = parents._Kept(Memory(lambda: room))
     for parent in three:
         kept.put(parent)
-    assert [kept.get(parent.digest, None) for parent in three] == [None, *three[1:]]
-    kept.get(three[1].digest, None)
-    kept.put(three[0])
-    assert kept.get(three[1].digest, None) is three[1]
-    assert kept.get(three[2].digest, None) is None
+    # What somebody still holds is found even where there is no room for it.
+    assert [kept.get(digest, None) for digest in digests] == three
+    del three, parent
+    gc.collect()
+    assert [kept.get(digest, None) is None for digest in digests] == [True, False, False]
+    kept.get(digests[1], None)
+    kept.put(tiny_parent(seed=0))
+    gc.collect()
+    assert [kept.get(digest, None) is None for digest in digests] == [False, False, True]
 
 
 def test_downloaded_files_are_gone_after_loading(logged, monkeypatch, tmp_path):

@@ -17,16 +17,26 @@ def replace(composite: Composite, label: str, module: Module) -> Composite:
         ValueError: if no module answers for ``label``, or the new one answers for another label.
         IncompatibleModules: if the new module does not fit the others.
     """
-    position = _position(composite, label)
-    if module.label != label:
-        raise ValueError(
-            f"label={label!r} would be replaced by a module for {module.label!r}; expected a "
-            "module for the same label. To swap labels, remove() one and add() the other."
-        )
+    position = check_replacement(composite, label, module.label)
     modules = list(composite.modules)
     modules[position] = module
     step = {"verb": "replace", "label": label, **_named(module)}
     return _rebuilt(composite, tuple(modules), step)
+
+
+def check_replacement(composite: Composite, label: str, new: str) -> int:
+    """The position of ``label``'s module, if one for the label ``new`` may take its place.
+
+    Raises:
+        ValueError: if no module answers for ``label``, or the new one answers for another label.
+    """
+    position = _position(composite, label)
+    if new != label:
+        raise ValueError(
+            f"label={label!r} would be replaced by a module for {new!r}; expected a module for the "
+            "same label. To swap labels, remove() one and add() the other."
+        )
+    return position
 
 
 def add(composite: Composite, *modules: Module) -> Composite:

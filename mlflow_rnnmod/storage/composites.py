@@ -77,6 +77,29 @@ def read_composite(directory: Path) -> Composite:
     return by_version({1: lambda found: _read_1(found, directory)}, body, path)
 
 
+def read_folders(directory: Path) -> list[tuple[str, str]]:
+    """Folders of a composite's modules and the digests of their documents.
+
+    Raises:
+        ValueError: if ``composition.json`` is missing, truncated or altered.
+    """
+    path = Path(directory) / DOCUMENT
+    body = read_document(path, "composite")
+    return by_version({1: lambda found: _folders_1(found, path)}, body, path)
+
+
+def _folders_1(body: dict[str, Any], path: Path) -> list[tuple[str, str]]:
+    found = []
+    for entry in body["modules"]:
+        if not _FOLDER.fullmatch(entry["folder"]):
+            raise ValueError(
+                f"{path} has a module in {entry['folder']!r}; expected {MODULES}/<number>."
+            )
+        sha256 = check_digest(entry["sha256"], f"sha256 of {entry['folder']}", path)
+        found.append((entry["folder"], sha256))
+    return found
+
+
 def _read_1(body: dict[str, Any], directory: Path) -> Composite:
     path = directory / DOCUMENT
     parents: dict[str, Parent] = {}
@@ -87,16 +110,12 @@ def _read_1(body: dict[str, Any], directory: Path) -> Composite:
             parents[digest] = found.known_as(reference["model_id"], reference["tracking_uri"])
         return parents[digest]
 
-    modules = []
-    for entry in body["modules"]:
-        if not _FOLDER.fullmatch(entry["folder"]):
-            raise ValueError(
-                f"{path} has a module in {entry['folder']!r}; expected {MODULES}/<number>."
-            )
-        sha256 = check_digest(entry["sha256"], f"sha256 of {entry['folder']}", path)
-        modules.append(read_module(directory / entry["folder"], find_parent, sha256))
+    modules = tuple(
+        read_module(directory / folder, find_parent, sha256)
+        for folder, sha256 in _folders_1(body, path)
+    )
     return Composite(
-        modules=tuple(modules),
+        modules=modules,
         score=body["score"],
         parameters=body["parameters"],
         recipe=tuple(body["recipe"]),

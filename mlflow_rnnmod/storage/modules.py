@@ -33,7 +33,7 @@ from mlflow_rnnmod.storage.parents import read_parent, write_parent
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
 PARENTS = "parents"
-_FACTS = ("kept", "mixed", "network", "bytes", "parent_bytes")
+_FACTS = ("kept", "full", "mixed", "network", "bytes", "parent_bytes")
 
 FindParent = Callable[[str, dict[str, Any]], Parent]
 """Gives the parent with a digest; the second argument is where the module says it was logged."""
@@ -122,12 +122,15 @@ def read_contract(directory: Path) -> tuple[Contract, dict[str, Any]]:
     return by_version({1: lambda found: (_contract(found), dict(found["parent"]))}, body, path)
 
 
-def read_entry(directory: Path, name: str) -> tuple[Entry, dict[str, Any]]:
+def read_entry(
+    directory: Path, name: str, sha256: str | None = None
+) -> tuple[Entry, dict[str, Any]]:
     """What a plan reads of a module, from ``module.json`` alone.
 
     Args:
         directory: where the file is.
         name: to show the module by.
+        sha256: what its digest should be, where another file says so.
 
     Returns:
         the entry, and the reference to the parent, with its ``tokenizer``'s digest and whether it
@@ -137,7 +140,7 @@ def read_entry(directory: Path, name: str) -> tuple[Entry, dict[str, Any]]:
         ValueError: if the file is missing, truncated or altered.
     """
     path = Path(directory) / DOCUMENT
-    body = read_document(path, "module")
+    body = read_document(path, "module", sha256)
     return by_version({1: lambda found: _entry_1(found, path, name)}, body, path)
 
 
