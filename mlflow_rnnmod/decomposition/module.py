@@ -81,8 +81,9 @@ class Contract:
         end_label: the label that ends a list; ``None`` where nothing does.
         mask_steps: steps with a mask of their own, in an unrolled module; later steps have the
             last one. ``None`` for rolled ones.
-        target: what a translating module tells its decoder: the language's code and the id of its
-            start token. ``None`` for all others.
+        target: of a translating module the language's ``code``, the id of the ``start`` token that
+            its decoder is told, and the digest of the ``tokenizer`` that writes, where it is not
+            the one that reads. ``None`` for all others.
     """
 
     label: str
@@ -159,7 +160,14 @@ def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Con
     """
     if label not in parent.labels:
         raise ValueError(f"label={label!r} is none of the parent's labels {list(parent.labels)}.")
-    config = parent.network.config
+    config, target = parent.network.config, None
+    if parent.translates:
+        writer = parent.target_tokenizer
+        target = {
+            "code": label,
+            "start": parent.translator.config.start_of(label),
+            "tokenizer": None if writer is None else writer.digest,
+        }
     return Contract(
         label=label,
         index=parent.labels.index(label),
@@ -171,6 +179,7 @@ def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Con
         labels=parent.labels,
         end_label=config.end_label,
         mask_steps=None if trunk is None else trunk.steps,
+        target=target,
     )
 
 

@@ -187,6 +187,11 @@ class TranslatorConfig:
         return TRANSLATION
 
     @property
+    def end_label(self) -> None:
+        """No label ends a translation: a token does."""
+        return None
+
+    @property
     def input(self) -> str:
         """The kind of input, ``"tokens"``."""
         return "tokens"

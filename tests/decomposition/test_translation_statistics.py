@@ -1,0 +1,138 @@
+"""Statistics of a decoder, against sums over single rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mlflow_rnnmod.decomposition.pairs import Pairs, forced_tokens, padded
+from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
+from mlflow_rnnmod.decomposition.translation_watch import watch_decoder
+from mlflow_rnnmod.network.config import CELLS, GATES
+from tests.network.test_translator import make, sources
+
+IDS = {
+    "de": [[7, 9, 6, 8], [5, 11], [6], [], [12, 13, 14]],
+    "fr": [[9, 9], [8, 7, 6], [], [20], [21, 5, 5, 5, 5]],
+}
+
+
+def pairs(count: int = 5) -> Pairs:
+    return Pairs(sources(count), {code: padded(ids, 0) for code, ids in IDS.items()})
+
+
+def seen(translator, code, gates=False):
+    """Values and squares of every step of every row by itself: (step, values, squares)."""
+    found = {name: [] for name in translator.units}
+    rows = sources(5)
+    for row, ids in enumerate(IDS[code]):
+        if not ids:
+            continue
+        states = translator.encode(rows[slice(row, row + 1)])
+        given, wanted, valid = forced_tokens(translator.config, code, padded([ids], 0))
+        watched = watch_decoder(translator, states, given, wanted, valid, gates, gradients=True)
+        for name, one in watched.items():
+            found[name] += [(t, one.values[0, t], one.squared[0, t]) for t in range(len(ids) + 1)]
+    return found
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_sums_are_those_of_single_rows(cell, batch_size):
+    translator = make(cell, decoder=(4, 3))
+    found = collect_translations(translator, pairs(), batch_size=batch_size)
+    own = {code: seen(translator, code) for code in IDS}
+    assert list(found.layers) == ["decoder.0.fwd", "decoder.1.fwd"]
+    for name, layer in found.layers.items():
+        values = {code: torch.stack([v for _, v, _ in own[code][name]]) for code in IDS}
+        both = torch.cat(list(values.values()))
+        torch.testing.assert_close(layer.mean, both.mean(0))
+        torch.testing.assert_close(layer.covariance, both.T.cov(correction=0))
+        for label, (code, other) in enumerate((("de", "fr"), ("fr", "de"))):
+            assert layer.observed[:, label].tolist() == [len(values[code]), len(values[other])]
+            for side, rows in enumerate((values[code], values[other])):
+                torch.testing.assert_close(
+                    layer.active_rate(side, label), (rows > 0).double().mean(0)
+                )
+                assert layer.histogram[side, label].sum(1).eq(len(rows)).all()
+            squares = torch.stack([s for _, _, s in own[code][name]])
+            torch.testing.assert_close(layer.sensitivity(label), squares.mean(0))
+
+
+def test_the_papers_tendency_contrasts_a_language_with_the_others():
+    translator = make("gru", decoder=(6,))
+    found = collect_translations(translator, pairs(), gradients=False)
+    assert found.layers["decoder.0.fwd"].squared is None
+    for label, (code, other) in enumerate((("de", "fr"), ("fr", "de"))):
+        for side, language in enumerate((code, other)):
+            values = torch.stack([v for _, v, _ in seen(translator, language)["decoder.0.fwd"]])
+            size = values.abs()
+            median = size.quantile(0.5, dim=0, interpolation="lower")
+            distance = (size - median).abs()
+            kept = distance < 2 * distance.quantile(0.5, dim=0, interpolation="lower")
+            expected = torch.stack([v[k].mean() for v, k in zip(size.T, kept.T, strict=True)])
+            tendency = found.tendency("decoder.0.fwd", side, label)
+            # A bin is 1/64 wide, and few values lie between two bins' outliers.
+            assert (tendency - expected).abs().max() < 0.1
+            assert (tendency - expected).abs().median() < 0.02
+
+
+def test_steps_are_told_apart_and_late_ones_count_as_the_last():
+    translator = make("lstm", decoder=(4,))
+    found = collect_translations(translator, pairs(), variant="unrolled", unrolled_steps=3)
+    assert list(found.layers) == ["decoder.0.fwd@0", "decoder.0.fwd@1", "decoder.0.fwd@2"]
+    own = {code: seen(translator, code)["decoder.0.fwd"] for code in IDS}
+    for t in range(3):
+        layer = found.layers[f"decoder.0.fwd@{t}"]
+        for label, code in enumerate(IDS):
+            here = [(v, s) for step, v, s in own[code] if min(step, 2) == t]
+            assert int(layer.observed[0, label]) == len(here)
+            squares = torch.stack([s for _, s in here])
+            torch.testing.assert_close(layer.sensitivity(label), squares.mean(0))
+        values = torch.stack([v for code in IDS for s, v, _ in own[code] if min(s, 2) == t])
+        torch.testing.assert_close(layer.mean, values.mean(0))
+        assert layer.products is None
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gates_are_told_apart_by_their_activations(cell):
+    translator = make(cell, decoder=(4,))
+    found = collect_translations(translator, pairs(), gates="separate")
+    letters = {"lstm": "ifgo", "gru": "rzn"}.get(cell, "h")
+    assert list(found.layers) == [f"decoder.0.fwd#{letter}" for letter in letters]
+    own = {code: seen(translator, code, gates=True)["decoder.0.fwd"] for code in IDS}
+    functions = {"g": torch.tanh, "n": torch.tanh}
+    functions["h"] = torch.relu if cell == "rnn_relu" else torch.tanh
+    for number, letter in enumerate(letters):
+        layer = found.layers[f"decoder.0.fwd#{letter}"]
+        values = torch.stack([v[number] for code in IDS for _, v, _ in own[code]])
+        expected = functions.get(letter, torch.sigmoid)(values)
+        torch.testing.assert_close(layer.mean, expected.mean(0))
+        squares = torch.stack([s[number] for _, _, s in own["fr"]])
+        torch.testing.assert_close(layer.sensitivity(1), squares.mean(0))
+    assert len(letters) == GATES[cell]
+
+
+def test_parts_of_a_sample_merge():
+    translator = make("gru", decoder=(4,))
+    whole = collect_translations(translator, pairs())
+    parts = [collect_translations(translator, pairs()[slice(a, b)]) for a, b in ((0, 3), (3, 5))]
+    merged = parts[0].merge(parts[1]).layers["decoder.0.fwd"]
+    for label in range(2):
+        torch.testing.assert_close(
+            merged.sensitivity(label), whole.layers["decoder.0.fwd"].sensitivity(label)
+        )
+    torch.testing.assert_close(merged.mean, whole.layers["decoder.0.fwd"].mean)
+
+
+def test_a_translator_into_one_language_has_no_negatives():
+    translator = make("gru", decoder=(4,))
+    only = Pairs(sources(5), {"de": padded(IDS["de"], 0)})
+    layer = collect_translations(translator, only).layers["decoder.0.fwd"]
+    assert layer.observed.tolist() == [[14, 0], [0, 14]]
+    assert bool((layer.sensitivity(0) > 0).any())
+
+
+def test_without_translations_there_is_nothing_to_see():
+    with pytest.raises(ValueError, match="pairs has no translations"):
+        collect_translations(make(), Pairs(sources(2), {"de": padded([[], []], 0)}))
