@@ -157,9 +157,11 @@ class Watch:
                 if config.packed:  # outputs at padding are dropped
                     above = above * self.valid[..., None]
                 ordered = self._in_order(above.flatten(0, 1), d)
-                total, inputs = self.tapes[name].back(ordered, bool(below))
+                total, inputs = self.tapes[name].back(ordered, bool(below), gates)
                 square = total.unflatten(1, (count, rows)).square_()
                 square.mul_(self._in_order(self.valid[..., None], d)[:, None])
+                if gates:
+                    square = square.unflatten(3, (-1, config.units[name]))
                 found[name] = self._by_step(square, d)
                 if inputs is not None:
                     moved = inputs.transpose(0, 1)

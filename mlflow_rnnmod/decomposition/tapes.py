@@ -38,33 +38,42 @@ class Tape:
             self.kept.append(self.step(t))
         return self.outputs
 
-    def back(self, above: Tensor, inputs: bool) -> tuple[Tensor, Tensor | None]:
+    def back(
+        self, above: Tensor, inputs: bool, gates: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Total derivatives by the outputs, from those that the layers above make of them.
 
         Args:
             above: ``(steps, sides x rows, units)``; rows vary fastest.
             inputs: whether what reaches the inputs is asked for, too.
+            gates: whether to differentiate by what goes into the gates (before their
+                nonlinearities; of a GRU's n outside of the reset gate's product), in the place of
+                outputs.
 
         Returns:
-            of the shape of ``above``; and ``(steps, sides x rows, size)`` or None.
+            of the shape of ``above``, or by gates ``(steps, sides x rows, gates x units)``; and
+            ``(steps, sides x rows, size)`` or None.
         """
         recur = Product(self.weight_hh.T.contiguous())
         total = above.contiguous().clone() if above.is_contiguous() else above.contiguous()
-        gates: list[Tensor] = []
+        by_gates: list[Tensor] = []
         for t in reversed(range(len(above))):
             slope = total[t]
             by_state, other = self.step_back(t, slope)
-            if inputs:
-                gates.append(self.by_input(t, slope, by_state))
+            if inputs or gates:
+                by_gates.append(self.by_input(t, slope, by_state))
             if t:
                 total[t - 1].add_(recur(by_state))
                 if other is not None:
                     total[t - 1].add_(other)
-        if not inputs:
+        if not by_gates:
             return total, None
-        sent = torch.stack(gates[::-1])
+        sent = torch.stack(by_gates[::-1])
+        found = sent if gates else total
+        if not inputs:
+            return found, None
         flat = Product(self.weight_ih.T.contiguous())(sent.flatten(0, 1))
-        return total, flat.view(*sent.shape[:2], -1)
+        return found, flat.view(*sent.shape[:2], -1)
 
     def start(self, x: Tensor) -> None:
         """Before the first step; makes ``outputs``."""
@@ -84,7 +93,10 @@ class Tape:
         raise NotImplementedError
 
     def by_input(self, t: int, slope: Tensor, by_state: Tensor) -> Tensor:
-        """Those by the inputs' product; the same where both products are added."""
+        """Those by the inputs' product, and so by what goes into the gates.
+
+        The same where both products are added.
+        """
         return by_state
 
     def before(self, t: int) -> Tensor:

@@ -81,22 +81,3 @@ def _gates(
     if cell == "gru":
         found[2] = torch.tanh(given[:, :, 2] + found[0] * state[:, :, 2])
     return torch.stack(found, dim=2)
-
-
-def gate_constant(cell: str, gate: int, activation: Tensor) -> Tensor:
-    """What must go into a gate for it to sit at an activation: the inverse of its nonlinearity.
-
-    Args:
-        cell: of the network.
-        gate: its number, in PyTorch's order.
-        activation: float, such as means of :func:`gate_activations`; those that a saturated gate
-            rounds to are taken as its nearest finite one.
-
-    Example:
-        >>> gate_constant("lstm", 0, torch.tensor([0.5, 0.0])).tolist()
-        [0.0, -13.815509796142578]
-    """
-    kind = _NONLINEAR[cell][gate]
-    if kind == "sigmoid":
-        return torch.logit(activation, eps=1e-6)
-    return torch.atanh(activation.clamp(-1 + 1e-6, 1 - 1e-6)) if kind == "tanh" else activation
