@@ -207,11 +207,12 @@ def check_fits(network: RecurrentNetwork, trunk: Trunk) -> None:
             f"network: {network.units}."
         )
     gates = GATES[network.config.cell]
-    found = trunk.keep["recurrent.0.fwd"].shape[-2] if trunk.gates == "separate" else gates
-    if found != gates:
-        raise ValueError(
-            f"The trunk's masks have {found} gates; expected {gates}, as {network.config.cell} has."
-        )
+    for name, mask in trunk.keep.items():
+        if trunk.gates == "separate" and mask.ndim > 1 and mask.shape[-2] != gates:
+            raise ValueError(
+                f"The trunk's mask of {name} has {mask.shape[-2]} gates; expected {gates}, as "
+                f"{network.config.cell} has."
+            )
 
 
 def _prepare(

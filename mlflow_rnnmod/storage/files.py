@@ -20,20 +20,24 @@ from torch import Tensor
 
 from mlflow_rnnmod.network.digest import canonical_json, digest_text
 
-FORMAT = 1
-"""The format version that is written, and the newest that can be read."""
+FORMAT = 2
+"""The newest format version. What the first could say is written in it still, for older readers.
+
+2: other kinds of answer than one label; masks for single steps and gates.
+"""
 
 T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> str:
+def write_document(path: Path, kind: str, content: Mapping[str, Any], version: int = 1) -> str:
     """Write ``content`` as a JSON document: sorted keys, UTF-8, with kind, format and digest.
 
     Args:
         path: the file; its folder exists.
         kind: what the document describes, ``"parent"``, ``"module"`` or ``"composite"``.
         content: JSON types (tuples become lists).
+        version: of the format.
 
     Returns:
         SHA-256 of the file.
@@ -43,7 +47,7 @@ def write_document(path: Path, kind: str, content: Mapping[str, Any]) -> str:
     """
     try:
         # Through JSON and back, so that what is digested is what a reader will see.
-        body = json.loads(json.dumps({**content, "kind": kind, "format": FORMAT}, allow_nan=False))
+        body = json.loads(json.dumps({**content, "kind": kind, "format": version}, allow_nan=False))
         body["sha256"] = digest_text(canonical_json(body))
         data = json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
@@ -98,13 +102,13 @@ def read_document(path: Path, kind: str, sha256: str | None = None) -> dict[str,
 def by_version(
     readers: Mapping[int, Callable[[dict[str, Any]], T]], body: dict[str, Any], path: Path
 ) -> T:
-    """What the reader for the document's format makes of it.
+    """What the reader for the document's format, or else the latest before it, makes of it.
 
     Raises:
         ValueError: naming the file, if a field is missing or does not fit.
     """
     try:
-        return readers[body["format"]](body)
+        return readers[max(version for version in readers if version <= body["format"])](body)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} (format {body['format']}) lacks a field or has one of another type: {error!r}."

@@ -18,7 +18,9 @@ from torch import Tensor
 from mlflow_rnnmod.composition.plan import Entry, facts_of
 from mlflow_rnnmod.decomposition.module import Calibration, Contract, Energy, Head, Module
 from mlflow_rnnmod.network import Parent, Trunk
+from mlflow_rnnmod.network.unrolled import check_fits
 from mlflow_rnnmod.storage.files import (
+    FORMAT,
     by_version,
     check_digest,
     pack_bits,
@@ -28,7 +30,7 @@ from mlflow_rnnmod.storage.files import (
     write_document,
     write_tensors,
 )
-from mlflow_rnnmod.storage.parents import read_parent, write_parent
+from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
@@ -67,7 +69,7 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
             "digest": trunk.digest,
             "variant": trunk.variant,
             "gates": trunk.gates,
-            "units": [[name, len(mask)] for name, mask in trunk.keep.items()],
+            "units": [[name, _sizes(mask)] for name, mask in trunk.keep.items()],
         },
         "head": _head(module.head),
         "open_head": _head(module.open_head),
@@ -89,7 +91,8 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
     }
     if standalone:
         write_parent(parent, directory / PARENTS / parent.digest)
-    return write_document(directory / DOCUMENT, "module", content)
+    version = format_of(parent) if trunk.sliceable else FORMAT
+    return write_document(directory / DOCUMENT, "module", content, version)
 
 
 def read_module(directory: Path, find_parent: FindParent, sha256: str | None = None) -> Module:
@@ -210,9 +213,10 @@ def _check(module: Module, path: Path) -> None:
         )
     elif not 0 <= contract.index < len(parent.labels):
         problems.append(f"index {contract.index} is none of {len(parent.labels)} labels")
-    units = {name: len(mask) for name, mask in module.trunk.keep.items()}
-    if units != parent.network.units:
-        problems.append(f"its masks cover {units}, its parent has {parent.network.units}")
+    try:
+        check_fits(parent.network, module.trunk)
+    except ValueError as error:
+        problems.append(str(error).rstrip(".").replace("\n", " "))
     size = parent.network.config.readout_size
     for name, head in (("head", module.head), ("open_head", module.open_head)):
         if head.weight is not None and head.weight.shape != (size,):
@@ -227,7 +231,7 @@ def _tensors(module: Module) -> dict[str, Tensor]:
     tensors = {}
     for name, mask in module.trunk.keep.items():
         mask = mask.cpu()
-        tensors[f"keep.{name}"] = pack_bits(mask)
+        tensors[f"keep.{name}"] = pack_bits(mask.flatten())
         if not mask.all():
             tensors[f"fold.{name}"] = module.trunk.fold[name].cpu()[~mask]
             # Only a removed unit's guess has weights, and only for kept ones; half precision is
@@ -244,13 +248,14 @@ def _tensors(module: Module) -> dict[str, Tensor]:
 
 def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) -> Trunk:
     keep, fold, mix = {}, {}, {}
-    for name, size in body["units"]:
-        keep[name] = unpack_bits(tensors[f"keep.{name}"], size)
-        fold[name] = torch.zeros(size)
+    for name, sizes in body["units"]:
+        shape = torch.Size([sizes] if isinstance(sizes, int) else sizes)
+        keep[name] = unpack_bits(tensors[f"keep.{name}"], shape.numel()).view(shape)
+        fold[name] = torch.zeros(shape)
         if not keep[name].all():
             fold[name][~keep[name]] = tensors[f"fold.{name}"]
         if f"mix.{name}" in tensors:
-            mix[name] = torch.zeros(size, size)
+            mix[name] = torch.zeros(shape * 2)
             inside = ~keep[name][:, None] & keep[name]
             mix[name][inside] = tensors[f"mix.{name}"].float().flatten()
     trunk = Trunk(keep, fold, mix, variant=body["variant"], gates=body["gates"])
@@ -260,6 +265,11 @@ def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) ->
             f"expected digest: {body['digest']}\nfound: {trunk.digest}."
         )
     return trunk
+
+
+def _sizes(mask: Tensor) -> int | list[int]:
+    """A mask's units; where it has them, its steps and gates before."""
+    return len(mask) if mask.ndim == 1 else list(mask.shape)
 
 
 def _contract(body: dict[str, Any]) -> Contract:

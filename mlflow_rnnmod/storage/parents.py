@@ -48,7 +48,14 @@ def write_parent(parent: Parent, directory: Path) -> None:
             "pad_index": parent.tokenizer.pad_index,
             "side": parent.tokenizer.side,
         }
-    write_document(directory / DOCUMENT, "parent", content)
+    write_document(directory / DOCUMENT, "parent", content, format_of(parent))
+
+
+def format_of(parent: Parent) -> int:
+    """The format version that it takes to say what this parent is."""
+    config = parent.network.config
+    first = not parent.translates and config.output == "label" and config.feed == "steps"
+    return 1 if first else 2
 
 
 def read_parent(directory: Path, digest: str | None = None) -> Parent:
