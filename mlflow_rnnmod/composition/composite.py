@@ -11,21 +11,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.composition.contracts import (
-    NONE_OF_THESE,
-    IncompatibleModules,
-    find_problems,
-)
+from mlflow_rnnmod.composition.answers import NONE_OF_THESE, Answerer, check_thresholds
+from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
-from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.composition.inputs import check_inputs
-from mlflow_rnnmod.composition.scores import SCORES, default_score, fit_joint
+from mlflow_rnnmod.composition.joint import calibrated
+from mlflow_rnnmod.composition.kinds import competes, output_of
+from mlflow_rnnmod.composition.scores import (
+    SCORES,
+    ScoreStrategy,
+    check_score,
+    default_score,
+)
 from mlflow_rnnmod.decomposition.module import Module
 
 
 @dataclass(frozen=True, eq=False)
 class Composite:
-    """A model made of modules: the label whose module scores highest wins.
+    """A model made of modules. What it answers depends on theirs (:attr:`output`).
+
+    One label for an input (``"label"``): the label whose module scores highest wins. A label for
+    each step (``"tags"``): the same at each step. Several labels (``"multilabel"``): each that
+    reaches its own threshold. A ``"list"`` of labels: the best one at each place up to the first
+    that ends the list, where a module answers for that one; else each label that reaches its
+    threshold at some place.
 
     It is never changed: :func:`replace`, :func:`add`, :func:`remove` and :func:`select` return new
     ones. Use :func:`compose` to make one.
@@ -33,12 +42,13 @@ class Composite:
     Args:
         modules: one for each label; ties go to the first.
         score: name of the score strategy that compares them (a key of ``SCORES``).
-        parameters: what the strategy needs, as JSON types.
+        parameters: what the strategy needs, as JSON types; and ``"thresholds"`` by label, 0 where
+            there is none.
         recipe: what was done to get here, as JSON types.
 
     Raises:
         IncompatibleModules: if the modules do not fit together, with every reason.
-        ValueError: if there is no such score strategy.
+        ValueError: if there is no such score strategy, or rivals have thresholds.
     """
 
     modules: tuple[Module, ...]
@@ -53,13 +63,40 @@ class Composite:
         )
         if problems:
             raise IncompatibleModules(problems)
-        if self.score not in SCORES:
-            raise ValueError(f"score={self.score!r}, expected one of {tuple(SCORES)}.")
+        check_score(self.score, self.base, self.rivals)
+        thresholds = self.parameters.get("thresholds", {})
+        check_thresholds(thresholds, self.labels, self.output, self.end_label is not None)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels it can answer, in the order of the columns of :meth:`scores`."""
         return tuple(module.label for module in self.modules)
+
+    @property
+    def output(self) -> str:
+        """Kind of answer: ``"label"``, ``"multilabel"``, ``"tags"`` or ``"list"``.
+
+        Modules of one kind answer as they do alone. Beside modules that answer one label for the
+        whole input, those that answer each step do so too, by the step where they score highest
+        (see :func:`~mlflow_rnnmod.composition.kinds.whole_input`).
+        """
+        return str(output_of(module.contract.output for module in self.modules))
+
+    @property
+    def end_label(self) -> str | None:
+        """The label that ends a list, where a module answers for it."""
+        ends = (m.label for m in self.modules if m.label == m.contract.end_label)
+        return next(ends, None) if self.output == "list" else None
+
+    @property
+    def rivals(self) -> bool:
+        """Whether labels compete; else each is compared with a threshold of its own."""
+        return competes(self.output, self.end_label is not None)
+
+    @property
+    def base(self) -> str:
+        """Name of the score strategy, or of the one underneath scales fitted on joint rows."""
+        return self.parameters["base"] if self.score == "joint" else self.score
 
     @property
     def input_kind(self) -> str:
@@ -85,21 +122,26 @@ class Composite:
     @cached_property
     def engine(self) -> Engine:
         """What runs the modules; made when first needed."""
-        return Engine(self.modules)
+        return Engine(self.modules, output=self.output)
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies make an engine of their own: packed weights can't be copied.
         return {name: value for name, value in vars(self).items() if name != "engine"}
 
     def scores(self, inputs: Any, engine: str = "auto") -> Tensor:
-        """The score of every module for every input, float ``(rows, modules)``.
+        """The score of every module for every input.
 
         Args:
             inputs: a list of texts; of token ids, a list of whole numbers each; or of features,
-                an array ``(steps, features)`` each. ``None`` and NaN count as empty text.
+                an array ``(steps, features)`` each. ``None`` and NaN count as empty text. A text
+                that is split into words already is a list of them.
             engine: how modules with trunks of their own are run: ``"auto"`` takes what should be
                 fastest here; ``"loop"``, ``"sliced"``, ``"threads"``, ``"stacked"`` (see
                 :data:`~mlflow_rnnmod.composition.ways.WAYS`). All give the same scores.
+
+        Returns:
+            float ``(rows, modules)``; for tags and lists ``(rows, steps, modules)``, with steps
+            counted from a row's first and NaN behind its last.
 
         Raises:
             TypeError: if an input is not of the composite's kind, with its position.
@@ -107,28 +149,15 @@ class Composite:
         """
         inputs = check_inputs(inputs, self.input_kind, self.modules[0].contract.input_size)
         if len(inputs) == 0:
-            return torch.zeros(0, len(self.modules))
+            steps = (0,) if self.output in ("tags", "list") else ()
+            return torch.zeros(0, *steps, len(self.modules))
+        return self.engine.scores(inputs, self._strategy(), self.parameters, engine)
+
+    def _strategy(self) -> ScoreStrategy:
         strategy = SCORES[self.score]
-        return self.engine.scores(inputs, strategy, self.parameters, engine)
-
-    def parts(self, inputs: Any) -> Tensor:
-        """What the scores add up, float ``(rows, modules, parts)``; a single part for most scores.
-
-        Args:
-            inputs: as for :meth:`scores`; at least one.
-        """
-        inputs = check_inputs(inputs, self.input_kind, self.modules[0].contract.input_size)
-        strategy = SCORES[self.score]
-        count = 1 if strategy.parts is None else 2
-        found = []
-        for number in range(count):
-
-            def part(outputs: ModuleOutputs, given: Mapping[str, Any], n: int = number) -> Tensor:
-                return strategy.split(outputs, given)[n]
-
-            one = changed(strategy, score=part)
-            found.append(self.engine.scores(inputs, one, self.parameters))
-        return torch.stack(found, dim=-1)
+        if self.score != "joint":
+            return strategy
+        return changed(strategy, energy=SCORES[self.base].energy)
 
     def predict(
         self,
@@ -136,19 +165,25 @@ class Composite:
         reject_below: float | None = None,
         reject_label: str = NONE_OF_THESE,
         engine: str = "auto",
-    ) -> list[str]:
-        """The label of every input.
+    ) -> list[Any]:
+        """The answer to every input: a label, or a list of labels (see :attr:`output`).
 
         Args:
             inputs: as for :meth:`scores`.
-            reject_below: inputs whose best score is below this answer ``reject_label``; ``None``
-                rejects nothing - but the composite of a single module, which can only say yes or
-                no, answers its label where the margin is at least 0.
+            reject_below: inputs, or steps, whose best score is below this answer ``reject_label``;
+                ``None`` rejects nothing - but the composite of a single module, which can only say
+                yes or no, answers its label where the margin is at least 0.
             reject_label: the answer of rejected inputs.
             engine: as for :meth:`scores`.
 
+        Returns:
+            a label for each input, or a list of labels: for tags one for each step that was read (a
+            token of the tokenizer; none for what it cut off), for lists and several labels as many
+            as there are, perhaps none.
+
         Raises:
-            ValueError: if a module has the label ``reject_label``.
+            ValueError: if a module has the label ``reject_label``, or ``reject_below`` is given
+                where labels have thresholds.
         """
         return self.answers(self.scores(inputs, engine), reject_below, reject_label)
 
@@ -157,26 +192,26 @@ class Composite:
         scores: Tensor,
         reject_below: float | None = None,
         reject_label: str = NONE_OF_THESE,
-    ) -> list[str]:
-        """Labels from scores ``(rows, modules)`` that :meth:`scores` returned."""
-        if reject_below is None and len(self.modules) == 1 and self.score == "margin":
-            reject_below = 0.0
-        if reject_below is not None and reject_label in self.labels:
-            raise ValueError(
-                f"reject_label={reject_label!r} is the label of a module; expected another text."
-            )
-        if len(scores) == 0:
-            return []
-        best = scores.argmax(dim=1)
-        labels = [self.labels[i] for i in best.tolist()]
-        if reject_below is None:
-            return labels
-        kept = scores.amax(dim=1) >= reject_below
-        return [y if k else reject_label for y, k in zip(labels, kept.tolist(), strict=True)]
+    ) -> list[Any]:
+        """Answers from what :meth:`scores` returned."""
+        answerer = Answerer(
+            labels=self.labels,
+            output=self.output,
+            end_label=self.end_label,
+            thresholds=self.parameters.get("thresholds", {}),
+            threshold=0.5 if self.score == "probability" else 0.0,
+            single=len(self.modules) == 1 and self.score == "margin",
+        )
+        return answerer(scores, reject_below, reject_label)
 
-    def explain(self, inp: Any) -> dict[str, float]:
-        """The score of each module for one input, best first."""
+    def explain(self, inp: Any) -> Any:
+        """The score of each module for one input, best first: a dict, or one for each step."""
         scores = self.scores([inp])[0]
+        if scores.ndim == 1:
+            return self._sorted(scores)
+        return [self._sorted(step) for step in scores if not bool(step.isnan().all())]
+
+    def _sorted(self, scores: Tensor) -> dict[str, float]:
         order = scores.argsort(descending=True, stable=True).tolist()
         return {self.labels[i]: float(scores[i]) for i in order}
 
@@ -201,23 +236,28 @@ class Composite:
 def compose(
     modules: Iterable[Module],
     score: str | None = None,
-    calibrate_on: tuple[Any, Sequence[str]] | None = None,
+    calibrate_on: tuple[Any, Sequence[Any]] | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Composite:
     """Make a model of some modules, without training.
 
     Args:
         modules: one for each label, of one parent or of many.
-        score: how they are compared: ``"margin"`` (the default for one parent), ``"open"`` (for
-            several), ``"joint"``, ``"logit"``, ``"probability"``.
-        calibrate_on: inputs and their labels, of all the composite's labels; scales and an offset
-            are fitted for each module on its score (``"joint"``): one scale for the margin, or one
-            each for the open head and the parent's energy.
+        score: how they are compared: ``"margin"`` (the default for one parent, and for labels
+            without rivals), ``"open"`` (for several), ``"joint"``, ``"logit"``, ``"probability"``.
+        calibrate_on: inputs and what is right for them, of all the composite's labels (see
+            :func:`~mlflow_rnnmod.composition.joint.calibrated`); scales and an offset are fitted
+            for each module on its score (``"joint"``): one scale for the margin, or one each for
+            the open head and the parent's energy.
+        thresholds: what the scores of single labels have to reach, where labels have no rivals; 0
+            for the others.
 
     Raises:
         IncompatibleModules: with every reason why the modules do not fit together.
         TypeError: if something else than modules is given.
-        ValueError: if ``score`` is unknown or asks for ``calibrate_on``, or a label of
-            ``calibrate_on`` is none of the modules'.
+        ValueError: if ``score`` is unknown or asks for ``calibrate_on``, a label of
+            ``calibrate_on`` or ``thresholds`` is none of the modules', or labels with thresholds
+            are rivals.
     """
     if isinstance(modules, Module):
         raise TypeError(f"modules is the single {modules!r}; expected a list of modules.")
@@ -231,39 +271,6 @@ def compose(
     if score == "joint" and calibrate_on is None:
         raise ValueError('score="joint" needs calibrate_on=(inputs, labels); got None.')
     base = default_score(modules) if score in (None, "joint") else str(score)
-    composite = Composite(modules, base, {}, recipe)
+    parameters = {} if thresholds is None else {"thresholds": dict(thresholds)}
+    composite = Composite(modules, base, parameters, recipe)
     return composite if calibrate_on is None else calibrated(composite, *calibrate_on)
-
-
-def calibrated(composite: Composite, inputs: Any, labels: Sequence[str]) -> Composite:
-    """The composite with scales and an offset for each module, fitted on rows of all its labels.
-
-    Raises:
-        ValueError: if labels are unknown, or as many as the inputs are expected and are not there.
-    """
-    unknown = sorted({str(y) for y in labels if y not in composite.labels})
-    if unknown:
-        raise ValueError(
-            f"calibrate_on has the labels {unknown}, which no module answers for; expected some of "
-            f"{list(composite.labels)}."
-        )
-    if len(inputs) != len(labels) or len(labels) == 0:
-        raise ValueError(
-            f"calibrate_on has {len(inputs)} inputs and {len(labels)} labels; expected as many of "
-            "both, and at least one."
-        )
-    if composite.score == "joint":  # scales are fitted anew, on the score underneath
-        parameters = {k: v for k, v in composite.parameters.items() if k not in ("base", "scales")}
-        base = composite.parameters["base"]
-        composite = changed(composite, score=base, parameters=parameters)
-    index = {label: i for i, label in enumerate(composite.labels)}
-    targets = torch.tensor([index[label] for label in labels])
-    fitted = fit_joint(composite.parts(inputs), targets)
-    scales = {label: list(found) for label, found in zip(composite.labels, fitted, strict=True)}
-    step = {"verb": "calibrate", "rows": len(labels)}
-    return changed(
-        composite,
-        score="joint",
-        parameters={**composite.parameters, "base": composite.score, "scales": scales},
-        recipe=(*composite.recipe, step),
-    )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from mlflow_rnnmod.composition.kinds import output_of, reason_against
 from mlflow_rnnmod.decomposition.module import Contract
-
-NONE_OF_THESE = "none of these"
 
 
 class IncompatibleModules(ValueError):
@@ -38,7 +37,17 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
                 "module a label: use replace() to swap one for another"
             )
     problems += _different(found, "input kind", lambda c: c.input)
-    problems += _different(found, "output kind", lambda c: c.output)
+    kinds = {contract.output for _, contract, _ in found}
+    if output_of(kinds) is None:
+        problems += _different(
+            found,
+            "output kind",
+            lambda c: c.output,
+            f"kinds that go together, but {reason_against(kinds)}",
+        )
+    if kinds == {"tags"}:
+        # Cut at different places, they would have different steps to answer.
+        problems += _different(found, "number of steps", lambda c: c.steps)
     if len({c.input for _, c, _ in found}) == 1 and found[0][1].input == "features":
         problems += _different(found, "features a step", lambda c: c.input_size)
     if found[0][1].input == "tokens" and len({parent for _, _, parent in found}) > 1:
@@ -58,7 +67,10 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
 
 
 def _different(
-    found: list[tuple[str, Contract, str]], what: str, value: Callable[[Contract], object]
+    found: list[tuple[str, Contract, str]],
+    what: str,
+    value: Callable[[Contract], object],
+    expected: str = "the same in all",
 ) -> list[str]:
     by_value: dict[object, list[str]] = {}
     for name, contract, _ in found:
@@ -66,4 +78,4 @@ def _different(
     if len(by_value) == 1:
         return []
     shown = "; ".join(f"{key}: {', '.join(names)}" for key, names in by_value.items())
-    return [f"the modules differ in their {what} ({shown}); expected the same in all"]
+    return [f"the modules differ in their {what} ({shown}); expected {expected}"]

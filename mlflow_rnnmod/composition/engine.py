@@ -10,7 +10,9 @@ from torch import Tensor
 
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
 from mlflow_rnnmod.composition.inputs import to_rows
+from mlflow_rnnmod.composition.kinds import whole_input
 from mlflow_rnnmod.composition.scores import ScoreStrategy
+from mlflow_rnnmod.composition.steps import Observed, widened
 from mlflow_rnnmod.composition.ways import Trunks, check_way
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.network.config import NetworkConfig
@@ -32,11 +34,15 @@ class Engine:
     Args:
         modules: at least one.
         batch_size: rows run at once, at the most.
+        output: what they answer together (see :func:`~.kinds.output_of`).
     """
 
-    def __init__(self, modules: Sequence[Module], batch_size: int = 512) -> None:
+    def __init__(
+        self, modules: Sequence[Module], batch_size: int = 512, output: str = "label"
+    ) -> None:
         self.modules = tuple(modules)
         self.batch_size = batch_size
+        self.output = output
         parents = {m.parent.digest: m.parent for m in reversed(self.modules)}
         self.groups = [
             _Group(parents[d], [(i, m) for i, m in enumerate(self.modules) if m.parent.digest == d])
@@ -51,7 +57,7 @@ class Engine:
         parameters: Mapping[str, Any],
         way: str = "auto",
     ) -> Tensor:
-        """The score of every module for every input, float ``(rows, modules)``, on the CPU.
+        """The score of every module for every input, on the CPU.
 
         Args:
             inputs: as :func:`~.inputs.check_inputs` returns them, at least one row.
@@ -59,18 +65,72 @@ class Engine:
             parameters: what the strategy needs.
             way: one of :data:`~.ways.WAYS`.
 
+        Returns:
+            float ``(rows, modules)``, or ``(rows, steps, modules)`` for answers that have one for
+            each step: counted from the first valid one, NaN behind the last.
+
         Raises:
-            ValueError: if there is no such way.
+            ValueError: if there is no such way, or parents read a row as different numbers of steps
+                and are to answer them together.
+        """
+        whole = self.output if self.output in ("label", "multilabel") else None
+        found = []
+        for group, scores in self.tables(inputs, strategy, parameters, way):
+            if whole and scores.ndim == 3:
+                scores = whole_input(scores, whole == "label", group.ending)
+            found.append(scores)
+        return self.joined(found)
+
+    @torch.inference_mode()
+    def tables(
+        self,
+        inputs: Any,
+        strategy: ScoreStrategy,
+        parameters: Mapping[str, Any],
+        way: str = "auto",
+    ) -> list[tuple[_Group, Tensor]]:
+        """For each parent, its modules' scores: ``(modules, rows)`` or ``(modules, rows, steps)``.
+
+        Arguments as for :meth:`scores`; :meth:`joined` puts such tables together.
         """
         check_way(way)
         found = []
         for group in self.groups:
             rows = to_rows(group.parent, inputs)
-            found.append(group.scores(rows, strategy, parameters, way, self.batch_size))
-        if len(found) == 1 and self.groups[0].ordered:
-            return found[0].T
-        order = torch.tensor([i for group in self.groups for i in group.positions])
-        return torch.cat(found)[order.argsort()].T
+            scores = group.scores(rows, strategy, parameters, way, self.batch_size)
+            if self.output == "tags":  # other kinds have to answer something for nothing, too
+                assert rows.lengths is not None
+                scores[:, rows.lengths == 0] = torch.nan
+            found.append((group, scores))
+        if self.output == "tags":
+            self._check_steps(found)
+        return found
+
+    def joined(self, tables: Sequence[Tensor]) -> Tensor:
+        """Tables of all parents in one: ``(rows, modules)``, ``(rows, steps, modules)``."""
+        if len(tables) == 1 and self.groups[0].ordered:
+            scores = tables[0]
+        else:
+            order = torch.tensor([i for group in self.groups for i in group.positions])
+            scores = torch.cat(widened(tables))[order.argsort()]
+        return scores.T if scores.ndim == 2 else scores.permute(1, 2, 0)
+
+    @staticmethod
+    def _check_steps(tables: Sequence[tuple[_Group, Tensor]]) -> None:
+        """Whether all parents read as many steps in each row."""
+        first, scores = tables[0]
+        counts = (~scores[0].isnan()).sum(dim=1)
+        for other, scores in tables[1:]:
+            differ = (counts != (~scores[0].isnan()).sum(dim=1)).nonzero()
+            if len(differ):
+                row = int(differ[0])
+                found = int((~scores[0, row].isnan()).sum())
+                raise ValueError(
+                    f"inputs[{row}] has {int(counts[row])} steps for parent "
+                    f"{first.parent.digest[:12]} and {found} for {other.parent.digest[:12]}; "
+                    "modules that answer each step together need parents whose tokenizers split "
+                    "and cut alike."
+                )
 
     def ways(self, rows: int, steps: int) -> list[str]:
         """The way that each parent's trunks would be run in, for a batch of this size."""
@@ -89,6 +149,8 @@ class _Group:
         self.positions = [position for position, _ in modules]
         self.ordered = self.positions == list(range(len(self.positions)))
         self.stack = ModuleStack([module for _, module in modules])
+        contracts = [module.contract for _, module in modules]
+        self.ending = torch.tensor([c.label == c.end_label for c in contracts])
         ranks = [ranked[module.trunk] for _, module in modules]
         starts = [ranks.index(rank) for rank in range(len(trunks))] + [len(ranks)]
         spans = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
@@ -105,30 +167,46 @@ class _Group:
         way: str,
         batch_size: int,
     ) -> Tensor:
-        """Scores of all modules, ``(modules, rows)``, on the CPU."""
+        """Scores of all modules, ``(modules, rows)`` or ``(modules, rows, steps)``, on the CPU."""
         network = self.parent.network
         if len(rows) == 1 and rows.values.shape[1] <= MAX_STEPS:
             return self._batch(rows.to(network.device), strategy, parameters, way).cpu()
         lengths = network.lengths(rows)
         longest = int(lengths.max())
-        if len(rows) <= batch_size and longest * len(rows) <= MAX_STEPS:
+        most = max(longest, network.config.output_steps or 0)
+        if len(rows) <= batch_size and most * len(rows) <= MAX_STEPS:
             part = _cut(network.config, Rows(rows.values, lengths), longest)
             return self._batch(part.to(network.device), strategy, parameters, way).cpu()
         found = []
-        chunks = bucket(lengths, batch_size)
+        chunks = bucket(lengths.clamp(min=network.config.output_steps or 1), batch_size)
         for chunk in chunks:
             part = Rows(rows.values[chunk], lengths[chunk])
             part = _cut(network.config, part, int(lengths[chunk].max()))
             found.append(self._batch(part.to(network.device), strategy, parameters, way).cpu())
-        return torch.cat(found, dim=1)[:, torch.cat(chunks).argsort()]
+        return torch.cat(widened(found), dim=1)[:, torch.cat(chunks).argsort()]
 
     def _batch(
         self, rows: Rows, strategy: ScoreStrategy, parameters: Mapping[str, Any], way: str
     ) -> Tensor:
-        """Scores of one batch, ``(modules, rows)``."""
+        """Scores of one batch, ``(modules, rows)`` or ``(modules, rows, steps)``."""
+        observed = Observed.of(self.parent.network, rows)
+        if observed is None:
+            return self._score(rows, None, strategy, parameters, way)
+        return observed.place(self._score(rows, observed, strategy, parameters, way))
+
+    def _score(
+        self,
+        rows: Rows,
+        observed: Observed | None,
+        strategy: ScoreStrategy,
+        parameters: Mapping[str, Any],
+        way: str,
+    ) -> Tensor:
+        """Scores of a batch's observations, ``(modules, observations)``."""
         network, energy, found = self.parent.network, None, None
         if self.full is not None or strategy.energy:
             readout = network.readout(rows)[None]
+            readout = readout if observed is None else observed.pick(readout)
             logits = network.logits(readout)
             if strategy.energy:
                 energy = torch.logsumexp(logits[0], dim=1)
@@ -137,16 +215,18 @@ class _Group:
                 if self.trunks is None:
                     return strategy.score(found, parameters)
         assert self.trunks is not None
-        scores = network.output.weight.new_empty(len(self.positions), len(rows))
+        count = len(rows) if observed is None else len(observed)
+        scores = network.output.weight.new_empty(len(self.positions), count)
         if found is not None and self.full is not None:
             scores[self.full] = strategy.score(found, parameters)
 
         def finish(part: slice, readout: Tensor) -> None:
+            readout = readout if observed is None else observed.pick(readout)
             for span, given in self._parts(part, readout):
                 outputs = self._outputs(span, given, network.logits(given), energy)
                 scores[span] = strategy.score(outputs, parameters)
 
-        taken = self.trunks.way(way, len(rows), rows.values.shape[1])
+        taken = self.trunks.way(way, len(rows), self.trunks.steps(rows))
         self.trunks.run(rows, taken, finish)
         return scores
 
@@ -193,6 +273,6 @@ def _ignores_padding(config: NetworkConfig) -> bool:
     if config.side == "left":
         return False
     if config.packed:
-        return not config.readout.endswith("_steps") and config.readout != "last_step"
+        return config.readout not in ("mean_steps", "max_steps", "last_step")
     one_way = all(len(layer) == 1 for layer in config.recurrent)
-    return one_way and config.readout in ("last_valid", "mean_valid", "max_valid")
+    return one_way and config.readout in ("last_valid", "mean_valid", "max_valid", "all_steps")

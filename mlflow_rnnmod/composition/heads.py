@@ -78,6 +78,7 @@ class ModuleStack:
         energies = [(m.energy.mean, m.energy.deviation) for m in modules]
         self.energy = weight.new_tensor(energies)
         self._whole = self.index.tolist() == list(range(len(network.labels)))
+        self.rivals = network.config.output != "multilabel"
 
     def part(self, part: slice) -> ModuleStack:
         """Some of the modules."""
@@ -89,21 +90,26 @@ class ModuleStack:
         found.head, found.open_head = self.head[part], self.open_head[part]
         found.energy = self.energy[part]
         found._whole = False
+        found.rivals = self.rivals
         return found
 
     def log_odds(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Log-odds and logit of each module's own label, both ``(modules, rows)``.
+
+        Where labels are no rivals, a label's logit is its log-odds: a sigmoid each.
 
         Args:
             logits: ``(1, rows, labels)`` where the modules share a trunk, else
                 ``(modules, rows, labels)``.
         """
         if len(logits) == 1 and len(self.modules) > 1:
-            odds = all_log_odds(logits[0]).T
+            odds = all_log_odds(logits[0]).T if self.rivals else logits[0].T
             own = logits[0].T
             return (odds, own) if self._whole else (odds[self.index], own[self.index])
         index = self.index[:, None, None].expand(*logits.shape[:2], 1)
         own = logits.gather(2, index)
+        if not self.rivals:
+            return own[..., 0], own[..., 0]
         others = logits.scatter(2, index, -torch.inf)
         return own[..., 0] - torch.logsumexp(others, dim=2), own[..., 0]
 
@@ -111,6 +117,8 @@ class ModuleStack:
 @dataclass(frozen=True, eq=False)
 class ModuleOutputs:
     """What some modules of one parent have to say about some rows.
+
+    Where each step is answered, every answered step is a row.
 
     Args:
         stack: the modules.

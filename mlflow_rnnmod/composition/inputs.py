@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mlflow_rnnmod.network.config import NetworkConfig
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.text import plain_texts
@@ -104,7 +105,8 @@ def _check_finite(values: torch.Tensor, name: str) -> None:
 def to_rows(parent: Parent, inputs: Any) -> Rows:
     """Checked inputs as the rows that ``parent`` reads, on the CPU.
 
-    Rows without a single step get one step of padding.
+    Rows without a single step get one step of padding; their length is 1, or stays 0 where the
+    parent answers each step.
     """
     network = parent.network
     config = network.config
@@ -116,8 +118,20 @@ def to_rows(parent: Parent, inputs: Any) -> Rows:
         if config.input == "features":
             inputs = [item.to(network.dtype) for item in inputs]
         rows = _padded(inputs, config.pad_index, config.side)
-    rows = network.prepare(rows)
-    return Rows(rows.values, network.lengths(rows).cpu(), rows.targets)
+    prepared = network.prepare(rows)
+    lengths = network.lengths(prepared).cpu()
+    if config.stepwise:
+        lengths[_without_step(rows, config)] = 0
+    return Rows(prepared.values, lengths, prepared.targets)
+
+
+def _without_step(rows: Rows, config: NetworkConfig) -> torch.Tensor:
+    """Bool ``(rows,)``: those that hold nothing but padding."""
+    if rows.lengths is not None:
+        return (rows.lengths == 0).cpu()
+    if config.pad_index is None or config.input == "features":
+        return torch.zeros(len(rows), dtype=torch.bool)
+    return (rows.values == config.pad_index).all(dim=1).cpu()
 
 
 def _padded(items: Sequence[torch.Tensor], pad_index: int | None, side: str) -> Rows:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlflow_rnnmod.composition.heads import ModuleOutputs
+from mlflow_rnnmod.composition.kinds import competes, output_of
 from mlflow_rnnmod.decomposition.module import Module
 
 ENERGY_WEIGHT = 0.5
@@ -97,12 +98,44 @@ SCORES: dict[str, ScoreStrategy] = {
 
 
 def default_score(modules: Sequence[Module]) -> str:
-    """``"margin"`` for modules of one parent, ``"open"`` for several."""
-    return "margin" if len({module.parent.digest for module in modules}) == 1 else "open"
+    """``"margin"`` for modules of one parent or without rivals, else ``"open"``."""
+    output = output_of(module.contract.output for module in modules)
+    rivals = output is not None and competes(output, has_end(modules))
+    several = len({module.parent.digest for module in modules}) > 1
+    return "open" if several and rivals else "margin"
+
+
+def has_end(modules: Sequence[Module]) -> bool:
+    """Whether one of the modules answers for the label that ends a list."""
+    return any(module.label == module.contract.end_label for module in modules)
+
+
+def check_score(score: str, base: str, rivals: bool) -> None:
+    """Whether a score can be what modules are compared by.
+
+    Args:
+        score: a strategy's name.
+        base: of what ``"joint"`` scales.
+        rivals: whether their labels compete.
+
+    Raises:
+        ValueError: if there is no such strategy, or it only says which of several labels is best.
+    """
+    if score not in SCORES:
+        raise ValueError(f"score={score!r}, expected one of {tuple(SCORES)}.")
+    if not rivals and "open" in (score, base):
+        raise ValueError(
+            'score="open" says which label is best; expected "margin", "logit" or "probability" '
+            "for labels that have no rivals, each of which is compared with its own threshold."
+        )
 
 
 def fit_joint(
-    parts: Tensor, targets: Tensor, penalty: float = 0.1, steps: int = 200
+    parts: Tensor,
+    targets: Tensor,
+    penalty: float = 0.1,
+    steps: int = 200,
+    fixed: Tensor | None = None,
 ) -> list[tuple[float, ...]]:
     """Scales and an offset for each module, so that a softmax over scores fits joint rows.
 
@@ -115,6 +148,7 @@ def fit_joint(
         targets: int64 ``(rows,)``, the column that is right.
         penalty: at least 0.
         steps: of L-BFGS, at the most.
+        fixed: what is added to the scores afterwards, ``(rows, modules)``; nothing where missing.
 
     Returns:
         for each module its scales, one for each part, and then its offset.
@@ -128,8 +162,9 @@ def fit_joint(
     # A scale below 0 would turn a module's word around: such scales are fixed at 0 and the rest is
     # fitted again, or offsets would be left that only went with them.
     free = torch.ones(modules, count, dtype=torch.bool)
+    added = torch.zeros(()) if fixed is None else fixed.detach()
     while True:
-        scale, offset = _fit_free(x, targets, free, penalty, steps)
+        scale, offset = _fit_free(x, targets, free, penalty, steps, added.to(x))
         below = free & (scale < 0)
         if not below.any():
             break
@@ -140,7 +175,7 @@ def fit_joint(
 
 
 def _fit_free(
-    x: Tensor, targets: Tensor, free: Tensor, penalty: float, steps: int
+    x: Tensor, targets: Tensor, free: Tensor, penalty: float, steps: int, fixed: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scales ``(modules, parts)``, 0 where not ``free``, and offsets ``(modules,)``."""
     modules, count = free.shape
@@ -153,7 +188,7 @@ def _fit_free(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy((x * (level + own) * free).sum(-1) + offset, targets)
+        value = F.cross_entropy((x * (level + own) * free).sum(-1) + offset + fixed, targets)
         value = value + penalty * ((own**2).sum() + (offset**2).sum()) / modules
         value.backward()
         return value

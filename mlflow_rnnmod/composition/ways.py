@@ -30,7 +30,7 @@ masks for single steps or gates are never cut down, but run in any of these ways
 # States (trunks x rows) that are stepped at once, at the most, and so many that a second thread
 # gets some, too.
 MAX_STATES, MIN_STATES = 1024, 64
-# Readouts (trunks x rows) whose heads are finished at once.
+# Readouts (trunks x rows, times steps where each is answered) whose heads are finished at once.
 MAX_FINISHED = 2048
 # ... and states times steps, where all steps are kept.
 MAX_KEPT = 65_536
@@ -73,6 +73,11 @@ class Trunks:
             return "stacked"  # no kernel has masks for single steps
         return choose(self.work(rows, steps), threads())
 
+    def steps(self, rows: Rows) -> int:
+        """Steps of the recurrent layers for a batch."""
+        config = self.network.config
+        return rows.values.shape[1] if config.feed == "steps" else config.output_steps or 1
+
     def work(self, rows: int, steps: int) -> Work:
         """What there is to do for a batch."""
         return Work.of(self.network.config, self.trunks, rows, steps)
@@ -95,7 +100,8 @@ class Trunks:
         views = self._views(way == "loop")
         workers = self._workers() if way == "threads" else 1
         # Heads are finished for some trunks at a time: many small operations become a few.
-        size = max(min(-(-len(views) // workers), MAX_FINISHED // len(rows)), 1)
+        found = len(rows) * (self.steps(rows) if self.network.config.stepwise else 1)
+        size = max(min(-(-len(views) // workers), MAX_FINISHED // found), 1)
         tasks = [task(slice(i, i + size)) for i in range(0, len(views), size)]
         if workers > 1:
             on_threads(tasks)
@@ -122,7 +128,7 @@ class Trunks:
             here = slice(start + part.start, start + part.stop)
             return lambda: finish(here, stack.readout(rows, part, projected))
 
-        parts = _parts(stack.count, len(rows), rows.values.shape[1], self._workers())
+        parts = _parts(stack.count, len(rows), self.steps(rows), self._workers())
         on_threads(task(part) for part in parts)
 
     def _stack(self) -> Iterator[tuple[int, Stepwise | Unrolled]]:

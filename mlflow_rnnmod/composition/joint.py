@@ -1,0 +1,175 @@
+"""Scales and offsets for a composite's modules, fitted on rows of all its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.composition.heads import ModuleOutputs
+from mlflow_rnnmod.composition.inputs import check_inputs
+from mlflow_rnnmod.composition.kinds import best_step, step_correction
+from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint
+from mlflow_rnnmod.decomposition.repairs import fit_calibration
+from mlflow_rnnmod.network.rows import IGNORE
+
+if TYPE_CHECKING:
+    from mlflow_rnnmod.composition.composite import Composite
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a composite's scores add up.
+
+    Args:
+        values: ``(rows, modules, parts)``, or ``(rows, steps, modules, parts)`` with NaN behind a
+            row's steps, where answers have one for each.
+        fixed: what no scale touches, ``(rows, modules)``: the correction of modules that answer
+            each step, beside some that answer once.
+    """
+
+    values: Tensor
+    fixed: Tensor | None
+
+
+def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Composite:
+    """The composite with scales and an offset for each module, fitted on rows of all its labels.
+
+    Rivals are fitted together, so that the best one is right; labels without rivals each get a
+    scale and an offset of their own, fitted on whether they are among a row's labels (Platt).
+
+    Args:
+        composite: of modules that answer labels.
+        inputs: as for :meth:`Composite.scores`.
+        labels: what is right for each: a label; a collection of labels; for a label at each step as
+            many as the row has steps, in order; for lists the labels in their order. Steps with a
+            label that no module answers for, or ``None``, are left out.
+
+    Raises:
+        ValueError: if labels are unknown, or as many as the inputs are expected and are not there.
+    """
+    if len(inputs) != len(labels) or len(labels) == 0:
+        raise ValueError(
+            f"calibrate_on has {len(inputs)} inputs and {len(labels)} labels; expected as many of "
+            "both, and at least one."
+        )
+    stepwise = composite.output == "tags" or (composite.output == "list" and composite.rivals)
+    if not stepwise:
+        _check_known(composite, labels)
+    if composite.score == "joint":  # scales are fitted anew, on the score underneath
+        parameters = {k: v for k, v in composite.parameters.items() if k not in ("base", "scales")}
+        composite = changed(composite, score=composite.base, parameters=parameters)
+    parts = parts_of(composite, inputs)
+    fitted: Sequence[Sequence[float]]
+    if not composite.rivals:
+        fitted = _fit_each(composite, parts.values[..., 0], labels)
+    elif stepwise:
+        targets = _step_targets(composite, parts.values[..., 0], labels)
+        known = targets != IGNORE
+        if not bool(known.any()):
+            raise ValueError(
+                "calibrate_on has no step with one of the labels "
+                f"{list(composite.labels)}; expected some."
+            )
+        fitted = fit_joint(parts.values[known], targets[known])
+    else:
+        index = {label: i for i, label in enumerate(composite.labels)}
+        targets = torch.tensor([index[label] for label in labels])
+        fitted = fit_joint(parts.values, targets, fixed=parts.fixed)
+    scales = {label: list(found) for label, found in zip(composite.labels, fitted, strict=True)}
+    step = {"verb": "calibrate", "rows": len(labels)}
+    return changed(
+        composite,
+        score="joint",
+        parameters={**composite.parameters, "base": composite.score, "scales": scales},
+        recipe=(*composite.recipe, step),
+    )
+
+
+def parts_of(composite: Composite, inputs: Any) -> Parts:
+    """What the composite's scores add up, a single part for most scores.
+
+    Args:
+        composite: not of the score ``"joint"``.
+        inputs: as for :meth:`Composite.scores`; at least one.
+    """
+    inputs = check_inputs(inputs, composite.input_kind, composite.modules[0].contract.input_size)
+    strategy, engine = SCORES[composite.score], composite.engine
+    runs = [strategy] if strategy.parts is None else [_part(strategy, n) for n in range(2)]
+    tables = [engine.tables(inputs, one, composite.parameters) for one in runs]
+    if composite.output not in ("label", "multilabel"):
+        joined = [engine.joined([scores for _, scores in table]) for table in tables]
+        return Parts(torch.stack(joined, dim=-1), None)
+    # Modules that answer each step count at the step where they are surest.
+    steps = engine.tables(inputs, strategy, composite.parameters) if len(runs) > 1 else tables[0]
+    values, fixed = [], []
+    for number, (group, scores) in enumerate(steps):
+        found = [table[number][1] for table in tables]
+        if scores.ndim == 3:
+            step = best_step(scores)[1]
+            step[group.ending] = 0
+            found = [scores.gather(2, step[..., None])[..., 0] for scores in found]
+            answered = (~scores.isnan()).sum(dim=2)
+            correction = step_correction(answered).to(scores)
+            correction[group.ending] = 0.0
+        else:
+            correction = torch.zeros_like(scores)
+        values.append(torch.stack(found, dim=-1))
+        fixed.append(-correction)
+    stacked = [engine.joined([v[..., n] for v in values]) for n in range(len(runs))]
+    return Parts(torch.stack(stacked, dim=-1), engine.joined(fixed))
+
+
+def _part(strategy: ScoreStrategy, number: int) -> ScoreStrategy:
+    """A strategy whose score is one part of another's."""
+
+    def part(outputs: ModuleOutputs, given: Mapping[str, Any]) -> Tensor:
+        return strategy.split(outputs, given)[number]
+
+    return changed(strategy, score=part)
+
+
+def _check_known(composite: Composite, labels: Sequence[Any]) -> None:
+    alone = composite.output == "label"
+    unknown = sorted(
+        {str(y) for row in labels for y in ([row] if alone else row) if y not in composite.labels}
+    )
+    if unknown:
+        raise ValueError(
+            f"calibrate_on has the labels {unknown}, which no module answers for; expected some of "
+            f"{list(composite.labels)}."
+        )
+
+
+def _fit_each(composite: Composite, scores: Tensor, labels: Sequence[Any]) -> list[list[float]]:
+    """A scale and an offset for each label, from whether it is among a row's."""
+    if scores.ndim == 3:
+        scores = best_step(scores.transpose(1, 2))[0]
+    fitted = []
+    for column, label in enumerate(composite.labels):
+        positive = torch.tensor([label in row for row in labels])
+        found = fit_calibration(scores[:, column], positive)
+        fitted.append([found.scale, found.offset])
+    return fitted
+
+
+def _step_targets(composite: Composite, scores: Tensor, labels: Sequence[Any]) -> Tensor:
+    """The module that is right at each step, int64 ``(rows, steps)``; ``IGNORE`` where none is."""
+    index = {label: i for i, label in enumerate(composite.labels)}
+    counts = (~scores.isnan().any(dim=2)).sum(dim=1).tolist()
+    targets = torch.full(scores.shape[:2], IGNORE)
+    for row, (count, wanted) in enumerate(zip(counts, labels, strict=True)):
+        wanted = list(wanted)
+        if composite.output == "list":
+            wanted = [*wanted, composite.end_label][:count]
+        elif len(wanted) != count:
+            raise ValueError(
+                f"calibrate_on: row {row} has {len(wanted)} labels and {count} steps; expected a "
+                "label for each step (a token of the tokenizer), None where it is not known."
+            )
+        targets[row, : len(wanted)] = torch.tensor([index.get(y, IGNORE) for y in wanted])
+    return targets

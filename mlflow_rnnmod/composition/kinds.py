@@ -1,0 +1,125 @@
+"""What modules of different kinds of answer answer together, and what the others add to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.network.config import STEPWISE
+
+KINDS = ("label", "multilabel", "tags", "list", "translation")
+"""Kinds of answer, as contracts name them."""
+
+_TOGETHER = {"label": {"label", *STEPWISE}, "multilabel": {"multilabel", "list"}}
+_WHY = {
+    frozenset(("label", "multilabel")): "a label competes with the others, one of several does not",
+    frozenset(("multilabel", "tags")): "a tag competes with the others, one of several does not",
+    frozenset(("tags", "list")): (
+        "steps of a text and places in a list are not the same; with a module that answers one "
+        "label for the whole input, both answer for the whole input"
+    ),
+}
+
+
+def output_of(kinds: Iterable[str]) -> str | None:
+    """What modules of these kinds answer together; ``None`` where they can't.
+
+    Modules of one kind answer as they do alone. Modules that answer each step answer for the whole
+    input beside some that do: the best label wins (``"label"``), or, lists only, each label is for
+    itself (``"multilabel"``).
+
+    Example:
+        >>> output_of(["tags", "tags"]), output_of(["tags", "label"]), output_of(["list", "tags"])
+        ('tags', 'label', None)
+    """
+    found = set(kinds)
+    if len(found) == 1:
+        return found.pop()
+    for output, members in _TOGETHER.items():
+        if output in found and found <= members:
+            return output
+    return None
+
+
+def reason_against(kinds: Iterable[str]) -> str:
+    """Why modules of these kinds can't be composed, where :func:`output_of` says so.
+
+    Example:
+        >>> reason_against(["label", "translation"])
+        'a translation is a text, not one of some labels'
+    """
+    found = set(kinds)
+    if "translation" in found:
+        return "a translation is a text, not one of some labels"
+    return "; ".join(why for pair, why in _WHY.items() if pair <= found)
+
+
+def competes(output: str, ends: bool) -> bool:
+    """Whether the labels of a composite are rivals, or each has a threshold of its own.
+
+    Args:
+        output: what the composite answers.
+        ends: whether it has a module for the label that ends a list, which says how many labels
+            there are: without it, each label has to say for itself whether it is in the list.
+    """
+    return output in ("label", "tags") or (output == "list" and ends)
+
+
+def best_step(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest score over steps, ``(..., rows)``, and the step that has it.
+
+    Args:
+        scores: ``(..., rows, steps)``, NaN where a step has none. Rows without any score -inf.
+    """
+    if scores.shape[-1] == 0:
+        lowest = scores.new_full(scores.shape[:-1], -math.inf)
+        return lowest, torch.zeros_like(lowest, dtype=torch.int64)
+    return scores.masked_fill(scores.isnan(), -math.inf).max(dim=-1)
+
+
+def step_correction(answered: Tensor) -> Tensor:
+    """What a best score over steps is above the score of a single one, by having tries.
+
+    A module that is asked at each of ``n`` steps has ``n`` tries to shout; one that is asked once
+    for the whole input has one. The best of ``n`` log-odds is that of "at this very step", chosen
+    among ``n`` beforehand: ``log(n)`` less.
+
+    Args:
+        answered: number of steps that count, ``(rows,)``.
+
+    Returns:
+        float64, of the same shape; what to take off.
+    """
+    return answered.clamp(min=1).double().log()
+
+
+def whole_input(scores: Tensor, competing: bool, ending: Tensor | None = None) -> Tensor:
+    """Scores for whole inputs from scores for their steps, ``(modules, rows)``.
+
+    A label is as likely for the input as at the step where it is likeliest. Where it competes with
+    labels of modules that are asked once, the number of steps is corrected for (see
+    :func:`step_correction`); where each label is for itself, a list has a label as soon as one
+    of its places has, and nothing is corrected.
+
+    Args:
+        scores: ``(modules, rows, steps)``, NaN behind a row's steps.
+        competing: whether the labels are rivals.
+        ending: bool ``(modules,)``, which modules answer for the label that ends a list. It ends
+            every list: what counts is whether it ends it at once, because there is nothing to say.
+
+    Example:
+        >>> steps = torch.tensor([[[1.0, 3.0], [2.0, torch.nan]]])
+        >>> whole_input(steps, competing=False).tolist()
+        [[3.0, 2.0]]
+        >>> round(float(whole_input(steps, competing=True)[0, 0]), 4)  # 3 - log(2)
+        2.3069
+    """
+    best, _ = best_step(scores)
+    if competing:
+        best = best - step_correction((~scores.isnan()).sum(dim=-1)).to(best)
+    if ending is not None and bool(ending.any()):
+        best[ending] = scores[ending, :, 0]
+    return best
