@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mlflow_rnnmod.network.trunk import GATE_MODES, VARIANTS
+
 REPAIRS = ("fold", "refit", "calibrate")
 RULES = ("sensitivity", "paper", "random", "none")
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
@@ -15,8 +17,9 @@ class DecompositionConfig:
     """How a parent is taken apart. The defaults are meant to be used.
 
     Args:
-        rule: which units a label can do without: ``"sensitivity"``, ``"paper"``, or the controls
-            ``"random"`` and ``"none"``.
+        rule: which units a label can do without: ``"sensitivity"``; ``"paper"``, as the papers'
+            text says; ``"reference"``, as their code does; or the controls ``"random"`` and
+            ``"none"``.
         removal: share of each layer's units that a module leaves out, from 0 to below 1, or
             ``"auto"``: one share for all labels, the largest of 0, 5, 10, 20, 35 and 50 % that
             costs at most ``tolerance`` points on validation rows.
@@ -27,7 +30,12 @@ class DecompositionConfig:
             composite of all modules can have at ``max_cost``. Shared trunks are run once for all
             their modules.
         max_cost: passes of the parent that a composite may take, for ``trunks="auto"``.
-        rows_per_label: training rows of each label that statistics and repairs are taken from.
+        variant: ``"rolled"``, one mask for all steps, or ``"unrolled"``, one for each.
+        gates: ``"joint"``, a unit leaves all gates together, judged by its output, or
+            ``"separate"``, each gate is judged by its own activation.
+        unrolled_steps: steps that get masks of their own; later ones have the last one's.
+        rows_per_label: training rows (steps, where each has a label) of each label that statistics
+            and repairs are taken from.
         seed: for the sample, the random rule, and made-up rows.
         batch_size: rows run at once.
 
@@ -45,6 +53,9 @@ class DecompositionConfig:
     tolerance: float = 0.5
     trunks: int | str = "label"
     max_cost: float = 1.5
+    variant: str = "rolled"
+    gates: str = "joint"
+    unrolled_steps: int = 32
     rows_per_label: int = 500
     seed: int = 0
     batch_size: int = 512
@@ -68,7 +79,10 @@ class DecompositionConfig:
             )
         if not _is_number(self.max_cost, 0.5, 1e6):
             problems.append(f"max_cost={self.max_cost!r}, expected passes, at least 0.5")
-        for name in ("rows_per_label", "batch_size"):
+        for name, accepted in (("variant", VARIANTS), ("gates", GATE_MODES)):
+            if getattr(self, name) not in accepted:
+                problems.append(f"{name}={getattr(self, name)!r}, expected one of {accepted}")
+        for name in ("unrolled_steps", "rows_per_label", "batch_size"):
             value = getattr(self, name)
             if not _is_count(value):
                 problems.append(f"{name}={value!r}, expected a positive whole number")

@@ -22,7 +22,9 @@ from mlflow_rnnmod.decomposition.fitting import (
     shared_readouts,
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
+from mlflow_rnnmod.decomposition.metrics import METRICS, measure, said
 from mlflow_rnnmod.decomposition.module import Module, make_contract
+from mlflow_rnnmod.decomposition.observations import Labelled
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import checked_targets, draw_sample, split_by_hash
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
@@ -49,7 +51,9 @@ class Decomposition:
             of all modules together, and ``delta_accuracy``, the difference;
             ``control_accuracy``, of a composite with the same repairs and nothing removed, and
             ``net``, composed minus control: what removal cost; ``random_accuracy``, with as many
-            units removed at random; means over modules of ``units_kept``, ``weights_kept``,
+            units removed at random; with another :attr:`metric` its name in the place of
+            ``accuracy``, and for several labels ``parent_exact`` and ``composed_exact``; means over
+            modules of ``units_kept``, ``weights_kept``,
             ``recurrent_weights_kept``, and ``mean_jaccard``; counts ``modules``, ``rows``,
             ``trunks``; the ``removal`` used; and ``cost``, the estimated passes of the parent that
             all modules together take.
@@ -59,6 +63,7 @@ class Decomposition:
         overlap: Jaccard index of the units kept by every two modules, ``(modules, modules)``.
         warnings: what the user should be told.
         seconds: how long it took.
+        metric: what figures and sizing are measured by: ``accuracy``, ``f1`` or ``bleu``.
     """
 
     parent: Parent
@@ -70,6 +75,7 @@ class Decomposition:
     overlap: Tensor
     warnings: tuple[str, ...]
     seconds: float
+    metric: str = "accuracy"
 
 
 def decompose(
@@ -88,7 +94,7 @@ def decompose(
 
     Args:
         parent: it is read, never changed.
-        train: rows it was trained on, targets as indices of its labels. Statistics and refits use
+        train: rows it was trained on, with targets (see :class:`Rows`). Statistics and refits use
             at most ``rows_per_label`` of each label.
         validation: rows it was not trained on. Without ``report``, half of them, by a seeded hash,
             sizes and calibrates, and the other half gives every figure. Without validation rows a
@@ -117,9 +123,10 @@ def decompose(
         parent, train, validation, report, config
     )
     rule = RULES[config.rule]
-    sample = draw_sample(train, len(labels), config.rows_per_label, config.seed)
-    present = set(checked_targets(sample.rows, len(labels)).tolist())
-    missing = [label for i, label in enumerate(labels) if i not in present]
+    output = network.config.output
+    sample = draw_sample(train, len(labels), config.rows_per_label, config.seed, output)
+    seen = Labelled(sample.rows, network)
+    missing = [label for i, label in enumerate(labels) if not seen.positive(i).any()]
     if missing:
         warnings.append(
             f"no training rows for {missing}: their modules know nothing of their label"
@@ -129,6 +136,9 @@ def decompose(
         sample,
         histograms=rule.histograms,
         gradients=rule.gradients,
+        variant=config.variant,
+        gates=config.gates,
+        unrolled_steps=config.unrolled_steps,
         batch_size=config.batch_size,
         progress=partial(told, "watching units"),
     )
@@ -137,7 +147,7 @@ def decompose(
     share, groups, sizing = job.choose()
     removed = job.removed(share, groups)
     trunks, heads = job.fit(removed, "fitting modules", open_head=True)
-    control = job.accuracy(job.fit(job.removed(0.0, groups), "control", open_head=False)[1])
+    control = job.measure(job.fit(job.removed(0.0, groups), "control", open_head=False)[1])
     none_removed = all(trunk.full for trunk in trunks)
     # Labels that share a trunk share a random one too.
     seeds = {label: config.seed + group[0] for group in groups for label in group}
@@ -145,19 +155,19 @@ def decompose(
     random = (
         control
         if none_removed
-        else job.accuracy(job.fit(drawn, "random control", open_head=False)[1])
+        else job.measure(job.fit(drawn, "random control", open_head=False)[1])
     )
     overlap = overlap_matrix(trunks)
     modules = _modules(material, trunks, heads, config, share, words, overlap)
     figures = {
         **_figures(material, modules, heads, overlap),
-        "control_accuracy": control,
-        "random_accuracy": random,
+        f"control_{job.metric}": control,
+        f"random_{job.metric}": random,
         "removal": share,
         "trunks": float(len(set(trunks))),
         "cost": estimated_cost(network.config, trunks),
     }
-    figures["net"] = figures["composed_accuracy"] - control
+    figures["net"] = figures[f"composed_{job.metric}"] - control
     return Decomposition(
         parent=parent,
         modules=modules,
@@ -168,6 +178,7 @@ def decompose(
         overlap=overlap,
         warnings=tuple(warnings),
         seconds=time.perf_counter() - started,
+        metric=job.metric,
     )
 
 
@@ -204,10 +215,14 @@ class _Job:
                 self.told(stage, len(heads), len(trunks))
         return trunks, pool_calibrations([heads[y] for y in range(len(trunks))], repairs)
 
-    def accuracy(self, heads: list[FittedHeads]) -> float:
-        """Of all modules together, on the report rows."""
-        assert self.material.report.targets is not None
-        return _accuracy(report_table(heads), self.material.report.targets)
+    @property
+    def metric(self) -> str:
+        """What answers are measured by."""
+        return METRICS[self.material.parent.network.config.output]
+
+    def measure(self, heads: list[FittedHeads]) -> float:
+        """How good all modules together are, on the report rows."""
+        return measure(report_table(heads), self.material.reported_on)[self.metric]
 
     def choose(self) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
         """The share to remove, which labels share a trunk, and what was tried."""
@@ -235,9 +250,11 @@ class _Job:
         Returns:
             the share, groups of labels, what was tried, and the estimated cost.
         """
-        config, targets = self.config, self.material.calibration.targets
-        network = self.material.parent.network
-        assert targets is not None
+        config, network = self.config, self.material.parent.network
+
+        def measured(heads: list[FittedHeads]) -> float:
+            return measure(calibration_table(heads), self.material.calibrated_on)[self.metric]
+
         labels = len(network.labels)
         alone = [[label] for label in range(labels)]
         auto = config.removal == "auto"
@@ -253,22 +270,22 @@ class _Job:
             if not auto and config.trunks != "auto":
                 return share, groups, [], 0.0
             if control is None:
-                control = _accuracy(calibration_table(self._try(0.0, alone)[1]), targets)
+                control = measured(self._try(0.0, alone)[1])
             trunks, heads = self._try(share, groups)
-            accuracy = _accuracy(calibration_table(heads), targets)
+            found = measured(heads)
             kept = [shares_kept(network.config, trunk)["weights_kept"] for trunk in trunks]
             cost = estimated_cost(network.config, trunks)
             tried.append(
                 {
                     "removal": share,
                     "trunks": float(len(set(trunks))),
-                    "accuracy": accuracy,
-                    "control_accuracy": control,
+                    self.metric: found,
+                    f"control_{self.metric}": control,
                     "weights_kept": sum(kept) / len(kept),
                     "cost": cost,
                 }
             )
-            if 100 * (control - accuracy) <= config.tolerance + 1e-9:
+            if 100 * (control - found) <= config.tolerance + 1e-9:
                 break
         return share, groups, tried, cost
 
@@ -277,10 +294,6 @@ class _Job:
     ) -> tuple[list[Trunk], list[FittedHeads]]:
         removed = self.removed(share, groups)
         return self.fit(removed, f"sizing: {len(groups)} trunks, {share:.0%}", open_head=False)
-
-
-def _accuracy(scores: Tensor, targets: Tensor) -> float:
-    return float((scores.argmax(dim=1) == targets).double().mean()) if len(targets) else 0.0
 
 
 def _share_out(
@@ -294,7 +307,7 @@ def _share_out(
     for name, rows in (("train", train), ("validation", validation), ("report", report)):
         if rows is not None:
             try:
-                checked_targets(rows, len(parent.labels))
+                _check_targets(parent, rows)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
     # As composites do with their inputs, where the network has a fixed number of steps.
@@ -336,6 +349,18 @@ def _share_out(
     return train, calibration, report, words, warnings
 
 
+def _check_targets(parent: Parent, rows: Rows) -> None:
+    network = parent.network
+    targets = checked_targets(rows, len(parent.labels), network.config.output)
+    if network.config.stepwise:
+        steps = network.spans(rows)[1]
+        if targets.shape[1] != steps:
+            raise ValueError(
+                f"targets has {targets.shape[1]} steps; expected {steps}, as many as the network "
+                "answers."
+            )
+
+
 def replace_lengths(parent: Parent, rows: Rows) -> Rows:
     """The same rows, with the lengths that the network finds where none are given."""
     return replace(rows, lengths=parent.network.lengths(rows).cpu())
@@ -350,10 +375,9 @@ def _modules(
     words: Mapping[str, str],
     overlap: Tensor,
 ) -> tuple[Module, ...]:
-    parent = material.parent
-    assert material.report.targets is not None
-    answers = report_table(heads).argmax(dim=1)
-    parents = parent.network.logits(material.whole.report.to(parent.device)).argmax(dim=1).cpu()
+    parent, truth = material.parent, material.reported_on
+    answers, right = said(report_table(heads), truth)
+    parents, _ = said(_parent_scores(material), truth)
     made = {
         "rule": config.rule,
         "removal": share,
@@ -364,8 +388,8 @@ def _modules(
     for index, (label, trunk, fitted) in enumerate(zip(parent.labels, trunks, heads, strict=True)):
         others = torch.cat([overlap[index, :index], overlap[index, index + 1 :]])
         figures = {
-            **label_figures(answers == index, material.report.targets == index),
-            "agreement": float(((answers == index) == (parents == index)).double().mean()),
+            **label_figures(answers[:, index], right[:, index]),
+            "agreement": float((answers[:, index] == parents[:, index]).double().mean()),
             **shares_kept(parent.network.config, trunk),
             "jaccard": float(others.mean()),
         }
@@ -376,7 +400,7 @@ def _modules(
                 head=fitted.head,
                 open_head=fitted.open_head,
                 energy=material.energy,
-                contract=make_contract(parent, label),
+                contract=replace(make_contract(parent, label), mask_steps=trunk.steps),
                 figures=figures,
                 made={**made, "repairs": list(fitted.kept)},
             )
@@ -401,24 +425,28 @@ def label_figures(answered: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
+def _parent_scores(material: Material) -> Tensor:
+    """The parent's own logits on the report rows, ``(observations, labels)``, on the CPU."""
+    parent = material.parent
+    return parent.network.logits(material.whole.report.to(parent.device)).cpu()
+
+
 def _figures(
     material: Material, modules: tuple[Module, ...], heads: list[FittedHeads], overlap: Tensor
 ) -> dict[str, float]:
-    parent, targets = material.parent, material.report.targets
-    assert targets is not None
-    logits = parent.network.logits(material.whole.report.to(parent.device)).cpu()
-    parent_accuracy = _accuracy(logits, targets)
-    composed = _accuracy(report_table(heads), targets)
+    truth = material.reported_on
+    parents = measure(_parent_scores(material), truth)
+    composed = measure(report_table(heads), truth)
     means = {
         name: sum(m.figures[name] for m in modules) / len(modules)
         for name in ("units_kept", "weights_kept", "recurrent_weights_kept", "jaccard")
     }
     means["mean_jaccard"] = means.pop("jaccard")
     return {
-        "parent_accuracy": parent_accuracy,
-        "composed_accuracy": composed,
-        "delta_accuracy": composed - parent_accuracy,
+        **{f"parent_{name}": value for name, value in parents.items()},
+        **{f"composed_{name}": value for name, value in composed.items()},
+        **{f"delta_{name}": value - parents[name] for name, value in composed.items()},
         **means,
         "modules": float(len(modules)),
-        "rows": float(len(targets)),
+        "rows": float(len(truth.rows)),
     }

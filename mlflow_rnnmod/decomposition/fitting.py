@@ -11,7 +11,9 @@ from torch import Tensor
 
 from mlflow_rnnmod.decomposition.background import make_background
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
-from mlflow_rnnmod.decomposition.module import Energy, Head, log_odds
+from mlflow_rnnmod.decomposition.module import Energy, Head
+from mlflow_rnnmod.decomposition.module import margins as margins_of
+from mlflow_rnnmod.decomposition.observations import Labelled, run_readouts
 from mlflow_rnnmod.decomposition.repairs import (
     cross_fitted_loss,
     fit_calibration,
@@ -21,7 +23,7 @@ from mlflow_rnnmod.decomposition.repairs import (
 from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.slicing import sliced
+from mlflow_rnnmod.network.slicing import view
 from mlflow_rnnmod.network.trunk import Trunk
 
 PENALTY = 1e-3
@@ -32,7 +34,7 @@ MAX_FIT_ROWS = 6000
 
 @dataclass(frozen=True, eq=False)
 class Readouts:
-    """A trunk's readouts on what heads are fitted and measured on, ``(rows, size)``.
+    """A trunk's readouts on what heads are fitted and measured on, ``(observations, size)``.
 
     What was not asked for has no rows.
     """
@@ -68,6 +70,27 @@ class Material:
     batch_size: int = 512
 
     @cached_property
+    def fitted_on(self) -> Labelled:
+        """Observations of the training rows."""
+        return Labelled(self.fit.rows, self.parent.network)
+
+    @cached_property
+    def calibrated_on(self) -> Labelled:
+        """Observations of the calibration rows."""
+        return Labelled(self.calibration, self.parent.network)
+
+    @cached_property
+    def reported_on(self) -> Labelled:
+        """Observations of the report rows."""
+        return Labelled(self.report, self.parent.network)
+
+    @cached_property
+    def fit_weights(self) -> Tensor:
+        """How many training observations each observation stands for, ``(observations,)``."""
+        weights = self.fit.weights
+        return weights if weights.ndim == 1 else weights[self.fitted_on.answered]
+
+    @cached_property
     def whole(self) -> Readouts:
         """Readouts of the full trunk, run once for all labels."""
         return _run(self, Trunk.whole(self.parent.network.units), None, True, True)
@@ -87,14 +110,15 @@ def prepare_material(
 ) -> Material:
     """Make the background and measure the parent's energy."""
     network, unknown = parent.network, unknown_token(parent)
-    count = min(len(sample.rows), 3000)
+    # Where every step is an observation, a few rows have many.
+    stepwise = network.config.stepwise
+    count = min(len(sample.rows), 300 if stepwise else 3000)
     lengths = Rows(sample.rows.values, network.lengths(sample.rows))
     background = make_background(lengths, network.config, count, config.seed, unknown)
     lengths = Rows(calibration.values, network.lengths(calibration))
-    held_out = make_background(lengths, network.config, len(calibration), config.seed + 1, unknown)
-    readouts = run_readouts(
-        lambda rows: network.states(rows).readout, calibration, config.batch_size, network.device
-    )
+    count = min(len(calibration), 300) if stepwise else len(calibration)
+    held_out = make_background(lengths, network.config, count, config.seed + 1, unknown)
+    readouts = run_readouts(network.readout, calibration, config.batch_size, network)
     energies = torch.logsumexp(network.logits(readouts.to(network.device)), dim=1)
     deviation = float(energies.std(correction=0)) if len(energies) > 1 else 1.0
     energy = Energy(float(energies.mean()), max(deviation, 1e-6))
@@ -103,29 +127,26 @@ def prepare_material(
     )
 
 
-@torch.inference_mode()
-def run_readouts(
-    readout: Callable[[Rows], Tensor], rows: Rows, batch_size: int, device: torch.device
-) -> Tensor:
-    """Readouts of all ``rows`` in batches, on the CPU: float ``(rows, readout size)``."""
-    return torch.cat([readout(batch.to(device)).cpu() for batch in rows.batches(batch_size)])
-
-
 def _run(
     material: Material, trunk: Trunk, fit_rows: Tensor | None, refit: bool, open_head: bool
 ) -> Readouts:
-    """Run a trunk over what its heads need; ``fit_rows`` are the training rows to use, or all."""
+    """Run a trunk over what its heads need; ``fit_rows`` are the observations to use, or all."""
     network = material.parent.network
-    view = sliced(network, trunk)
+    through = view(network, trunk)
 
     def run(rows: Rows, wanted: bool = True) -> Tensor:
         if not wanted:
             return torch.zeros(0, network.config.readout_size)
-        return run_readouts(view.readout, rows, material.batch_size, network.device)
+        return run_readouts(through.readout, rows, material.batch_size, network)
 
-    fit = material.fit.rows
+    def run_fit() -> Tensor:
+        rows, wanted = material.fit.rows, refit or open_head
+        if fit_rows is None or not wanted:
+            return run(rows, wanted)
+        return run(rows)[fit_rows] if network.config.stepwise else run(rows[fit_rows])
+
     return Readouts(
-        run(fit if fit_rows is None else fit[fit_rows], refit or open_head),
+        run_fit(),
         run(material.calibration),
         run(material.report),
         run(material.background, open_head),
@@ -139,36 +160,45 @@ def shared_readouts(material: Material, trunk: Trunk) -> Readouts:
 
 
 def pick_fit_rows(material: Material, label: int) -> tuple[Tensor, Tensor]:
-    """Training rows that one label's heads are fitted on: its own, and as many others as fit.
+    """Training observations that one label's heads are fitted on: its own, and others that fit in.
 
     Returns:
-        row numbers, and weights that undo the choice.
+        their numbers, and weights that undo the choice.
     """
-    sample = material.fit
-    assert sample.rows.targets is not None
-    own = sample.rows.targets == label
-    rows = torch.arange(len(own))
+    known, weights = material.fitted_on.known, material.fit_weights
+    own = material.fitted_on.positive(label)[known]
+    rows = known.nonzero()[:, 0]
     if len(rows) <= MAX_FIT_ROWS:
-        return rows, sample.weights
-    others = rows[~own]
-    room = max(MAX_FIT_ROWS - int(own.sum()), MAX_FIT_ROWS // 2)
+        return rows, weights[rows]
     generator = torch.Generator().manual_seed(label)
-    chosen = others[torch.randperm(len(others), generator=generator)[:room]]
-    picked = torch.cat([rows[own], chosen]).sort().values
-    weights = torch.where(own, 1.0, len(others) / len(chosen)) * sample.weights
-    return picked, weights[picked]
+    picked, undo = [], []
+    mine = int(own.sum())
+    if material.parent.network.config.stepwise:  # samples hold all steps of their rows
+        mine = min(mine, max(MAX_FIT_ROWS // 2, MAX_FIT_ROWS - int((~own).sum())))
+    for side, room in ((own, mine), (~own, max(MAX_FIT_ROWS - mine, MAX_FIT_ROWS // 2))):
+        found = rows[side]
+        chosen = found
+        if len(found) > room:
+            chosen = found[torch.randperm(len(found), generator=generator)[:room]]
+        picked.append(chosen)
+        undo.append(weights[chosen] * (len(found) / max(len(chosen), 1)))
+    order = torch.cat(picked).argsort()
+    return torch.cat(picked)[order], torch.cat(undo)[order]
 
 
 @dataclass(frozen=True, eq=False)
 class FittedHeads:
     """A label's heads, which repairs were kept, and its uncalibrated margins.
 
+    Margins are those of all answered observations, whether they have a target or not.
+
     Args:
         head, open_head: the open one is as ``head`` where it was not asked for.
         kept: the repairs that are in use.
-        margins: on calibration rows, before calibration, ``(rows,)``.
+        margins: on calibration rows, before calibration, ``(observations,)``.
         report_margins: on report rows, likewise.
-        positive: which calibration rows have the label, bool ``(rows,)``.
+        positive: which calibration observations with a target have the label.
+        known: which calibration observations have a target, bool ``(observations,)``.
     """
 
     head: Head
@@ -177,6 +207,12 @@ class FittedHeads:
     margins: Tensor
     report_margins: Tensor
     positive: Tensor
+    known: Tensor
+
+    @property
+    def known_margins(self) -> Tensor:
+        """Margins of the calibration observations with a target."""
+        return self.margins[self.known]
 
 
 def fit_heads(
@@ -213,11 +249,14 @@ def fit_heads(
 
     def odds(readout: Tensor) -> Tensor:
         with torch.inference_mode():
-            return log_odds(network.logits(readout.to(network.device)), label).cpu()
+            logits = network.logits(readout.to(network.device))
+            return margins_of(logits, label, network.config.output).cpu()
 
-    assert material.fit.rows.targets is not None and material.calibration.targets is not None
-    fit_positive = material.fit.rows.targets[fit_rows] == label
-    positive = material.calibration.targets == label
+    fit_positive = material.fitted_on.positive(label)[fit_rows]
+    known = material.calibrated_on.known
+    positive = material.calibrated_on.positive(label)[known]
+    whole = found.calibration
+    found = replace(found, calibration=whole[known])
     own = odds(found.calibration)
     head, kept = Head(), ["fold"] if "fold" in repairs else []
     if "refit" in repairs:
@@ -234,9 +273,10 @@ def fit_heads(
         head,
         _fit_open_head(found, odds, fit_positive, weights, positive) if open_head else head,
         tuple(kept),
-        margins,
+        margins if known.all() else head.raw(whole, odds(whole)),
         head.raw(found.report, odds(found.report)),
         positive,
+        known,
     )
 
 
@@ -283,7 +323,7 @@ def pool_calibrations(heads: list[FittedHeads], repairs: tuple[str, ...]) -> lis
     few = [i for i, found in enumerate(heads) if not _enough(found.positive)]
     if not few or "calibrate" not in repairs:
         return heads
-    margins = torch.cat([heads[i].margins for i in few])
+    margins = torch.cat([heads[i].known_margins for i in few])
     positive = torch.cat([heads[i].positive for i in few])
     if not _enough(positive) or not _calibration_helps(margins, positive):
         return heads
@@ -296,10 +336,10 @@ def pool_calibrations(heads: list[FittedHeads], repairs: tuple[str, ...]) -> lis
 
 
 def report_table(heads: list[FittedHeads]) -> Tensor:
-    """Calibrated margins of all labels on the report rows, float ``(rows, labels)``."""
+    """Calibrated margins of all labels on the report rows, float ``(observations, labels)``."""
     return torch.stack([h.head.calibration(h.report_margins) for h in heads], dim=1)
 
 
 def calibration_table(heads: list[FittedHeads]) -> Tensor:
-    """Calibrated margins of all labels on the calibration rows, float ``(rows, labels)``."""
+    """Calibrated margins of all labels on calibration rows, float ``(observations, labels)``."""
     return torch.stack([h.head.calibration(h.margins) for h in heads], dim=1)

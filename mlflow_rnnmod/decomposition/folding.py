@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.decomposition.layers import TANH_GATES, split_name, stacked
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, LayerStatistics
 from mlflow_rnnmod.network.trunk import Trunk
 
 # Of the mean variance: what keeps the guess steady where kept units say the same.
 RIDGE = 1e-3
+# How close to its bounds a gate may be held.
+NEARLY = 1e-3
 
 
 def make_trunk(
@@ -20,15 +23,47 @@ def make_trunk(
     """The trunk that leaves out ``removed`` (bool ``(units,)`` by layer), guessed for if ``fold``.
 
     Guesses come from the valid steps of the whole sample, never from one label's rows, so that a
-    trunk depends on its mask alone.
+    trunk depends on its mask alone. Where steps are told apart a unit's mean at that step stands in
+    for it, where gates are, what makes the gate sit at its mean.
+
+    Args:
+        removed: by the names of the statistics; steps that nobody saw are left out.
+        statistics: of what was watched.
+        fold: whether to stand in for what is removed.
     """
-    keep = {name: ~mask for name, mask in removed.items()}
+    kinds = [split_name(name) for name in removed]
+    unrolled = any(step is not None for _, step, _ in kinds)
+    separate = any(gate is not None for *_, gate in kinds)
+    if unrolled:
+        first = next(layer for layer, step, _ in kinds if step is not None)
+        seen = {s for n, (layer, s, _) in zip(removed, kinds, strict=True)
+                if layer == first and statistics.layers[n].count > 0}  # fmt: skip
+        last = max((s for s in seen if s is not None), default=0)
+        removed = {n: m for n, m in removed.items() if (split_name(n)[1] or 0) <= last}
+    keep = stacked({name: ~mask for name, mask in removed.items()})
+    variant, gates = "unrolled" if unrolled else "rolled", "separate" if separate else "joint"
     if not fold:
-        return Trunk(keep)
+        return Trunk(keep, variant=variant, gates=gates)
+    if unrolled or separate:
+        constants = {
+            name: _constant(statistics, name, statistics.layers[name].mean).float()
+            for name in removed
+        }
+        return Trunk(keep, stacked(constants), variant=variant, gates=gates)
     constants, weights = {}, {}
     for name, mask in keep.items():
         constants[name], weights[name] = best_guess(statistics.layers[name], mask)
     return Trunk(keep, constants, weights)
+
+
+def _constant(statistics: ActivationStatistics, name: str, mean: Tensor) -> Tensor:
+    """What stands in for a removed unit or gate: its mean, or what goes in where that comes out."""
+    gate = split_name(name)[2]
+    if gate is None or (gate == "h" and not statistics.bounded):
+        return mean
+    if gate in TANH_GATES:
+        return torch.atanh(mean.clamp(-1 + NEARLY, 1 - NEARLY))
+    return torch.logit(mean, eps=NEARLY)
 
 
 def best_guess(statistics: LayerStatistics, keep: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 GATE_NAMES = {"lstm": "ifgo", "gru": "rzn", "rnn_tanh": "h", "rnn_relu": "h"}
 """A letter for each gate, in PyTorch's order."""
+TANH_GATES = "gnh"
+"""Gates that pass a tanh (a plain cell's only if it is no ReLU); the others pass a sigmoid."""
 
 
 def layer_name(layer: str, step: int | None = None, gate: str | None = None) -> str:
@@ -34,18 +36,21 @@ def split_name(name: str) -> tuple[str, int | None, str | None]:
     return layer, int(step) if step else None, gate or None
 
 
-def stacked(parts: Mapping[str, Tensor], cell: str) -> dict[str, Tensor]:
+def stacked(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by name as one tensor a layer: ``([steps,] [gates,] ...)``.
 
     Args:
         parts: of all steps from 0 up and all gates, each of the same shape within a layer.
-        cell: tells the order of gates.
+
+    Example:
+        >>> stacked({"a@0": torch.tensor([1, 2]), "a@1": torch.tensor([3, 4])})["a"].tolist()
+        [[1, 2], [3, 4]]
     """
     layers: dict[str, dict[tuple[int, int], Tensor]] = {}
     kinds: dict[str, tuple[bool, bool]] = {}
     for name, tensor in parts.items():
         layer, step, gate = split_name(name)
-        place = (step or 0, 0 if gate is None else GATE_NAMES[cell].index(gate))
+        place = (step or 0, 0 if gate is None else _place(gate))
         layers.setdefault(layer, {})[place] = tensor
         kinds[layer] = (step is not None, gate is not None)
     found = {}
@@ -58,3 +63,8 @@ def stacked(parts: Mapping[str, Tensor], cell: str) -> dict[str, Tensor]:
         table = table if by_gate else table[:, 0]
         found[layer] = table if by_step else table[0]
     return found
+
+
+def _place(gate: str) -> int:
+    """The number of a gate among its cell's."""
+    return next(names.index(gate) for names in GATE_NAMES.values() if gate in names)

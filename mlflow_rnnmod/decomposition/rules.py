@@ -33,7 +33,10 @@ def _sensitivity(
     statistics: ActivationStatistics, layer: str, label: int, _: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Units whose output moves the label's log-odds least (ours)."""
-    score = statistics.layers[layer].sensitivity(label)
+    found = statistics.layers[layer]
+    score = found.sensitivity(label)
+    if not score.any():  # a label that was never seen at this step: what matters to the others
+        score = sum(found.sensitivity(other) for other in range(found.observed.shape[1]))
     # As a share of the layer's, so that labels which share a trunk count alike.
     score = score / score.sum().clamp(min=1e-300)
     return score, torch.ones(len(score), dtype=torch.bool)

@@ -169,7 +169,9 @@ def made_up_heads(counts: list[int], rows: int = 60, shift: float = 2.0) -> list
         draw = torch.Generator().manual_seed(seed)
         positive = torch.arange(rows) < count
         margins = torch.where(positive, 1.0, -1.0) + torch.randn(rows, generator=draw) + shift
-        found.append(FittedHeads(Head(), Head(), ("fold",), margins, margins[:5], positive))
+        known = torch.ones(rows, dtype=torch.bool)
+        report = margins[:5]
+        found.append(FittedHeads(Head(), Head(), ("fold",), margins, report, positive, known))
     return found
 
 

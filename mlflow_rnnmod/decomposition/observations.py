@@ -1,0 +1,88 @@
+"""Observations: what carries a label. A row, or a step where every step is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.network.network import RecurrentNetwork
+from mlflow_rnnmod.network.rows import IGNORE, Rows
+from mlflow_rnnmod.network.trimming import ignores_padding, trimmed
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Rows with their targets, seen as observations, in the order of rows and steps.
+
+    Args:
+        rows: with targets.
+        network: what answers them.
+    """
+
+    rows: Rows
+    network: RecurrentNetwork
+
+    @cached_property
+    def answered(self) -> Tensor:
+        """Which steps are answered, bool ``(rows, steps)``, where every step is."""
+        return self.network.answered(self.rows.to(self.network.device)).cpu()
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """Label indices, int64 ``(observations,)``; or bool ``(rows, labels)``."""
+        assert self.rows.targets is not None
+        targets = self.rows.targets.cpu()
+        return targets[self.answered] if self.network.config.stepwise else targets
+
+    @cached_property
+    def known(self) -> Tensor:
+        """Which observations have a target, bool ``(observations,)``."""
+        if self.targets.dtype == torch.bool:
+            return torch.ones(len(self.targets), dtype=torch.bool)
+        return self.targets != IGNORE
+
+    def positive(self, label: int) -> Tensor:
+        """Which observations carry a label, bool ``(observations,)``."""
+        return self.targets[:, label] if self.targets.ndim == 2 else self.targets == label
+
+    def by_row(self, values: Tensor, fill: float) -> Tensor:
+        """``(observations, ...)`` as ``(rows, steps, ...)``, where every step is answered."""
+        table = values.new_full((*self.answered.shape, *values.shape[1:]), fill)
+        table[self.answered] = values
+        return table
+
+
+@torch.inference_mode()
+def run_readouts(
+    readout: Callable[[Rows], Tensor], rows: Rows, batch_size: int, network: RecurrentNetwork
+) -> Tensor:
+    """Readouts of all ``rows`` in batches, on the CPU: float ``(observations, readout size)``.
+
+    Args:
+        readout: of the network, seen through some trunk.
+        rows: in any order; those of like length are run together where padding does not count.
+        batch_size: rows run at once.
+        network: the unmasked one.
+    """
+    device, stepwise = network.device, network.config.stepwise
+    order = torch.arange(len(rows))
+    if len(rows) > batch_size and ignores_padding(network.config):
+        order = network.lengths(rows).cpu().argsort(stable=True)
+    found, owners = [], []
+    for start in range(0, len(rows), batch_size):
+        index = order[start : start + batch_size]
+        batch = rows[index]
+        batch = trimmed(network, Rows(batch.values, batch.lengths)).to(device)
+        values = readout(batch)
+        if stepwise:
+            answered = network.answered(batch)
+            owners.append(index.repeat_interleave(answered.sum(dim=1).cpu()))
+            values = values[answered]
+        else:
+            owners.append(index)
+        found.append(values.cpu())
+    return torch.cat(found)[torch.cat(owners).argsort(stable=True)]
