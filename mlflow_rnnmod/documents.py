@@ -8,6 +8,7 @@ the digest of their ``module.json``, which holds those of their other files and 
 from __future__ import annotations
 
 import hashlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -86,7 +87,7 @@ def look(uri: str) -> Found:
         found = _documents(kind, uri, lambda name: (folder / name).read_bytes())
         return _found(found, lambda: _whole(uri))
     origin = fetch.origin_of(uri)
-    model_id = fetch.model_id_of(origin)
+    model_id = _model_id(origin)
     key = "logged", download.server(), model_id
     kept: _Logged | None = MEMORY.get(key) if model_id else None
     if model_id and (kept is None or "version" not in origin):  # one may have been deleted since
@@ -105,6 +106,19 @@ def look(uri: str) -> Found:
         origin["run_id"] = kept.run_id
     only, data = kept.documents[0], kept.data
     return _found(kept.documents, lambda: (_load_module(only, data, origin),), uri)
+
+
+def _model_id(origin: dict[str, Any]) -> str | None:
+    """Id of the logged model; which one a version stands for never changes."""
+    if "version" not in origin:
+        return fetch.model_id_of(origin)
+    key = "version", download.server(), origin["name"], origin["version"]
+    # An alias was just asked for, so its version is still there; another may have been deleted.
+    found: str | None = MEMORY.get(key) if "@" in origin["uri"] else None
+    if found is None:
+        found = fetch.model_id_of(origin)
+        MEMORY.put(key, found, sys.getsizeof(key))
+    return found
 
 
 def _found(
