@@ -61,6 +61,9 @@ def estimated_cost(config: NetworkConfig, trunks: Sequence[Trunk]) -> float:
     """
     cost = 0.0
     for trunk in dict.fromkeys(trunks):
-        kept = shares_kept(config, trunk)["weights_kept"]
-        cost += 1.0 if trunk.full else FIXED_COST + (1 - FIXED_COST) * kept
+        if trunk.full or not trunk.sliceable:
+            cost += 1.0
+        else:
+            kept = shares_kept(config, trunk)["weights_kept"]
+            cost += FIXED_COST + (1 - FIXED_COST) * kept
     return cost

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
 from mlflow_rnnmod.network import RecurrentNetwork, Trunk, jaccard, sliced
+from mlflow_rnnmod.network.config import GATES
+from tests.builders import tiny_parent
 from tests.network.strategies import networks, random_trunk
+from tests.network.test_unrolled import KINDS, random_masks, same_at_all_steps
 
 
 def counted(network: RecurrentNetwork) -> tuple[int, int]:
@@ -40,11 +44,77 @@ def test_shares_are_those_of_the_cut_network(network):
 
 
 def test_the_full_trunk_keeps_all():
-    from tests.builders import tiny_parent
-
     network = tiny_parent(recurrent=((4, 5), (3,))).network
     found = shares_kept(network.config, Trunk.whole(network.units))
     assert set(found.values()) == {1.0}
+
+
+def counted_by_steps(network: RecurrentNetwork, trunk: Trunk) -> tuple[float, float, float]:
+    """Units, weights and recurrent weights that are not zeroed, by loops over steps and rows."""
+    config, steps = network.config, trunk.steps or 1
+    gates = GATES[config.cell]
+
+    def kept(name: str, step: int, gate: int, unit: int) -> bool:
+        mask = trunk.keep[name]
+        if name.startswith("hidden"):
+            return bool(mask[unit])
+        mask = mask[min(step, len(mask) - 1)] if trunk.variant == "unrolled" else mask
+        return bool(mask[gate][unit] if trunk.gates == "separate" else mask[unit])
+
+    def read(names: tuple[str, ...], step: int) -> int:
+        if trunk.gates == "separate" and not names[0].startswith("hidden"):
+            return sum(network.units[name] for name in names)
+        return sum(kept(n, step, 0, u) for n in names for u in range(network.units[n]))
+
+    units = weights = recurrent = 0.0
+    for step in range(steps):
+        for i, layer in enumerate(config.recurrent):
+            below = config.inputs_of(i)
+            inputs = read(below, step) if below else config.step_size
+            for direction in ("fwd", "bwd")[: len(layer)]:
+                name = f"recurrent.{i}.{direction}"
+                for gate in range(gates):
+                    for unit in range(network.units[name]):
+                        if kept(name, step, gate, unit):
+                            units += 1 / gates
+                            weights += inputs + read((name,), step) + 2
+                            recurrent += read((name,), step)
+        below = config.inputs_of(len(config.recurrent))
+        for i in range(len(config.hidden)):
+            own = read((f"hidden.{i}",), step)
+            units += own
+            weights += own * (read(below, step) + 1)
+            below = (f"hidden.{i}",)
+    return units / steps, weights / steps, recurrent / steps
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(network=networks(), kind=st.sampled_from([("rolled", "joint"), *KINDS]))
+def test_shares_of_variants_are_counted_step_by_step(network, kind):
+    trunk = random_masks(network, kind, 4)
+    found = shares_kept(network.config, trunk)
+    counts = counted_by_steps(network, trunk)
+    of = counted_by_steps(network, Trunk.whole(network.units))
+    assert list(found) == ["units_kept", "weights_kept", "recurrent_weights_kept"]
+    for share, count, whole in zip(found.values(), counts, of, strict=True):
+        assert share == pytest.approx(count / whole)
+
+
+@pytest.mark.parametrize("gates", ["joint", "separate"])
+def test_the_same_mask_at_each_step_keeps_as_much_as_for_all(gates):
+    network = tiny_parent(recurrent=((4, 5), (3,))).network
+    torch.manual_seed(0)
+    rolled = random_masks(network, ("rolled", gates))
+    unrolled = same_at_all_steps(rolled, 7)
+    assert shares_kept(network.config, rolled) == shares_kept(network.config, unrolled)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(network=networks(), kind=st.sampled_from(KINDS))
+def test_overlap_of_variants_is_jaccard_of_every_two(network, kind):
+    trunks = [random_masks(network, kind) for _ in range(3)]
+    expected = torch.tensor([[jaccard(a, b) for b in trunks] for a in trunks])
+    torch.testing.assert_close(overlap_matrix(trunks), expected)
 
 
 @settings(max_examples=20, deadline=None)
