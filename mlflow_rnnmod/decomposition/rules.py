@@ -36,7 +36,8 @@ def _sensitivity(
     found = statistics.layers[layer]
     score = found.sensitivity(label)
     if not score.any():  # a label that was never seen at this step: what matters to the others
-        score = sum(found.sensitivity(other) for other in range(found.observed.shape[1]))
+        others = range(found.observed.shape[1])
+        score = torch.stack([found.sensitivity(other) for other in others]).sum(0)
     # As a share of the layer's, so that labels which share a trunk count alike.
     score = score / score.sum().clamp(min=1e-300)
     return score, torch.ones(len(score), dtype=torch.bool)

@@ -164,7 +164,7 @@ class _Pass:
                 continue
             recurrent = name.startswith("recurrent")
             every = bool(watched.all())
-            parts = [(None, output)]
+            parts: list[tuple[str | None, Tensor]] = [(None, output)]
             if recurrent and self.separate:
                 of_gates = activations[name].unbind(dim=2)
                 parts = list(zip(GATE_NAMES[self.network.config.cell], of_gates, strict=True))
@@ -242,7 +242,7 @@ class _Pass:
         """Sums over steps, or over all steps of one number, ``(sides, rows, units)``, by name."""
         number = self._numbers(watch.valid).T if self.steps is not None else None
         for name, square in squares.items():
-            parts = [(None, square)]
+            parts: list[tuple[str | None, Tensor]] = [(None, square)]
             if self.separate and name.startswith("recurrent"):
                 letters = GATE_NAMES[self.network.config.cell]
                 parts = list(zip(letters, square.unbind(dim=3), strict=True))
