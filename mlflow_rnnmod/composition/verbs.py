@@ -6,7 +6,8 @@ from dataclasses import replace as changed
 from typing import Any
 
 from mlflow_rnnmod.composition.composite import Composite
-from mlflow_rnnmod.composition.scores import default_score
+from mlflow_rnnmod.composition.kinds import competes, output_of
+from mlflow_rnnmod.composition.scores import default_score, has_end
 from mlflow_rnnmod.decomposition.module import Module
 
 
@@ -91,19 +92,33 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
     """A composite of ``modules`` with the old one's score, or the default where it no longer fits.
 
     Scales that were fitted on joint rows hold for the modules they were fitted with: modules that
-    stay keep theirs, and as soon as one is without, the score falls back to the one underneath.
+    stay keep theirs, and as soon as one is without, or another kind of answer is given, the score
+    falls back to the one underneath. Thresholds are a label's own, whichever module answers for it.
     """
     score, parameters = composite.score, dict(composite.parameters)
+    output = output_of(m.contract.output for m in modules)
+    rivals = output is not None and competes(output, has_end(modules))
+    notes = []
     if score == "joint":
         fitted = {m.label for m in composite.modules if m in modules}
-        if all(m.label in fitted for m in modules):
+        same = output == composite.output and rivals == composite.rivals
+        if same and all(m.label in fitted for m in modules):
             parameters["scales"] = {m.label: parameters["scales"][m.label] for m in modules}
         else:
             score = parameters.pop("base")
             parameters.pop("scales")
-            step = {**step, "note": "scales fitted on joint rows were dropped"}
-    if modules and score == default_score(composite.modules):
+            notes.append("scales fitted on joint rows were dropped")
+    if modules and (score == default_score(composite.modules) or (score == "open" and not rivals)):
         score = default_score(modules)
+    if thresholds := parameters.pop("thresholds", {}):
+        labels = [m.label for m in modules]
+        kept = {} if rivals else {y: t for y, t in thresholds.items() if y in labels}
+        if kept:
+            parameters["thresholds"] = kept
+        if rivals:
+            notes.append("thresholds were dropped, as the labels are rivals now")
+    if notes:
+        step = {**step, "note": "; ".join(notes)}
     return changed(
         composite,
         modules=modules,
