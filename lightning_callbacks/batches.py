@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.network.rows import IGNORE
 
 INPUT_KEYS = ("input_ids", "inputs", "input", "x", "tokens", "token_ids", "features")
 LENGTH_KEYS = ("lengths", "length", "lens", "seq_lengths", "seq_lens", "input_lengths")
@@ -29,7 +30,8 @@ class Batch:
         inputs: the part that goes into the network, untouched.
         lengths: valid steps of each row, untouched, where the batch has them.
         mask: attention mask, untouched, where the batch has one.
-        rows: the same as :class:`Rows`: rows first, lengths from the mask, targets as indices.
+        rows: the same as :class:`Rows`: rows first, lengths from the mask, targets as indices, or
+            bools where they are zeros and ones for several labels.
     """
 
     raw: Any
@@ -45,7 +47,9 @@ def split(raw: Any, split_batch: SplitFunction | None = None, time_first: bool =
     Args:
         raw: ``(x, y)``, ``(x, lengths, y)``, ``(x, mask, y)``, ``((x, lengths), y)``, a named tuple
             or a mapping with the usual keys; ``x`` is int ``(rows, steps)``, float
-            ``(rows, steps, features)`` or ``(rows, steps)``, or a ``PackedSequence``.
+            ``(rows, steps, features)`` or ``(rows, steps)``, or a ``PackedSequence``; ``y`` is a
+            label index a row, ``(rows,)``, or a step, ``(rows, steps)``, or zeros and ones as
+            floats or bools, ``(rows, labels)``.
         split_batch: gives ``(x, y)``, ``(x, lengths, y)`` or a mapping with the usual keys from a
             batch of any other kind.
         time_first: whether steps come before rows where the shape does not tell.
@@ -72,6 +76,12 @@ def split(raw: Any, split_batch: SplitFunction | None = None, time_first: bool =
         )
     targets, problem = _targets(targets)
     problems += [problem] if problem else []
+    if (
+        problem is None
+        and isinstance(values, Tensor)
+        and _is_turned(values, targets, lengths, time_first)
+    ):
+        targets = targets.T
     if not problems:
         rows = len(targets)
         if rows not in values.shape[:2]:
@@ -169,7 +179,9 @@ def _between(value: Any) -> tuple[Any, Any]:
 
 
 def _targets(targets: Any) -> tuple[Any, str | None]:
-    """Targets as int64 ``(rows,)``, or what is wrong with them."""
+    """Targets as int64 ``(rows,)`` or ``(rows, steps)``, or bool; or what is wrong with them."""
+    if isinstance(targets, PackedSequence):
+        targets, _ = pad_packed_sequence(targets, batch_first=True, padding_value=IGNORE)
     if isinstance(targets, Sequence) and not isinstance(targets, str):
         try:
             targets = torch.tensor(targets)
@@ -177,16 +189,34 @@ def _targets(targets: Any) -> tuple[Any, str | None]:
             return None, f"its targets are {describe(targets)}; expected label indices"
     if not isinstance(targets, Tensor):
         return None, f"its targets are {describe(targets)}; expected label indices"
-    flat = targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 else targets
-    if flat.ndim != 1:
+    found = targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 else targets
+    if found.ndim not in (1, 2):
         return None, (
-            f"its targets are {describe(targets)}; expected one label index for each row, (rows,)"
+            f"its targets are {describe(targets)}; expected one label index for each row, (rows,), "
+            "or for each step, (rows, steps), or zeros and ones (rows, labels)"
         )
-    if flat.is_floating_point() and not torch.equal(flat, flat.round()):
+    if found.is_floating_point() and not torch.equal(found, found.round()):
         return None, (
-            f"its targets are {describe(targets)} with fractions in it; expected label indices"
+            f"its targets are {describe(targets)} with fractions in it; expected label indices, "
+            "or zeros and ones (rows, labels)"
         )
-    return flat.detach().cpu().long(), None
+    found = found.detach().cpu()
+    if found.ndim == 1:
+        return found.long(), None
+    yes_or_no = not bool(((found != 0) & (found != 1)).any())
+    if found.dtype == torch.bool or (found.is_floating_point() and yes_or_no):
+        return found.bool(), None
+    found = found.long()
+    return torch.where(found < 0, IGNORE, found), None
+
+
+def _is_turned(values: Tensor, targets: Tensor, lengths: Any, time_first: bool) -> bool:
+    """Whether steps come first, in inputs and targets alike: there is a length for each row."""
+    if targets.ndim != 2 or values.shape[:2] != targets.shape:
+        return False
+    if targets.shape[0] == targets.shape[1]:
+        return time_first
+    return hasattr(lengths, "__len__") and len(lengths) == targets.shape[1]
 
 
 def _rows_first(values: Tensor, rows: int, time_first: bool) -> Tensor:

@@ -31,7 +31,8 @@ from torch.utils.data import (
 from lightning_callbacks._lightning import is_overridden
 from lightning_callbacks.batches import Batch, split
 from lightning_callbacks.guards import random_state_kept
-from mlflow_rnnmod.network import Rows, concatenate
+from lightning_callbacks.targets import conform
+from mlflow_rnnmod.network import NetworkConfig, Rows, concatenate
 
 Transfer = Callable[[Any], Any]
 
@@ -188,9 +189,7 @@ def read_batches(
 
 def collect(
     batches: Iterator[Batch],
-    labels: int,
-    pad_index: int | None,
-    side: str,
+    config: NetworkConfig,
     source: str,
     limit: int | None = None,
 ) -> Rows | None:
@@ -198,14 +197,13 @@ def collect(
 
     Args:
         batches: taken apart.
-        labels: number of labels; targets are checked against it.
-        pad_index: what pads shorter batches, for token ids.
-        side: where that goes.
+        config: of the network that reads them: how shorter batches are padded, and what targets
+            must be.
         source: what to call the data in errors.
         limit: keep no more rows than this.
 
     Raises:
-        ValueError: if targets are no label's index, or features come in batches of different
+        ValueError: if targets don't fit the network, or features come in batches of different
             length without lengths.
     """
     parts, kept = [], 0
@@ -213,8 +211,7 @@ def collect(
         rows = batch.rows if limit is None else batch.rows[: max(limit - kept, 0)]
         if len(rows) == 0:
             continue
-        check_targets(rows, labels, source)
-        parts.append(rows)
+        parts.append(conform(rows, config, source))
         kept += len(rows)
     if not parts:
         return None
@@ -225,17 +222,4 @@ def collect(
             "lengths; with float features padding can't be told from content. Give the lengths, "
             "in the batch or by split_batch=."
         )
-    return concatenate(parts, pad_index or 0, side)
-
-
-def check_targets(rows: Rows, labels: int, source: str) -> None:
-    """Raise a ValueError unless every target is the index of a label."""
-    targets = rows.targets
-    assert targets is not None
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= labels:
-        raise ValueError(
-            f"The {source} has targets from {low} to {high}; expected the index of one of "
-            f"{labels} labels, 0 to {labels - 1}. Check labels=, and in a batch of three that the "
-            "order is (inputs, lengths, targets)."
-        )
+    return concatenate(parts, config.pad_index or 0, config.side)

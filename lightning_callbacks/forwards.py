@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_callbacks.batches import LENGTH_KEYS, MASK_KEYS, TARGET_KEYS, Batch, describe
+from mlflow_rnnmod.network import Rows
 
 ForwardFunction = Callable[[Any, Any], Any]
 
@@ -27,7 +28,7 @@ def find_forward(
 
     Returns:
         A function from a module (this one, or a copy with other weights) to its output on the
-        batch, float ``(rows, outputs)``.
+        batch: floats of shape ``(rows, outputs)``, or with an axis of steps.
 
     Raises:
         ValueError: if no way gives such an output; it lists what was tried.
@@ -36,7 +37,7 @@ def find_forward(
     if forward is None:
         ways = list(_ways(module, batch))
     else:
-        rows, raw, ask = len(batch.rows), batch.raw, forward
+        rows, raw, ask = batch.rows, batch.raw, forward
         ways = [("forward(module, batch)", lambda module: _output(ask(module, raw), rows))]
     failures = []
     for name, way in ways:
@@ -56,7 +57,7 @@ def find_forward(
 
 def _ways(module: nn.Module, batch: Batch) -> Iterator[tuple[str, Callable[[nn.Module], Tensor]]]:
     names, required = _parameters(module)
-    rows = len(batch.rows)
+    rows = batch.rows
 
     def way(*args: Any, **kwargs: Any) -> Callable[[nn.Module], Tensor]:
         return lambda module: _output(module(*args, **kwargs), rows)
@@ -102,7 +103,7 @@ def _parameters(module: nn.Module) -> tuple[list[str], list[str]]:
     return [p.name for p in plain], [p.name for p in plain if p.default is p.empty]
 
 
-def _output(answer: Any, rows: int) -> Tensor:
+def _output(answer: Any, rows: Rows) -> Tensor:
     """The logits in a model's answer: itself, its ``logits``, or the first of a tuple."""
     found = answer
     if isinstance(found, Mapping):
@@ -112,11 +113,21 @@ def _output(answer: Any, rows: int) -> Tensor:
     elif isinstance(found, tuple | list) and found:
         found = found[0]
     if not isinstance(found, Tensor) or not found.is_floating_point():
-        raise ValueError(f"its answer is {describe(answer)}; expected float logits (rows, labels)")
-    if found.ndim == 1 and len(found) == rows:
-        found = found[:, None]
-    if found.ndim != 2 or len(found) != rows:
         raise ValueError(
-            f"its answer is {describe(found)}; expected logits of shape ({rows}, labels)"
+            f"its answer is {describe(answer)}; expected float logits (rows, labels), or (rows, "
+            "steps, labels)"
+        )
+    count, targets = len(rows), rows.targets
+    if found.ndim == 1 and len(found) == count:
+        found = found[:, None]
+    flattened = targets is not None and targets.ndim == 2 and len(found) == targets.numel()
+    if (
+        found.ndim not in (2, 3)
+        or count not in found.shape[: found.ndim - 1]
+        and not (flattened and found.ndim == 2)
+    ):
+        raise ValueError(
+            f"its answer is {describe(found)}; expected logits of shape ({count}, labels), or "
+            f"({count}, steps, labels)"
         )
     return found

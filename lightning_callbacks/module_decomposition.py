@@ -20,6 +20,7 @@ from lightning_callbacks.destination import Destination, figures_dataset, find_d
 from lightning_callbacks.guards import random_state_kept
 from lightning_callbacks.progress import bar_style, progress_bar
 from lightning_callbacks.sources import Sources
+from lightning_callbacks.targets import conform
 from lightning_callbacks.work import (
     Prepared,
     find_labels,
@@ -347,6 +348,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         if report is not None and not isinstance(report, Rows):
             loaders = sources.test() if isinstance(report, str) else report
             report = rows(loaders, "report_data")
+        elif report is not None:
+            report = conform(report, network.config, "report_data")
         known = {"report": report, "validation": validation, "training": train}
         name, shown = next((name, rows) for name, rows in known.items() if rows is not None)
         with progress_bar(style) as progress:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from lightning_callbacks.batches import Batch, is_time_first
 from lightning_callbacks.collecting import (
     Transfer,
-    check_targets,
     collect,
     read_batches,
 )
 from lightning_callbacks.forwards import ForwardFunction, find_forward
+from lightning_callbacks.targets import conform
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import Decomposition, Module
 from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork, Rows, TextEncoder
@@ -64,11 +64,10 @@ class Prepared:
 
     def rows(self, loaders: Any, source: str, seed: int, max_rows: int) -> Rows | None:
         """Rows of some dataloaders, at most ``max_rows``; ``None`` where there are none."""
-        config = self.reading.config
         batches = read_batches(
             loaders, self.transfer, self.split_batch, is_time_first(self.batch), seed, max_rows
         )
-        return collect(batches, len(self.labels), config.pad_index, config.side, source, max_rows)
+        return collect(batches, self.reading.config, source, max_rows)
 
 
 def prepare(
@@ -129,11 +128,18 @@ def _read(
     """How to call the model, the names of its outputs, and how it was read with one batch."""
     with undisturbed(copy):
         call = find_forward(copy, batch, forward)
-        outputs = call(copy).shape[1]
+        outputs = _count_outputs(copy, call(copy))
     names = labels or tuple(map(str, range(max(outputs, 2))))
     _, reading = read_network(copy, batch.rows, lambda: call(copy), names, spec)
-    check_targets(batch.rows, len(names), "training dataloader")
+    conform(batch.rows, reading.config, "training dataloader")
     return call, names, reading
+
+
+def _count_outputs(module: nn.Module, answers: Tensor) -> int:
+    """How many labels answers have: along an axis behind the rows that a dense layer can fill."""
+    sizes = {part.out_features for part in module.modules() if isinstance(part, nn.Linear)}
+    axes = [*reversed(answers.shape[1:])]
+    return next((size for size in axes if size in sizes), 1 if 1 in sizes else axes[0])
 
 
 def make_encoder(tokenizer: str | None, config: NetworkConfig) -> TextEncoder | None:

@@ -147,7 +147,7 @@ def find_forms(
     forms, refused = [], []
     for axes, answers in found.items():
         for feed, output_steps in _feeds(answers, rows, longest, vector, reads, spec):
-            kind = _kind(answers.ndim == 3, feed, rows, spec)
+            kind = _kind(answers, feed, rows, spec)
             if (kind in STEPWISE) != (answers.ndim == 3):
                 each = "at each step" if answers.ndim == 3 else "for each row"
                 refused.append(
@@ -200,14 +200,14 @@ def _feeds(
         yield "repeat", count
 
 
-def _kind(stepwise: bool, feed: str, rows: Rows, spec: NetworkSpec) -> str:
-    """What is answered; several targets for a row that has one answer are several labels."""
+def _kind(answers: Tensor, feed: str, rows: Rows, spec: NetworkSpec) -> str:
+    """What is answered: several labels where there is a target for each output."""
     if spec.kind is not None:
         return spec.kind
-    if stepwise:
+    if answers.ndim == 3:
         return "list" if feed == "repeat" or spec.end_label is not None else "tags"
     targets = rows.targets
-    several = targets is not None and targets.ndim == 2 and targets.shape[1] > 1
+    several = targets is not None and targets.shape == answers.shape and targets.shape[1] > 1
     return "multilabel" if several or spec.output == "sigmoid" else "label"
 
 

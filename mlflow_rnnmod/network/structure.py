@@ -169,7 +169,8 @@ def _find_recurrent(
             problems.append(
                 f"{len(candidates)} submodules could be the recurrent layer: "
                 f"{listing(candidates)}; say which with NetworkSpec(recurrent=...), for layers "
-                f"that follow one another NetworkSpec(recurrent={every!r})"
+                f"that follow one another NetworkSpec(recurrent={every!r}). A decoder that starts "
+                "from an encoder's state, and is fed answers, is a translator: see TranslatorSpec"
             )
             return ()
         names = (candidates[0][0],)

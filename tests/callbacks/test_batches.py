@@ -96,7 +96,7 @@ def test_split_batch_is_the_users_word(parts):
         ({"x": X}, ["has targets under []", "labels"]),
         ({"x": X, "inputs": X, "y": Y}, ["['inputs', 'x']", "exactly one"]),
         ((["some", "text"], Y), ["inputs are a list of (str, str)", "PackedSequence"]),
-        ((X, torch.zeros(2, 3, dtype=torch.int64)), ["one label index for each row"]),
+        ((X, torch.zeros(2, 3, 4, dtype=torch.int64)), ["one label index for each row"]),
         ((X, torch.tensor([0.5, 1.0])), ["fractions"]),
         ((X, ["a", "b"]), ["targets are a list of (str, str)"]),
         ((X, None), ["targets are NoneType"]),

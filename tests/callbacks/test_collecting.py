@@ -25,7 +25,7 @@ from lightning_callbacks.collecting import (
     transfer_hooks,
 )
 from lightning_callbacks.guards import random_state_kept
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.network import NetworkConfig, Rows
 from tests.callbacks import models
 
 X, LENGTHS, Y = models.token_data(20)
@@ -36,9 +36,25 @@ def same(raw):
     return raw
 
 
+def reads(labels=3, pad_index=0, side="right", **options):
+    """A network that reads such rows."""
+    shape = {"input": "features", "input_size": 3, "embedding_size": None}
+    if pad_index is not None:
+        shape = {"input": "tokens", "input_size": 20, "embedding_size": 4}
+    return NetworkConfig(
+        **shape,
+        cell="gru",
+        recurrent=((3,),),
+        labels=tuple("abcdefgh"[:labels]),
+        pad_index=pad_index,
+        side=side,
+        **options,
+    )
+
+
 def rows_of(loader, **options):
     batches = read_batches(loader, same, **options)
-    return collect(batches, 3, 0, "right", "test data", options.get("max_rows"))
+    return collect(batches, reads(), "test data", options.get("max_rows"))
 
 
 def as_set(rows):
@@ -137,7 +153,7 @@ def sampled_or_all(loader):
 
 def test_a_plain_iterable():
     batches = [(X[:9], Y[:9]), (X[9:], Y[9:])]
-    rows = collect(read_batches(iter_only(batches), same), 3, 0, "right", "x")
+    rows = collect(read_batches(iter_only(batches), same), reads(), "x")
     assert rows.values.tolist() == X.tolist()
 
 
@@ -220,16 +236,31 @@ def test_batches_of_different_length_are_padded_on_the_side_of_the_padding():
         (torch.tensor([[4]]), torch.tensor([1])),
     ]
     for side, expected in (("right", [4, 9, 9]), ("left", [9, 9, 4])):
-        rows = collect(read_batches(iter_only(parts), same), 2, 9, side, "x")
+        rows = collect(read_batches(iter_only(parts), same), reads(2, 9, side), "x")
         assert rows.values.tolist() == [[1, 2, 3], expected]
+
+
+@pytest.mark.parametrize(
+    ("side", "values", "targets"),
+    [("right", [4, 9, 9], [1, -1, -1]), ("left", [9, 9, 4], [-1, -1, 1])],
+)
+def test_targets_of_steps_are_padded_like_the_inputs(side, values, targets):
+    parts = [
+        (torch.tensor([[1, 2, 3], [1, 2, 9]]), torch.tensor([[0, 1, 0], [1, -100, 1]])),
+        (torch.tensor([[4], [5]]), torch.tensor([[1], [0]])),
+    ]
+    config = reads(2, 9, side, output="tags", readout="all_steps")
+    rows = collect(read_batches(iter_only(parts), same), config, "x")
+    assert rows.values[2].tolist() == values and rows.targets[2].tolist() == targets
+    assert rows.targets[:2].tolist() == [[0, 1, 0], [1, -1, -1 if side == "right" else 1]]
 
 
 def test_features_of_different_length_need_lengths():
     parts = [(torch.randn(2, 5, 3), [0, 1]), (torch.randn(2, 4, 3), [1, 1])]
     with pytest.raises(ValueError, match="batches of 4 to 5 steps without lengths"):
-        collect(read_batches(iter_only(parts), same), 2, None, "right", "x")
+        collect(read_batches(iter_only(parts), same), reads(2, None), "x")
     parts = [(x, torch.tensor([x.shape[1], 2]), y) for x, y in parts]
-    rows = collect(read_batches(iter_only(parts), same), 2, None, "right", "x")
+    rows = collect(read_batches(iter_only(parts), same), reads(2, None), "x")
     assert rows.lengths.tolist() == [5, 2, 4, 2]
     assert rows.values.shape == (4, 5, 3)
 
@@ -238,7 +269,7 @@ def test_features_of_different_length_need_lengths():
 def test_targets_that_are_no_label(targets):
     batches = read_batches(iter_only([(X[:2], targets)]), same)
     with pytest.raises(ValueError, match=f"from {targets[0]} to {targets[1]}; .* 0 to 2"):
-        collect(batches, 3, 0, "right", "x")
+        collect(batches, reads(), "x")
 
 
 def test_random_state_is_kept_after_an_error_too():

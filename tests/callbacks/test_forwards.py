@@ -96,7 +96,7 @@ def test_a_single_number_for_each_row():
     "wrap, words",
     [
         (lambda t: t.long(), ["int64 tensor (8, 7)", "float logits"]),
-        (lambda t: t[None], ["(1, 8, 7)", "(8, labels)"]),
+        (lambda t: t[None, None], ["(1, 1, 8, 7)", "(8, labels)", "(8, steps, labels)"]),
         (lambda t: None, ["NoneType"]),
         (lambda t: t @ torch.zeros(3), ["RuntimeError"]),
     ],
