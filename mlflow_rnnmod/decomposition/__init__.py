@@ -10,6 +10,7 @@ from mlflow_rnnmod.decomposition.module import (
     Module,
     make_contract,
 )
+from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.rules import RULES, Rule
 from mlflow_rnnmod.decomposition.sample import Sample, draw_sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
@@ -25,6 +26,7 @@ __all__ = [
     "Energy",
     "Head",
     "Module",
+    "Pairs",
     "Rule",
     "Sample",
     "collect",

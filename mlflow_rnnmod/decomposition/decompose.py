@@ -25,6 +25,7 @@ from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.metrics import METRICS, measure, said
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.observations import Labelled
+from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import checked_targets, draw_sample, split_by_hash
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
@@ -80,9 +81,9 @@ class Decomposition:
 
 def decompose(
     parent: Parent,
-    train: Rows,
-    validation: Rows | None = None,
-    report: Rows | None = None,
+    train: Rows | Pairs,
+    validation: Rows | Pairs | None = None,
+    report: Rows | Pairs | None = None,
     config: DecompositionConfig | None = None,
     progress: Progress | None = None,
 ) -> Decomposition:
@@ -94,8 +95,9 @@ def decompose(
 
     Args:
         parent: it is read, never changed.
-        train: rows it was trained on, with targets (see :class:`Rows`). Statistics and refits use
-            at most ``rows_per_label`` of each label.
+        train: rows it was trained on, with targets (see :class:`Rows`); of a translator sentences
+            with their translations (see :class:`Pairs`), as for the next two. Statistics and refits
+            use at most ``rows_per_label`` of each label.
         validation: rows it was not trained on. Without ``report``, half of them, by a seeded hash,
             sizes and calibrates, and the other half gives every figure. Without validation rows a
             fifth of the training rows is held out, and a warning says so.
@@ -104,6 +106,7 @@ def decompose(
         progress: called with a stage's name, steps done and steps in all.
 
     Raises:
+        TypeError: if a translator is given rows, or another network pairs.
         ValueError: if there are no rows, or their targets are no indices of the parent's labels.
 
     Example:
@@ -115,6 +118,10 @@ def decompose(
         >>> [module.trunk.kept for module in found.modules]
         [6, 6]
     """
+    if parent.translates:
+        from mlflow_rnnmod.decomposition.translation import decompose_translator
+
+        return decompose_translator(parent, train, validation, report, config, progress)
     started = time.perf_counter()
     config = config or DecompositionConfig()
     told: Progress = progress or (lambda stage, done, total: None)
@@ -298,12 +305,17 @@ class _Job:
 
 def _share_out(
     parent: Parent,
-    train: Rows,
-    validation: Rows | None,
-    report: Rows | None,
+    train: Rows | Pairs,
+    validation: Rows | Pairs | None,
+    report: Rows | Pairs | None,
     config: DecompositionConfig,
 ) -> tuple[Rows, Rows, Rows, dict[str, str], list[str]]:
     """Training, calibration and report rows, in words who is who, and warnings."""
+    for name, given in (("train", train), ("validation", validation), ("report", report)):
+        if isinstance(given, Pairs):
+            raise TypeError(f"{name} is Pairs, which are for translators; expected Rows.")
+    assert not (isinstance(train, Pairs) or isinstance(validation, Pairs))
+    assert not isinstance(report, Pairs)
     for name, rows in (("train", train), ("validation", validation), ("report", report)):
         if rows is not None:
             try:

@@ -35,9 +35,9 @@ SIZING_ROWS = 1000
 
 def decompose_translator(
     parent: Parent,
-    train: Pairs,
-    validation: Pairs | None = None,
-    report: Pairs | None = None,
+    train: Rows | Pairs,
+    validation: Rows | Pairs | None = None,
+    report: Rows | Pairs | None = None,
     config: DecompositionConfig | None = None,
     progress: Progress | None = None,
 ) -> Decomposition:
@@ -66,9 +66,18 @@ def decompose_translator(
     started = time.perf_counter()
     config = config or DecompositionConfig()
     told: Progress = progress or (lambda stage, done, total: None)
-    _check(parent, train, validation, report, config)
+    if config.trunks != "label":
+        raise ValueError(
+            f'trunks={config.trunks!r}; expected "label": languages are told apart by the decoder '
+            "alone, whose pass they can't share."
+        )
+    given = [
+        None if pairs is None else _checked(parent, name, pairs)
+        for name, pairs in (("train", train), ("validation", validation), ("report", report))
+    ]
+    assert given[0] is not None
     train, calibration, figures_pairs, words, warnings = _share_out(
-        parent, train, validation, report, config
+        parent, given[0], given[1], given[2], config
     )
     rule = RULES[config.rule]
     missing = [
@@ -288,34 +297,25 @@ def draw_pairs(pairs: Pairs, per_label: int, seed: int) -> Pairs:
     return Pairs(found.sources, targets, found.references)
 
 
-def _check(
-    parent: Parent,
-    train: Pairs,
-    validation: Pairs | None,
-    report: Pairs | None,
-    config: DecompositionConfig,
-) -> None:
-    labels = parent.translator.labels
-    for name, pairs in (("train", train), ("validation", validation), ("report", report)):
-        if pairs is None:
-            continue
-        if not isinstance(pairs, Pairs):
-            raise TypeError(
-                f"{name} is a {type(pairs).__name__}; expected Pairs: a translator's data are "
-                "sentences with their translations."
-            )
-        unknown = [code for code in pairs.targets if code not in labels]
-        if unknown:
-            raise ValueError(
-                f"{name} has translations into {unknown}; expected some of {list(labels)}."
-            )
-        if not any(pairs.known(code).any() for code in pairs.targets):
-            raise ValueError(f"{name} has no translations; expected some into {list(labels)}.")
-    if config.trunks != "label":
-        raise ValueError(
-            f'trunks={config.trunks!r}; expected "label": languages are told apart by the decoder '
-            "alone, whose pass they can't share."
+def _checked(parent: Parent, name: str, pairs: Rows | Pairs) -> Pairs:
+    """The sentences.
+
+    Raises:
+        TypeError: if they are none.
+        ValueError: if none is translated, or into a language that the parent does not know.
+    """
+    labels = list(parent.translator.labels)
+    if not isinstance(pairs, Pairs):
+        raise TypeError(
+            f"{name} is a {type(pairs).__name__}; expected Pairs: a translator's data are "
+            "sentences with their translations."
         )
+    unknown = [code for code in pairs.targets if code not in labels]
+    if unknown:
+        raise ValueError(f"{name} has translations into {unknown}; expected some of {labels}.")
+    if not any(pairs.known(code).any() for code in pairs.targets):
+        raise ValueError(f"{name} has no translations; expected some into {labels}.")
+    return pairs
 
 
 def _share_out(
