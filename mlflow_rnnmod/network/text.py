@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -69,7 +69,8 @@ class TextEncoder:
         """Token ids of some texts.
 
         Args:
-            texts: strings; ``None`` and NaN count as empty.
+            texts: strings; ``None`` and NaN count as empty. A text that is split into words already
+                is a list or tuple of strings; the tokenizer reads each by itself.
 
         Returns:
             :class:`Rows` without targets; at least one step, even where all texts are empty.
@@ -84,7 +85,7 @@ class TextEncoder:
             >>> TextEncoder(letters)(["aba", ""]).values.tolist()
             [[2, 1, 2], [0, 0, 0]]
         """
-        encodings = self.tokenizer.encode_batch(plain_texts(texts))
+        encodings = self._encodings(plain_texts(texts))
         ids = [encoding.ids for encoding in encodings]
         lengths = [sum(encoding.attention_mask) for encoding in encodings]
         steps = max([1, *map(len, ids)])
@@ -96,13 +97,25 @@ class TextEncoder:
                 values[row, steps - len(found) :] = torch.tensor(found)
         return Rows(values, torch.tensor(lengths, dtype=torch.int64))
 
+    def _encodings(self, texts: Sequence[str | list[str]], special: bool = True) -> list[Any]:
+        """Encodings of texts and lists of words; the library wants a batch of one kind."""
+        encode = partial(self.tokenizer.encode_batch, add_special_tokens=special)
+        split = [i for i, text in enumerate(texts) if not isinstance(text, str)]
+        if not split:
+            return encode(texts)
+        whole = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        found = encode([texts[i] for i in whole])
+        found += encode([texts[i] for i in split], is_pretokenized=True)
+        order = sorted(range(len(texts)), key=[*whole, *split].__getitem__)
+        return [found[place] for place in order]
+
     def ids(self, texts: Sequence[Any]) -> list[list[int]]:
         """Token ids of some texts without special tokens and padding, as a translation has them.
 
         Raises:
             TypeError: if anything else than text is among them, with the first one's position.
         """
-        encodings = self.tokenizer.encode_batch(plain_texts(texts), add_special_tokens=False)
+        encodings = self._encodings(plain_texts(texts), special=False)
         return [
             [token for token, seen in zip(e.ids, e.attention_mask, strict=True) if seen]
             for e in encodings
@@ -120,21 +133,31 @@ class TextEncoder:
         return list(self.tokenizer.decode_batch([list(row) for row in ids]))
 
 
-def plain_texts(texts: Sequence[Any]) -> list[str]:
-    """``texts`` as strings, ``None`` and NaN as empty ones.
+def plain_texts(texts: Sequence[Any]) -> list[Any]:
+    """``texts`` as strings, ``None`` and NaN as empty ones; texts of words as lists of strings.
 
     Raises:
         TypeError: if one of them is not text, or ``texts`` is a single string.
+
+    Example:
+        >>> plain_texts(["one two", None, ("one", "two")])
+        ['one two', '', ['one', 'two']]
     """
     if isinstance(texts, str | bytes):
         raise TypeError(f"texts is the single text {texts!r}; expected a list of texts.")
-    plain = []
+    plain: list[Any] = []
     for position, text in enumerate(texts):
         if text is None or (isinstance(text, float) and math.isnan(text)):
             text = ""
+        if not isinstance(text, str) and hasattr(text, "tolist"):  # as pandas and Spark have them
+            text = text.tolist()
+        if isinstance(text, list | tuple) and all(isinstance(word, str) for word in text):
+            plain.append([_encodable(word) for word in text])
+            continue
         if not isinstance(text, str):
             raise TypeError(
-                f"texts[{position}] is the {type(text).__name__} {text!r:.60}; expected text."
+                f"texts[{position}] is the {type(text).__name__} {text!r:.60}; expected text, or a "
+                "list of words."
             )
         plain.append(_encodable(text))
     return plain

@@ -165,7 +165,7 @@ def test_padding_left_at_the_end_of_ids_is_padding():
     [
         ("text", "one text", TypeError, "single text 'one text'; expected a list"),
         ("text", ["a", 5], TypeError, r"texts\[1\] is the int 5"),
-        ("text", ["a", ["b"]], TypeError, r"texts\[1\] is the list"),
+        ("text", ["a", [3]], TypeError, r"texts\[1\] is the list"),
         ("tokens", "abc", TypeError, "inputs is the text 'abc'; expected a list of tokens"),
         ("tokens", [[1, 2], "abc"], TypeError, r"inputs\[1\] is 'abc'; expected whole numbers"),
         ("tokens", [[1, 2], None], TypeError, r"inputs\[1\] is None"),

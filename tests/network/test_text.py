@@ -83,7 +83,7 @@ def test_a_text_of_100_000_characters():
     [
         (["ja", 5], r"texts\[1\] is the int 5; expected text"),
         ([b"ja"], r"texts\[0\] is the bytes b'ja'; expected text"),
-        (["ja", "so", ["ja"]], r"texts\[2\] is the list \['ja'\]"),
+        (["ja", "so", ["ja", 5]], r"texts\[2\] is the list \['ja', 5\]"),
         ([1.5], r"texts\[0\] is the float 1.5"),
         ([True], r"texts\[0\] is the bool True"),
         ("ja", "is the single text 'ja'; expected a list of texts"),
@@ -127,3 +127,26 @@ def test_the_digest_is_that_of_what_it_does():
     truncated = words()
     truncated.enable_truncation(3)
     assert TextEncoder(truncated).digest != first.digest
+
+
+def test_texts_that_are_split_into_words_already():
+    encoder = TextEncoder(words())
+    rows = encoder([["ja", "NEIN"], "so ja nein", ("so",), np.array(["ja", "so"]), [], None])
+    assert rows.values.tolist() == [[2, 3, 0], [4, 2, 3], [4, 0, 0], [2, 4, 0], [0] * 3, [0] * 3]
+    assert rows.lengths.tolist() == [2, 3, 1, 2, 0, 0]
+    assert encoder.ids([["ja", "so"], "nein"]) == [[2, 4], [3]]
+
+
+def test_words_are_split_further_where_the_tokenizer_does():
+    letters = character_encoder()
+    rows = letters([["ab", "c"], "ab c"])
+    assert rows.lengths.tolist() == [3, 4]
+
+
+def test_words_are_cut_and_padded_as_texts_are():
+    tokenizer = words()
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=4, pad_id=0)
+    rows = TextEncoder(tokenizer)([["ja", "nein", "so"], "ja nein so", "so"])
+    assert rows.values.tolist() == [[2, 3, 0, 0], [2, 3, 0, 0], [4, 0, 0, 0]]
+    assert rows.lengths.tolist() == [2, 2, 1]
