@@ -59,7 +59,7 @@ def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) ->
     table = Table(title=title)
     columns = ["delta", "control_delta", "net"]
     shares = ["actual_removal", "units_kept", "recurrent_weights_kept", "jaccard"]
-    for name in [*by, "seeds", "accuracy", *columns, "removed %", "W_hh kept %", "jaccard"]:
+    for name in [*by, "seeds", "score", *columns, "removed %", "W_hh kept %", "jaccard"]:
         table.add_column(name.replace("_", " "), justify="left" if name in by else "right")
     for key, found in groups.items():
         removed, _, recurrent, overlap = (
@@ -68,7 +68,7 @@ def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) ->
         table.add_row(
             *(_cell(value) for value in key),
             str(len(found)),
-            shown([r["accuracy"] for r in found], signed=False),
+            shown([r["score"] for r in found], signed=False),
             *(shown([r[name] for r in found]) for name in columns),
             f"{100 * removed:.0f}",
             f"{100 * recurrent:.0f}",

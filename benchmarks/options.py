@@ -1,0 +1,55 @@
+"""Options that the commands of ``benchmarks.paper`` share, and their progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+CELLS = ("lstm", "gru", "rnn", "rnn_relu")
+console = Console(width=170)
+
+
+def numbers(_: Any, __: Any, value: str) -> tuple[float, ...]:
+    """``"0.2,0.35"`` as numbers."""
+    return tuple(float(part) for part in value.split(",") if part)
+
+
+def names(_: Any, __: Any, value: str) -> tuple[str, ...]:
+    """``"a,b"`` as names."""
+    return tuple(part for part in value.split(",") if part)
+
+
+def shared(command: Callable) -> Callable:
+    """The options that every command has."""
+    for option in (
+        click.option("--json", "json_file", type=click.Path(path_type=Path),
+                     help="Rows are written here as they come; a run goes on with what is there."),
+        click.option("--cache", type=click.Path(path_type=Path),
+                     default=Path(".cache/benchmarks"), help="Of trained parents."),
+        click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True),
+        click.option("--quick", is_flag=True, help="Minutes, on a part of the data."),
+        click.option("--seeds", type=int, default=1, help="How many parents."),
+        click.option("--gates", type=click.Choice(["joint", "separate"]), default="joint"),
+        click.option("--variant", type=click.Choice(["rolled", "unrolled"]), default="rolled"),
+        click.option("--layers", type=int, default=1),
+        click.option("--cell", type=click.Choice(CELLS), default="lstm"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def progress_bar() -> Progress:
+    """On standard error, gone when done."""
+    return Progress(
+        TextColumn("{task.description:<40}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

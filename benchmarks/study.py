@@ -1,0 +1,112 @@
+"""One parent under study: masks of any rule, and how good what is composed of them is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.decomposition.config import DecompositionConfig
+from mlflow_rnnmod.decomposition.fitting import (
+    FittedHeads,
+    Material,
+    fit_heads,
+    pool_calibrations,
+    prepare_material,
+    report_table,
+)
+from mlflow_rnnmod.decomposition.folding import make_trunk
+from mlflow_rnnmod.decomposition.metrics import METRICS, measure
+from mlflow_rnnmod.decomposition.rules import RULES, removed_units
+from mlflow_rnnmod.decomposition.sample import draw_sample
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.watching import collect
+from mlflow_rnnmod.network import Parent, Rows
+from mlflow_rnnmod.network.trunk import Trunk
+
+Removed = list[dict[str, Tensor]]
+Told = Callable[[int, int], None]
+# All repairs, but a removed unit's mean is folded in the place of its best guess from kept units.
+MEANS_FOLDED = "means"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One parent with its statistics and rows; the test split gives every figure."""
+
+    parent: Parent
+    statistics: ActivationStatistics
+    material: Material
+    seconds: float
+
+    @classmethod
+    def start(
+        cls,
+        parent: Parent,
+        train: Rows,
+        validation: Rows,
+        test: Rows,
+        seed: int,
+        variant: str = "rolled",
+        gates: str = "joint",
+    ) -> Study:
+        """Watch the parent's units. Validation rows calibrate, as in ``decompose(report=test)``."""
+        started = time.perf_counter()
+        config, network = DecompositionConfig(seed=seed), parent.network
+        train, validation, test = (network.prepare(rows) for rows in (train, validation, test))
+        output = network.config.output
+        sample = draw_sample(train, len(parent.labels), config.rows_per_label, seed, output)
+        statistics = collect(network, sample, variant=variant, gates=gates)
+        material = prepare_material(parent, sample, validation, test, config)
+        return cls(parent, statistics, material, time.perf_counter() - started)
+
+    @property
+    def metric(self) -> str:
+        """What the kind of output is measured by."""
+        return METRICS[self.parent.network.config.output]
+
+    @property
+    def parent_scores(self) -> dict[str, float]:
+        """Of the unmasked parent on the test split, in points."""
+        return self.points(self.parent.network.logits(self.material.whole.report))
+
+    def points(self, scores: Tensor) -> dict[str, float]:
+        """How good scores of the test split are, in points: the metric, and what stands beside."""
+        found = measure(scores, self.material.reported_on)
+        return {name: 100 * value for name, value in found.items()}
+
+    def removed(self, rule: str, share: float) -> Removed:
+        """Units that ``rule`` removes, for each label."""
+        labels = range(len(self.parent.labels))
+        return [removed_units(RULES[rule], self.statistics, y, share) for y in labels]
+
+    def measured(
+        self, removed: Removed, wanted: Sequence[str], told: Told
+    ) -> tuple[dict[str, dict[str, float]], list[Trunk]]:
+        """How good the composite is under each of the wanted repairs, in points; the trunks."""
+        found: dict[str, dict[str, float]] = {}
+        plain = [make_trunk(units, self.statistics, fold=False) for units in removed]
+        if "none" in wanted or "calibrate" in wanted:
+            heads = self._heads(plain, ("calibrate",), told)
+            found["none"] = self.points(torch.stack([h.report_margins for h in heads], dim=1))
+            found["calibrate"] = self.points(report_table(heads))
+        for name in {"all", MEANS_FOLDED} & set(wanted):
+            folded = [make_trunk(units, self.statistics, fold=True) for units in removed]
+            if name == MEANS_FOLDED and folded[0].sliceable:
+                means = {k: v.mean.float() for k, v in self.statistics.layers.items()}
+                folded = [Trunk(trunk.keep, means) for trunk in folded]
+            heads = self._heads(folded, ("fold", "refit", "calibrate"), told)
+            found[name] = self.points(report_table(heads))
+        return {name: found[name] for name in wanted}, plain
+
+    def _heads(
+        self, trunks: list[Trunk], repairs: tuple[str, ...], told: Told
+    ) -> list[FittedHeads]:
+        heads = []
+        for label, trunk in enumerate(trunks):
+            heads.append(fit_heads(self.material, trunk, label, repairs, open_head=False))
+            told(label + 1, len(trunks))
+        return pool_calibrations(heads, repairs)
