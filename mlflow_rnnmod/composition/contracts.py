@@ -53,17 +53,26 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
     if found[0][1].input == "tokens" and len({parent for _, _, parent in found}) > 1:
         # Without a tokenizer nobody can tell whether one id means the same to both.
         problems += _different(found, "vocabulary size", lambda c: c.input_size)
-    tokenizers: dict[str, set[str | None]] = {}
-    for _, contract, parent in found:
-        tokenizers.setdefault(parent, set()).add(contract.tokenizer)
-    for parent, digests in tokenizers.items():
-        if len(digests) > 1:
-            shown = sorted(str(digest)[:12] for digest in digests)
-            problems.append(
-                f"parent {parent[:12]} comes with {len(digests)} tokenizers ({', '.join(shown)}); "
-                "expected one"
-            )
+    for which, digest_of in (("tokenizers", _reads), ("target tokenizers", _writes)):
+        tokenizers: dict[str, set[str | None]] = {}
+        for _, contract, parent in found:
+            tokenizers.setdefault(parent, set()).add(digest_of(contract))
+        for parent, digests in tokenizers.items():
+            if len(digests) > 1:
+                shown = sorted(str(digest)[:12] for digest in digests)
+                problems.append(
+                    f"parent {parent[:12]} comes with {len(digests)} {which} "
+                    f"({', '.join(shown)}); expected one"
+                )
     return problems
+
+
+def _reads(contract: Contract) -> str | None:
+    return contract.tokenizer
+
+
+def _writes(contract: Contract) -> str | None:
+    return None if contract.target is None else contract.target.get("tokenizer")
 
 
 def _different(
