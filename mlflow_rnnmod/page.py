@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.card import percent, points
+from mlflow_rnnmod.dial import METRICS, settings_svg, sorted_settings, taken_of
 from mlflow_rnnmod.markdown import plain
 from mlflow_rnnmod.pictures import is_taken, overlap_svg, sizing_svg
 
@@ -51,12 +52,14 @@ _COLUMNS = {
     "jaccard": "overlap with the others",
 }
 _TILES = {
-    "composed_accuracy": "accuracy of all modules composed again",
-    "parent_accuracy": "accuracy of the parent",
-    "delta_accuracy": "points between the two",
-    "control_accuracy": "accuracy with nothing removed and the same repairs",
+    "composed_{metric}": "{Metric} of all modules composed again",
+    "parent_{metric}": "{Metric} of the parent",
+    "delta_{metric}": "points between the two",
+    "control_{metric}": "{Metric} with nothing removed and the same repairs",
     "net": "points between composed and nothing removed: what removal did",
-    "random_accuracy": "accuracy with as many units removed at random",
+    "random_{metric}": "{Metric} with as many units removed at random",
+    "composed_exact": "of the rows have all labels right, composed again",
+    "parent_exact": "of the rows have all labels right, by the parent",
     "mean_jaccard": "overlap of two modules on average (Jaccard)",
     "units_kept": "units that a module keeps on average",
     "recurrent_weights_kept": "recurrent weights that a module keeps on average",
@@ -66,14 +69,14 @@ _TILES = {
 _TRIED = {
     "removal": "removed",
     "trunks": "trunks",
-    "accuracy": "accuracy",
-    "control_accuracy": "nothing removed",
+    "{metric}": "{Metric}",
+    "control_{metric}": "nothing removed",
     "points": "points",
     "weights_kept": "weights kept",
     "cost": "passes",
 }
 _NUMBERS = {"trunks": "{:.0f}", "cost": "{:.2f}"}
-_POINTS = ("delta_accuracy", "net")
+_POINTS = ("delta_accuracy", "delta_f1", "delta_bleu", "net")
 
 
 def page(decomposition: Decomposition) -> str:
@@ -97,7 +100,7 @@ def page(decomposition: Decomposition) -> str:
             f'<p class="mind"><b>Mind:</b> {escape(plain(w, 2000))}</p>'
             for w in decomposition.warnings
         ),
-        _tiles(decomposition.figures),
+        _tiles(decomposition.figures, decomposition.metric),
         f'<p class="soft">Measured on {escape(_figure_rows(decomposition))}.</p>',
         "<h2>Modules</h2>",
         _modules(modules),
@@ -120,10 +123,16 @@ def page(decomposition: Decomposition) -> str:
     )
 
 
-def _tiles(figures: Mapping[str, float]) -> str:
+def _named(words: Mapping[str, str], metric: str) -> dict[str, str]:
+    """Names of figures and what they say, with the metric's name in them."""
+    given = {"metric": metric, "Metric": METRICS[metric]}
+    return {name.format(**given): said.format(**given) for name, said in words.items()}
+
+
+def _tiles(figures: Mapping[str, float], metric: str) -> str:
     tiles = [
         f'<div class="tile"><b>{_figure(name, figures[name])}</b><span>{words}</span></div>'
-        for name, words in _TILES.items()
+        for name, words in _named(_TILES, metric).items()
         if name in figures
     ]
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -160,16 +169,17 @@ def _bar(share: float | None) -> str:
 
 
 def _sizing(decomposition: Decomposition, chosen: Any) -> str:
-    taken = (chosen, decomposition.figures.get("trunks"))
-    tried = sorted(decomposition.sizing, key=lambda row: (row.get("trunks", 0), row["removal"]))
+    taken, metric = (chosen, decomposition.figures.get("trunks")), decomposition.metric
+    tried = sorted_settings(decomposition.sizing)
+    control = f"control_{metric}"
     shown = {
         name: words
-        for name, words in _TRIED.items()
-        if any((name if name != "points" else "control_accuracy") in row for row in tried)
+        for name, words in _named(_TRIED, metric).items()
+        if any((name if name != "points" else control) in row for row in tried)
     }
     rows = []
     for row in tried:
-        cells = "".join(f"<td>{_tried(row, name)}</td>" for name in shown)
+        cells = "".join(f"<td>{_tried(row, name, metric)}</td>" for name in shown)
         rows.append(f"{'<tr class=taken>' if is_taken(row, *taken) else '<tr>'}{cells}</tr>")
     cost = (
         " Passes are what a composite of all modules takes, in passes of the parent, estimated."
@@ -180,7 +190,8 @@ def _sizing(decomposition: Decomposition, chosen: Any) -> str:
     return (
         f"<p>{_sought(decomposition)}, on "
         f"{escape(plain(decomposition.rows.get('calibrated', 'rows not recorded'), 500))}.{cost}"
-        f'</p><div class="wide">{sizing_svg(tried, *taken)}</div>'
+        f'</p><div class="wide">{sizing_svg(tried, *taken, metric)}</div>'
+        f'<div class="wide">{settings_svg(tried, taken_of(tried, *taken), metric)}</div>'
         f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
@@ -197,11 +208,11 @@ def _sought(decomposition: Decomposition) -> str:
     return words
 
 
-def _tried(row: Mapping[str, float], name: str) -> str:
+def _tried(row: Mapping[str, float], name: str, metric: str) -> str:
     """A cell of the table of settings that were tried."""
     if name == "points":
-        control = row.get("control_accuracy")
-        return "" if control is None else points(row["accuracy"] - control)
+        control = row.get(f"control_{metric}")
+        return "" if control is None else points(row[metric] - control)
     value = row.get(name)
     if value is None:
         return ""

@@ -26,7 +26,7 @@ Matrix = NDArray[np.floating]
 
 _COLORS = "YlGnBu"
 _LONGEST = 30
-_INK, _SOFT, _LINE, _ACCENT, _OTHER = "#1f2933", "#616e7c", "#d9dfe6", "#1d6fa5", "#c2571a"
+INK, SOFT, LINE, ACCENT, OTHER = "#1f2933", "#616e7c", "#d9dfe6", "#1d6fa5", "#c2571a"
 _VALUES_UP_TO = 16
 
 
@@ -45,16 +45,16 @@ def write_overlap(overlap: Matrix, labels: Sequence[str], path: Path) -> None:
 
     count, low = len(labels), _lowest(overlap)
     cell, size = (52, 17) if count <= _VALUES_UP_TO else (28, 15) if count <= 50 else (19, 13)
-    font, small, bold = _font(size), _font(15), _font(19, bold=True)
+    letters, small, bold = font(size), font(15), font(19, bold=True)
     names = [plain(label, _LONGEST) for label in labels]
-    margin = int(max(map(font.getlength, names))) + 28
+    margin = int(max(map(letters.getlength, names))) + 28
     side, top = cell * count, 44
     title = "Units that two modules share (Jaccard)"
     width = int(max(margin + side + 110, 40 + bold.getlength(title)))
     height = top + margin + max(side, 160) + 20
     picture = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(picture)
-    draw.text((16, 14), title, _INK, bold)
+    draw.text((16, 14), title, INK, bold)
     heat = Image.fromarray(_painted(overlap, low)).resize((side, side), Image.Resampling.NEAREST)
     picture.paste(heat, (margin, top + margin))
     # Names of columns are written as rows, one below the other, and turned to the left.
@@ -62,19 +62,19 @@ def write_overlap(overlap: Matrix, labels: Sequence[str], path: Path) -> None:
     across = ImageDraw.Draw(upright)
     for position, name in enumerate(names):
         middle = (position + 0.5) * cell
-        draw.text((margin - 8, top + margin + middle), name, _INK, font, anchor="rm")
-        across.text((8, middle), name, _INK, font, anchor="lm")
+        draw.text((margin - 8, top + margin + middle), name, INK, letters, anchor="rm")
+        across.text((8, middle), name, INK, letters, anchor="lm")
     picture.paste(upright.transpose(Image.Transpose.ROTATE_90), (margin, top))
     if count <= _VALUES_UP_TO:
         for (i, j), value in np.ndenumerate(overlap):
             place = (margin + (j + 0.5) * cell, top + margin + (i + 0.5) * cell)
-            color = "white" if _dark(float(value), low) else _INK
+            color = "white" if _dark(float(value), low) else INK
             draw.text(place, f"{100 * value:.0f}", color, small, anchor="mm")
     strip = Image.fromarray(_painted(np.linspace(1.0, low, 160)[:, None], low)).resize((20, 160))
     picture.paste(strip, (margin + side + 24, top + margin))
     for share in (0.0, 0.5, 1.0):
         place = (margin + side + 50, top + margin + 7 + 146 * share)
-        draw.text(place, f"{100 - 100 * share * (1 - low):.0f} %", _SOFT, small, anchor="lm")
+        draw.text(place, f"{100 - 100 * share * (1 - low):.0f} %", SOFT, small, anchor="lm")
     picture.save(path, format="PNG")
 
 
@@ -87,9 +87,9 @@ def overlap_svg(overlap: Matrix, labels: Sequence[str]) -> str:
     """
     count = len(labels)
     cell = 34 if count <= _VALUES_UP_TO else 18 if count <= 50 else 12
-    font = 12 if count <= 50 else 10
+    letters = 12 if count <= 50 else 10
     names = [plain(label, _LONGEST) for label in labels]
-    margin = max(map(_width, names)) * font * 1.08 + 14
+    margin = max(map(_width, names)) * letters * 1.08 + 14
     side = count * cell
     low = _lowest(overlap)
     parts = [
@@ -109,7 +109,7 @@ def overlap_svg(overlap: Matrix, labels: Sequence[str]) -> str:
     if count <= _VALUES_UP_TO:
         for i in range(count):
             for j in range(count):
-                color = "#fff" if _dark(overlap[i, j], low) else _INK
+                color = "#fff" if _dark(overlap[i, j], low) else INK
                 parts.append(
                     f'<text x="{margin + (j + 0.5) * cell:.1f}" '
                     f'y="{margin + (i + 0.5) * cell:.1f}" text-anchor="middle" font-size="11" '
@@ -117,7 +117,7 @@ def overlap_svg(overlap: Matrix, labels: Sequence[str]) -> str:
                 )
     parts.append(_scale(margin + side + 18, margin, low))
     width, height = margin + side + 80, margin + max(side, 160) + 10
-    return _svg(width, height, parts, font, "Units that two modules share")
+    return svg(width, height, parts, letters, "Units that two modules share")
 
 
 def is_taken(row: Mapping[str, float], removal: Any, trunks: float | None = None) -> bool:
@@ -133,28 +133,31 @@ def is_taken(row: Mapping[str, float], removal: Any, trunks: float | None = None
 
 
 def sizing_svg(
-    sizing: Iterable[Mapping[str, float]], chosen: Any, trunks: float | None = None
+    sizing: Iterable[Mapping[str, float]],
+    chosen: Any,
+    trunks: float | None = None,
+    metric: str = "accuracy",
 ) -> str:
-    """Accuracy of the settings tried, beside nothing removed with the same repairs.
+    """How good the settings tried are, beside nothing removed with the same repairs.
 
     It stands against the share of units removed; where the number of trunks was tried too, against
     the passes of the parent that a composite takes.
 
     Args:
-        sizing: ``removal``, ``accuracy``, ``control_accuracy``, and where known ``trunks`` and
-            ``cost``, of each setting tried.
+        sizing: ``removal``, the metric, the metric with nothing removed (``control_accuracy``), and
+            where known ``trunks`` and ``cost``, of each setting tried.
         chosen: the share that was taken, where it is known.
         trunks: how many trunks were taken.
+        metric: ``accuracy``, ``f1`` or ``bleu``.
     """
+    control = f"control_{metric}"
     tried = list(sizing)
     several = len({row["removal"] for row in tried}) < len(tried)
     by_cost = several and all("cost" in row for row in tried)
     axis = "cost" if by_cost else "removal"
     tried.sort(key=lambda row: row[axis])
     width, height, left, right, top, bottom = 640, 300, 64, 24, 40, 50
-    values = [
-        row[name] for row in tried for name in ("accuracy", "control_accuracy") if name in row
-    ]
+    values = [row[name] for row in tried for name in (metric, control) if name in row]
     low, high, step = _ticks(100 * min(values), 100 * max(values))
     furthest = max(max(row[axis] for row in tried), 0.05)
 
@@ -168,45 +171,45 @@ def sizing_svg(
     while tick <= high + 1e-9:
         _, y = at(0, tick / 100)
         parts.append(
-            f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_LINE}"/>'
+            f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{LINE}"/>'
             f'<text x="{left - 8}" y="{y:.1f}" text-anchor="end" dominant-baseline="central" '
-            f'fill="{_SOFT}">{tick:g} %</text>'
+            f'fill="{SOFT}">{tick:g} %</text>'
         )
         tick += step
     for name, color, dash in (
-        ("control_accuracy", _OTHER, ' stroke-dasharray="6 4"'),
-        ("accuracy", _ACCENT, ""),
+        (control, OTHER, ' stroke-dasharray="6 4"'),
+        (metric, ACCENT, ""),
     ):
         spots = [at(row[axis], row[name]) for row in tried if name in row]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-        if name != "accuracy" or not by_cost:  # settings of both kinds are points, not a line
+        if name != metric or not by_cost:  # settings of both kinds are points, not a line
             parts.append(
                 f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
             )
-        if name == "accuracy":
+        if name == metric:
             for row, (x, y) in zip(tried, spots, strict=True):
                 size, fill = (7, color) if is_taken(row, chosen, trunks) else (4, "#fff")
                 parts.append(
                     f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{fill}" '
-                    f'stroke="{color}" stroke-width="2"><title>{_setting(row)}</title></circle>'
+                    f'stroke="{color}" stroke-width="2"><title>{setting(row)}</title></circle>'
                 )
     marks = np.linspace(0.0, furthest, 5) if by_cost else [row["removal"] for row in tried]
     for mark in marks:
         x, _ = at(mark, 0)
         parts.append(
             f'<text x="{x:.1f}" y="{height - bottom + 20}" text-anchor="middle" '
-            f'fill="{_SOFT}">{f"{mark:.2f}" if by_cost else f"{100 * mark:g} %"}</text>'
+            f'fill="{SOFT}">{f"{mark:.2f}" if by_cost else f"{100 * mark:g} %"}</text>'
         )
     words = "passes of the parent" if by_cost else "units removed in each layer"
     parts.append(
         f'<text x="{(left + width - right) / 2:.0f}" y="{height - 8}" text-anchor="middle" '
-        f'fill="{_SOFT}">{words}</text>'
+        f'fill="{SOFT}">{words}</text>'
     )
     parts.append(_legend(left))
-    return _svg(width, height, parts, 12, f"Accuracy against {words}")
+    return svg(width, height, parts, 12, f"{metric.capitalize()} against {words}")
 
 
-def _setting(row: Mapping[str, float]) -> str:
+def setting(row: Mapping[str, float]) -> str:
     """A setting that was tried, in words."""
     words = f"{100 * row['removal']:g} % removed"
     if "trunks" not in row:
@@ -217,12 +220,12 @@ def _setting(row: Mapping[str, float]) -> str:
 def _legend(left: float) -> str:
     line = 'y1="16" y2="16" stroke-width="2"'
     return (
-        f'<line x1="{left}" x2="{left + 28}" {line} stroke="{_ACCENT}"/>'
+        f'<line x1="{left}" x2="{left + 28}" {line} stroke="{ACCENT}"/>'
         f'<text x="{left + 36}" y="16" dominant-baseline="central">modules composed again</text>'
-        f'<line x1="{left + 210}" x2="{left + 238}" {line} stroke="{_OTHER}" '
+        f'<line x1="{left + 210}" x2="{left + 238}" {line} stroke="{OTHER}" '
         f'stroke-dasharray="6 4"/>'
         f'<text x="{left + 246}" y="16" dominant-baseline="central">nothing removed, same repairs'
-        f'</text><circle cx="{left + 450}" cy="16" r="7" fill="{_ACCENT}"/>'
+        f'</text><circle cx="{left + 450}" cy="16" r="7" fill="{ACCENT}"/>'
         f'<text x="{left + 464}" y="16" dominant-baseline="central">taken</text>'
     )
 
@@ -235,11 +238,12 @@ def _ticks(low: float, high: float) -> tuple[float, float, float]:
     return (below, above, step) if above > below else (below - step, above + step, step)
 
 
-def _svg(width: float, height: float, parts: Iterable[str], font: int, title: str) -> str:
+def svg(width: float, height: float, parts: Iterable[str], size: int, title: str) -> str:
+    """A picture of these parts, with letters of ``size``."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}" role="img" aria-label="{escape(title)}" '
-        f'font-family="system-ui, sans-serif" font-size="{font}" fill="{_INK}">'
+        f'font-family="system-ui, sans-serif" font-size="{size}" fill="{INK}">'
         + "".join(parts)
         + "</svg>"
     )
@@ -250,7 +254,7 @@ def _scale(x: float, y: float, low: float) -> str:
     strip = np.linspace(1.0, low, 64)[:, None]
     ticks = "".join(
         f'<text x="{x + 20:.0f}" y="{y + 8 + 144 * share:.0f}" dominant-baseline="central" '
-        f'font-size="11" fill="{_SOFT}">{100 - 100 * share * (1.0 - low):.0f} %</text>'
+        f'font-size="11" fill="{SOFT}">{100 - 100 * share * (1.0 - low):.0f} %</text>'
         for share in (0.0, 0.5, 1.0)
     )
     return (
@@ -276,7 +280,7 @@ def _painted(values: Matrix, low: float) -> NDArray[np.uint8]:
     return colormaps[_COLORS](shares, bytes=True)[..., :3].copy()
 
 
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The font that matplotlib brings, which is there wherever matplotlib is."""
     from matplotlib import get_data_path
     from PIL import ImageFont

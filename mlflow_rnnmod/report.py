@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mlflow_rnnmod.card import percent, points, removal_words
+from mlflow_rnnmod.dial import METRICS, sorted_settings, taken_of, write_settings
 from mlflow_rnnmod.markdown import escape, link, table
 from mlflow_rnnmod.page import page
 from mlflow_rnnmod.pictures import write_overlap
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
     from mlflow_rnnmod.decomposition.module import Module
 
-INDEX, TABLE, CSV, PICTURE, PAGE = (
+INDEX, TABLE, CSV, PICTURE, SETTINGS, PAGE = (
     "modules.md",
     "modules_table.json",
     "modules.csv",
     "overlap.png",
+    "settings.png",
     "report.html",
 )
 _SHARES = (
@@ -67,9 +69,17 @@ class Entry:
 
 
 def write_pictures(decomposition: Decomposition, directory: Path) -> None:
-    """Write what needs no model ids, ``overlap.png``, and ``report.html``, into ``directory``."""
+    """Write what needs no model ids into ``directory``.
+
+    That is ``overlap.png``, ``report.html`` and, where settings were tried, ``settings.png``.
+    """
     labels = [module.label for module in decomposition.modules]
     write_overlap(decomposition.overlap.double().numpy(), labels, directory / PICTURE)
+    if decomposition.sizing:
+        tried = sorted_settings(decomposition.sizing)
+        removal, trunks = removal_of(decomposition)["removal"], decomposition.figures.get("trunks")
+        taken = taken_of(tried, removal, trunks)
+        write_settings(tried, taken, decomposition.metric, directory / SETTINGS)
     (directory / PAGE).write_text(page(decomposition), encoding="utf-8")
 
 
@@ -157,13 +167,14 @@ def summary(
         f"Parent network {parent} was taken apart into one module for each of its "
         f"{len(decomposition.modules)} labels ({removal_words(removal_of(decomposition))})."
     ]
-    if "composed_accuracy" in figures and "parent_accuracy" in figures:
-        delta = figures.get(
-            "delta_accuracy", figures["composed_accuracy"] - figures["parent_accuracy"]
-        )
+    metric = decomposition.metric
+    composed, whole = figures.get(f"composed_{metric}"), figures.get(f"parent_{metric}")
+    if composed is not None and whole is not None:
+        delta = figures.get(f"delta_{metric}", composed - whole)
+        of = "" if metric == "accuracy" else f" {METRICS[metric]}"
         sentences.append(
-            f"Composed again, the modules reach **{percent(figures['composed_accuracy'])}**; the "
-            f"parent has {percent(figures['parent_accuracy'])} ({points(delta)} points)."
+            f"Composed again, the modules reach **{percent(composed)}**{of}; the parent has "
+            f"{percent(whole)}{of} ({points(delta)} points)."
         )
     if "net" in figures:
         sentences.append(

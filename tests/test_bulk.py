@@ -154,6 +154,7 @@ def test_the_run_says_what_happened(tracking_uri: str, dataset: Any) -> None:
             "modules.csv",
             "modules_table.json",
             "overlap.png",
+            "settings.png",
             "report.html",
         )
     }
@@ -493,7 +494,7 @@ def test_over_http(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.Monkey
             patch.setattr(requests.Session, "send", counting)
             logged = log_decomposition(tiny_decomposition(parent))
         assert [m.name for m in models()] == [*slugs(parent.labels).values(), "parent"]
-        assert sent.pop("artifact") == (count + 1) * 7 + 5 + sent_extra(parent)
+        assert sent.pop("artifact") == (count + 1) * 7 + 6 + sent_extra(parent)
         # Creating and finalizing is all that each model costs; the rest does not grow with them.
         assert sum(sent.values()) <= 2 * (count + 1) + 12, sent
         assert "get-history" not in sent

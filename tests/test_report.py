@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlflow_rnnmod.dial import settings_svg, sorted_settings, taken_of, write_settings
 from mlflow_rnnmod.markdown import plain
 from mlflow_rnnmod.names import slugs
 from mlflow_rnnmod.page import page
@@ -239,6 +240,67 @@ def test_the_page_shows_what_every_setting_costs() -> None:
         "20.0 %", "1", "88.0 %", "90.0 %", "-2.0", "80.0 %", "0.80",
     ]  # fmt: skip
     assert html.count("<th>passes</th>") == 1
+
+
+def test_every_setting_has_its_line_with_all_it_is_and_costs() -> None:
+    rows = sorted_settings(SWEEPS)
+    assert [(row["trunks"], row["removal"]) for row in rows] == [
+        (1.0, 0.2), (1.0, 0.5), (2.0, 0.2), (2.0, 0.5),
+    ]  # fmt: skip
+    taken = taken_of(rows, 0.5, 1.0)
+    assert taken == 1
+    assert taken_of(rows, 0.3, 1.0) is None
+    svg = settings_svg(rows, taken, "accuracy")
+    texts = re.findall("<text[^>]*>([^<]*)</text>", svg)
+    for row in rows:
+        plural = "s" if row["trunks"] == 2 else ""
+        assert f"{100 * row['removal']:g} % removed, {row['trunks']:g} trunk{plural}" in texts
+        assert f"{100 * row['accuracy']:.1f} %" in texts
+        assert f"{row['cost']:.2f}" in texts
+    assert {"accuracy", "weights kept", "passes of the parent"} <= set(texts)
+    circles = [a for tag, a in _Page(svg).tags if tag == "circle"]
+    assert len(circles) == 1 + 4 * 4  # the legend's; a column has one, the first one two
+    # In a column, what is more is further to the right; the cost is read from 0.
+    costs = [float(a["cx"] or 0) for a in circles if a["fill"] != "#fff"][-4:]
+    left = 200 + 2 * 240
+    assert [(x - left) / 190 for x in costs] == pytest.approx([0.5, 0.3125, 1.0, 0.625], abs=0.001)
+    (shade,) = [a for tag, a in _Page(svg).tags if tag == "rect"]
+    assert float(shade["y"] or 0) == 58 + 26
+
+
+@pytest.mark.parametrize("metric", ["f1", "bleu"])
+def test_reports_of_another_metric(metric: str, tmp_path: Path) -> None:
+    named = {
+        "removal": 0.2, metric: 0.4321, f"control_{metric}": 0.5, "weights_kept": 0.6, "cost": 2.0,
+    }  # fmt: skip
+    decomposition = replace(
+        tiny_decomposition(tiny_parent(), sizing=(named,)),
+        metric=metric,
+        figures={f"composed_{metric}": 0.4321, f"parent_{metric}": 0.5, f"delta_{metric}": -0.0679},
+    )
+    html = page(decomposition)
+    shown = {"f1": "F1", "bleu": "BLEU"}[metric]
+    assert f"<b>43.2 %</b><span>{shown} of all modules composed again</span>" in html
+    assert "<b>-6.8</b><span>points between the two</span>" in html
+    assert f"<th>{shown}</th>" in html
+    assert "accuracy" not in html.lower().replace("accuracy against", "")
+    assert f"reach **43.2 %** {shown}; the parent has 50.0 % {shown} (-6.8" in summary(
+        decomposition, "0"
+    )
+    write_pictures(decomposition, tmp_path)
+    assert (tmp_path / "settings.png").stat().st_size > 1000
+
+
+def test_the_picture_of_settings_marks_the_one_taken(tmp_path: Path) -> None:
+    rows = sorted_settings(SWEEPS)
+    pictures = []
+    for taken in (None, 1):
+        write_settings(rows, taken, "accuracy", tmp_path / "settings.png")
+        pictures.append(
+            np.asarray(Image.open(tmp_path / "settings.png").convert("RGB")).astype(int)
+        )
+    changed = np.abs(pictures[0] - pictures[1]).sum(axis=2) > 0
+    assert set(np.flatnonzero(changed[:, 5]) // 2) == set(range(58 + 26, 58 + 2 * 26 + 1))
 
 
 @pytest.mark.parametrize(("trunks", "said"), [(1.0, "one trunk between"), (3.0, "3 trunks betw")])
