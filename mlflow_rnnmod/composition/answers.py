@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.composition.kinds import best_step, competes
+from mlflow_rnnmod.composition.kinds import best_step
 
 NONE_OF_THESE = "none of these"
 
@@ -21,6 +21,7 @@ class Answerer:
     Args:
         labels: one for each column.
         output: kind of answer.
+        rivals: whether the best label wins; else each has a threshold.
         end_label: the label that ends a list; ``None`` where no column is for one.
         thresholds: of single labels, where labels are no rivals.
         threshold: of all others.
@@ -30,14 +31,15 @@ class Answerer:
         >>> scores = torch.tensor([[[0.5, -1.0], [-0.2, 2.0]]])  # one row, two steps, two labels
         >>> Answerer(("a", "b"), "tags")(scores)
         [['a', 'b']]
-        >>> Answerer(("a", "b"), "list")(scores), Answerer(("a", "b"), "list", "b")(scores)
-        ([['a', 'b']], [['a']])
-        >>> Answerer(("a", "b"), "multilabel", thresholds={"a": 1.0})(scores[:, 0])
-        [[]]
+        >>> Answerer(("a", "b"), "list", end_label="b")(scores)
+        [['a']]
+        >>> Answerer(("a", "b"), "list", rivals=False, thresholds={"a": 1.0})(scores)
+        [['b']]
     """
 
     labels: tuple[str, ...]
     output: str = "label"
+    rivals: bool = True
     end_label: str | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     threshold: float = 0.0
@@ -82,7 +84,7 @@ class Answerer:
             return self._best(scores, reject_below, reject_label)
         if self.output == "tags":
             return self._tags(scores, reject_below, reject_label)
-        if competes(self.output, self.end_label is not None):
+        if self.rivals:
             return self._lists(scores)
         if scores.ndim == 3:
             scores = best_step(scores.transpose(1, 2))[0]
@@ -124,17 +126,17 @@ class Answerer:
 
 
 def check_thresholds(
-    thresholds: Mapping[str, Any], labels: Sequence[str], output: str, ends: bool
+    thresholds: Mapping[str, Any], labels: Sequence[str], rivals: bool
 ) -> dict[str, float]:
     """Thresholds as numbers, by label.
 
     Raises:
         ValueError: if the labels are rivals, one is unknown, or a threshold is no finite number.
     """
-    if thresholds and competes(output, ends):
+    if thresholds and rivals:
         raise ValueError(
-            f"thresholds={dict(thresholds)!r:.80} with answers of the kind {output!r}, where the "
-            "best label wins; expected none. reject_below leaves out answers that score low."
+            f"thresholds={dict(thresholds)!r:.80} of labels that compete, where the best label "
+            "wins; expected none. reject_below leaves out answers that score low."
         )
     problems = []
     for label, value in thresholds.items():

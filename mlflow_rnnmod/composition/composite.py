@@ -33,8 +33,8 @@ class Composite:
     One label for an input (``"label"``): the label whose module scores highest wins. A label for
     each step (``"tags"``): the same at each step. Several labels (``"multilabel"``): each that
     reaches its own threshold. A ``"list"`` of labels: the best one at each place up to the first
-    that ends the list, where a module answers for that one; else each label that reaches its
-    threshold at some place.
+    that ends the list, where a module answers for that one or lists fill all places; else each
+    label that reaches its threshold at some place.
 
     It is never changed: :func:`replace`, :func:`add`, :func:`remove` and :func:`select` return new
     ones. Use :func:`compose` to make one.
@@ -65,7 +65,7 @@ class Composite:
             raise IncompatibleModules(problems)
         check_score(self.score, self.base, self.rivals)
         thresholds = self.parameters.get("thresholds", {})
-        check_thresholds(thresholds, self.labels, self.output, self.end_label is not None)
+        check_thresholds(thresholds, self.labels, self.rivals)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ class Composite:
     @property
     def rivals(self) -> bool:
         """Whether labels compete; else each is compared with a threshold of its own."""
-        return competes(self.output, self.end_label is not None)
+        return competes(module.contract for module in self.modules)
 
     @property
     def base(self) -> str:
@@ -197,6 +197,7 @@ class Composite:
         answerer = Answerer(
             labels=self.labels,
             output=self.output,
+            rivals=self.rivals,
             end_label=self.end_label,
             thresholds=self.parameters.get("thresholds", {}),
             threshold=0.5 if self.score == "probability" else 0.0,

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.decomposition.module import Contract
 from mlflow_rnnmod.network.config import STEPWISE
 
 KINDS = ("label", "multilabel", "tags", "list", "translation")
@@ -57,15 +58,20 @@ def reason_against(kinds: Iterable[str]) -> str:
     return "; ".join(why for pair, why in _WHY.items() if pair <= found)
 
 
-def competes(output: str, ends: bool) -> bool:
-    """Whether the labels of a composite are rivals, or each has a threshold of its own.
+def competes(contracts: Iterable[Contract]) -> bool:
+    """Whether the labels of some modules are rivals, or each has a threshold of its own.
+
+    In a list they are where something says how long it is: a module answers for the label that ends
+    it, or lists fill all their places. Else each label says for itself whether it is in the list.
 
     Args:
-        output: what the composite answers.
-        ends: whether it has a module for the label that ends a list, which says how many labels
-            there are: without it, each label has to say for itself whether it is in the list.
+        contracts: of modules that can be composed.
     """
-    return output in ("label", "tags") or (output == "list" and ends)
+    found = list(contracts)
+    output = output_of(contract.output for contract in found)
+    if output != "list":
+        return output in ("label", "tags")
+    return all(c.end_label is None for c in found) or any(c.label == c.end_label for c in found)
 
 
 def best_step(scores: Tensor) -> tuple[Tensor, Tensor]:

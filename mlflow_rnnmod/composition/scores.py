@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlflow_rnnmod.composition.heads import ModuleOutputs
-from mlflow_rnnmod.composition.kinds import competes, output_of
+from mlflow_rnnmod.composition.kinds import competes
 from mlflow_rnnmod.decomposition.module import Module
 
 ENERGY_WEIGHT = 0.5
@@ -99,15 +99,8 @@ SCORES: dict[str, ScoreStrategy] = {
 
 def default_score(modules: Sequence[Module]) -> str:
     """``"margin"`` for modules of one parent or without rivals, else ``"open"``."""
-    output = output_of(module.contract.output for module in modules)
-    rivals = output is not None and competes(output, has_end(modules))
     several = len({module.parent.digest for module in modules}) > 1
-    return "open" if several and rivals else "margin"
-
-
-def has_end(modules: Sequence[Module]) -> bool:
-    """Whether one of the modules answers for the label that ends a list."""
-    return any(module.label == module.contract.end_label for module in modules)
+    return "open" if several and competes(m.contract for m in modules) else "margin"
 
 
 def check_score(score: str, base: str, rivals: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.kinds import competes, output_of
-from mlflow_rnnmod.composition.scores import default_score, has_end
+from mlflow_rnnmod.composition.scores import default_score
 from mlflow_rnnmod.decomposition.module import Module
 
 
@@ -97,7 +97,7 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
     """
     score, parameters = composite.score, dict(composite.parameters)
     output = output_of(m.contract.output for m in modules)
-    rivals = output is not None and competes(output, has_end(modules))
+    rivals = competes(m.contract for m in modules)
     notes = []
     if score == "joint":
         fitted = {m.label for m in composite.modules if m in modules}

@@ -85,9 +85,6 @@ def expected_answer(network, rows: Rows, row: int, logits: Tensor) -> list[str]:
     best = [labels[int(step.argmax())] for step in logits]
     if config.output == "tags":
         return best
-    if config.end_label is None:  # each label that is more likely than all others together
-        sure = logits.softmax(-1) >= 0.5
-        return [label for i, label in enumerate(labels) if sure[:, i].any()]
     return best[: best.index(config.end_label)] if config.end_label in best else best
 
 
@@ -205,7 +202,7 @@ def test_lists_with_and_without_the_label_that_ends_them():
 
 def test_a_list_of_ends_is_empty_and_one_without_end_is_full():
     scores = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]])
-    assert Answerer(("x", "end"), "list", "end")(scores) == [[], ["x", "x"]]
+    assert Answerer(("x", "end"), "list", end_label="end")(scores) == [[], ["x", "x"]]
 
 
 def test_explain_shows_every_step():
