@@ -45,8 +45,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     """Takes the network apart at the end of ``Trainer.fit``: one module for each label, in MLflow.
 
     The model may be any ``LightningModule`` with recurrent layers (``nn.RNN``, ``nn.LSTM``,
-    ``nn.GRU``) that reads a sequence and answers with one label. It is not retrained and not
-    changed, and training goes on bit for bit as it would without this callback:
+    ``nn.GRU``) that reads a sequence and answers with one label, with any number of labels, with a
+    label for each step, or with a list of labels. It is not retrained and not changed, and training
+    goes on bit for bit as it would without this callback:
 
     - In ``setup`` arguments and the model's structure are checked.
     - In ``on_train_start``, before the first step, one real batch is taken apart, and the model is
@@ -70,12 +71,16 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             the path of a file with its JSON. With it modules take raw text, without it token ids.
         split_batch: From a batch to ``(inputs, targets)`` or ``(inputs, lengths, targets)``. By
             default batches of these shapes are understood, and mappings with usual keys such as
-            ``input_ids``, ``attention_mask``, ``lengths`` and ``labels``.
+            ``input_ids``, ``attention_mask``, ``lengths`` and ``labels``. Targets are a label index
+            for each row ``(rows,)``, or for each step ``(rows, steps)``, negative (as -100) where a
+            step has none; or zeros and ones, as floats or bools, for any number of labels a row
+            ``(rows, labels)``.
         forward: From the model and a batch (as the dataloader gives it) to logits, as
             ``training_step`` does it. By default the ways that fit the signature of the model's
             ``forward`` are tried.
         network_spec: What is known of the network, where it is not found or more than one reading
             fits: a :class:`~mlflow_rnnmod.network.spec.NetworkSpec` or a mapping of its arguments.
+            The label that ends a list is said here: ``{"end_label": "none"}``.
         weights: ``"last"`` for the weights at the end of training (after weight averaging, where
             there is one), or ``"best"`` for those of the best checkpoint.
         config: Settings of the decomposition, a
@@ -91,7 +96,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         strict: Raise what goes wrong in ``on_fit_end`` instead of warning. It marks the MLflow run
             as failed.
         settings: ``rule``, ``removal``, ``repairs``, ``tolerance``, ``trunks``, ``max_cost``,
-            ``rows_per_label``, ``seed`` or ``batch_size`` of the decomposition.
+            ``variant``, ``gates``, ``unrolled_steps``, ``rows_per_label``, ``seed`` or
+            ``batch_size`` of the decomposition.
 
     Raises:
         MisconfigurationException: in ``setup`` or ``on_train_start``, if an argument, the model or
@@ -372,14 +378,18 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         return found
 
 
+_METRICS = {"accuracy": "accuracy", "f1": "micro-F1", "bleu": "BLEU"}
+
+
 def _summary(decomposition: Decomposition, logged: Any) -> str:
     """What came of it, in one line."""
     figures = decomposition.figures
     parts = [f"ModuleDecomposition: {len(decomposition.modules)} modules"]
+    metric = decomposition.metric
     known = {
         "units_kept": "units kept",
-        "parent_accuracy": "accuracy of the network",
-        "composed_accuracy": "of its modules together",
+        f"parent_{metric}": f"{_METRICS[metric]} of the network",
+        f"composed_{metric}": "of its modules together",
     }
     parts += [f"{text} {figures[key]:.1%}" for key, text in known.items() if key in figures]
     parts.append("logged to MLflow" if logged is not None else "not logged")

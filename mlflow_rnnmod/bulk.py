@@ -202,11 +202,7 @@ class _Attempt:
         card = parent_card(
             parent,
             f"models:/{uri}" if uri else f"runs:/{self.run_id}/{name}",
-            {
-                k: v
-                for k, v in {"accuracy": self._figure("parent_accuracy")}.items()
-                if v is not None
-            },
+            record.parent_figures(self.decomposition),
             self.decomposition.rows.get("figures"),
             f"runs:/{self.run_id}",
         )
@@ -382,9 +378,6 @@ class _Attempt:
         words += f"\n\n[All modules, with links]({index})"
         tags = record.run_tags(self.decomposition, self.run.data.tags, words, f"{FOLDER}/{TABLE}")
         self.client.log_batch(self.run_id, tags=tags)
-
-    def _figure(self, name: str) -> float | None:
-        return self.decomposition.figures.get(name)
 
     def _uri(self, module: Module) -> str:
         """What a card says a module can be loaded by: known before it is logged."""

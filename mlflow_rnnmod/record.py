@@ -24,6 +24,7 @@ _NOTE_TITLE = "## Modules of this run's network"
 _TABLES = "mlflow.loggedArtifacts"
 _LONGEST_PARAM = 6000
 _LONGEST_NOTE = 8000
+_VERSION = {"precision": "precision", "recall": "recall", "bleu": "BLEU"}
 
 
 def fingerprint(parent: Parent) -> str:
@@ -31,8 +32,10 @@ def fingerprint(parent: Parent) -> str:
 
     Modules whose parents share it were made of networks that could have been one another's start.
     """
+    if parent.translates:
+        return _translator_fingerprint(parent)
     config = parent.network.config
-    shape = {
+    shape: dict[str, Any] = {
         "tokenizer": parent.tokenizer.digest if parent.tokenizer else None,
         "input": config.input,
         "input_size": config.input_size,
@@ -41,7 +44,20 @@ def fingerprint(parent: Parent) -> str:
         "hidden": [[layer.units, layer.activation] for layer in config.hidden],
         "readout": config.readout,
     }
+    if config.feed != "steps":
+        shape["feed"] = [config.feed, config.steps, config.output_steps]
     embedding = parent.network.embedding
+    return digest_tensors({} if embedding is None else {"embedding": embedding.weight}, shape)
+
+
+def _translator_fingerprint(parent: Parent) -> str:
+    """What a translator reads and writes, and its shape."""
+    translator = parent.translator
+    known = translator.config.to_dict()
+    shape = {name: value for name, value in known.items() if name not in ("targets", "starts")}
+    for name, tokenizer in (("tokenizer", parent.tokenizer), ("writer", parent.writer)):
+        shape[name] = tokenizer.digest if tokenizer else None
+    embedding = translator.encoder.embedding
     return digest_tensors({} if embedding is None else {"embedding": embedding.weight}, shape)
 
 
@@ -61,6 +77,7 @@ def module_params(module: Module, parent_model_id: str, dataset: Dataset | None)
         {
             "label": module.label,
             "index": module.contract.index,
+            "output": module.contract.output,
             **_network(module.parent),
             "kept_units": module.trunk.kept,
             "kept_fraction": round(module.trunk.kept / module.trunk.total, 4),
@@ -95,7 +112,7 @@ def model_metrics(
         start: when it began, in milliseconds.
         dataset: which rows the figures come from.
     """
-    figures = [(parent_model_id, _parent_figures(decomposition))] if parent_model_id else []
+    figures = [(parent_model_id, parent_figures(decomposition))] if parent_model_id else []
     figures += [(model_ids[m.label], dict(m.figures)) for m in decomposition.modules]
     extra = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
     return [
@@ -176,23 +193,30 @@ def version_words(module: Module) -> str:
     figures = module.figures
     words = [f"{module.trunk.kept} of {module.trunk.total} units kept"]
     words += [
-        f"{name} {percent(figures[name])}" for name in ("precision", "recall") if name in figures
+        f"{said} {percent(figures[name])}" for name, said in _VERSION.items() if name in figures
     ]
     rows = figure_rows(module.made)
     return ", ".join(words) + (f"; measured on {rows}" if rows else "")
 
 
-def _parent_figures(decomposition: Decomposition) -> dict[str, float]:
-    accuracy = decomposition.figures.get("parent_accuracy")
-    return {} if accuracy is None else {"accuracy": accuracy}
+def parent_figures(decomposition: Decomposition) -> dict[str, float]:
+    """The parent's own figures, by the name of what they measure."""
+    figures = decomposition.figures
+    known = {name: figures.get(f"parent_{name}") for name in (decomposition.metric, "exact")}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _network(parent: Parent) -> dict[str, Any]:
+    layers: tuple[tuple[int, ...], ...]
+    if parent.translates:
+        layers = tuple((units,) for units in parent.translator.config.decoder)
+    else:
+        layers = parent.network.config.recurrent
     config = parent.network.config
     return {
         "cell": config.cell,
-        "layers": len(config.recurrent),
-        "hidden": "+".join("/".join(map(str, layer)) for layer in config.recurrent),
+        "layers": len(layers),
+        "hidden": "+".join("/".join(map(str, layer)) for layer in layers),
         "vocab": config.input_size if config.input == "tokens" else 0,
     }
 
