@@ -8,7 +8,7 @@ from typing import Any
 from mlflow_rnnmod.network.trunk import GATE_MODES, VARIANTS
 
 REPAIRS = ("fold", "refit", "calibrate")
-RULES = ("sensitivity", "paper", "random", "none")
+RULES = ("sensitivity", "paper", "reference", "random", "none")
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 

@@ -131,7 +131,8 @@ def decompose(
     )
     rule = RULES[config.rule]
     output = network.config.output
-    sample = draw_sample(train, len(labels), config.rows_per_label, config.seed, output)
+    per_label, published = config.rows_per_label, rule.published
+    sample = draw_sample(train, len(labels), per_label, config.seed, output, published)
     seen = Labelled(sample.rows, network)
     missing = [label for i, label in enumerate(labels) if not seen.positive(i).any()]
     if missing:
@@ -146,6 +147,8 @@ def decompose(
         variant=config.variant,
         gates=config.gates,
         unrolled_steps=config.unrolled_steps,
+        exact=published,
+        last_step=published,
         batch_size=config.batch_size,
         progress=partial(told, "watching units"),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch import distributed as dist
 
+from mlflow_rnnmod.decomposition.exact import Exact
 from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, LayerStatistics
 
@@ -50,10 +51,25 @@ def merge_across_processes(
     layers = {}
     for name, found in statistics.layers.items():
         merged: dict[str, Any] = {
-            field.name: _summed(getattr(found, field.name), group) for field in fields(found)
+            field.name: _summed(getattr(found, field.name), group)
+            for field in fields(found)
+            if field.name != "exact"
         }
+        merged["exact"] = _joined(found.exact, group)
         layers[name] = LayerStatistics(**merged)
     return ActivationStatistics(layers, statistics.bounded)
+
+
+def _joined(exact: Exact | None, group: dist.ProcessGroup | None) -> Exact | None:
+    """The observations of all processes."""
+    if exact is None:
+        return None
+    parts: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(parts, exact, group=group)
+    found: Exact = parts[0]
+    for part in parts[1:]:
+        found = found + part
+    return found
 
 
 def _summed(tensor: Tensor | None, group: dist.ProcessGroup | None) -> Tensor | None:

@@ -21,12 +21,18 @@ class Rule:
             ``(units,)`` - the lowest leave first - and whether it may leave at all, bool
             ``(units,)``.
         histograms, gradients: which statistics it needs.
+        published: whether it goes by the papers' code: the first rows of the data, exact medians,
+            and the last step alone where one label answers for a row.
+        overrun: units with a score below 0 whose lowest is no more than so many times it leave
+            beyond the share; ``None`` for none.
     """
 
     name: str
     rank: Callable[[ActivationStatistics, str, int, torch.Generator], tuple[Tensor, Tensor]]
     histograms: bool = False
     gradients: bool = False
+    published: bool = False
+    overrun: float | None = None
 
 
 def _sensitivity(
@@ -54,9 +60,22 @@ def _paper(
         # Algorithm 5 fills its cap with idle units in their order, and restores afterwards: a
         # restored unit has used up its place.
         order = torch.arange(len(idle), dtype=torch.float64)
-        return torch.where(idle, order, torch.inf), idle & ~restored
+        free = idle & ~restored & bool(found.observed[:, label].any())
+        return torch.where(idle, order, torch.inf), free
     difference = statistics.tendency(layer, 0, label) - statistics.tendency(layer, 1, label)
     return difference, difference < 0
+
+
+def _reference(
+    statistics: ActivationStatistics, layer: str, label: int, _: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """What the papers' published code does (METHOD.md's table)."""
+    if not statistics.bounded and not layer.startswith("hidden"):
+        found = statistics.layers[layer]
+        difference = found.active_rate(0, label) - found.active_rate(1, label)
+        # From 0 up, since the share is not overrun here.
+        return difference + 1, difference <= -0.5
+    return _paper(statistics, layer, label, _)
 
 
 def _random(
@@ -79,6 +98,7 @@ RULES: dict[str, Rule] = {
     for rule in (
         Rule("sensitivity", _sensitivity, gradients=True),
         Rule("paper", _paper, histograms=True),
+        Rule("reference", _reference, histograms=True, published=True, overrun=1.1),
         Rule("random", _random),
         Rule("none", _none),
     )
@@ -94,8 +114,9 @@ def removed_units(
 ) -> dict[str, Tensor]:
     """Which units of each layer ``rule`` removes for a label, or for labels that share a trunk.
 
-    At most ``share`` of a layer's units leave it, and at least one stays. What several labels share
-    is ranked by their mean score, and leaves only if every one of them lets it go.
+    At most ``share`` of a layer's units leave it (but see :attr:`Rule.overrun`), and at least one
+    stays. What several labels share is ranked by their mean score, and leaves only if every one of
+    them lets it go.
 
     Returns:
         bool ``(units,)`` by layer, True where a unit is removed.
@@ -109,6 +130,9 @@ def removed_units(
         ranked = [rule.rank(statistics, name, label, generator) for label in group]
         score = torch.stack([score for score, _ in ranked]).mean(dim=0)
         free = torch.stack([free for _, free in ranked]).all(dim=0)
+        if rule.overrun and most and "#" not in name:
+            like = (score < 0) & (score.min() / score < rule.overrun)
+            most = min(max(most, int(like.sum())), units - 1)
         removed[name] = _lowest(score, most) & free
     return removed
 

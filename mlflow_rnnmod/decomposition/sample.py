@@ -21,8 +21,9 @@ class Sample:
         rivals: for each observation one *other* label, for which it stands as a negative. Every
             label gets about as many negatives as positives, drawn evenly from every other label
             (RNN-D, section III; its code takes the first rows of the data instead). Shaped as the
-            targets, ``IGNORE`` where an observation stands for none; for several labels a row,
-            bool ``(rows, labels)``: which labels it is a negative of.
+            targets, ``IGNORE`` where an observation stands for none; for several labels a row, or
+            where a row stands for several, bool ``(rows, labels)``: which labels it is a negative
+            of.
         weights: how many training observations each stands for, so that fits see the labels as
             often as they really occur; mean 1. Float32 ``(rows,)``, or ``(rows, steps)`` where
             every step has a label.
@@ -51,11 +52,26 @@ class Sample:
 
 
 def draw_sample(
-    rows: Rows, labels: int, per_label: int, seed: int, output: str = "label"
+    rows: Rows,
+    labels: int,
+    per_label: int,
+    seed: int,
+    output: str = "label",
+    in_order: bool = False,
 ) -> Sample:
     """Draw a :class:`Sample` of ``per_label`` observations of each label, or all there are.
 
     An observation is what carries a label: a row, or a step where every step has one.
+
+    Args:
+        rows: with targets.
+        labels: how many there are.
+        per_label: observations of each.
+        seed: of the draw.
+        output: kind of answer.
+        in_order: take the first rows, as the papers' code does, where a row has one label:
+            positives are the first ``per_label`` of the label, negatives the first ``per_label /
+            (labels - 1)`` of any other.
 
     Raises:
         ValueError: if rows have no targets, targets outside the labels, or fewer than two labels.
@@ -68,6 +84,8 @@ def draw_sample(
         return _draw_of_several(rows, targets, per_label, generator)
     if output in STEPWISE:
         return _draw_of_steps(rows, targets, labels, per_label, generator)
+    if in_order:
+        return _draw_in_order(rows, targets, labels, per_label)
     picked, rivals = [], []
     counts = torch.bincount(targets, minlength=labels)
     for label in range(labels):
@@ -82,6 +100,18 @@ def draw_sample(
     order = index.argsort()
     weights = weights[order].to(torch.float32)
     return Sample(rows[index[order]], torch.cat(rivals)[order], weights / weights.mean())
+
+
+def _draw_in_order(rows: Rows, targets: Tensor, labels: int, per_label: int) -> Sample:
+    """The first rows of each label; the very first of them are negatives of what they are not."""
+    own = torch.nn.functional.one_hot(targets, labels).bool()
+    chosen = own & (own.long().cumsum(dim=0) <= per_label)
+    negatives = max(per_label // (labels - 1), 1)
+    rivals = ~own & ((~own).long().cumsum(dim=0) <= negatives)
+    index = (chosen | rivals).any(dim=1).nonzero()[:, 0]
+    taken = torch.bincount(targets[index], minlength=labels)
+    weights = (own.sum(dim=0) / taken.clamp(min=1))[targets[index]].to(torch.float32)
+    return Sample(rows[index], rivals[index], weights / weights.mean(), chosen[index])
 
 
 def _rivals(label: int, labels: int, count: int, generator: torch.Generator) -> Tensor:

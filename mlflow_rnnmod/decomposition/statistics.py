@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.decomposition.exact import Exact
+
 BINS = 64
 # |h| of ReLU has no bound: bins from 2**-20 to 2**12, equal on a log scale.
 _LOG_RANGE = (-20.0, 12.0)
@@ -31,6 +33,8 @@ class LayerStatistics:
         histogram: of ``|h|``, ``(2, labels, units, bins)``; None where no rule asked for it.
         squared: sum of the squared gradient of the label's log-odds, ``(2, labels, units)``; None
             where no rule asked for it.
+        exact: the observations themselves, which then give rates and tendencies; None where no rule
+            asked for them.
     """
 
     count: Tensor
@@ -40,6 +44,7 @@ class LayerStatistics:
     active: Tensor
     histogram: Tensor | None
     squared: Tensor | None
+    exact: Exact | None = None
 
     def merge(self, other: LayerStatistics) -> LayerStatistics:
         """The statistics of both parts together."""
@@ -61,6 +66,8 @@ class LayerStatistics:
 
     def active_rate(self, side: int, label: int) -> Tensor:
         """Share of observations with an output above 0, ``(units,)``; side 0: positives."""
+        if self.exact is not None:
+            return self.exact.active_rate(side, label)
         return self.active[side, label] / self.observed[side, label].clamp(min=1)
 
     def sensitivity(self, label: int) -> Tensor:
@@ -89,8 +96,12 @@ class ActivationStatistics:
 
         Outliers are observations further than two median absolute deviations from the median
         (all are kept where that deviation is 0). Median and deviation come from the histogram: each
-        is off by at most one bin (1/64 for bounded cells, 2 ** 0.5 as a factor for ReLU).
+        is off by at most one bin (1/64 for bounded cells, 2 ** 0.5 as a factor for ReLU), unless
+        the observations themselves were kept.
         """
+        exact = self.layers[name].exact
+        if exact is not None:
+            return exact.tendency(side, label)
         histogram = self.layers[name].histogram
         assert histogram is not None
         bounded = self.bounded and not name.startswith("hidden")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.counting import Counter
+from mlflow_rnnmod.decomposition.exact import Exact
 from mlflow_rnnmod.decomposition.gradients import Squares, Watch
 from mlflow_rnnmod.decomposition.layers import GATE_NAMES, layer_name
 from mlflow_rnnmod.decomposition.sample import Sample
@@ -31,6 +32,8 @@ def collect(
     variant: str = "rolled",
     gates: str = "joint",
     unrolled_steps: int = 32,
+    exact: bool = False,
+    last_step: bool = False,
     batch_size: int = 512,
     progress: Callable[[int, int], None] | None = None,
 ) -> ActivationStatistics:
@@ -47,6 +50,10 @@ def collect(
         variant: ``"unrolled"`` keeps the statistics of each step by itself.
         gates: ``"separate"`` keeps those of each gate's activation, in the place of outputs.
         unrolled_steps: so many steps are told apart at the most; later ones count as the last.
+        exact: keep the observations in the place of histograms: medians are exact, and memory grows
+            with the sample.
+        last_step: of these, keep only each row's last step (the one that a direction takes last),
+            where one label answers for the row and steps are not told apart.
         batch_size: rows run at once.
         progress: called with rows done and rows in all.
 
@@ -57,7 +64,9 @@ def collect(
     steps = None
     if variant == "unrolled":
         steps = min(network.spans(sample.rows[:1])[1], unrolled_steps)
-    pass_ = _Pass(network, histograms, gradients, steps, gates == "separate")
+    pass_ = _Pass(network, histograms and not exact, gradients, steps, gates == "separate")
+    pass_.exact = exact
+    pass_.last_step = last_step and steps is None and not network.config.stepwise
     if ignores_padding(network.config):
         sample = sample[network.lengths(sample.rows).cpu().argsort(stable=True)]
     found: ActivationStatistics | None = None
@@ -82,12 +91,22 @@ class _View:
         sides: int64 ``(2, observations)``, one past the last label for none; or bool
             ``(2, observations, labels)``.
         joint: whether it is a whole layer's, whose units guess for one another.
+        chosen: those that are kept where exact statistics are asked for, bool ``(observations,)``;
+            None for all.
     """
 
     name: str
     values: Tensor
     sides: Tensor
     joint: bool
+    chosen: Tensor | None = None
+
+    def kept(self) -> Exact:
+        """The observations themselves."""
+        values, sides = self.values, self.sides
+        if self.chosen is not None:
+            values, sides = values[self.chosen], sides[:, self.chosen]
+        return Exact(values.cpu(), sides.cpu())
 
 
 class _Pass:
@@ -106,6 +125,7 @@ class _Pass:
         self.steps, self.separate = steps, separate
         self.bounded = network.config.cell != "rnn_relu"
         self.counters: dict[str, Counter] = {}
+        self.exact = self.last_step = False
 
     @torch.no_grad()
     def run(self, sample: Sample) -> ActivationStatistics:
@@ -136,6 +156,7 @@ class _Pass:
                 active=active.double().view(2, self.labels, units).cpu(),
                 histogram=None,
                 squared=squared.get(view.name),
+                exact=view.kept() if self.exact else None,
             )
         return ActivationStatistics(layers, self.bounded)
 
@@ -171,12 +192,18 @@ class _Pass:
             for gate, values in parts:
                 flat = values.flatten(0, 1) if every else values[watched]
                 if not recurrent or self.steps is None:
-                    joint = gate is None
-                    yield _View(layer_name(name, gate=gate), flat, of_steps, joint)
+                    last = self._last(name, states.valid)[row, step] if self.last_step else None
+                    yield _View(layer_name(name, gate=gate), flat, of_steps, gate is None, last)
                     continue
                 for t in range(self.steps):
                     here = number == t
                     yield _View(layer_name(name, t, gate), flat[here], of_steps[:, here], False)
+
+    def _last(self, name: str, valid: Tensor) -> Tensor:
+        """Which valid step of each row a direction takes last, bool ``(rows, steps)``."""
+        number = valid.long().cumsum(dim=1)
+        wanted = 1 if name.endswith("bwd") else number[:, -1:]
+        return valid & (number == wanted)
 
     def _numbers(self, valid: Tensor) -> Tensor:
         """The number of each step, counted from its row's first valid one, up to the last told."""

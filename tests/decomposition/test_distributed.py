@@ -14,11 +14,11 @@ from tests.builders import tiny_parent
 from tests.decomposition.test_statistics import random_sample
 
 
-def watched(rank: int, world: int):
+def watched(rank: int, world: int, exact: bool = False):
     parent = tiny_parent(recurrent=((5,), (4,)), dtype=torch.float64)
     torch.manual_seed(0)
     sample = random_sample(parent.network, count=31)
-    return collect(parent.network, share_of(sample, rank, world), batch_size=8)
+    return collect(parent.network, share_of(sample, rank, world), exact=exact, batch_size=8)
 
 
 def one_process(rank: int, world: int, folder: str) -> None:
@@ -31,7 +31,10 @@ def one_process(rank: int, world: int, folder: str) -> None:
         f"{name}.{field.name}": getattr(layer, field.name)
         for name, layer in merged.layers.items()
         for field in fields(layer)
+        if field.name != "exact"
     }
+    for name, layer in merge_across_processes(watched(rank, world, exact=True)).layers.items():
+        tensors[f"{name}.tendency"] = layer.exact.tendency(1, 0)
     torch.save(tensors, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -42,7 +45,9 @@ def test_two_processes_get_what_one_gets(tmp_path):
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, layer in expected.layers.items():
-            for field in fields(layer):
+            exact = watched(0, 1, exact=True).layers[name].exact
+            torch.testing.assert_close(found[f"{name}.tendency"], exact.tendency(1, 0))
+            for field in [field for field in fields(layer) if field.name != "exact"]:
                 one, many = getattr(layer, field.name), found[f"{name}.{field.name}"]
                 if field.name in ("histogram", "observed", "count", "active"):
                     assert torch.equal(one, many), (name, field.name)

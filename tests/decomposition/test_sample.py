@@ -63,6 +63,27 @@ def test_negatives_are_about_as_many_as_positives():
         assert Counter(against.tolist()) == {other: 10 for other in range(6) if other != label}
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    targets=st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    per_label=st.integers(1, 9),
+)
+def test_in_order_the_first_rows_are_taken(targets, per_label):
+    """The papers' code: M of the label, M / (labels - 1) of any other, however they are spread."""
+    sample = draw_sample(numbered(targets), 4, per_label, 0, in_order=True)
+    numbers = sample.rows.values[:, 0]
+    assert numbers.tolist() == sorted(set(numbers.tolist()))
+    positives, negatives = sample.sides
+    for label in range(4):
+        own = [i for i, y in enumerate(targets) if y == label]
+        others = [i for i, y in enumerate(targets) if y != label]
+        assert numbers[positives[:, label]].tolist() == own[:per_label]
+        assert numbers[negatives[:, label]].tolist() == others[: max(per_label // 3, 1)]
+    for label, count in Counter(targets).items():
+        share = sample.weights[sample.rows.targets == label].sum() / sample.weights.sum()
+        assert float(share) == pytest.approx(count / len(targets), rel=1e-5)
+
+
 def test_the_seed_decides():
     rows = numbered([i % 3 for i in range(90)])
     draws = [draw_sample(rows, 3, 5, seed) for seed in (0, 0, 1)]
