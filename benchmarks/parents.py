@@ -5,108 +5,21 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as L
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor
 
-from benchmarks.data import TextData, word_tokenizer
-from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, Rows, TextEncoder
+from benchmarks.classifiers import Batches, ClassifierTraining, RecurrentClassifier, Training
+from benchmarks.data import TextData, number_tokenizer, token_tokenizer, word_tokenizer
+from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
 from mlflow_rnnmod.network.digest import canonical_json, digest_text
 
+__all__ = ["Training", "to_parent", "train_parent", "trained_weights"]
 
-@dataclass(frozen=True)
-class Training:
-    """Settings of one parent; the cache's key together with the data's name and labels."""
-
-    cell: str = "lstm"
-    layers: int = 1
-    units: int = 100
-    embedding: int = 50
-    steps: int = 15
-    vocabulary: int = 10_000
-    epochs: int = 30
-    patience: int = 3
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    dropout: float = 0.0
-    # Without it the unknown word is never seen in training, and noise to the network ever after.
-    word_dropout: float = 0.1
-    weight_decay: float = 0.0
-    seed: int = 0
-
-
-class SequenceClassifier(L.LightningModule):
-    """The paper's many-to-one network: embedding, recurrent layers, last state, output layer."""
-
-    def __init__(self, vocabulary: int, labels: int, training: Training) -> None:
-        super().__init__()
-        self.training_settings = training
-        kind = {"lstm": nn.LSTM, "gru": nn.GRU}.get(training.cell, nn.RNN)
-        extra = {"nonlinearity": "relu"} if training.cell == "rnn_relu" else {}
-        self.embedding = nn.Embedding(vocabulary, training.embedding, padding_idx=0)
-        self.recurrent = kind(
-            training.embedding, training.units, training.layers, batch_first=True, **extra
-        )
-        self.dropout = nn.Dropout(training.dropout)
-        self.head = nn.Linear(training.units, labels)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Logits ``(rows, labels)`` of token ids ``(rows, steps)``."""
-        out, _ = self.recurrent(self.dropout(self.embedding(x)))
-        return self.head(self.dropout(out[torch.arange(len(x)), lengths - 1]))
-
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        """Cross-entropy, with some words replaced by the unknown one."""
-        x, lengths, y = batch
-        drop = torch.rand(x.shape) < self.training_settings.word_dropout
-        x = torch.where(drop & (x != 0), 1, x)
-        return nn.functional.cross_entropy(self(x, lengths), y)
-
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        """Accuracy."""
-        x, lengths, y = batch
-        self.log("accuracy", (self(x, lengths).argmax(1) == y).float().mean())
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
-        settings = self.training_settings
-        return torch.optim.Adam(
-            self.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
-
-
-def to_parent(model: SequenceClassifier, data: TextData, encoder: TextEncoder) -> Parent:
-    """The trained classifier as a parent."""
-    settings = model.training_settings
-    config = NetworkConfig(
-        "tokens",
-        model.embedding.num_embeddings,
-        settings.embedding,
-        "rnn_tanh" if settings.cell == "rnn" else settings.cell,  # type: ignore[arg-type]
-        ((settings.units,),) * settings.layers,
-        data.names,
-        readout="last_valid",
-        pad_index=0,
-    )
-    network = RecurrentNetwork(config)
-    weights = {"embedding.weight": model.embedding.weight}
-    for layer in range(settings.layers):
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            source = getattr(model.recurrent, f"{name}_l{layer}")
-            weights[f"recurrent.{layer}.fwd.{name}_l0"] = source
-    weights.update({"output.weight": model.head.weight, "output.bias": model.head.bias})
-    network.load_state_dict({name: w.detach().clone() for name, w in weights.items()})
-    return Parent(network, encoder)
-
-
-def _loader(rows: Rows, batch_size: int, shuffle: bool) -> DataLoader:
-    assert rows.lengths is not None and rows.targets is not None
-    dataset = TensorDataset(rows.values, rows.lengths.clamp(min=1), rows.targets)
-    return DataLoader(dataset, batch_size, shuffle=shuffle)
+TOKENIZERS = {"words": word_tokenizer, "numbers": number_tokenizer, "tokens": token_tokenizer}
 
 
 def train_parent(
@@ -118,73 +31,161 @@ def train_parent(
         the parent, with the weights of its best validation epoch, and the seconds that training
         took (when it took place).
     """
-    key = digest_text(canonical_json([data.name, data.names, asdict(training), min_epochs]))[:20]
-    file = cache / f"{key}.pt" if cache else None
-    if file and file.exists():
-        kept = torch.load(file, weights_only=True)
-        encoder = TextEncoder(kept["tokenizer"])
+    kept = trained_weights(data, training, cache, min_epochs)
+    encoder = TextEncoder(kept["tokenizer"])
+    if "config" in kept:
         network = RecurrentNetwork(NetworkConfig.from_dict(kept["config"]))
         network.load_state_dict(kept["weights"])
         return Parent(network, encoder), kept["seconds"]
+    return to_parent(kept["weights"], data, training, encoder), kept["seconds"]
+
+
+def trained_weights(
+    data: TextData, training: Training, cache: Path | None, min_epochs: int | None = None
+) -> dict[str, Any]:
+    """What the cache holds of a parent, which is trained first where it is not there.
+
+    Returns:
+        ``weights`` of a :class:`~benchmarks.classifiers.RecurrentClassifier`, ``tokenizer`` (its
+        JSON), ``seconds``, ``metric`` (on validation), ``epochs`` and ``key``. Parents of the
+        first release's cache have a ``config`` and the weights of a ``RecurrentNetwork``.
+    """
+    key = [data.name, data.names, training.key(), min_epochs]
+    file = cache / f"{digest_text(canonical_json(key))[:20]}.pt" if cache else None
+    if file and file.exists():
+        return torch.load(file, weights_only=True)
     started = time.perf_counter()
     L.seed_everything(training.seed, verbose=False)
+    tokenizer = TOKENIZERS[training.words](data.texts["train"], training.vocabulary, training.steps)
+    encoder = TextEncoder(tokenizer)
+    network = RecurrentClassifier(
+        tokenizer.get_vocab_size(), len(data.names), training, data.output_steps
+    )
+    end = None if data.end_label is None else data.names.index(data.end_label)
+    tagged = data.output == "tags"
+    train, validation = (data.rows(s, encoder) for s in ("train", "validation"))
+    best = fit(
+        ClassifierTraining(network, training, data.output, end),
+        Batches(train, training.batch_size, True, training.bucketed, tagged),
+        Batches(validation, 512, False, training.bucketed, tagged),
+        training.epochs,
+        training.patience,
+        min_epochs or 0,
+    )
+    prefix = "network."
+    kept = {
+        "weights": {k.removeprefix(prefix): v for k, v in best.weights.items()},
+        "tokenizer": encoder.json,
+        "seconds": time.perf_counter() - started,
+        "metric": best.best,
+        "epochs": best.epochs,
+        "key": canonical_json(key),
+    }
+    if file:
+        save(kept, file)
+    return kept
+
+
+def to_parent(
+    weights: dict[str, Tensor], data: TextData, training: Training, encoder: TextEncoder
+) -> Parent:
+    """A trained classifier as a parent."""
+    extra: dict[str, Any] = {}
+    if training.feed != "steps":
+        extra = {"feed": training.feed, "steps": training.steps}
+    if training.feed == "repeat":
+        extra["output_steps"] = data.output_steps
+    if data.output == "list":
+        extra["end_label"] = data.end_label
+    config = NetworkConfig(
+        "tokens",
+        len(weights["embedding.weight"]),
+        training.embedding,
+        "rnn_tanh" if training.cell == "rnn" else training.cell,  # type: ignore[arg-type]
+        ((training.units,),) * training.layers,
+        data.names,
+        readout=training.readout,  # type: ignore[arg-type]
+        output=data.output,  # type: ignore[arg-type]
+        pad_index=0,
+        **extra,
+    )
+    network = RecurrentNetwork(config)
+    found = {"embedding.weight": weights["embedding.weight"]}
+    for layer in range(training.layers):
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            source = weights[f"recurrent.{name}_l{layer}"]
+            found[f"recurrent.{layer}.fwd.{name}_l0"] = source
+    found.update({"output.weight": weights["head.weight"], "output.bias": weights["head.bias"]})
+    network.load_state_dict({name: w.detach().clone() for name, w in found.items()})
+    return Parent(network, encoder)
+
+
+def fit(
+    module: L.LightningModule,
+    train: Any,
+    validation: Any,
+    epochs: int,
+    patience: int,
+    min_epochs: int = 0,
+) -> BestWeights:
+    """Train until validation's ``metric`` has not risen for ``patience`` epochs; the best weights.
+
+    Args:
+        module: logs ``metric`` at the end of each validation epoch.
+        train: batches.
+        validation: batches.
+        epochs: at most.
+        patience: see above.
+        min_epochs: at least, whatever the metric does.
+    """
     for name in ("lightning.pytorch", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    tokenizer = word_tokenizer(data.texts["train"], training.vocabulary, training.steps)
-    encoder = TextEncoder(tokenizer)
-    model = SequenceClassifier(tokenizer.get_vocab_size(), len(data.names), training)
-    best = _BestWeights(training.patience, min_epochs or 0)
+    best = BestWeights(patience, min_epochs)
     trainer = L.Trainer(
-        max_epochs=training.epochs,
+        max_epochs=epochs,
         callbacks=[best],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        num_sanity_val_steps=0,
         accelerator="cpu",
         gradient_clip_val=1.0,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(
-            model,
-            _loader(data.rows("train", encoder), training.batch_size, shuffle=True),
-            _loader(data.rows("validation", encoder), 512, shuffle=False),
-        )
-    model.load_state_dict(best.weights)
-    parent = to_parent(model, data, encoder)
-    seconds = time.perf_counter() - started
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            {
-                "config": parent.network.config.to_dict(),
-                "weights": parent.network.state_dict(),
-                "tokenizer": encoder.json,
-                "seconds": seconds,
-            },
-            file,
-        )
-    return parent, seconds
+        trainer.fit(module, train, validation)
+    return best
 
 
-class _BestWeights(L.Callback):
-    """Stops after ``patience`` epochs without a better validation accuracy; keeps the best."""
+def save(kept: dict[str, Any], file: Path) -> None:
+    """Write ``kept`` so that a file of this name is always whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".part")
+    torch.save(kept, unfinished)
+    unfinished.replace(file)
+
+
+class BestWeights(L.Callback):
+    """Stops after ``patience`` epochs without a better validation metric; keeps the best."""
 
     def __init__(self, patience: int, min_epochs: int) -> None:
         self.patience, self.min_epochs = patience, min_epochs
         self.best, self.waited, self.epochs = -1.0, 0, 0
         self.weights: dict[str, Tensor] = {}
+        self.started = time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep or stop."""
-        if trainer.sanity_checking:
-            return
         self.epochs += 1
-        accuracy = float(trainer.callback_metrics["accuracy"])
-        if accuracy > self.best:
-            self.best, self.waited = accuracy, 0
+        metric = float(trainer.callback_metrics["metric"])
+        LOG.info("epoch %d: %.4f, %.0f s", self.epochs, metric, time.perf_counter() - self.started)
+        if metric > self.best:
+            self.best, self.waited = metric, 0
             self.weights = {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
         else:
             self.waited += 1
         trainer.should_stop = self.waited >= self.patience and self.epochs >= self.min_epochs
+
+
+LOG = logging.getLogger(__name__)

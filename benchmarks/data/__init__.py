@@ -1,0 +1,35 @@
+"""The paper's data sets, read in place from a folder laid out as its README says."""
+
+from benchmarks.data.classification import (
+    TOXICITY_LABELS,
+    load_brown,
+    load_clinc,
+    load_clinc_out_of_scope,
+    load_math_qa,
+    load_toxicity,
+)
+from benchmarks.data.texts import TextData
+from benchmarks.data.tokenizers import (
+    number_tokenizer,
+    subword_tokenizer,
+    token_tokenizer,
+    word_tokenizer,
+)
+from benchmarks.data.translation import TATOEBA, TranslationData, load_tatoeba
+
+__all__ = [
+    "TATOEBA",
+    "TOXICITY_LABELS",
+    "TextData",
+    "TranslationData",
+    "load_brown",
+    "load_clinc",
+    "load_clinc_out_of_scope",
+    "load_math_qa",
+    "load_tatoeba",
+    "load_toxicity",
+    "number_tokenizer",
+    "subword_tokenizer",
+    "token_tokenizer",
+    "word_tokenizer",
+]

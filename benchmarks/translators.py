@@ -1,0 +1,363 @@
+"""An encoder-decoder as a user would write it, its training by Lightning, and its BLEU."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+import sacrebleu
+import torch
+from torch import Tensor, nn
+
+from benchmarks.data import TranslationData, subword_tokenizer
+from benchmarks.parents import fit, save
+from mlflow_rnnmod.network import TextEncoder
+from mlflow_rnnmod.network.digest import canonical_json, digest_text
+
+PAD, UNKNOWN, END = 0, 1, 2
+VALIDATION_ROWS = 1000
+# Tokens of a sentence that is trained on, at most: a handful have hundreds.
+LONGEST = 50
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TranslatorTraining:
+    """Settings of one translator; the cache's key together with the data's name and languages.
+
+    Args:
+        cell: ``"lstm"``, ``"gru"`` or ``"rnn"``.
+        layers: of the decoder.
+        units: of each layer and direction.
+        embedding: length of an embedding vector, on both sides.
+        source_vocabulary: subwords of the source language.
+        vocabulary: subwords for each target language; all of them share one tokenizer.
+        epochs: at most; the learning rate falls to a tenth over them.
+        patience: epochs without a better validation BLEU after which training ends.
+        batch_size: sources of a batch, each with its translations into all languages.
+        learning_rate: of Adam, at first.
+        dropout: of embeddings, and of what the output layer reads.
+        word_dropout: share of tokens, on both sides, that are replaced by the unknown one.
+        embedding_scale: standard deviation of the embeddings' first weights; at 1 the network
+            learns for epochs to tell words from noise.
+        seed: of weights, batches and dropout.
+    """
+
+    cell: str = "lstm"
+    layers: int = 1
+    units: int = 256
+    embedding: int = 256
+    source_vocabulary: int = 3000
+    vocabulary: int = 1500
+    epochs: int = 10
+    patience: int = 3
+    batch_size: int = 24
+    learning_rate: float = 4e-3
+    dropout: float = 0.2
+    word_dropout: float = 0.0
+    embedding_scale: float = 0.4
+    seed: int = 0
+
+
+class EncoderDecoder(nn.Module):
+    """One bidirectional layer that reads, and a decoder that starts from its final states.
+
+    The decoder is told the target language by the token that it reads first.
+    """
+
+    def __init__(self, source_tokens: int, target_tokens: int, settings: TranslatorTraining):
+        super().__init__()
+        kind = {"lstm": nn.LSTM, "gru": nn.GRU}.get(settings.cell, nn.RNN)
+        size, units, layers = settings.embedding, settings.units, settings.layers
+        self.source_embedding = nn.Embedding(source_tokens, size, padding_idx=PAD)
+        self.encoder = kind(size, units, batch_first=True, bidirectional=True)
+        parts = 2 if settings.cell == "lstm" else 1
+        self.bridge = nn.ModuleList(nn.Linear(2 * units, units) for _ in range(layers * parts))
+        self.target_embedding = nn.Embedding(target_tokens, size, padding_idx=PAD)
+        self.decoder = kind(size, units, layers, batch_first=True)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.output = nn.Linear(units, target_tokens)
+        for embedding in (self.source_embedding, self.target_embedding):
+            embedding.weight.detach().mul_(settings.embedding_scale)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Any:
+        """First states of the decoder.
+
+        Returns:
+            ``h``, or ``(h, c)`` for an LSTM, each ``(layers, rows, units)``.
+        """
+        embedded: Any = self.dropout(self.source_embedding(source))
+        if int(lengths.min()) < source.shape[1]:  # packing is slow
+            embedded = nn.utils.rnn.pack_padded_sequence(
+                embedded, lengths, batch_first=True, enforce_sorted=False
+            )
+        _, final = self.encoder(embedded)
+        finals = final if isinstance(final, tuple) else (final,)
+        joined = [torch.cat([state[0], state[1]], dim=1) for state in finals]
+        count = len(self.bridge) // len(joined)
+        parts = [
+            torch.stack([torch.tanh(self.bridge[i * count + k](x)) for k in range(count)])
+            for i, x in enumerate(joined)
+        ]
+        return tuple(parts) if len(parts) > 1 else parts[0]
+
+    def decode(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """What the output layer reads, ``(rows, steps, units)``, and the states afterwards."""
+        out, state = self.decoder(self.dropout(self.target_embedding(tokens)), state)
+        return self.dropout(out), state
+
+    def forward(self, source: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of the token after each of ``tokens``, ``(rows, steps, target tokens)``."""
+        return self.output(self.decode(tokens, self.encode(source, lengths))[0])
+
+    @torch.inference_mode()
+    def translate(self, source: Tensor, lengths: Tensor, start: int) -> list[list[int]]:
+        """The likeliest token each time, until the end or twice the source's tokens and ten."""
+        state = self.encode(source, lengths)
+        limits = 2 * lengths + 10
+        token = torch.full((len(source), 1), start)
+        found = []
+        ended = torch.zeros(len(source), dtype=torch.bool)
+        for step in range(int(limits.max())):
+            out, state = self.decode(token, state)
+            token = self.output(out).argmax(-1)
+            ended = ended | (token[:, 0] == END) | (step >= limits)
+            found.append(torch.where(ended, END, token[:, 0]))
+            if bool(ended.all()):
+                break
+        rows = torch.stack(found, dim=1).tolist()
+        return [row[: row.index(END)] if END in row else row for row in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """One split as tokens: sources, and their translations with start and end tokens.
+
+    Args:
+        source: int64 ``(rows, steps)``.
+        lengths: int64 ``(rows,)``.
+        targets: for each language int64 ``(rows, steps)``: start, translation, end, padding.
+    """
+
+    source: Tensor
+    lengths: Tensor
+    targets: list[Tensor]
+
+    @classmethod
+    def of(
+        cls, data: TranslationData, split: str, source: TextEncoder, target: TextEncoder
+    ) -> Pairs:
+        """The split's sentences through both tokenizers."""
+        read = source(data.sources(split))
+        assert read.lengths is not None
+        targets = []
+        for code in data.targets:
+            start = target.tokenizer.token_to_id(start_token(code))
+            found = target(data.references(split, code))
+            assert found.lengths is not None
+            rows = len(found.values)
+            room = torch.full((rows, found.values.shape[1] + 2), PAD)
+            room[:, 0] = start
+            room[:, 1:-1] = found.values
+            room[torch.arange(rows), found.lengths + 1] = END
+            targets.append(room)
+        return cls(read.values, read.lengths.clamp(min=1), targets)
+
+    def shorter(self, steps: int) -> Pairs:
+        """The rows whose source and translations have at most so many tokens, cut to that."""
+        keep = self.lengths <= steps
+        for target in self.targets:
+            keep &= (target != PAD).sum(1) <= steps
+        targets = [
+            nn.functional.pad(t[keep, :steps], (0, max(0, steps - t.shape[1])), value=PAD)
+            for t in self.targets
+        ]
+        return Pairs(self.source[keep, :steps], self.lengths[keep], targets)
+
+
+class PairBatches:
+    """Batches of sources of one length, so that nothing is packed, each with all translations."""
+
+    def __init__(self, pairs: Pairs, size: int) -> None:
+        self.pairs, self.size = pairs, size
+        # Sources of a batch have translations of like length as well.
+        self.room = sum((t != PAD).sum(1) for t in pairs.targets)
+
+    def __len__(self) -> int:
+        counts = self.pairs.lengths.bincount()
+        return int((-(-counts // self.size)).sum())
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        batches = []
+        order = torch.randperm(len(self.pairs.lengths))
+        for length in self.pairs.lengths.unique().tolist():
+            same = order[self.pairs.lengths[order] == length]
+            for part in same.split(16 * self.size):
+                by_room = part[self.room[part].argsort()]
+                batches += [(length, batch) for batch in by_room.split(self.size)]
+        for i in torch.randperm(len(batches)).tolist():
+            length, rows = batches[i]
+            targets = [t[rows] for t in self.pairs.targets]
+            steps = max(int((t != PAD).sum(1).max()) for t in targets)
+            yield [
+                self.pairs.source[rows, :length],
+                torch.cat([t[:, :steps] for t in targets]),
+            ]
+
+
+class TranslatorLearning(L.LightningModule):
+    """Trains an :class:`EncoderDecoder`; logs validation's mean BLEU as ``metric``."""
+
+    def __init__(
+        self,
+        network: EncoderDecoder,
+        settings: TranslatorTraining,
+        data: TranslationData,
+        source: TextEncoder,
+        target: TextEncoder,
+    ) -> None:
+        super().__init__()
+        self.network, self.settings, self.data = network, settings, data
+        self.encoders = (source, target)
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        """Cross-entropy of each next token."""
+        source, target = batch
+        inputs, wanted = target[:, :-1], target[:, 1:]
+        if self.settings.word_dropout:
+            source = self._unknown(source)
+            inputs = torch.cat([inputs[:, :1], self._unknown(inputs[:, 1:])], dim=1)
+        lengths = torch.full((len(source),), source.shape[1])
+        state = self.network.encode(source, lengths)
+        copies = len(target) // len(source)
+        if isinstance(state, tuple):
+            state = tuple(part.repeat(1, copies, 1) for part in state)
+        else:
+            state = state.repeat(1, copies, 1)
+        out, _ = self.network.decode(inputs, state)
+        counted = wanted != PAD
+        # The output layer is most of the work, and half precision halves it.
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.network.output(out[counted])
+        return nn.functional.cross_entropy(logits.float(), wanted[counted])
+
+    def _unknown(self, tokens: Tensor) -> Tensor:
+        drop = torch.rand(tokens.shape) < self.settings.word_dropout
+        return torch.where(drop & (tokens != PAD), UNKNOWN, tokens)
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        """Translate a part of the validation split, and compare."""
+        part = self.data.first(VALIDATION_ROWS)
+        found = bleu_scores(self.network, part, "validation", *self.encoders)
+        LOG.info("%s", {code: round(score, 2) for code, score in found.items()})
+        self.log("metric", sum(found.values()) / len(found), batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        """Adam, with a learning rate that falls to a tenth."""
+        optimizer = torch.optim.Adam(self.parameters(), self.settings.learning_rate, fused=True)
+        rate = 0.1 ** (1 / self.settings.epochs)
+        return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, rate)]
+
+
+def start_token(code: str) -> str:
+    """The token that tells a decoder to answer in this language."""
+    return f"[{code}]"
+
+
+def translations(
+    network: EncoderDecoder,
+    sentences: Sequence[str],
+    code: str,
+    source: TextEncoder,
+    target: TextEncoder,
+    batch_size: int = 256,
+) -> list[str]:
+    """Greedy translations of some sentences into one language."""
+    rows = source(sentences)
+    assert rows.lengths is not None
+    lengths = rows.lengths.clamp(min=1)
+    start = target.tokenizer.token_to_id(start_token(code))
+    found: dict[int, list[int]] = {}
+    for index in lengths.argsort(stable=True).split(batch_size):
+        steps = int(lengths[index].max())
+        answers = network.translate(rows.values[index, :steps], lengths[index], start)
+        found.update(zip(index.tolist(), answers, strict=True))
+    return target.tokenizer.decode_batch([found[i] for i in range(len(sentences))])
+
+
+def bleu_scores(
+    network: EncoderDecoder,
+    data: TranslationData,
+    split: str,
+    source: TextEncoder,
+    target: TextEncoder,
+) -> dict[str, float]:
+    """Corpus BLEU by sacrebleu (0 to 100) of each language's greedy translations of one split."""
+    was = network.training
+    network.eval()
+    found = {}
+    for code in data.targets:
+        answers = translations(network, data.sources(split), code, source, target)
+        found[code] = sacrebleu.corpus_bleu(answers, [data.references(split, code)]).score
+    network.train(was)
+    return found
+
+
+def trained_translator(
+    data: TranslationData,
+    training: TranslatorTraining,
+    cache: Path | None,
+    min_epochs: int | None = None,
+) -> dict[str, Any]:
+    """What the cache holds of a translator, which is trained first where it is not there.
+
+    Returns:
+        ``weights`` of an :class:`EncoderDecoder`, ``source_tokenizer`` and ``target_tokenizer``
+        (their JSON), ``seconds``, ``metric`` (BLEU on part of validation), ``epochs`` and ``key``.
+    """
+    key = ["translator", data.name, data.source, data.targets, asdict(training), min_epochs]
+    file = cache / f"{digest_text(canonical_json(key))[:20]}.pt" if cache else None
+    if file and file.exists():
+        return torch.load(file, weights_only=True)
+    started = time.perf_counter()
+    L.seed_everything(training.seed, verbose=False)
+    source, target = learn_tokenizers(data, training)
+    network = EncoderDecoder(
+        source.tokenizer.get_vocab_size(), target.tokenizer.get_vocab_size(), training
+    )
+    best = fit(
+        TranslatorLearning(network, training, data, source, target),
+        PairBatches(Pairs.of(data, "train", source, target).shorter(LONGEST), training.batch_size),
+        [0],
+        training.epochs,
+        training.patience,
+        min_epochs or 0,
+    )
+    kept = {
+        "weights": {k.removeprefix("network."): v for k, v in best.weights.items()},
+        "source_tokenizer": source.json,
+        "target_tokenizer": target.json,
+        "seconds": time.perf_counter() - started,
+        "metric": best.best,
+        "epochs": best.epochs,
+        "key": canonical_json(key),
+    }
+    if file:
+        save(kept, file)
+    return kept
+
+
+def learn_tokenizers(
+    data: TranslationData, training: TranslatorTraining
+) -> tuple[TextEncoder, TextEncoder]:
+    """One for the source language, and one that all target languages share."""
+    source = subword_tokenizer(data.sources("train"), training.source_vocabulary)
+    texts = [text for code in data.targets for text in data.references("train", code)]
+    starts = [start_token(code) for code in data.targets]
+    target = subword_tokenizer(texts, training.vocabulary * len(data.targets), starts)
+    return TextEncoder(source), TextEncoder(target)
