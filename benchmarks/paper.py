@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
+from benchmarks import rq2, rq3
 from benchmarks.apart import print_apart
+from benchmarks.data import TextData
 from benchmarks.options import CELLS, console, names, numbers, progress_bar, shared
 from benchmarks.parents import train_parent
-from benchmarks.published import delta
-from benchmarks.results import RowFile, mean_and_error, print_rows
+from benchmarks.published import CELLS as PUBLISHED_CELLS
+from benchmarks.published import REPLACE, REUSE, delta
+from benchmarks.results import RowFile, mean_and_error, print_reuse, print_rows
+from benchmarks.reuse import Workshop
 from benchmarks.rq1 import REPAIRS, rq1_rows
 from benchmarks.study import MEANS_FOLDED, Study
 from benchmarks.tasks import TASKS
@@ -155,6 +160,111 @@ def run_rq1(
         f"parent, in points of {rows[0]['metric']}"
     )
     print_rows(rows, ("repairs", "removal", "rule", "matched"), title)
+
+
+# Kinds of network whose modules are put together: the paper's two pairs of types.
+ACROSS = {
+    "many-to-one with many-to-many": ("clinc_oos", "brown_pos"),
+    "one-to-one with one-to-many": ("math_qa", "wiki_toxicity/list"),
+}
+
+
+def _reuse_options(command: Any) -> Any:
+    for option in (
+        click.option("--removal", type=float, default=0.2, help="Share of the units."),
+        click.option("--across/--within", "crossing", default=None,
+                     help="Only across types, or only within one; both otherwise."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command("rq2")
+@click.argument("datasets", nargs=-1, type=click.Choice(list(TASKS)))
+@_reuse_options
+@shared
+def reuse_modules(datasets: tuple[str, ...], **settings: Any) -> None:
+    """Are two modules as good as a model trained from scratch for their two labels?"""
+    started = time.perf_counter()
+    _reuse("rq2", datasets, rq2.within, rq2.across, REUSE, settings)
+    _took(started)
+
+
+@main.command("rq3")
+@click.argument("datasets", nargs=-1, type=click.Choice(list(TASKS)))
+@_reuse_options
+@shared
+def replace_modules(datasets: tuple[str, ...], **settings: Any) -> None:
+    """What does a model gain or lose when one of its modules gives way to another model's?
+
+    Within a type the worst of the parents of all cells and seeds gets modules of the best.
+    """
+    started = time.perf_counter()
+    _reuse("rq3", datasets, rq3.within, rq3.across, REPLACE, settings)
+    _took(started)
+
+
+def _reuse(
+    question: str,
+    datasets: tuple[str, ...],
+    within: Callable[..., Iterator[dict[str, Any]]],
+    across: Callable[..., Iterator[dict[str, Any]]],
+    published: dict[str, tuple[float, float, float]],
+    settings: dict[str, Any],
+) -> None:
+    """Rows of a question, within data sets and across types, and their table."""
+    cell, layers, crossing = settings["cell"], settings["layers"], settings["crossing"]
+    file = RowFile(settings["json_file"])
+    workshop = Workshop(settings["cache"], settings["variant"], settings["gates"])
+    mine = {"question": question, "cell": cell, "layers": layers,
+            "variant": settings["variant"], "gates": settings["gates"]}  # fmt: skip
+
+    def data_of(dataset: str) -> TextData:
+        data = TASKS[dataset].data(settings["data_dir"])
+        return data.first(QUICK_ROWS) if settings["quick"] else data
+
+    def paper(name: str) -> float | None:
+        found = published.get(name.removesuffix("/list"))
+        return None if found is None or cell not in PUBLISHED_CELLS else found[
+            PUBLISHED_CELLS.index(cell)]  # fmt: skip
+
+    with progress_bar() as progress:
+        bar = progress.add_task("", total=None)
+
+        def keep(name: str, rows: Iterator[dict[str, Any]], seed: int) -> None:
+            for row in rows:
+                row["delta"] = row["score"] - row["scratch_score"]
+                extra = {"dataset": name, "seed": seed, "paper_delta": paper(name)}
+                file.add({**mine, **extra, **row})
+
+        for seed in range(settings["seeds"]):
+
+            def told(stage: str, seed: int = seed) -> None:
+                progress.update(bar, description=f"seed {seed}, {stage}"[:40])
+
+            def done(name: str, seed: int = seed) -> set[tuple]:
+                found = file.where(**mine, dataset=name, seed=seed)
+                return {(r["pair"], r["rule"]) for r in found}
+
+            for dataset in () if crossing else datasets or tuple(TASKS):
+                task, data = TASKS[dataset], data_of(dataset)
+                training: Any = task.training(cell, layers, seed)
+                if question == "rq3":
+                    training = [task.training(c, layers, s) for c in CELLS[:3] for s in (0, 1)]
+                rows = within(workshop, data, training, settings["removal"], done(data.name), told)
+                keep(data.name, rows, seed)
+            for name, sets in {} if crossing is False else ACROSS.items():
+                if any(dataset not in TASKS for dataset in sets):
+                    continue
+                if datasets and not set(sets) & set(datasets):
+                    continue
+                first, second = ((data_of(d), TASKS[d].training(cell, layers, seed)) for d in sets)
+                told_name = name.replace("with", "by") if question == "rq3" else name
+                rows = across(workshop, first, second, settings["removal"], done(told_name), told)
+                keep(told_name, rows, seed)
+    rows = file.where(**mine)
+    title = f"{question}, {cell}, {layers} layer(s): modules against a model trained from scratch"
+    print_reuse(rows, title)
 
 
 def _print_parents(rows: list[dict[str, Any]]) -> None:

@@ -77,5 +77,31 @@ def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) ->
     Console(width=160).print(table)
 
 
+def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
+    """A table of modules against models from scratch: a line for each data set and rule."""
+    table = Table(title=title)
+    for name in ("data set", "rule", "score"):
+        table.add_column(name)
+    for name in ("pairs", "modules", "from scratch", "delta", "worst", "paper", "training, s"):
+        table.add_column(name, justify="right")
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["dataset"], row["rule"], row["score_strategy"]), []).append(row)
+    for key, found in groups.items():
+        paper = found[0].get("paper_delta")
+        seconds = [r["scratch_seconds"] for r in found if "scratch_seconds" in r]
+        table.add_row(
+            *key,
+            str(len(found)),
+            shown([r["score"] for r in found], signed=False),
+            shown([r["scratch_score"] for r in found], signed=False),
+            shown([r["delta"] for r in found]),
+            f"{min(r['delta'] for r in found):+.2f}",
+            "" if paper is None else f"{paper:+.2f}",
+            f"{sum(seconds) / len(seconds):.0f}" if seconds else "",
+        )
+    Console(width=160).print(table)
+
+
 def _cell(value: Any) -> str:
     return f"{value:.0%}" if isinstance(value, float) else "" if value is None else str(value)

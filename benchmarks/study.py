@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from mlflow_rnnmod.decomposition.fitting import (
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.metrics import METRICS, measure
-from mlflow_rnnmod.decomposition.rules import RULES, removed_units
+from mlflow_rnnmod.decomposition.module import Module, make_contract
+from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import draw_sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
@@ -83,6 +84,13 @@ class Study:
         labels = range(len(self.parent.labels))
         return [removed_units(RULES[rule], self.statistics, y, share) for y in labels]
 
+    def removed_or_random(self, rule: str, share: float) -> Removed:
+        """The same for ``"random"`` too: as many units as ``"sensitivity"`` removes."""
+        if rule != "random":
+            return self.removed(rule, share)
+        like = self.removed("sensitivity", share)
+        return [random_like(units, label) for label, units in enumerate(like)]
+
     def measured(
         self, removed: Removed, wanted: Sequence[str], told: Told
     ) -> tuple[dict[str, dict[str, float]], list[Trunk]]:
@@ -101,6 +109,22 @@ class Study:
             heads = self._heads(folded, ("fold", "refit", "calibrate"), told)
             found[name] = self.points(report_table(heads))
         return {name: found[name] for name in wanted}, plain
+
+    def modules(self, removed: Removed) -> tuple[Module, ...]:
+        """A module for each label, with all repairs and open heads, as ``decompose`` makes them."""
+        repairs = ("fold", "refit", "calibrate")
+        trunks = [make_trunk(units, self.statistics, fold=True) for units in removed]
+        heads = [fit_heads(self.material, t, y, repairs) for y, t in enumerate(trunks)]
+        found = []
+        for label, trunk, fitted in zip(
+            self.parent.labels, trunks, pool_calibrations(heads, repairs), strict=True
+        ):
+            contract = replace(make_contract(self.parent, label), mask_steps=trunk.steps)
+            energy = self.material.energy
+            found.append(
+                Module(self.parent, trunk, fitted.head, fitted.open_head, energy, contract)
+            )
+        return tuple(found)
 
     def _heads(
         self, trunks: list[Trunk], repairs: tuple[str, ...], told: Told

@@ -1,0 +1,108 @@
+"""What rq2 and rq3 compare: modules of benchmark parents, and models trained from scratch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.data import TextData
+from benchmarks.parents import Training, train_parent, trained_weights
+from benchmarks.scoring import points
+from benchmarks.study import Study
+from mlflow_rnnmod.composition import compose
+from mlflow_rnnmod.decomposition import Module
+from mlflow_rnnmod.network import Parent
+
+PAIRS = 6
+RULES = ("sensitivity", "random", "none")
+
+
+def seeded_pairs(names: Sequence[str], count: int = PAIRS, seed: int = 0) -> list[tuple[str, str]]:
+    """Some pairs of labels, the same for every run.
+
+    Example:
+        >>> len(seeded_pairs(["a", "b", "c", "d"])), len(seeded_pairs(["a", "b"]))
+        (6, 1)
+    """
+    every = list(itertools.combinations(names, 2))
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [every[i] for i in order[:count]]
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """Parents, their modules and models from scratch, each made once.
+
+    Args:
+        cache: folder of trained parents.
+        variant: of the masks.
+        gates: of the masks.
+    """
+
+    cache: Path
+    variant: str = "rolled"
+    gates: str = "joint"
+    _studies: dict[tuple, Study] = field(default_factory=dict)
+    _modules: dict[tuple, dict[str, Module]] = field(default_factory=dict)
+
+    def study(self, data: TextData, training: Training) -> Study:
+        """A parent with its statistics."""
+        key = (data.name, data.names, training)
+        if key not in self._studies:
+            parent, _ = train_parent(data, training, self.cache)
+            assert parent.tokenizer is not None
+            splits = [data.rows(s, parent.tokenizer) for s in ("train", "validation", "test")]
+            self._studies[key] = Study.start(
+                parent, *splits, seed=training.seed, variant=self.variant, gates=self.gates
+            )
+        return self._studies[key]
+
+    def modules(
+        self, data: TextData, training: Training, rule: str, removal: float
+    ) -> dict[str, Module]:
+        """A parent's modules by label."""
+        removal = 0.0 if rule == "none" else removal
+        key = (data.name, data.names, training, rule, removal)
+        if key not in self._modules:
+            study = self.study(data, training)
+            made = study.modules(study.removed_or_random(rule, removal))
+            self._modules[key] = {module.label: module for module in made}
+        return self._modules[key]
+
+    def epochs(self, data: TextData, training: Training) -> int:
+        """How many epochs a parent was trained for."""
+        return int(trained_weights(data, training, self.cache).get("epochs", 1))
+
+    def scratch(
+        self, data: TextData, training: Training, least: int
+    ) -> tuple[float, float, Parent]:
+        """A model trained for some labels alone, for at least as many epochs as a parent.
+
+        Returns:
+            its points on the test split, the seconds it took, and the model.
+        """
+        kept = replace(training, epochs=max(training.epochs, least))
+        parent, seconds = train_parent(data, kept, self.cache, min_epochs=least)
+        return parent_points(parent, data), seconds, parent
+
+
+def parent_points(parent: Parent, data: TextData, split: str = "test") -> float:
+    """Of a model as it is, on the raw texts of a split: as its modules with nothing removed."""
+    composite = compose(whole_modules(parent))
+    return points(composite.predict(data.texts[split]), data.labels[split], composite.output)
+
+
+def whole_modules(parent: Parent) -> list[Module]:
+    """Modules that together are the parent itself."""
+    from mlflow_rnnmod.decomposition import Energy, Head, make_contract
+    from mlflow_rnnmod.network import Trunk
+
+    trunk = Trunk.whole(parent.network.units)
+    return [
+        Module(parent, trunk, Head(), Head(), Energy(), make_contract(parent, label))
+        for label in parent.labels
+    ]

@@ -1,0 +1,109 @@
+"""Research question 3: a module of one model replaced by that of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.data import TextData
+from benchmarks.parents import Training, trained_weights
+from benchmarks.reuse import RULES, Workshop, parent_points
+from benchmarks.rq2 import Told, cross_pairs, mix
+from benchmarks.scoring import METRICS, composite_points
+from mlflow_rnnmod.composition import compose, replace
+
+Q3_PAIRS = 2
+
+
+def worst_and_best(
+    workshop: Workshop, data: TextData, trainings: list[Training]
+) -> tuple[Training, Training]:
+    """Of the parents that are there, by their validation metric."""
+
+    def metric(training: Training) -> float:
+        kept = trained_weights(data, training, workshop.cache)
+        if "metric" in kept:
+            return kept["metric"]
+        return parent_points(workshop.study(data, training).parent, data, "validation")
+
+    ranked = sorted(trainings, key=metric)
+    return ranked[0], ranked[-1]
+
+
+def within(
+    workshop: Workshop,
+    data: TextData,
+    trainings: list[Training],
+    removal: float,
+    done: set[tuple],
+    told: Told,
+) -> Iterator[dict[str, Any]]:
+    """One label's module of the worst parent replaced by the best one's, for each label.
+
+    The figure stands against the worst parent itself: a model trained from scratch.
+    """
+    worst, best = worst_and_best(workshop, data, trainings)
+    scratch = parent_points(workshop.study(data, worst).parent, data)
+    for rule in RULES:
+        if all((label, rule) in done for label in data.names):
+            continue
+        weak = workshop.modules(data, worst, rule, removal)
+        strong = workshop.modules(data, best, rule, removal)
+        composite = compose(weak.values())
+        unreplaced = composite_points(composite, data)
+        for label in data.names:
+            if (label, rule) in done:
+                continue
+            told(f"{label}: {rule}")
+            changed = replace(composite, label, strong[label])
+            yield {
+                "pair": label,
+                "rule": rule,
+                "removal": removal if rule != "none" else 0.0,
+                "repairs": "all",
+                "metric": METRICS[data.output],
+                "worst": f"{worst.cell} {worst.layers} seed {worst.seed}",
+                "best": f"{best.cell} {best.layers} seed {best.seed}",
+                "scratch_score": scratch,
+                "unreplaced_score": unreplaced,
+                "score": composite_points(changed, data),
+                "score_strategy": changed.score,
+            }
+
+
+def across(
+    workshop: Workshop,
+    first: tuple[TextData, Training],
+    second: tuple[TextData, Training],
+    removal: float,
+    done: set[tuple],
+    told: Told,
+) -> Iterator[dict[str, Any]]:
+    """A label's module of the first parent gives way to one of the second, of another type.
+
+    Against a model of the first one's kind that is trained from scratch on the new set of labels.
+    """
+    for gone, b in cross_pairs(first[0], second[0], Q3_PAIRS):
+        name = f"{gone} by {b}"
+        if all((name, rule) in done for rule in RULES):
+            continue
+        told(f"{name}: from scratch")
+        stay = [label for label in first[0].names if label != gone]
+        mixed = mix(first[0], stay, second[0], b)
+        scratch, seconds, _ = workshop.scratch(mixed, first[1], workshop.epochs(*first))
+        for rule in RULES:
+            told(f"{name}: {rule}")
+            mine = workshop.modules(*first, rule, removal)
+            other = workshop.modules(*second, rule, removal)[b]
+            composite = compose([*(mine[label] for label in stay), other])
+            yield {
+                "pair": name,
+                "rule": rule,
+                "removal": removal if rule != "none" else 0.0,
+                "repairs": "all",
+                "metric": "accuracy",
+                "scratch_score": scratch,
+                "scratch_seconds": seconds,
+                "score": composite_points(composite, mixed),
+                "score_strategy": composite.score,
+            }

@@ -1,0 +1,39 @@
+"""How good a composite's answers to raw texts are, in points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.data import TextData
+from mlflow_rnnmod.composition import Composite
+
+METRICS = {"label": "accuracy", "tags": "accuracy", "multilabel": "f1", "list": "f1"}
+
+
+def points(answers: Sequence[Any], labels: Sequence[Any], output: str) -> float:
+    """The metric of a kind of output, by counting.
+
+    Args:
+        answers: a label for each text; a list of labels a text; or, for tags, a label a word.
+        labels: what is right, likewise; ``None`` for words that do not count.
+        output: kind of answer.
+    """
+    if output == "label":
+        return 100 * sum(a == b for a, b in zip(answers, labels, strict=True)) / len(labels)
+    if output == "tags":
+        pairs = [
+            (a, b)
+            for row, right in zip(answers, labels, strict=True)
+            for a, b in zip(row, right, strict=False)
+            if b is not None
+        ]
+        return 100 * sum(a == b for a, b in pairs) / len(pairs)
+    hits = sum(len(set(a) & set(b)) for a, b in zip(answers, labels, strict=True))
+    total = sum(len(set(a)) + len(set(b)) for a, b in zip(answers, labels, strict=True))
+    return 100 * 2 * hits / total if total else 100.0
+
+
+def composite_points(composite: Composite, data: TextData, split: str = "test") -> float:
+    """Of a composite on the raw texts of a split."""
+    return points(composite.predict(data.texts[split]), data.labels[split], composite.output)
