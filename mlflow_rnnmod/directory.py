@@ -15,6 +15,7 @@ from mlflow.types.schema import Array
 
 import mlflow_rnnmod
 from mlflow_rnnmod import FLAVOR_NAME, _mlflow, download
+from mlflow_rnnmod.columns import COLUMNS, WORDS
 from mlflow_rnnmod.composition import NONE_OF_THESE, Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.environment import (
@@ -25,7 +26,7 @@ from mlflow_rnnmod.environment import (
     own_requirement,
 )
 from mlflow_rnnmod.network import Parent
-from mlflow_rnnmod.pyfunc import COLUMNS, DEFAULTS
+from mlflow_rnnmod.pyfunc import DEFAULTS, PREDICTION
 from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
 
 Thing: TypeAlias = Parent | Module | Composite
@@ -73,23 +74,41 @@ def model_tags(thing: Thing) -> dict[str, str]:
     return tags
 
 
-def signature_for(kind_of_input: str) -> ModelSignature:
-    """The signature of every model that reads this kind of input.
+def output_kind(thing: Thing) -> str:
+    """Kind of answer: ``"label"``, ``"multilabel"``, ``"tags"``, ``"list"``, ``"translation"``."""
+    if isinstance(thing, Parent):
+        return thing.network.config.output
+    return thing.contract.output if isinstance(thing, Module) else thing.output
+
+
+def signature_for(kind_of_input: str, output: str = "label") -> ModelSignature:
+    """The signature of every model that reads this kind of input, and gives this kind of answer.
 
     Text comes in a column ``text``, token ids as lists of integers in a column ``tokens``, features
-    as a list of vectors, one a step, in a column ``features``. Labels come out as a 1-D array.
+    as a list of vectors, one a step, in a column ``features``. Where each step of a text has a
+    label, a column ``words`` can stand in for ``text``, with the text as a list of words. Labels
+    come out as a 1-D array, lists of labels as a column ``prediction`` of lists.
 
     Args:
         kind_of_input: ``"text"``, ``"tokens"`` or ``"features"``.
+        output: ``"label"``, ``"multilabel"``, ``"tags"`` or ``"list"``.
     """
     types: dict[str, Any] = {
         "text": DataType.string,
         "tokens": Array(DataType.long),
         "features": Array(Array(DataType.double)),
     }
+    inputs: list[Any] = [ColSpec(types[kind_of_input], COLUMNS[kind_of_input])]
+    if (kind_of_input, output) == ("text", "tags"):
+        inputs = [
+            ColSpec(DataType.string, COLUMNS["text"], required=False),
+            ColSpec(Array(DataType.string), WORDS, required=False),
+        ]
+    # A column of its own, for Spark: it makes text of lists that come without one.
+    lists = ColSpec(Array(DataType.string), PREDICTION)
     return ModelSignature(
-        inputs=Schema([ColSpec(types[kind_of_input], COLUMNS[kind_of_input])]),
-        outputs=Schema([ColSpec(DataType.string)]),
+        inputs=Schema(inputs),
+        outputs=Schema([ColSpec(DataType.string) if output == "label" else lists]),
         params=ParamSchema(
             [
                 ParamSpec("scores", "boolean", False),
@@ -142,7 +161,7 @@ def model_directory(
     what = kind(thing)
     _mlflow.prepare_target_path(str(path))
     model = Model() if mlflow_model is None else mlflow_model
-    model.signature = model_signature or signature_for(input_kind(thing))
+    model.signature = model_signature or signature_for(input_kind(thing), output_kind(thing))
     if metadata is not None:
         model.metadata = metadata
     _mlflow.save_example(model, input_example, str(path))

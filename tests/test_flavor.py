@@ -21,11 +21,11 @@ from mlflow.types import ColSpec, Schema
 
 import mlflow_rnnmod
 from mlflow_rnnmod import composition, download, parents
+from mlflow_rnnmod.columns import COLUMNS
 from mlflow_rnnmod.decomposition.module import all_log_odds
 from mlflow_rnnmod.environment import environment_files
 from mlflow_rnnmod.flavor import model_directory, signature_for
 from mlflow_rnnmod.network import Parent
-from mlflow_rnnmod.pyfunc import COLUMNS
 from tests.builders import (
     LABELS,
     ODD_LABELS,

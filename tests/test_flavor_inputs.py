@@ -10,7 +10,8 @@ import torch
 from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
-from mlflow_rnnmod.pyfunc import RnnmodModel, read_inputs
+from mlflow_rnnmod.columns import read_inputs
+from mlflow_rnnmod.pyfunc import RnnmodModel
 from tests.builders import LABELS, tiny_inputs, tiny_module, tiny_parent
 
 
