@@ -72,7 +72,7 @@ _one_at_a_time: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def _tokenizer(parent: Parent) -> str | None:
-    return parent.tokenizer.digest if parent.tokenizer else None
+    return parent.tokenizers
 
 
 def remember(parent: Parent) -> None:

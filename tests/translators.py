@@ -68,7 +68,7 @@ def tiny_translator(
     seed: int = 0,
     text: bool = True,
     joint: bool = True,
-    scale: float = 2.5,
+    scale: float = 3.0,
     **changes: Any,
 ) -> Parent:
     """A parent with random weights that translates digits, as text or (without ``text``) as ids."""
@@ -95,9 +95,10 @@ def tiny_translator(
         torch.manual_seed(seed)
         translator = Translator(config)
     with torch.no_grad():
-        for weight in translator.parameters():
-            weight.mul_(scale)
-        translator.output.bias[END] += 2.0
+        for name, weight in translator.named_parameters():
+            weight.mul_(0.0 if "bias" in name and scale != 1.0 else scale)
+        translator.output.weight.mul_(scale)
+        translator.output.bias[END] += 1.0
     if not text:
         return Parent.of_translator(translator)
     return Parent.of_translator(translator, reader, None if joint else writer)
@@ -161,7 +162,7 @@ def trained_translator(cell: str = "gru", units: int = 40, steps: int = 500) -> 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         with torch.no_grad():
-            translator.output.bias[END] -= 2.0
+            translator.output.bias[END] -= 1.0
         optimizer = torch.optim.Adam(translator.parameters(), lr=8e-3)
         pairs = tiny_pairs(parent, 2000, seed=7)
         for _ in range(steps):

@@ -24,6 +24,7 @@ from mlflow_rnnmod.composition.scores import (
     default_score,
 )
 from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.network.translator_config import TRANSLATION
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,14 @@ class Composite:
         )
         if problems:
             raise IncompatibleModules(problems)
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Whether score and thresholds fit the modules.
+
+        Raises:
+            ValueError: if they do not.
+        """
         check_score(self.score, self.base, self.rivals)
         thresholds = self.parameters.get("thresholds", {})
         check_thresholds(thresholds, self.labels, self.rivals)
@@ -269,6 +278,12 @@ def compose(
     if not modules:
         raise IncompatibleModules(["there is no module; expected at least one"])
     recipe = ({"verb": "compose", "labels": [module.label for module in modules]},)
+    if all(module.contract.output == TRANSLATION for module in modules):
+        from mlflow_rnnmod.composition.translation import compose_translations
+
+        return compose_translations(
+            modules, recipe, score=score, calibrate_on=calibrate_on, thresholds=thresholds
+        )
     if score == "joint" and calibrate_on is None:
         raise ValueError('score="joint" needs calibrate_on=(inputs, labels); got None.')
     base = default_score(modules) if score in (None, "joint") else str(score)

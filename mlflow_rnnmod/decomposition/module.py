@@ -98,6 +98,12 @@ class Contract:
     mask_steps: int | None = None
     target: Mapping[str, Any] | None = None
 
+    @property
+    def tokenizers(self) -> str | None:
+        """What :attr:`Parent.tokenizers` must be of the parent."""
+        writes = (self.target or {}).get("tokenizer")
+        return self.tokenizer if writes is None else f"{self.tokenizer}+{writes}"
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; fields that came later are left out where they say nothing."""
         found = asdict(self)

@@ -135,17 +135,32 @@ def trunk_decoder(translator: Translator, trunk: Trunk, cut: bool = True) -> Dec
         >>> trunk_decoder(Translator(config), trunk).weight.shape
         torch.Size([30, 2])
     """
-    found = {name: mask.shape[-1] for name, mask in trunk.keep.items()}
-    if found != translator.units:
-        raise ValueError(
-            f"The trunk's layers and the translator's differ:\ntrunk: {found}\n"
-            f"translator: {translator.units}."
-        )
+    check_trunk(translator, trunk)
     if trunk.full:
         return translator.stepper()
     if trunk.variant == "rolled" and trunk.gates == "joint":
         return _trimmed(translator, trunk, cut)
     return _stepped(translator, trunk)
+
+
+def check_trunk(translator: Translator, trunk: Trunk) -> None:
+    """Whether a trunk is one of this translator's.
+
+    Raises:
+        ValueError: if its layers are not the decoder's, or its gates not the cell's.
+    """
+    if trunk.units != translator.units:
+        raise ValueError(
+            f"The trunk's layers and the translator's differ:\ntrunk: {trunk.units}\n"
+            f"translator: {translator.units}."
+        )
+    gates = GATES[translator.config.cell]
+    found = {mask.shape[-2] for mask in trunk.keep.values() if trunk.gates == "separate"}
+    if found - {gates}:
+        raise ValueError(
+            f"The trunk's masks have {max(found)} gates; expected {gates}, as "
+            f"{translator.config.cell} has."
+        )
 
 
 def _trimmed(translator: Translator, trunk: Trunk, cut: bool) -> TrimmedDecoder:

@@ -90,6 +90,12 @@ class Parent:
         """What turns a translator's tokens into text."""
         return self.target_tokenizer or self.tokenizer
 
+    @property
+    def tokenizers(self) -> str | None:
+        """One name for its tokenizers together: their digests, the writing one's behind a plus."""
+        parts = [t.digest for t in (self.tokenizer, self.target_tokenizer) if t is not None]
+        return "+".join(parts) or None
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the network's weights and structure; the parent's name in every file."""

@@ -187,6 +187,11 @@ class TranslatorConfig:
         return TRANSLATION
 
     @property
+    def stepwise(self) -> bool:
+        """Translations have steps of their own: no step of the source has an answer."""
+        return False
+
+    @property
     def end_label(self) -> None:
         """No label ends a translation: a token does."""
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_rnnmod.composition import Composite
+from mlflow_rnnmod.composition.translation import composite_class
 from mlflow_rnnmod.network import Parent
 from mlflow_rnnmod.storage.files import by_version, check_digest, read_document, write_document
 from mlflow_rnnmod.storage.modules import PARENTS, clean_origin, read_module, write_module
@@ -56,7 +57,7 @@ def _parents(composite: Composite) -> dict[str, Parent]:
     parents: dict[str, Parent] = {}
     for module in composite.modules:
         parent = parents.setdefault(module.parent.digest, module.parent)
-        tokenizers = [p.tokenizer.digest if p.tokenizer else None for p in (parent, module.parent)]
+        tokenizers = [p.tokenizers for p in (parent, module.parent)]
         if tokenizers[0] != tokenizers[1]:
             raise ValueError(
                 f"The modules hold the parent {parent.digest} with two tokenizers, {tokenizers}; "
@@ -114,7 +115,7 @@ def _read_1(body: dict[str, Any], directory: Path) -> Composite:
         read_module(directory / folder, find_parent, sha256)
         for folder, sha256 in _folders_1(body, path)
     )
-    return Composite(
+    return composite_class(body["score"])(
         modules=modules,
         score=body["score"],
         parameters=body["parameters"],

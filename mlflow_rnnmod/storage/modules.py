@@ -16,8 +16,16 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.composition.plan import Entry, facts_of
-from mlflow_rnnmod.decomposition.module import Calibration, Contract, Energy, Head, Module
+from mlflow_rnnmod.decomposition.module import (
+    Calibration,
+    Contract,
+    Energy,
+    Head,
+    Module,
+    make_contract,
+)
 from mlflow_rnnmod.network import Parent, Trunk
+from mlflow_rnnmod.network.masked_decoder import check_trunk
 from mlflow_rnnmod.network.unrolled import check_fits
 from mlflow_rnnmod.storage.files import (
     FORMAT,
@@ -150,7 +158,7 @@ def read_entry(
 def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[str, Any]]:
     contract, facts = _contract(body), dict(body.get("plan", {}))
     bundled = facts.pop("standalone", False)
-    reference = {**body["parent"], "tokenizer": contract.tokenizer, "bundled": bundled}
+    reference = {**body["parent"], "tokenizer": contract.tokenizers, "bundled": bundled}
     if "mixed" in facts:
         facts["mixed"] = tuple(facts["mixed"])
     known = {key: value for key, value in facts.items() if key in _FACTS}
@@ -175,7 +183,7 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
         parent = parent.known_as(reference["model_id"], reference["tracking_uri"])
     else:
         # Parents are told apart by their network; which tokenizer goes with it is told here.
-        reference["tokenizer"] = body["contract"]["tokenizer"]
+        reference["tokenizer"] = _contract(body).tokenizers
         parent = find_parent(digest, reference)
     if parent.digest != digest:
         raise ValueError(
@@ -202,10 +210,9 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
 def _check(module: Module, path: Path) -> None:
     """Whether the parts fit each other; each was already found to be what was written."""
     parent, contract, problems = module.parent, module.contract, []
-    tokenizer = parent.tokenizer.digest if parent.tokenizer else None
-    if contract.tokenizer != tokenizer:
+    if contract.tokenizers != parent.tokenizers:
         problems.append(
-            f"its tokenizer has digest {contract.tokenizer}, its parent's has {tokenizer}"
+            f"its tokenizer has digest {contract.tokenizers}, its parent's has {parent.tokenizers}"
         )
     if contract.labels != parent.labels:
         problems.append(
@@ -213,8 +220,16 @@ def _check(module: Module, path: Path) -> None:
         )
     elif not 0 <= contract.index < len(parent.labels):
         problems.append(f"index {contract.index} is none of {len(parent.labels)} labels")
+    if (
+        contract.label in parent.labels
+        and contract.target != make_contract(parent, contract.label).target
+    ):
+        problems.append(f"it starts translations with {contract.target}, which its parent does not")
     try:
-        check_fits(parent.network, module.trunk)
+        if parent.translates:
+            check_trunk(parent.translator, module.trunk)
+        else:
+            check_fits(parent.network, module.trunk)
     except ValueError as error:
         problems.append(str(error).rstrip(".").replace("\n", " "))
     size = parent.network.config.readout_size

@@ -1,4 +1,7 @@
-"""Files of a parent: ``network.json``, ``weights.safetensors``; for text ``tokenizer.json``."""
+"""Files of a parent: ``network.json``, ``weights.safetensors``; for text ``tokenizer.json``.
+
+A translator that writes with another tokenizer than it reads with has ``target_tokenizer.json``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,14 @@ from typing import Any
 
 import torch
 
-from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
+from mlflow_rnnmod.network import (
+    NetworkConfig,
+    Parent,
+    RecurrentNetwork,
+    TextEncoder,
+    Translator,
+    TranslatorConfig,
+)
 from mlflow_rnnmod.storage.files import (
     by_version,
     check_digest,
@@ -21,6 +31,7 @@ from mlflow_rnnmod.storage.files import (
 DOCUMENT = "network.json"
 WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
+TARGET_TOKENIZER = "target_tokenizer.json"
 
 
 def write_parent(parent: Parent, directory: Path) -> None:
@@ -39,15 +50,21 @@ def write_parent(parent: Parent, directory: Path) -> None:
         "tokenizer": None,
         "files": files,
     }
-    if parent.tokenizer is not None:
-        # The canonical JSON itself, so that the file's digest is the tokenizer's.
-        (directory / TOKENIZER).write_bytes(parent.tokenizer.json.encode())
-        files[TOKENIZER] = parent.tokenizer.digest
-        content["tokenizer"] = {
-            "digest": parent.tokenizer.digest,
-            "pad_index": parent.tokenizer.pad_index,
-            "side": parent.tokenizer.side,
-        }
+    if parent.translates:
+        content["architecture"] = "translator"
+    for name, file, tokenizer in (
+        ("tokenizer", TOKENIZER, parent.tokenizer),
+        ("target_tokenizer", TARGET_TOKENIZER, parent.target_tokenizer),
+    ):
+        if tokenizer is not None:
+            # The canonical JSON itself, so that the file's digest is the tokenizer's.
+            (directory / file).write_bytes(tokenizer.json.encode())
+            files[file] = tokenizer.digest
+            content[name] = {
+                "digest": tokenizer.digest,
+                "pad_index": tokenizer.pad_index,
+                "side": tokenizer.side,
+            }
     write_document(directory / DOCUMENT, "parent", content, format_of(parent))
 
 
@@ -90,19 +107,33 @@ def read_parent(directory: Path, digest: str | None = None) -> Parent:
 
 def _read_1(body: dict[str, Any], directory: Path) -> Parent:
     path = directory / DOCUMENT
-    config = NetworkConfig.from_dict(body["network"])
+    architecture = body.get("architecture", "recurrent")
+    if architecture not in ("recurrent", "translator"):
+        raise ValueError(
+            f"{path} has architecture {architecture!r}; expected 'recurrent' or 'translator'."
+        )
     weights = read_tensors(directory / WEIGHTS, check_digest(body["files"][WEIGHTS], "files", path))
+    network: RecurrentNetwork | Translator
     # On the meta device nothing is initialised; the stored tensors become the parameters,
     # with their dtype.
     with torch.device("meta"):
-        network = RecurrentNetwork(config)
+        if architecture == "translator":
+            network = Translator(TranslatorConfig.from_dict(body["network"]))
+        else:
+            network = RecurrentNetwork(NetworkConfig.from_dict(body["network"]))
     try:
         network.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{directory / WEIGHTS} does not fit {path}: {error}") from error
-    tokenizer = None
-    if (found := body["tokenizer"]) is not None:
-        digest = check_digest(found["digest"], "tokenizer.digest", path)
-        text = read_bytes(directory / TOKENIZER, digest).decode()
-        tokenizer = TextEncoder(text, found["pad_index"], found["side"])
-    return Parent(network, tokenizer)
+    tokenizer = _tokenizer(body["tokenizer"], directory / TOKENIZER)
+    if isinstance(network, RecurrentNetwork):
+        return Parent(network, tokenizer)
+    target = _tokenizer(body.get("target_tokenizer"), directory / TARGET_TOKENIZER)
+    return Parent.of_translator(network, tokenizer, target)
+
+
+def _tokenizer(found: dict[str, Any] | None, path: Path) -> TextEncoder | None:
+    if found is None:
+        return None
+    digest = check_digest(found["digest"], "tokenizer.digest", path)
+    return TextEncoder(read_bytes(path, digest).decode(), found["pad_index"], found["side"])
