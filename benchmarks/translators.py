@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.data import TranslationData, subword_tokenizer
 from benchmarks.parents import fit, save
-from mlflow_rnnmod.network import TextEncoder
+from mlflow_rnnmod.network import Parent, TextEncoder, Translator, TranslatorConfig
 from mlflow_rnnmod.network.digest import canonical_json, digest_text
 
 PAD, UNKNOWN, END = 0, 1, 2
@@ -350,6 +350,62 @@ def trained_translator(
     if file:
         save(kept, file)
     return kept
+
+
+def translator_parent(
+    data: TranslationData,
+    training: TranslatorTraining,
+    cache: Path | None,
+    min_epochs: int | None = None,
+) -> tuple[Parent, float]:
+    """A translator as a parent, and the seconds that its training took (when it took place)."""
+    kept = trained_translator(data, training, cache, min_epochs)
+    return to_translator(kept, data.targets, training), kept["seconds"]
+
+
+def to_translator(
+    kept: dict[str, Any], targets: Sequence[str], training: TranslatorTraining
+) -> Parent:
+    """A trained :class:`EncoderDecoder` as a parent whose labels are the target languages."""
+    weights = kept["weights"]
+    source, target = (TextEncoder(kept[f"{name}_tokenizer"]) for name in ("source", "target"))
+    units, size = training.units, training.embedding
+    config = TranslatorConfig(
+        cell="rnn_tanh" if training.cell == "rnn" else training.cell,  # type: ignore[arg-type]
+        source_size=len(weights["source_embedding.weight"]),
+        source_embedding=size,
+        target_size=len(weights["target_embedding.weight"]),
+        target_embedding=size,
+        encoder=((units, units),),
+        decoder=(units,) * training.layers,
+        targets=tuple(targets),
+        starts=tuple(target.tokenizer.token_to_id(start_token(code)) for code in targets),
+        end=END,
+        pad_index=PAD,
+        bridge="linear",
+        bridge_activation="tanh",
+        packed=True,
+    )
+    found = {
+        "encoder.embedding.weight": weights["source_embedding.weight"],
+        "embedding.weight": weights["target_embedding.weight"],
+        "output.weight": weights["output.weight"],
+        "output.bias": weights["output.bias"],
+    }
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        for direction, suffix in (("fwd", ""), ("bwd", "_reverse")):
+            source_name = f"encoder.{name}_l0{suffix}"
+            found[f"encoder.recurrent.0.{direction}.{name}_l0"] = weights[source_name]
+        for layer in range(training.layers):
+            found[f"decoder.{layer}.{name}_l0"] = weights[f"decoder.{name}_l{layer}"]
+    for part, state in enumerate(("h", "c") if training.cell == "lstm" else ("h",)):
+        for layer in range(training.layers):
+            for name in ("weight", "bias"):
+                number = part * training.layers + layer
+                found[f"bridge.{layer}.{state}.{name}"] = weights[f"bridge.{number}.{name}"]
+    translator = Translator(config)
+    translator.load_state_dict({name: w.detach().clone() for name, w in found.items()})
+    return Parent.of_translator(translator, source, target)
 
 
 def learn_tokenizers(
