@@ -14,6 +14,8 @@ from mlflow_rnnmod.composition.cost import Work, seconds
 from mlflow_rnnmod.composition.machine import SHIPPED, Machine, read_cached
 from mlflow_rnnmod.decomposition.module import Contract, Module
 from mlflow_rnnmod.network.config import GATES, NetworkConfig
+from mlflow_rnnmod.network.translator import Translator
+from mlflow_rnnmod.network.translator_config import TRANSLATION, TranslatorConfig
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Entry:
             single steps or gates; empty where an older file does not say.
         full: whether nothing is removed; None where an older file does not say.
         mixed: layers whose removed units are guessed from kept ones.
-        network: the parent's structure, as :meth:`NetworkConfig.to_dict` gives it; None where an
-            older file does not say.
+        network: the parent's structure, as :meth:`NetworkConfig.to_dict` (of a translator
+            :meth:`TranslatorConfig.to_dict`) gives it; None where an older file does not say.
         figures: as the module has them.
         bytes: of the module's own files; None where unknown.
         parent_bytes: of the parent's weights; None where unknown.
@@ -64,7 +66,8 @@ def entry_of(module: Module) -> Entry:
 def facts_of(module: Module) -> dict[str, Any]:
     """What a plan needs to know of a module beside its contract, as JSON types."""
     network = module.parent.network.config.to_dict()
-    network["labels"] = []  # they are in the contract
+    if "labels" in network:
+        network["labels"] = []  # they are in the contract
     return {
         "kept": module.trunk.sizes,
         "full": module.trunk.full,
@@ -187,10 +190,13 @@ def make_plan(
         for (digest, group), cost in zip(groups.items(), costs, strict=True)
     )
     known = [cost for cost in costs if cost is not None]
-    complete = bool(entries) and len(known) == len(groups)
+    complete = bool(entries) and all(_tells(entry) for entry in entries)
+    costed = complete and len(known) == len(groups)
     notes = []
     if entries and not complete:
         notes.append("some modules were written by an older version and do not tell their size")
+    if any(entry.contract.output == TRANSLATION for entry in entries):
+        notes.append("how long a translation takes depends on what is translated: not estimated")
     if len(groups) > 1:
         notes.append(
             "several parents: the accuracy is what each has among its own labels, an upper bound"
@@ -203,18 +209,23 @@ def make_plan(
         parameters=_parameters(groups) if complete else None,
         bytes=_bytes(groups) if complete else None,
         batch_size=batch_size,
-        passes=sum(cost[1] for cost in known) if complete else None,
-        milliseconds=1e3 * sum(cost[0] for cost in known) if complete else None,
+        passes=sum(cost[1] for cost in known) if costed else None,
+        milliseconds=1e3 * sum(cost[0] for cost in known) if costed else None,
         accuracy=_accuracy(entries),
         notes=tuple(notes),
     )
 
 
+def _tells(entry: Entry) -> bool:
+    """Whether a module tells its size."""
+    return entry.network is not None and bool(entry.kept)
+
+
 def _cost(
     group: Sequence[Entry], rows: int, steps: int | None, machine: Machine
 ) -> tuple[float, float] | None:
-    """Seconds of a batch of one parent's modules, and passes of that parent."""
-    if any(entry.network is None or not entry.kept for entry in group):
+    """Seconds of a batch of one parent's modules, and passes of that parent; None if unknown."""
+    if any(not _tells(e) or e.contract.output == TRANSLATION for e in group):
         return None
     config = _config(group[0])
     trunks = {entry.trunk: entry for entry in group}.values()
@@ -243,6 +254,9 @@ def _parameters(groups: Mapping[str, Sequence[Entry]]) -> int:
     """Of the parents, each once, and of two heads a module with a weight for each readout unit."""
     total = 0
     for group in groups.values():
+        if group[0].contract.output == TRANSLATION:
+            total += _translator_parameters(group[0])
+            continue
         config = _config(group[0])
         size = config.step_size
         total += config.input_size * config.embedding_size if config.embedding_size else 0
@@ -254,6 +268,13 @@ def _parameters(groups: Mapping[str, Sequence[Entry]]) -> int:
             size = dense.units
         total += len(config.labels) * (size + 1) + len(group) * 2 * (size + 1)
     return total
+
+
+def _translator_parameters(entry: Entry) -> int:
+    assert entry.network is not None
+    with torch.device("meta"):
+        translator = Translator(TranslatorConfig.from_dict(dict(entry.network)))
+    return sum(weight.numel() for weight in translator.parameters())
 
 
 def _bytes(groups: Mapping[str, Sequence[Entry]]) -> int | None:
