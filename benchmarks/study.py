@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,6 +43,9 @@ class Study:
     statistics: ActivationStatistics
     material: Material
     seconds: float
+    train: Rows
+    variant: str
+    gates: str
 
     @classmethod
     def start(
@@ -62,7 +66,25 @@ class Study:
         sample = draw_sample(train, len(parent.labels), config.rows_per_label, seed, output)
         statistics = collect(network, sample, variant=variant, gates=gates)
         material = prepare_material(parent, sample, validation, test, config)
-        return cls(parent, statistics, material, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return cls(parent, statistics, material, seconds, train, variant, gates)
+
+    @cached_property
+    def published(self) -> ActivationStatistics:
+        """What the rule that follows the papers' code goes by."""
+        network, seed = self.parent.network, DecompositionConfig().seed
+        per_label, labels = DecompositionConfig().rows_per_label, len(self.parent.labels)
+        output = network.config.output
+        sample = draw_sample(self.train, labels, per_label, seed, output, True)
+        return collect(
+            network,
+            sample,
+            gradients=False,
+            variant=self.variant,
+            gates=self.gates,
+            exact=True,
+            last_step=True,
+        )
 
     @property
     def metric(self) -> str:
@@ -82,7 +104,8 @@ class Study:
     def removed(self, rule: str, share: float) -> Removed:
         """Units that ``rule`` removes, for each label."""
         labels = range(len(self.parent.labels))
-        return [removed_units(RULES[rule], self.statistics, y, share) for y in labels]
+        statistics = self.published if RULES[rule].published else self.statistics
+        return [removed_units(RULES[rule], statistics, y, share) for y in labels]
 
     def removed_or_random(self, rule: str, share: float) -> Removed:
         """The same for ``"random"`` too: as many units as ``"sensitivity"`` removes."""
