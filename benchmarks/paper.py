@@ -19,7 +19,7 @@ from benchmarks.published import CELLS as PUBLISHED_CELLS
 from benchmarks.published import REPLACE, REUSE, delta
 from benchmarks.results import RowFile, mean_and_error, print_reuse, print_rows
 from benchmarks.reuse import Workshop
-from benchmarks.rq1 import REPAIRS, rq1_rows
+from benchmarks.rq1 import DRAWS, REPAIRS, rq1_rows
 from benchmarks.study import MEANS_FOLDED, Study
 from benchmarks.tasks import TASKS
 
@@ -39,6 +39,7 @@ def _rq1_options(command: Any) -> Any:
         click.option("--repairs", default=",".join(REPAIRS), callback=names,
                      help=f"Or {MEANS_FOLDED}: all, with means folded in the place of guesses "
                      "from kept units."),
+        click.option("--draws", type=int, default=DRAWS, help="Random masks for each random row."),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -99,6 +100,7 @@ def run_rq1(
     rules: tuple[str, ...],
     removals: tuple[float, ...],
     repairs: tuple[str, ...],
+    draws: int,
     seeds: int,
     quick: bool,
     data_dir: Path,
@@ -142,7 +144,7 @@ def run_rq1(
                 text = f"{dataset}, seed {seed}: {stage}"
                 progress.update(bar, description=text, completed=step, total=of)
 
-            for row in rq1_rows(study, fixed, rules, removals, repairs, done, told):
+            for row in rq1_rows(study, fixed, rules, removals, repairs, done, told, draws):
                 file.add(row)
             progress.remove_task(bar)
     rows = file.where(**mine)

@@ -26,6 +26,7 @@ def rq1_rows(
     wanted: Sequence[str],
     done: set[tuple],
     told: Callable[[str, int, int], None],
+    draws: int = DRAWS,
 ) -> Iterator[dict[str, Any]]:
     """One row for each rule, removal and repairs, with its controls; rows in ``done`` are skipped.
 
@@ -37,6 +38,7 @@ def rq1_rows(
         wanted: names of repairs.
         done: keys ``(rule, removal, repairs, matched)`` of rows that exist already.
         told: called with a stage, steps done and steps in all.
+        draws: random masks that a random row is the mean of.
     """
     parent, metric = study.parent_scores, study.metric
     nothing = study.removed("none", 0.0)
@@ -95,12 +97,12 @@ def rq1_rows(
             if counts not in drawn:
                 started = time.perf_counter()
                 parts = []
-                for draw in range(DRAWS):
+                for draw in range(draws):
                     seeds = [1000 * draw + label for label in range(len(removed))]
                     like = [random_like(u, s) for u, s in zip(removed, seeds, strict=True)]
                     parts.append(study.measured(like, wanted, partial(told, f"random {share:.0%}")))
                 means = {name: _mean([points[name] for points, _ in parts]) for name in wanted}
-                seconds = (time.perf_counter() - started) / DRAWS
+                seconds = (time.perf_counter() - started) / draws
                 drawn[counts] = (means, sizes_of(study, parts[0][1]), seconds)
             yield from rows("random", share, rule, *drawn[counts])
 
