@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
+from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
     FittedHeads,
     Material,
-    calibration_table,
-    fit_heads,
-    pool_calibrations,
     prepare_material,
     report_table,
-    shared_readouts,
 )
-from mlflow_rnnmod.decomposition.folding import make_trunk
-from mlflow_rnnmod.decomposition.metrics import METRICS, measure, said
+from mlflow_rnnmod.decomposition.metrics import measure, said
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.observations import Labelled
 from mlflow_rnnmod.decomposition.pairs import Pairs
-from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
-from mlflow_rnnmod.decomposition.sample import checked_targets, draw_sample, split_by_hash
-from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
+from mlflow_rnnmod.decomposition.rules import RULES, random_like
+from mlflow_rnnmod.decomposition.sample import draw_sample
+from mlflow_rnnmod.decomposition.sharing import estimated_cost
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
-from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.sizing import Job, Progress
+from mlflow_rnnmod.decomposition.splitting import share_out
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.trunk import Trunk
-
-Progress = Callable[[str, int, int], None]
-HELD_OUT = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +119,7 @@ def decompose(
     config = config or DecompositionConfig()
     told: Progress = progress or (lambda stage, done, total: None)
     network, labels = parent.network, parent.labels
-    train, calibration, figures_rows, words, warnings = _share_out(
+    train, calibration, figures_rows, words, warnings = share_out(
         parent, train, validation, report, config
     )
     rule = RULES[config.rule]
@@ -153,7 +146,7 @@ def decompose(
         progress=partial(told, "watching units"),
     )
     material = prepare_material(parent, sample, calibration, figures_rows, config)
-    job = _Job(material, statistics, config, told)
+    job = Job(material, statistics, config, told)
     share, groups, sizing = job.choose()
     removed = job.removed(share, groups)
     trunks, heads = job.fit(removed, "fitting modules", open_head=True)
@@ -190,195 +183,6 @@ def decompose(
         seconds=time.perf_counter() - started,
         metric=job.metric,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What every setting that a decomposition tries has in common."""
-
-    material: Material
-    statistics: ActivationStatistics
-    config: DecompositionConfig
-    told: Progress
-
-    def removed(self, share: float, groups: Sequence[Sequence[int]]) -> list[dict[str, Tensor]]:
-        """For each label, the units of each layer that its module leaves out, alike in a group."""
-        rule, seed = RULES[self.config.rule], self.config.seed
-        found: dict[int, dict[str, Tensor]] = {}
-        for group in groups:
-            units = removed_units(rule, self.statistics, group, share, seed)
-            found.update(dict.fromkeys(group, units))
-        return [found[label] for label in range(len(found))]
-
-    def fit(
-        self, removed: Sequence[Mapping[str, Tensor]], stage: str, open_head: bool
-    ) -> tuple[list[Trunk], list[FittedHeads]]:
-        """Trunks and heads of all labels."""
-        repairs = tuple(self.config.repairs)
-        trunks = [make_trunk(units, self.statistics, "fold" in repairs) for units in removed]
-        heads: dict[int, FittedHeads] = {}
-        for trunk in dict.fromkeys(trunks):
-            mine = [label for label, other in enumerate(trunks) if other == trunk]
-            shared = shared_readouts(self.material, trunk) if len(mine) > 1 else None
-            for label in mine:
-                heads[label] = fit_heads(self.material, trunk, label, repairs, open_head, shared)
-                self.told(stage, len(heads), len(trunks))
-        return trunks, pool_calibrations([heads[y] for y in range(len(trunks))], repairs)
-
-    @property
-    def metric(self) -> str:
-        """What answers are measured by."""
-        return METRICS[self.material.parent.network.config.output]
-
-    def measure(self, heads: list[FittedHeads]) -> float:
-        """How good all modules together are, on the report rows."""
-        return measure(report_table(heads), self.material.reported_on)[self.metric]
-
-    def choose(self) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
-        """The share to remove, which labels share a trunk, and what was tried."""
-        labels = len(self.material.parent.labels)
-        config = self.config
-        if config.trunks != "auto":
-            count = labels if config.trunks == "label" else min(int(config.trunks), labels)
-            share, groups, tried, _ = self.size(count)
-            return share, groups, tuple(tried)
-        all_tried: list[dict[str, float]] = []
-        # The most that could be affordable, if every trunk left out as much as is ever tried.
-        cheapest = FIXED_COST + (1 - FIXED_COST) * (1 - max(SHARES)) ** 2
-        for count in range(min(labels, max(int(config.max_cost / cheapest), 1)), 0, -1):
-            share, groups, tried, cost = self.size(count)
-            all_tried += tried
-            if cost <= config.max_cost + 1e-9 or count == 1:
-                break
-        return share, groups, tuple(all_tried)
-
-    def size(self, count: int) -> tuple[float, list[list[int]], list[dict[str, float]], float]:
-        """With ``count`` trunks, the largest share that costs at most the tolerance.
-
-        Measured on calibration rows against nothing removed with the same repairs.
-
-        Returns:
-            the share, groups of labels, what was tried, and the estimated cost.
-        """
-        config, network = self.config, self.material.parent.network
-
-        def measured(heads: list[FittedHeads]) -> float:
-            return measure(calibration_table(heads), self.material.calibrated_on)[self.metric]
-
-        labels = len(network.labels)
-        alone = [[label] for label in range(labels)]
-        auto = config.removal == "auto"
-        shares = sorted(SHARES, reverse=True) if auto else [float(config.removal)]
-        if config.rule == "none":
-            shares = [0.0]
-        control = None
-        tried: list[dict[str, float]] = []
-        for share in shares:
-            groups = alone
-            if count < labels:
-                groups = group_labels(self.removed(share, alone), count)
-            if not auto and config.trunks != "auto":
-                return share, groups, [], 0.0
-            if control is None:
-                control = measured(self._try(0.0, alone)[1])
-            trunks, heads = self._try(share, groups)
-            found = measured(heads)
-            kept = [shares_kept(network.config, trunk)["weights_kept"] for trunk in trunks]
-            cost = estimated_cost(network.config, trunks)
-            tried.append(
-                {
-                    "removal": share,
-                    "trunks": float(len(set(trunks))),
-                    self.metric: found,
-                    f"control_{self.metric}": control,
-                    "weights_kept": sum(kept) / len(kept),
-                    "cost": cost,
-                }
-            )
-            if 100 * (control - found) <= config.tolerance + 1e-9:
-                break
-        return share, groups, tried, cost
-
-    def _try(
-        self, share: float, groups: Sequence[Sequence[int]]
-    ) -> tuple[list[Trunk], list[FittedHeads]]:
-        removed = self.removed(share, groups)
-        return self.fit(removed, f"sizing: {len(groups)} trunks, {share:.0%}", open_head=False)
-
-
-def _share_out(
-    parent: Parent,
-    train: Rows | Pairs,
-    validation: Rows | Pairs | None,
-    report: Rows | Pairs | None,
-    config: DecompositionConfig,
-) -> tuple[Rows, Rows, Rows, dict[str, str], list[str]]:
-    """Training, calibration and report rows, in words who is who, and warnings."""
-    for name, given in (("train", train), ("validation", validation), ("report", report)):
-        if isinstance(given, Pairs):
-            raise TypeError(f"{name} is Pairs, which are for translators; expected Rows.")
-    assert not (isinstance(train, Pairs) or isinstance(validation, Pairs))
-    assert not isinstance(report, Pairs)
-    for name, rows in (("train", train), ("validation", validation), ("report", report)):
-        if rows is not None:
-            try:
-                _check_targets(parent, rows)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-    # As composites do with their inputs, where the network has a fixed number of steps.
-    prepare = parent.network.prepare
-    train = prepare(train)
-    validation = None if validation is None else prepare(validation)
-    report = None if report is None else prepare(report)
-    warnings = []
-    if validation is None:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
-        held = max(int(HELD_OUT * len(train)), 1)
-        validation, train = train[order[:held]], train[order[held:]]
-        source = f"{held} training rows held out (the parent was trained on them)"
-        use = "calibrate and report on" if report is None else "calibrate on"
-        too_good = "figures are" if report is None else "the calibration is"
-        warnings.append(
-            f"there are no validation rows: {held} training rows are held out to {use}. The parent "
-            f"was trained on them, so {too_good} too good"
-        )
-        if len(train) == 0:
-            raise ValueError("train has 1 row; expected at least two, or validation rows as well.")
-    else:
-        source = f"{len(validation)} validation rows"
-    words = {}
-    if report is None:
-        side = parent.network.config.side
-        first, second = split_by_hash(replace_lengths(parent, validation), config.seed, side)
-        if not first.any() or not second.any():
-            first = torch.arange(len(validation)) % 2 == 0
-            second = ~first if len(validation) > 1 else first
-        calibration, report = validation[first], validation[second]
-        words["calibrated"] = f"{len(calibration)} of {source}"
-        words["figures"] = f"the other {len(report)} of {source}, split off by a seeded hash"
-    else:
-        calibration = validation
-        words["calibrated"] = source
-        words["figures"] = f"{len(report)} rows given for the report alone"
-    words["fitted"] = f"up to {config.rows_per_label} of {len(train)} training rows for each label"
-    return train, calibration, report, words, warnings
-
-
-def _check_targets(parent: Parent, rows: Rows) -> None:
-    network = parent.network
-    targets = checked_targets(rows, len(parent.labels), network.config.output)
-    if network.config.stepwise:
-        steps = network.spans(rows)[1]
-        if targets.shape[1] != steps:
-            raise ValueError(
-                f"targets has {targets.shape[1]} steps; expected {steps}, as many as the network "
-                "answers."
-            )
-
-
-def replace_lengths(parent: Parent, rows: Rows) -> Rows:
-    """The same rows, with the lengths that the network finds where none are given."""
-    return replace(rows, lengths=parent.network.lengths(rows).cpu())
 
 
 def _modules(

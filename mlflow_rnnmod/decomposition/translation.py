@@ -12,13 +12,15 @@ from torch import Tensor
 
 from mlflow_rnnmod.decomposition.bleu import corpus_bleu
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
-from mlflow_rnnmod.decomposition.decompose import Decomposition, Progress
+from mlflow_rnnmod.decomposition.decompose import Decomposition
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import split_by_hash
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix
+from mlflow_rnnmod.decomposition.sizing import Progress
+from mlflow_rnnmod.decomposition.splitting import HELD_OUT
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.translation_sizes import decoder_shares
 from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
@@ -28,7 +30,6 @@ from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.translating import translations
 from mlflow_rnnmod.network.trunk import Trunk
 
-HELD_OUT = 0.2
 # Sources that sizes are tried on: each takes a translation into every language.
 SIZING_ROWS = 1000
 

@@ -1,0 +1,90 @@
+"""Which rows a decomposition fits on, calibrates on and reports on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from mlflow_rnnmod.decomposition.config import DecompositionConfig
+from mlflow_rnnmod.decomposition.pairs import Pairs
+from mlflow_rnnmod.decomposition.sample import checked_targets, split_by_hash
+from mlflow_rnnmod.network.parent import Parent
+from mlflow_rnnmod.network.rows import Rows
+
+HELD_OUT = 0.2
+
+
+def share_out(
+    parent: Parent,
+    train: Rows | Pairs,
+    validation: Rows | Pairs | None,
+    report: Rows | Pairs | None,
+    config: DecompositionConfig,
+) -> tuple[Rows, Rows, Rows, dict[str, str], list[str]]:
+    """Training, calibration and report rows, in words who is who, and warnings."""
+    for name, given in (("train", train), ("validation", validation), ("report", report)):
+        if isinstance(given, Pairs):
+            raise TypeError(f"{name} is Pairs, which are for translators; expected Rows.")
+    assert not (isinstance(train, Pairs) or isinstance(validation, Pairs))
+    assert not isinstance(report, Pairs)
+    for name, rows in (("train", train), ("validation", validation), ("report", report)):
+        if rows is not None:
+            try:
+                _check_targets(parent, rows)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    # As composites do with their inputs, where the network has a fixed number of steps.
+    prepare = parent.network.prepare
+    train = prepare(train)
+    validation = None if validation is None else prepare(validation)
+    report = None if report is None else prepare(report)
+    warnings = []
+    if validation is None:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
+        held = max(int(HELD_OUT * len(train)), 1)
+        validation, train = train[order[:held]], train[order[held:]]
+        source = f"{held} training rows held out (the parent was trained on them)"
+        use = "calibrate and report on" if report is None else "calibrate on"
+        too_good = "figures are" if report is None else "the calibration is"
+        warnings.append(
+            f"there are no validation rows: {held} training rows are held out to {use}. The parent "
+            f"was trained on them, so {too_good} too good"
+        )
+        if len(train) == 0:
+            raise ValueError("train has 1 row; expected at least two, or validation rows as well.")
+    else:
+        source = f"{len(validation)} validation rows"
+    words = {}
+    if report is None:
+        side = parent.network.config.side
+        first, second = split_by_hash(replace_lengths(parent, validation), config.seed, side)
+        if not first.any() or not second.any():
+            first = torch.arange(len(validation)) % 2 == 0
+            second = ~first if len(validation) > 1 else first
+        calibration, report = validation[first], validation[second]
+        words["calibrated"] = f"{len(calibration)} of {source}"
+        words["figures"] = f"the other {len(report)} of {source}, split off by a seeded hash"
+    else:
+        calibration = validation
+        words["calibrated"] = source
+        words["figures"] = f"{len(report)} rows given for the report alone"
+    words["fitted"] = f"up to {config.rows_per_label} of {len(train)} training rows for each label"
+    return train, calibration, report, words, warnings
+
+
+def _check_targets(parent: Parent, rows: Rows) -> None:
+    network = parent.network
+    targets = checked_targets(rows, len(parent.labels), network.config.output)
+    if network.config.stepwise:
+        steps = network.spans(rows)[1]
+        if targets.shape[1] != steps:
+            raise ValueError(
+                f"targets has {targets.shape[1]} steps; expected {steps}, as many as the network "
+                "answers."
+            )
+
+
+def replace_lengths(parent: Parent, rows: Rows) -> Rows:
+    """The same rows, with the lengths that the network finds where none are given."""
+    return replace(rows, lengths=parent.network.lengths(rows).cpu())
