@@ -335,9 +335,11 @@ class _Attempt:
         parent, name = self.decomposition.parent, registered_name(prefix)
         tags = model_tags(parent)
         shared = {"rnnmod.parent": tags.pop("rnnmod.parent"), **record.shared_tags(parent)}
-        size = parent.network.config.input_size
+        size, output = parent.network.config.input_size, parent.network.config.output
         modules = [self._uri(module) for module in self.decomposition.modules[:3]]
-        card = registered_card(None, parent.input_kind, size, f"models:/{name}@{ALIAS}", modules)
+        card = registered_card(
+            None, parent.input_kind, size, f"models:/{name}@{ALIAS}", modules, output
+        )
         return Registration(name, model, tags, shared, card)
 
     def _registration_of_module(
@@ -352,6 +354,7 @@ class _Attempt:
             contract.input_size,
             self._uri(module),
             self._others(module),
+            contract.output,
         )
         name = registered_name(prefix, self.slugs[module.label])
         return Registration(name, model, tags, of_version, card, record.version_words(module))

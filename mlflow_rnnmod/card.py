@@ -15,9 +15,10 @@ from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, plain, tab
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
     from mlflow_rnnmod.decomposition.module import Module
-    from mlflow_rnnmod.network import NetworkConfig, Parent
+    from mlflow_rnnmod.network import NetworkConfig, Parent, TranslatorConfig
 
 LONGEST = 8000
+_TRANSLATION = "translation"
 _TOGETHER = "Modules of it together"
 _SHOWN = 40
 _CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
@@ -27,6 +28,8 @@ FIGURES = {
     "f1": "F1",
     "agreement": "agrees with the parent",
     "accuracy": "accuracy",
+    "bleu": "BLEU",
+    "parent_bleu": "BLEU of the parent",
 }
 SIZES = {
     "units_kept": "units kept",
@@ -51,12 +54,9 @@ def module_card(
         Markdown of at most 8000 characters.
     """
     parent, contract = module.parent, module.contract
-    others_answered = len(contract.labels) - 1
     opening = (
-        f"# {escape(module.label)}\n\nA module for one label: does the input mean "
-        f"**{escape(module.label)}**, or another of its parent's {others_answered} labels? It was "
-        "cut out of a trained network without training, and works alone or with modules of this "
-        "and other parents."
+        f"# {escape(module.label)}\n\n{_question(module)} It was cut out of a trained network "
+        + ("without training, and works alone or with modules of this and other parents.")
     )
     facts = [
         ("label", f"{escape(module.label)} ({contract.index + 1} of {len(contract.labels)})"),
@@ -71,7 +71,7 @@ def module_card(
             _facts(facts),
             _figures(module.figures, figure_rows(module.made)),
             _layers(module),
-            _use(uri, contract.input, contract.input_size),
+            _use(uri, contract.input, contract.input_size, contract.output),
             _compose([uri, *others], contract.input, contract.input_size),
             _by_reference(parent),
         ],
@@ -113,17 +113,24 @@ def parent_card(
     ]
     if parent.tokenizer is not None:
         facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
+    if parent.target_tokenizer is not None:
+        facts.insert(4, ("tokenizer of translations", inline(parent.target_tokenizer.digest)))
     sections = [opening, _facts(facts)]
     if figures:
         sections.append(_figures(figures, rows))
-    sections.append(_use(uri, parent.input_kind, config.input_size))
+    sections.append(_use(uri, parent.input_kind, config.input_size, config.output))
     if modules:
         sections.append(_compose([modules], parent.input_kind, config.input_size, _TOGETHER))
     return fit(sections, LONGEST)
 
 
 def registered_card(
-    label: str | None, kind: str, size: int, uri: str, others: Sequence[str]
+    label: str | None,
+    kind: str,
+    size: int,
+    uri: str,
+    others: Sequence[str],
+    output: str = "label",
 ) -> str:
     """The description of a registered model: what holds for all its versions, so no figures.
 
@@ -133,6 +140,7 @@ def registered_card(
         size: of the vocabulary, or of one step's features.
         uri: what it can be loaded by.
         others: URIs of a few other modules of the same parent.
+        output: kind of answer.
 
     Returns:
         Markdown of at most 8000 characters.
@@ -144,14 +152,20 @@ def registered_card(
             "module is in use, keep its network**, or export the module first."
         )
         return fit(
-            [opening, _use(uri, kind, size), _compose(others, kind, size, _TOGETHER)], LONGEST
+            [opening, _use(uri, kind, size, output), _compose(others, kind, size, _TOGETHER)],
+            LONGEST,
         )
+    does = f"tell **{escape(label)}** from other labels"
+    if output == _TRANSLATION:
+        does = f"translate into **{escape(label)}**"
     opening = (
-        f"# {escape(label)}\n\nModules that tell **{escape(label)}** from other labels, cut out of "
+        f"# {escape(label)}\n\nModules that {does}, cut out of "
         "trained networks without training. Each version is one module; its page and that of its "
         "source model say what it was made of, and how well it answers on which rows."
     )
-    return fit([opening, _use(uri, kind, size), _compose([uri, *others], kind, size)], LONGEST)
+    return fit(
+        [opening, _use(uri, kind, size, output), _compose([uri, *others], kind, size)], LONGEST
+    )
 
 
 def composite_card(composite: Composite, uri: str) -> str:
@@ -169,7 +183,7 @@ def composite_card(composite: Composite, uri: str) -> str:
     opening = (
         f"# A model of {len(sources)} {_plural('module', len(sources))}\n\nMade of modules of "
         f"{len(parents)} {_plural('parent', len(parents))}, which are bundled with it; nothing was "
-        f"trained. The label with the best score wins (score: {inline(composite.score)})."
+        f"trained. {_joined(composite)}"
     )
     shown = [
         (
@@ -193,7 +207,13 @@ def composite_card(composite: Composite, uri: str) -> str:
             part
             for part in (
                 opening,
-                _use(uri, composite.input_kind, composite.modules[0].contract.input_size),
+                _use(
+                    uri,
+                    composite.input_kind,
+                    composite.modules[0].contract.input_size,
+                    composite.output,
+                    composite.labels,
+                ),
                 modules,
                 history,
             )
@@ -201,6 +221,28 @@ def composite_card(composite: Composite, uri: str) -> str:
         ],
         LONGEST,
     )
+
+
+def _question(module: Module) -> str:
+    """What a module is for."""
+    label, contract = escape(module.label), module.contract
+    if contract.output == _TRANSLATION:
+        return (
+            f"A module that translates into **{label}**: a mask over the decoder of its parent, "
+            f"which translates into {len(contract.labels)} "
+            f"{_plural('language', len(contract.labels))}."
+        )
+    return (
+        f"A module for one label: does the input mean **{label}**, or another of its parent's "
+        f"{len(contract.labels) - 1} labels?"
+    )
+
+
+def _joined(composite: Composite) -> str:
+    """How a composite comes to its answers."""
+    if composite.output == _TRANSLATION:
+        return "It translates into the language that is asked for, or into all of them."
+    return f"The label with the best score wins (score: {inline(composite.score)})."
 
 
 def percent(share: float) -> str:
@@ -211,6 +253,16 @@ def percent(share: float) -> str:
         ('93.1 %', 'none')
     """
     return "none" if share != share else f"{100 * share:.1f} %"
+
+
+def bleu(share: float) -> str:
+    """BLEU as people read it: in points.
+
+    Example:
+        >>> bleu(0.3149), bleu(float("nan"))
+        ('31.5', 'none')
+    """
+    return "none" if share != share else f"{100 * share:.1f}"
 
 
 def points(difference: float) -> str:
@@ -277,9 +329,14 @@ def _sizes(module: Module) -> list[tuple[str, str]]:
 
 
 def _figures(figures: Mapping[str, float], rows: str | None) -> str:
-    shown = [(words, percent(figures[name])) for name, words in FIGURES.items() if name in figures]
+    shown = [
+        (words, bleu(figures[name]) if name.endswith("bleu") else percent(figures[name]))
+        for name, words in FIGURES.items()
+        if name in figures
+    ]
     if "support" in figures:
-        shown.append(("rows of this label", f"{figures['support']:.0f}"))
+        what = "sentences" if "bleu" in figures else "rows of this label"
+        shown.append((what, f"{figures['support']:.0f}"))
     words = (
         f"Measured on {escape(rows, 300)}." if rows else "The rows behind them are not recorded."
     )
@@ -306,13 +363,24 @@ def _bar(share: float, width: int = 20) -> str:
     return "█" * full + "░" * (width - full)
 
 
-def _network(config: NetworkConfig) -> str:
-    layers = " + ".join(
-        "/".join(map(str, layer)) + (" both ways" if len(layer) == 2 else "")
-        for layer in config.recurrent
+def _recurrent(recurrent: Sequence[Sequence[int]]) -> str:
+    return " + ".join(
+        "/".join(map(str, layer)) + (" both ways" if len(layer) == 2 else "") for layer in recurrent
     )
+
+
+def _network(config: NetworkConfig | TranslatorConfig) -> str:
+    if config.output == _TRANSLATION:
+        return _translator(config)
+    layers = _recurrent(config.recurrent)
     dense = "".join(f" + {layer.units} {layer.activation}" for layer in config.hidden)
     return f"{_CELLS.get(config.cell, config.cell)} of {layers} units{dense}"
+
+
+def _translator(config: Any) -> str:
+    """A translator's structure in words."""
+    cell, written = _CELLS.get(config.cell, config.cell), " + ".join(map(str, config.decoder))
+    return f"{cell} that reads with {_recurrent(config.encoder)} units and writes with {written}"
 
 
 def _input(kind: str, size: int, steps: int | None) -> str:
@@ -345,14 +413,18 @@ def _sample(kind: str, size: int) -> str:
     ]
 
 
-def _use(uri: str, kind: str, size: int) -> str:
+def _use(uri: str, kind: str, size: int, output: str = "label", labels: Sequence[str] = ()) -> str:
     sample = _sample(kind, size)
+    asked = '{"scores": True}'
+    if output == _TRANSLATION:
+        target = f'"target": {_quoted(labels[0])}, ' if labels else ""
+        asked = f'{{{target}"beams": 4}}'
     code = (
         "import mlflow, mlflow_rnnmod\n"
         "import pandas as pd\n\n"
         f"model = mlflow.pyfunc.load_model({_quoted(uri)})\n"
         f'model.predict(pd.DataFrame({{"{kind}": {sample}}}))\n'
-        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}), params={{"scores": True}})'
+        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}), params={asked})'
     )
     return "## Use it\n\n" + fenced(code)
 
