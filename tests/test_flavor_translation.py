@@ -66,7 +66,7 @@ def test_a_module_by_reference_finds_its_parent_and_both_tokenizers(tracking_uri
     assert mlflow.pyfunc.load_model(info.model_uri).predict(FRAME).tolist() == expected
     card = MlflowClient().get_logged_model(info.model_id).tags["mlflow.note.content"]
     assert "BLEU" in card and "31.0" in card
-    assert "nrefs:1" in card
+    assert "nrefs" in card and "smooth" in card
     assert "translat" in card
 
 
@@ -109,7 +109,8 @@ def test_verbs_over_uris(tracking_uri):
     assert sorted(composite.labels) == ["de", "fr", "it"]
     replaced = mlflow_rnnmod.replace(composite, "fr", other)
     assert replaced.predict(TEXTS, target="fr") == compose([other]).predict(TEXTS)
-    assert mlflow_rnnmod.remove(replaced, "it").predict(TEXTS)[0].keys() == {"de", "fr"} or True
+    smaller = mlflow_rnnmod.remove(replaced, "it")
+    assert [sorted(row) for row in smaller.predict(TEXTS[:1])] == [["de", "fr"]]
     plan = mlflow_rnnmod.plan(f"runs:/{run.info.run_id}")
     assert plan.fits
 
@@ -129,4 +130,5 @@ def test_a_whole_decomposition_is_logged(tracking_uri):
     note = client.get_run(logged.run_id).data.tags["mlflow.note.content"]
     assert "BLEU" in note
     card = client.get_logged_model(logged.parent_model_id).tags["mlflow.note.content"]
-    assert "translat" in card
+    assert "GRU that reads with 6/6 both ways units and writes with 10" in card
+    assert "\"beams\": 4" in card
