@@ -44,21 +44,24 @@ class Classifier(L.LightningModule):
         _, (state, _) = self.lstm(packed)
         return self.output(self.dropout(state[-1]))
 
+    def loss(self, answers: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy."""
+        return nn.functional.cross_entropy(answers, y)
+
+    def accuracy(self, answers: Tensor, y: Tensor) -> Tensor:
+        """Share of right answers."""
+        return multiclass_accuracy(answers, y, num_classes=answers.shape[1], average="micro")
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy, with some tokens made unknown."""
+        """The loss, with some tokens made unknown."""
         x, y = batch
         forget = (torch.rand(x.shape, device=x.device) < self.hparams["token_dropout"]) & (x != 0)
-        return nn.functional.cross_entropy(self(x.masked_fill(forget, 1)), y)
+        return self.loss(self(x.masked_fill(forget, 1)), y)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Accuracy."""
         x, y = batch
-        logits = self(x)
-        self.log(
-            "val_accuracy",
-            multiclass_accuracy(logits, y, num_classes=logits.shape[1], average="micro"),
-            prog_bar=True,
-        )
+        self.log("val_accuracy", self.accuracy(self(x), y), prog_bar=True)
 
     def configure_optimizers(self) -> dict:
         """Adam with a one-cycle schedule."""

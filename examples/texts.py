@@ -123,10 +123,13 @@ class TextData(L.LightningDataModule):
         ids = [torch.tensor(e.ids) for e in self.tokenizer.encode_batch(list(texts))]
         return pad_sequence(ids, batch_first=True)
 
+    def targets(self, texts: Texts) -> Tensor:
+        """What is right for each text: the index of its label."""
+        return torch.tensor([self.labels.index(label) for label in texts.labels])
+
     def _loader(self, texts: Texts, shuffle: bool = False) -> DataLoader:
         x = self.encode(texts.texts)
-        y = torch.tensor([self.labels.index(label) for label in texts.labels])
-        return DataLoader(TensorDataset(x, y), self.batch_size, shuffle=shuffle)
+        return DataLoader(TensorDataset(x, self.targets(texts)), self.batch_size, shuffle=shuffle)
 
     def train_dataloader(self) -> DataLoader:
         """Training texts, shuffled."""

@@ -9,7 +9,10 @@ import datasets
 import pytest
 
 EXAMPLES = str(Path(__file__).resolve().parent.parent / "examples")
-NAMES = ("clinc", "surnames", "texts", "stories", "classifier", "tables")
+NAMES = (
+    "at_once", "classifier", "clinc", "lists", "orders", "several_labels", "stories", "surnames",
+    "tables", "tags", "texts", "training",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +116,57 @@ def test_tokenizers() -> None:
     words = texts.build_tokenizer(["call me", "Call you"], "words")
     assert words.encode("call her").tokens == ["call", "[UNK]"]
     assert words.token_to_id("[PAD]") == 0
+
+
+def test_orders_and_their_tags() -> None:
+    import orders
+
+    splits = orders.load_orders(lambda order: order, count=60)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [40, 10, 10]
+    texts = [*splits.train.texts, *splits.validation.texts, *splits.test.texts]
+    assert len(set(texts)) == 60
+    for text, order in zip(splits.train.texts, splits.train.labels, strict=True):
+        assert len(text.split()) == len(order.tags) and set(order.tags) <= set(orders.TAGS)
+        assert len(set(order.courses)) == len(order.courses) >= 1
+    word = {
+        (word, tag)
+        for order in splits.train.labels
+        for word, tag in zip(order.text.split(), order.tags, strict=True)
+    }
+    assert {("drink", "verb"), ("drink", "noun"), ("roast", "adjective")} <= word
+
+
+def test_an_example_that_tags(tracking_uri: str) -> None:
+    import tags
+
+    every, some = tags.main()
+    assert every == [
+        ["pronoun", "verb", "number", "adjective", "noun"],
+        ["pronoun", "verb", "number", "adjective", "noun", "particle", "number", "noun"],
+    ]
+    assert [row[1] for row in some] == ["verb", "verb"]
+    assert {tag for row in some for tag in row} == {"noun", "verb"}
+
+
+def test_an_example_with_several_labels(tracking_uri: str) -> None:
+    import several_labels
+
+    every, sober = several_labels.main()
+    assert [set(row) for row in every] == [{"starter", "drink"}, {"dessert"}, {"main", "dessert"}]
+    assert [set(row) for row in sober] == [{"starter"}, {"dessert"}, {"main", "dessert"}]
+
+
+def test_an_example_that_lists(tracking_uri: str) -> None:
+    import lists
+
+    every, two = lists.main()
+    assert every[:2] == [["starter", "drink"], ["dessert"]]
+    assert two[:2] == [["drink"], ["dessert"]]
+
+
+def test_an_example_that_reads_at_once(tracking_uri: str) -> None:
+    import at_once
+
+    every, two = at_once.main()
+    assert every == ["Finnish", "Irish", "Italian", "Zulu"]
+    assert two[2:] == ["Italian", "Zulu"] and set(two) == {"Italian", "Zulu"}
