@@ -141,7 +141,8 @@ class Pairs:
     Args:
         source: int64 ``(rows, steps)``.
         lengths: int64 ``(rows,)``.
-        targets: for each language int64 ``(rows, steps)``: start, translation, end, padding.
+        targets: for each language int64 ``(rows, steps)``: start, translation, end, padding;
+            nothing but padding where there is no translation.
     """
 
     source: Tensor
@@ -158,13 +159,15 @@ class Pairs:
         targets = []
         for code in data.targets:
             start = target.tokenizer.token_to_id(start_token(code))
-            found = target(data.references(split, code))
+            texts = data.references(split, code)
+            found = target(texts)
             assert found.lengths is not None
             rows = len(found.values)
             room = torch.full((rows, found.values.shape[1] + 2), PAD)
             room[:, 0] = start
             room[:, 1:-1] = found.values
             room[torch.arange(rows), found.lengths + 1] = END
+            room[torch.tensor([not text for text in texts])] = PAD
             targets.append(room)
         return cls(read.values, read.lengths.clamp(min=1), targets)
 
@@ -302,8 +305,11 @@ def bleu_scores(
     network.eval()
     found = {}
     for code in data.targets:
-        answers = translations(network, data.sources(split), code, source, target)
-        found[code] = sacrebleu.corpus_bleu(answers, [data.references(split, code)]).score
+        right = data.references(split, code)
+        known = [i for i, text in enumerate(right) if text]
+        sentences = [data.sources(split)[i] for i in known]
+        answers = translations(network, sentences, code, source, target)
+        found[code] = sacrebleu.corpus_bleu(answers, [[right[i] for i in known]]).score
     network.train(was)
     return found
 
