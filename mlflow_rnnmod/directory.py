@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,8 +26,10 @@ from mlflow_rnnmod.environment import (
     own_requirement,
 )
 from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.network.translator_config import TRANSLATION
 from mlflow_rnnmod.pyfunc import DEFAULTS, PREDICTION
 from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
+from mlflow_rnnmod.translated import PARAMS, outputs_of
 
 Thing: TypeAlias = Parent | Module | Composite
 
@@ -81,33 +83,44 @@ def output_kind(thing: Thing) -> str:
     return thing.contract.output if isinstance(thing, Module) else thing.output
 
 
-def signature_for(kind_of_input: str, output: str = "label") -> ModelSignature:
+def labels_of(thing: Thing) -> tuple[str, ...]:
+    """What it answers for."""
+    return (thing.label,) if isinstance(thing, Module) else thing.labels
+
+
+def signature_for(
+    kind_of_input: str, output: str = "label", labels: Sequence[str] = (), words: bool = False
+) -> ModelSignature:
     """The signature of every model that reads this kind of input, and gives this kind of answer.
 
     Text comes in a column ``text``, token ids as lists of integers in a column ``tokens``, features
-    as a list of vectors, one a step, in a column ``features``. Where each step of a text has a
-    label, a column ``words`` can stand in for ``text``, with the text as a list of words. Labels
-    come out as a 1-D array, lists of labels as a column ``prediction`` of lists.
+    as a list of vectors, one a step, in a column ``features``. Labels come out as a 1-D array,
+    lists of labels as a column ``prediction`` of lists (for Spark, ``mlflow.pyfunc.spark_udf`` has
+    to be told by ``result_type="prediction array<string>"``).
 
     Args:
         kind_of_input: ``"text"``, ``"tokens"`` or ``"features"``.
-        output: ``"label"``, ``"multilabel"``, ``"tags"`` or ``"list"``.
+        output: ``"label"``, ``"multilabel"``, ``"tags"``, ``"list"`` or ``"translation"``.
+        labels: of translations, the languages that there is a column for, if several.
+        words: for texts whose steps have a label each: they come as lists of words, in a column
+            ``words``. Give it as ``signature=`` to :func:`~mlflow_rnnmod.flavor.log_model`.
     """
     types: dict[str, Any] = {
         "text": DataType.string,
         "tokens": Array(DataType.long),
         "features": Array(Array(DataType.double)),
     }
-    inputs: list[Any] = [ColSpec(types[kind_of_input], COLUMNS[kind_of_input])]
-    if (kind_of_input, output) == ("text", "tags"):
-        inputs = [
-            ColSpec(DataType.string, COLUMNS["text"], required=False),
-            ColSpec(Array(DataType.string), WORDS, required=False),
-        ]
-    # A column of its own, for Spark: it makes text of lists that come without one.
+    column = ColSpec(types[kind_of_input], COLUMNS[kind_of_input])
+    if words:
+        column = ColSpec(Array(DataType.string), WORDS)
+    if output == TRANSLATION:
+        return ModelSignature(
+            inputs=Schema([column]), outputs=outputs_of(kind_of_input, labels), params=PARAMS
+        )
+    # A column with a name, for Spark: MLflow makes text of lists that are no field of a struct.
     lists = ColSpec(Array(DataType.string), PREDICTION)
     return ModelSignature(
-        inputs=Schema(inputs),
+        inputs=Schema([column]),
         outputs=Schema([ColSpec(DataType.string) if output == "label" else lists]),
         params=ParamSchema(
             [
@@ -161,7 +174,9 @@ def model_directory(
     what = kind(thing)
     _mlflow.prepare_target_path(str(path))
     model = Model() if mlflow_model is None else mlflow_model
-    model.signature = model_signature or signature_for(input_kind(thing), output_kind(thing))
+    model.signature = model_signature or signature_for(
+        input_kind(thing), output_kind(thing), labels_of(thing)
+    )
     if metadata is not None:
         model.metadata = metadata
     _mlflow.save_example(model, input_example, str(path))

@@ -30,8 +30,16 @@ class RnnmodEvaluator(ModelEvaluator):
     ``precision/<label>``, ``recall/<label>`` and ``f1/<label>``, with labels as in names of models.
     The table ``per_label.csv`` always has all of them.
 
+    Where each answer is a list of labels, true labels are lists, too. A label for each step: every
+    step counts as a row does above, and ``steps`` are logged beside ``rows``; steps whose true
+    label is ``None`` are left out. Several labels, and lists: ``f1``, ``precision`` and ``recall``
+    over all rows and labels alike (micro-average), ``exact``, the share of rows whose labels are
+    all right, and the same figures of each label; the label that ends a list counts as none.
+
     ``evaluator_config``: ``per_label`` (bool) says whether the labels' metrics are logged,
-    ``metric_prefix`` goes before every name, ``params`` go to the model's ``predict``.
+    ``metric_prefix`` goes before every name, ``params`` go to the model's ``predict``, ``output``
+    says what kind predictions without a model are, where they are lists (``"tags"``, or
+    ``"multilabel"``, the default).
 
     Example::
 
@@ -78,19 +86,31 @@ class RnnmodEvaluator(ModelEvaluator):
                 "extra_metrics and custom_artifacts are not computed by the evaluator 'rnnmod'; "
                 "give evaluators=['default', 'rnnmod'] and model_type='classifier' for them."
             )
-        truth = [str(label) for label in dataset.labels_data]
         if model is None:
-            found, labels = dataset.predictions_data, None
+            found, labels, ending = dataset.predictions_data, None, None
         else:
             params = config.get("params")
             found = model.predict(dataset.features_data, **({"params": params} if params else {}))
-            labels = _labels_of(model)
+            labels, ending = _labels_of(model), _ending_of(model)
         if found is None:
             raise MlflowException.invalid_parameter_value(
                 "There is no model and there are no predictions; expected one of them."
             )
-        answers = _labels(found, predictions)
-        overall, table = figures(truth, answers, labels or sorted({*truth, *answers}))
+        answers = _answers(found, predictions)
+        truth = _answers(dataset.labels_data, None)
+        output = _output_of(model) if model is not None else config.get("output")
+        try:
+            if output == "tags":
+                wanted, given = _by_step(truth, answers)
+                overall, table = figures(wanted, given, labels or sorted({*wanted, *given}))
+                overall = {**overall, "rows": float(len(truth)), "steps": overall["rows"]}
+            elif any(isinstance(row, list) for row in [*truth, *answers]):
+                overall, table = set_figures(truth, answers, labels, ending)
+            else:
+                names = labels or sorted({*truth, *answers})
+                overall, table = figures(truth, answers, names)
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
         metrics = dict(overall)
         if config.get("per_label", len(table) <= _MANY):
             metrics.update(_by_label(table))
@@ -152,21 +172,134 @@ def figures(
     return overall, table
 
 
+def set_figures(
+    truth: Sequence[Sequence[str]],
+    answers: Sequence[Sequence[str]],
+    labels: Sequence[str] | None = None,
+    ending: str | None = None,
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Figures of answers that are several labels each; order and repetitions do not matter.
+
+    Args:
+        truth: the true labels of each row; those that are none of ``labels`` do not count.
+        answers: the model's labels of each row, likewise.
+        labels: the model's labels; by default all that are there.
+        ending: the label that ends a list, which does not count.
+
+    Returns:
+        ``f1``, ``precision`` and ``recall`` over all rows and labels alike, ``exact``, the share of
+        rows that are right in all labels, the means over labels ``precision_macro``,
+        ``recall_macro``, ``f1_macro``, and ``rows``; and a table as :func:`figures` gives it.
+        Shares of nothing are 0, without rows NaN.
+
+    Raises:
+        ValueError: if a row is not a list of labels.
+
+    Example:
+        >>> overall, table = set_figures([["a", "b"], []], [["a"], ["b"]])
+        >>> overall["f1"], overall["exact"], table["recall"].tolist()
+        (0.5, 0.0, [1.0, 0.0])
+    """
+    import pandas as pd
+    import torch
+
+    for name, rows in (("true labels", truth), ("answers", answers)):
+        for row, cell in enumerate(rows):
+            if not isinstance(cell, list | tuple | set | frozenset):
+                raise ValueError(
+                    f"The {name} of row {row} are {cell!r:.60}; expected a list of labels, as in "
+                    "other rows."
+                )
+    known = labels or sorted({y for row in [*truth, *answers] for y in row})
+    names = [label for label in known if label != ending]
+    wanted, given = (
+        torch.tensor([[y in set(row) for y in names] for row in rows], dtype=torch.bool).view(
+            len(rows), len(names)
+        )
+        for rows in (truth, answers)
+    )
+    hits, said, right = (t.sum(dim=0).double() for t in (wanted & given, given, wanted))
+
+    def shares(hits: torch.Tensor, said: torch.Tensor, right: torch.Tensor) -> list[torch.Tensor]:
+        pairs = ((hits, said), (hits, right), (2 * hits, said + right))
+        found = [torch.where(low > 0, high / low, 0.0) for high, low in pairs]
+        return found if truth else [torch.full_like(share, torch.nan) for share in found]
+
+    measures = ("precision", "recall", "f1")
+    table = pd.DataFrame({"label": names})
+    for name, values in zip(measures, shares(hits, said, right), strict=True):
+        table[name] = values.tolist()
+    table["support"] = right.long().tolist()
+    together = shares(hits.sum(), said.sum(), right.sum())
+    overall = {name: float(value) for name, value in zip(measures, together, strict=True)}
+    overall["exact"] = float((wanted == given).all(dim=1).double().mean())
+    overall.update({f"{name}_macro": float(table[name].mean()) for name in measures})
+    overall["rows"] = float(len(truth))
+    return overall, table
+
+
+def _by_step(truth: Sequence[Any], answers: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """True labels and answers of all steps whose true label is known."""
+    wanted: list[str] = []
+    given: list[str] = []
+    for row, (right, said) in enumerate(zip(truth, answers, strict=True)):
+        if not isinstance(right, list) or len(right) != len(said):
+            raise ValueError(
+                f"The true labels of row {row} are {right!r:.60} and the answers {said!r:.60}; "
+                "expected as many of both, a label for each step (None where it is not known)."
+            )
+        pairs = [pair for pair in zip(right, said, strict=True) if pair[0] is not None]
+        wanted += [str(y) for y, _ in pairs]
+        given += [str(y) for _, y in pairs]
+    return wanted, given
+
+
+def _raw(model: Any) -> Any:
+    return model.get_raw_model() if hasattr(model, "get_raw_model") else None
+
+
 def _labels_of(model: Any) -> tuple[str, ...] | None:
     """The labels of one of our models; ``None`` for any other."""
-    raw: Any = model.get_raw_model() if hasattr(model, "get_raw_model") else None
+    raw = _raw(model)
     if hasattr(raw, "contract"):
         return (raw.label,)
     return tuple(raw.labels) if hasattr(raw, "labels") else None
 
 
-def _labels(found: Any, column: str | None) -> list[str]:
-    """A model's answers as a list; of a table, one column."""
+def _output_of(model: Any) -> str | None:
+    """What kind of answer one of our models gives."""
+    from mlflow_rnnmod.directory import output_kind
+
+    raw = _raw(model)
+    ours = hasattr(raw, "contract") or hasattr(raw, "labels")
+    return output_kind(raw) if ours else None
+
+
+def _ending_of(model: Any) -> str | None:
+    """The label that ends the lists of one of our models."""
+    if _output_of(model) != "list":
+        return None
+    raw = _raw(model)
+    if hasattr(raw, "network"):
+        return raw.network.config.end_label
+    contracts = [module.contract for module in getattr(raw, "modules", (raw,))]
+    return next((c.end_label for c in contracts if c.end_label is not None), None)
+
+
+def _answers(found: Any, column: str | None) -> list[Any]:
+    """Answers, or true labels, as a list of texts or of lists of them; of a table, one column."""
     import pandas as pd
 
     if isinstance(found, pd.DataFrame):
         found = found[column or found.columns[0]]
-    return [str(label) for label in found]
+    return [_cell(cell) for cell in found]
+
+
+def _cell(cell: Any) -> Any:
+    cell = cell.tolist() if hasattr(cell, "tolist") and not isinstance(cell, str) else cell
+    if isinstance(cell, list | tuple | set | frozenset):
+        return [None if y is None else str(y) for y in cell]
+    return str(cell)
 
 
 def _by_label(table: pd.DataFrame) -> dict[str, float]:

@@ -12,12 +12,14 @@ import torch
 from mlflow.exceptions import MlflowException
 from torch import Tensor
 
-from mlflow_rnnmod.columns import WORDS, misfit, read_inputs
+from mlflow_rnnmod.columns import read_inputs
 from mlflow_rnnmod.composition import NONE_OF_THESE, Answerer, compose
 from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
 from mlflow_rnnmod.composition.steps import Observed
+from mlflow_rnnmod.composition.translation import TranslatingComposite, whole_parent
 from mlflow_rnnmod.decomposition.module import Module, all_margins
 from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.translated import translate
 
 PREDICTION = "prediction"
 """Name of the column of answers, where those are lists of labels or come with scores."""
@@ -149,10 +151,12 @@ class RnnmodModel:
         Args:
             data: a DataFrame with the column that the signature names; outside of MLflow also a
                 dict of columns, a Series, or the plain list of inputs.
-            params: ``scores`` (False), ``reject_below`` (none), ``reject_label``.
+            params: ``scores`` (False), ``reject_below`` (none), ``reject_label``; for translations
+                ``target`` (all languages) and ``beams`` (1).
 
         Returns:
-            A 1-D array of labels. Where each answer is a list of labels, a DataFrame with a column
+            A 1-D array of labels, or of translations into one language; into several, a DataFrame
+            with a column for each. Where each answer is a list of labels, a DataFrame with a column
             ``prediction`` of them. With ``scores`` a DataFrame with the column ``prediction`` and
             one for each label: a number each, or a list of them, one for each step. A module by
             itself answers its label where its score is at least 0.
@@ -161,6 +165,9 @@ class RnnmodModel:
             MlflowException: if the data do not fit; the first value that does not is named.
         """
         params = params or {}
+        if isinstance(self._answers, TranslatingComposite):
+            inputs = read_inputs(data, self._answers.input_kind, self._size)
+            return translate(self._answers, inputs, params, self._batch_size)
         reject_below = params.get("reject_below")
         if reject_below is not None and math.isnan(reject_below):
             reject_below = None
@@ -168,9 +175,6 @@ class RnnmodModel:
         reject_label = NONE_OF_THESE if reject_label is None else reject_label
         asked = bool(params.get("scores"))
         words = takes_words(self._answers)
-        if words and isinstance(data, pd.DataFrame) and not len(data.columns):
-            # What MLflow leaves of data without names, where no single column is a must.
-            raise misfit("The input has no columns", f"a column 'text' or {WORDS!r}")
         inputs = read_inputs(data, self._answers.input_kind, self._size, words)
         batches = [
             inputs[start : start + self._batch_size]
@@ -202,6 +206,8 @@ class RnnmodModel:
 
 
 def _answers(thing: Any, device: str | None) -> Answers:
+    if isinstance(thing, Parent) and thing.translates:
+        thing = whole_parent(thing)
     if isinstance(thing, Parent):
         return ParentAnswers(thing, device)
     if isinstance(thing, Module):

@@ -14,8 +14,9 @@ from mlflow.models.evaluation.evaluator_registry import _model_evaluation_regist
 
 import mlflow_rnnmod
 from mlflow_rnnmod import composition
-from mlflow_rnnmod.evaluator import RnnmodEvaluator, figures
+from mlflow_rnnmod.evaluator import RnnmodEvaluator, figures, set_figures
 from tests.builders import LABELS, ODD_LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
+from tests.composition.test_kinds import parent_of
 
 WORDS = tiny_texts(24)
 
@@ -132,3 +133,79 @@ def test_without_truth(tracking_uri):
         mlflow.models.evaluate(
             info.model_uri, pd.DataFrame({"text": WORDS}), model_type="rnnmod", evaluators="rnnmod"
         )
+
+
+# --- lists of labels ---
+
+
+@given(
+    st.lists(
+        st.tuples(st.sets(st.sampled_from("abx")), st.sets(st.sampled_from("aby"))), min_size=1
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_figures_of_sets_are_those_of_scikit_learn(pairs):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    truth, answers = [[sorted(row) for row in side] for side in zip(*pairs, strict=True)]
+    overall, table = set_figures(truth, answers, ["a", "b"])
+    wanted, given = [
+        np.array([[y in row for y in "ab"] for row in side]) for side in (truth, answers)
+    ]
+    for average, prefix in (("micro", ""), ("macro", "_macro")):
+        expected = sklearn.precision_recall_fscore_support(
+            wanted, given, average=average, zero_division=0
+        )
+        for name, value in zip(("precision", "recall", "f1"), expected[:3], strict=True):
+            assert overall[name + prefix] == pytest.approx(value)
+    each = sklearn.precision_recall_fscore_support(wanted, given, zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "support"), each, strict=True):
+        assert np.allclose(table[name], values)
+    assert overall["exact"] == pytest.approx((wanted == given).all(1).mean())
+
+
+def test_the_label_that_ends_a_list_does_not_count():
+    overall, table = set_figures([["a", "none"], ["none"]], [["a"], []], ["a", "none"], "none")
+    assert overall["f1"] == overall["exact"] == 1.0 and table["label"].tolist() == ["a"]
+    assert np.isnan(set_figures([], [], ["a"])[0]["f1"])
+    with pytest.raises(ValueError, match="true labels of row 1 are 'b'"):
+        set_figures([["a"], "b"], [["a"], ["b"]])
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "list"])
+def test_several_labels_through_mlflow(kind, tracking_uri):
+    composite = composition.compose(tiny_modules(parent_of(kind)))
+    answers = composite.predict(WORDS)
+    truth = [answers[0] and answers[0][:1], *answers[1:-1], ["unknown"]]
+    run_id, model_id, result = evaluate(composite, truth)
+    expected, table = set_figures(truth, answers, "ab" if kind == "list" else "abc")
+    for name in ("f1", "exact", "precision", "recall_macro", "rows"):
+        assert result.metrics[name] == pytest.approx(expected[name])
+    assert result.artifacts["per_label"].content["f1"].tolist() == table["f1"].tolist()
+    logged = MlflowClient().get_logged_model(model_id).metrics
+    assert {m.key: m.value for m in logged}["f1"] == pytest.approx(expected["f1"])
+
+
+def test_a_label_for_each_step_through_mlflow(tracking_uri):
+    composite = composition.compose(tiny_modules(parent_of("tags")))
+    truth = composite.predict(WORDS)
+    right = sum(map(len, truth))
+    truth[0] = ["other"] * len(truth[0])
+    truth[1] = [None] * len(truth[1])
+    _, _, result = evaluate(composite, truth)
+    steps = right - len(truth[1])
+    assert result.metrics["accuracy"] == pytest.approx((steps - len(truth[0])) / steps)
+    assert result.metrics["rows"] == len(WORDS) and result.metrics["steps"] == steps
+    truth[2] = truth[2][:-1]
+    with pytest.raises(MlflowException, match="true labels of row 2 .* as many of both"):
+        evaluate(composite, truth)
+
+
+def test_predictions_that_are_lists(tracking_uri):
+    data = pd.DataFrame({"truth": [["a"], ["a", "b"]], "said": [["a"], ["b", "b"]]})
+    options = {"targets": "truth", "predictions": "said", "model_type": "rnnmod"}
+    with mlflow.start_run():
+        found = mlflow.models.evaluate(data=data, **options).metrics
+        tags = {"evaluators": "rnnmod", "evaluator_config": {"output": "tags"}}
+        stepwise = mlflow.models.evaluate(data=data, **options, **tags).metrics
+    assert found["f1"] == pytest.approx(0.8) and found["exact"] == 0.5
+    assert stepwise["accuracy"] == pytest.approx(2 / 3)

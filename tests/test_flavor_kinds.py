@@ -16,6 +16,7 @@ from mlflow.types.schema import Array, DataType
 
 import mlflow_rnnmod
 from mlflow_rnnmod.composition import Composite, compose
+from mlflow_rnnmod.flavor import signature_for
 from mlflow_rnnmod.pyfunc import RnnmodModel
 from mlflow_rnnmod.storage import read_composite, read_module, write_composite, write_module
 from tests.builders import tiny_modules, tiny_texts
@@ -105,7 +106,8 @@ def test_words_in_place_of_text(tmp_path):
     words = [["ab", "c"], ["schröder"], []]
     expected = composite.predict(words)
     assert [len(answer) for answer in expected] == [3, 8, 0]
-    mlflow_rnnmod.save_model(composite, tmp_path / "m")
+    signature = signature_for("text", "tags", words=True)
+    mlflow_rnnmod.save_model(composite, tmp_path / "m", signature=signature)
     model = mlflow.pyfunc.load_model(str(tmp_path / "m"))
     frame = pd.DataFrame({"words": words})
     assert model.predict(frame)["prediction"].tolist() == expected
@@ -118,8 +120,8 @@ def test_words_in_place_of_text(tmp_path):
     assert both["prediction"].tolist() == expected
     with pytest.raises(MlflowException, match="words in row 0 is the str 'ab'; expected a list"):
         raw.predict(pd.DataFrame({"words": ["ab"]}))
-    with pytest.raises(MlflowException, match="has no columns; expected a column 'text' or 'wor"):
-        model.predict(["ab"])
+    with pytest.raises(MlflowException, match="missing inputs"):
+        model.predict(pd.DataFrame({"text": ["ab"]}))
     with pytest.raises(MlflowException, match=r"columns \['other'\]"):
         raw.predict(pd.DataFrame({"other": ["ab"]}))
 

@@ -321,7 +321,7 @@ def test_reuse_and_replacement(kind):
     one, other = everything(kind), compose(tiny_modules(parent_of(kind, cell="gru", seed=5)))
     assert one.score == "margin"
     swapped = replace(one, "b", other.modules[1])
-        assert swapped.score == "margin"  # parents of the same labels
+    assert swapped.score == "margin"  # parents of the same labels
     assert swapped.scores(TEXTS).shape == one.scores(TEXTS).shape
     pair = select(one, "b", "a")
     torch.testing.assert_close(
