@@ -30,14 +30,14 @@ def copy_network(
     """
     tensors: dict[str, Tensor] = {}
     if parts.embedding is not None:
-        tensors["embedding.weight"] = _embedding(module.get_submodule(parts.embedding))
+        tensors["embedding.weight"] = embedding_weight(module.get_submodule(parts.embedding))
     elif config.embedding_size is not None:
         tensors["embedding.weight"] = torch.eye(config.embedding_size)
     index = 0
     for layer in recurrent_layers(module, parts.recurrent):
         for k in range(layer.num_layers):
             for direction in DIRECTIONS[: 2 if layer.bidirectional else 1]:
-                for kind, tensor in _cell(layer, k, direction).items():
+                for kind, tensor in cell_tensors(layer, k, direction).items():
                     tensors[f"recurrent.{index}.{direction}.{kind}_l0"] = tensor
             index += 1
     dense = [*parts.hidden, parts.head]
@@ -56,7 +56,7 @@ def copy_network(
     with torch.device("meta"):
         network = RecurrentNetwork(config)
     network.load_state_dict(
-        {name: _own(tensor, like) for name, tensor in tensors.items()}, assign=True
+        {name: own_copy(tensor, like) for name, tensor in tensors.items()}, assign=True
     )
     for part in network.modules():
         if isinstance(part, nn.RNNBase):
@@ -75,12 +75,13 @@ def cells_of(module: nn.Module, parts: Parts) -> tuple[str, tuple[tuple[int, ...
     return layers[0].mode.lower(), tuple(units)
 
 
-def _own(tensor: Tensor, like: Tensor) -> Tensor:
+def own_copy(tensor: Tensor, like: Tensor) -> Tensor:
     """A contiguous copy of ``tensor``, of the kind and on the device of ``like``."""
     return tensor.detach().to(like.device, like.dtype, copy=True).contiguous()
 
 
-def _embedding(part: nn.Module) -> Tensor:
+def embedding_weight(part: nn.Module) -> Tensor:
+    """Rows of an embedding as they are looked up."""
     assert isinstance(part, nn.Embedding)
     weight = part.weight.detach()
     if part.max_norm is None:
@@ -90,7 +91,7 @@ def _embedding(part: nn.Module) -> Tensor:
     return torch.where(norms > part.max_norm, weight * (part.max_norm / (norms + 1e-7)), weight)
 
 
-def _cell(layer: nn.RNNBase, k: int, direction: str) -> dict[str, Tensor]:
+def cell_tensors(layer: nn.RNNBase, k: int, direction: str) -> dict[str, Tensor]:
     """Weights of one layer and direction of a PyTorch layer; biases are zero where it has none."""
     suffix = f"_l{k}" + ("_reverse" if direction == "bwd" else "")
     weights: dict[str, Tensor] = {
