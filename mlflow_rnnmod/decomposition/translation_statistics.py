@@ -19,6 +19,7 @@ from mlflow_rnnmod.decomposition.statistics import (
 )
 from mlflow_rnnmod.decomposition.translation_watch import Watched, watch_decoder
 from mlflow_rnnmod.network.config import GATES
+from mlflow_rnnmod.network.decoder import picked
 from mlflow_rnnmod.network.translator import Translator
 
 # Numbers of logits that are held at once.
@@ -127,12 +128,14 @@ class _Pass:
         for label, code in enumerate(translator.labels):
             if code not in pairs.targets:
                 continue
-            rows = pairs.targets[code].to(device)
-            given, wanted, valid = forced_tokens(translator.config, code, rows)
-            if not bool(valid.any()):
+            known = pairs.known(code).nonzero()[:, 0].to(device)
+            if not len(known):
                 continue
+            rows = pairs.targets[code].to(device)[known]
+            given, wanted, valid = forced_tokens(translator.config, code, rows)
+            mine = picked(states, known)
             watched = watch_decoder(
-                translator, states, given, wanted, valid, self.separate, self.gradients
+                translator, mine, given, wanted, valid, self.separate, self.gradients
             )
             for name, values, squared in self._views(watched, valid):
                 self._add(name, label, values, squared)
