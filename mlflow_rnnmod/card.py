@@ -15,7 +15,7 @@ from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, plain, tab
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
     from mlflow_rnnmod.decomposition.module import Module
-    from mlflow_rnnmod.network import NetworkConfig, Parent, TranslatorConfig
+    from mlflow_rnnmod.network import Parent
 
 LONGEST = 8000
 _TRANSLATION = "translation"
@@ -28,6 +28,7 @@ FIGURES = {
     "f1": "F1",
     "agreement": "agrees with the parent",
     "accuracy": "accuracy",
+    "exact": "all labels of a row right",
     "bleu": "BLEU",
     "parent_bleu": "BLEU of the parent",
 }
@@ -62,6 +63,7 @@ def module_card(
         ("label", f"{escape(module.label)} ({contract.index + 1} of {len(contract.labels)})"),
         ("input", _input(contract.input, contract.input_size, contract.steps)),
         ("parent", f"{_network(parent.network.config)}, {_parent_name(parent, parent_link)}"),
+        *_answer(contract.output, contract.mask_steps),
         *_made(module.made),
         *_sizes(module),
     ]
@@ -69,7 +71,7 @@ def module_card(
         [
             opening,
             _facts(facts),
-            _figures(module.figures, figure_rows(module.made)),
+            _figures(module.figures, figure_rows(module.made), contract.output),
             _layers(module),
             _use(uri, contract.input, contract.input_size, contract.output),
             _compose([uri, *others], contract.input, contract.input_size),
@@ -110,6 +112,7 @@ def parent_card(
         ("input", _input(parent.input_kind, config.input_size, config.steps)),
         ("weights", f"{parent.bytes / 2**20:.2f} MiB"),
         ("labels", _labels(parent.labels)),
+        *_answer(config.output),
     ]
     if parent.tokenizer is not None:
         facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
@@ -232,17 +235,55 @@ def _question(module: Module) -> str:
             f"which translates into {len(contract.labels)} "
             f"{_plural('language', len(contract.labels))}."
         )
-    return (
+    others = len(contract.labels) - 1
+    if contract.label == contract.end_label:
+        return (
+            f"A module that ends lists: at which place of a list of its parent's {others} other "
+            f"labels are there no more of them (**{label}**)?"
+        )
+    return {
+        "multilabel": (
+            f"A module for one label: does **{label}** apply to the input? Its parent's {others} "
+            "other labels are no rivals; any number of them can apply, too."
+        ),
+        "tags": (
+            f"A module for one label: is a step of the input **{label}**, or another of its "
+            f"parent's {others} labels?"
+        ),
+        "list": (
+            f"A module for one label: is **{label}** in the list of labels that the input has, out "
+            f"of its parent's {others + 1}?"
+        ),
+    }.get(
+        contract.output,
         f"A module for one label: does the input mean **{label}**, or another of its parent's "
-        f"{len(contract.labels) - 1} labels?"
+        f"{others} labels?",
     )
 
 
 def _joined(composite: Composite) -> str:
     """How a composite comes to its answers."""
-    if composite.output == _TRANSLATION:
+    score, output = f"(score: {inline(composite.score)})", composite.output
+    if output == _TRANSLATION:
         return "It translates into the language that is asked for, or into all of them."
-    return f"The label with the best score wins (score: {inline(composite.score)})."
+    kinds = {module.contract.output for module in composite.modules}
+    if output == "label" and len(kinds) > 1:
+        return (
+            f"The label with the best score wins {score}; modules that answer each step count by "
+            "their best one, less the logarithm of the number of steps."
+        )
+    if output == "tags":
+        return f"At each step, the label with the best score wins {score}."
+    if output == "list" and composite.rivals:
+        end = f", up to {inline(composite.end_label)}" if composite.end_label is not None else ""
+        return f"The label with the best score wins at each place of the list{end} {score}."
+    if not composite.rivals:
+        limits = composite.parameters.get("thresholds", {})
+        told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:_SHOWN])
+        return f"Each label whose score reaches its threshold is answered {score}; " + (
+            f"thresholds are 0, but: {told}." if told else "all thresholds are 0."
+        )
+    return f"The label with the best score wins {score}."
 
 
 def percent(share: float) -> str:
@@ -328,14 +369,15 @@ def _sizes(module: Module) -> list[tuple[str, str]]:
     return facts
 
 
-def _figures(figures: Mapping[str, float], rows: str | None) -> str:
+def _figures(figures: Mapping[str, float], rows: str | None, output: str = "label") -> str:
     shown = [
         (words, bleu(figures[name]) if name.endswith("bleu") else percent(figures[name]))
         for name, words in FIGURES.items()
         if name in figures
     ]
     if "support" in figures:
-        what = "sentences" if "bleu" in figures else "rows of this label"
+        what = "steps with this label" if output == "tags" else "rows of this label"
+        what = "sentences" if "bleu" in figures else what
         shown.append((what, f"{figures['support']:.0f}"))
     words = (
         f"Measured on {escape(rows, 300)}." if rows else "The rows behind them are not recorded."
@@ -369,12 +411,27 @@ def _recurrent(recurrent: Sequence[Sequence[int]]) -> str:
     )
 
 
-def _network(config: NetworkConfig | TranslatorConfig) -> str:
+def _network(config: Any) -> str:
+    """The structure of a network, or of a translator, in words."""
     if config.output == _TRANSLATION:
         return _translator(config)
     layers = _recurrent(config.recurrent)
     dense = "".join(f" + {layer.units} {layer.activation}" for layer in config.hidden)
-    return f"{_CELLS.get(config.cell, config.cell)} of {layers} units{dense}"
+    fed = {
+        "flat": ", which reads the whole input as one step",
+        "repeat": f", which reads the whole input at each of {config.output_steps} steps",
+    }.get(config.feed, "")
+    return f"{_CELLS.get(config.cell, config.cell)} of {layers} units{dense}{fed}"
+
+
+def _answer(output: str, mask_steps: int | None = None) -> list[tuple[str, str]]:
+    """What is answered, where that is not one label, and masks for single steps."""
+    from mlflow_rnnmod.composition.kinds import ANSWERS
+
+    found = [("answer", ANSWERS[output])] if output in ANSWERS else []
+    if mask_steps is not None:
+        found.append(("masks", f"{mask_steps}, one a step; later steps have the last one"))
+    return found
 
 
 def _translator(config: Any) -> str:

@@ -171,18 +171,21 @@ def export(uri: str, folder: str) -> None:
 def predict(uri: str, inputs: tuple[str, ...], scores: bool, reject_below: float | None) -> None:
     """Ask the model under URI; without INPUTS, each line of the standard input.
 
-    Models that read tokens or features take each input as JSON.
+    Models that read tokens or features take each input as JSON. Answers that are lists of labels
+    are JSON, too.
     """
     from mlflow_rnnmod import fetch, flavor
-    from mlflow_rnnmod.pyfunc import RnnmodModel
+    from mlflow_rnnmod.pyfunc import PREDICTION, RnnmodModel
 
     thing = fetch.load(uri)
     given: list[Any] = list(inputs) or [line.rstrip("\r\n") for line in sys.stdin]
     if flavor.input_kind(thing) != "text":
         given = [json.loads(item) for item in given]
     found = RnnmodModel(thing).predict(given, {"scores": scores, "reject_below": reject_below})
-    if scores:
-        for row in found.to_dict(orient="records"):
+    if hasattr(found, "columns"):
+        lists = list(found.columns) == [PREDICTION]
+        rows = found[PREDICTION] if lists else found.to_dict(orient="records")
+        for row in rows:
             click.echo(json.dumps(row, ensure_ascii=False))
     else:
         for label in found:

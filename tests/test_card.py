@@ -22,6 +22,7 @@ from mlflow_rnnmod.card import (
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, plain, table
 from tests.builders import LABELS, ODD_LABELS, tiny_module, tiny_modules, tiny_parent
+from tests.composition.test_kinds import mixed, parent_of
 
 URI = "models:/surnames.german@champion"
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -205,3 +206,34 @@ def test_small_words() -> None:
     assert link("a]b", "#/x") == r"[a\]b](#/x)"
     assert inline("a`b") == "`` a`b ``"
     assert re.fullmatch(r"-12\.3", points(-0.1234))
+
+
+@pytest.mark.parametrize(
+    ("kind", "question", "joined"),
+    [
+        ("tags", "is a step of the input a, or another", "At each step, the label with the best"),
+        ("list", "is a in the list of labels", "at each place of the list, up to c (score"),
+        ("multilabel", "does a apply to the input?", "thresholds are 0, but: b 0.25."),
+    ],
+)
+def test_cards_say_what_kind_of_answer_it_is(kind: str, question: str, joined: str) -> None:
+    modules = tiny_modules(parent_of(kind))
+    card = module_card(modules[0], URI)
+    assert question in shown(card)
+    assert dict(tables(card)[0])["answer"]
+    assert dict(tables(parent_card(modules[0].parent, URI))[0])["answer"]
+    thresholds = {"b": 0.25} if kind == "multilabel" else None
+    composite = compose(modules, thresholds=thresholds)
+    assert joined in shown(composite_card(composite, URI))
+    if kind == "list":
+        assert "A module that ends lists" in shown(module_card(modules[2], URI))
+        assert "reads the whole input at each of 4 steps" in card
+        alone = shown(composite_card(compose(modules[:2]), URI))
+        assert "reaches its threshold" in alone and "all thresholds are 0" in alone
+    if kind == "tags":
+        assert "steps with this label" in card
+
+
+def test_cards_of_kinds_together() -> None:
+    both, _, _ = mixed("tags")
+    assert "less the logarithm of the number of steps" in shown(composite_card(both, URI))

@@ -21,6 +21,7 @@ from tests.builders import (
     tiny_parent,
     tiny_texts,
 )
+from tests.composition.test_kinds import parent_of
 
 WORDS = tiny_texts(5)
 
@@ -156,3 +157,21 @@ def test_help_is_quick_and_complete():
     assert found.returncode == 0, found.stderr
     for command in ("list", "show", "compose", "replace", "export", "predict"):
         assert f"  {command} " in found.stdout
+
+
+@pytest.mark.parametrize("kind", ["tags", "list", "multilabel"])
+def test_answers_that_are_lists(kind, tmp_path):
+    composite = composition.compose(tiny_modules(parent_of(kind)))
+    mlflow_rnnmod.save_model(composite, tmp_path / "m")
+    found = rnnmod("predict", str(tmp_path / "m"), *WORDS).splitlines()
+    assert [json.loads(line) for line in found] == composite.predict(WORDS)
+    lines = rnnmod("predict", str(tmp_path / "m"), "--scores", *WORDS).splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["prediction"] for row in rows] == composite.predict(WORDS)
+    assert all(isinstance(row["a"], float if kind == "multilabel" else list) for row in rows)
+    if kind == "tags":
+        rejected = rnnmod("predict", str(tmp_path / "m"), "abc", "--reject-below", "1e9")
+        assert json.loads(rejected) == ["none of these"] * 3
+    else:
+        said = rnnmod("predict", str(tmp_path / "m"), "abc", "--reject-below", "0", fails=True)
+        assert "expected None" in said

@@ -14,6 +14,14 @@ from mlflow_rnnmod.network.config import STEPWISE
 KINDS = ("label", "multilabel", "tags", "list", "translation")
 """Kinds of answer, as contracts name them."""
 
+ANSWERS = {
+    "multilabel": "any number of labels",
+    "tags": "a label for each step",
+    "list": "a list of labels",
+    "translation": "a translation",
+}
+"""Kinds of answer in words, beside a label."""
+
 _TOGETHER = {"label": {"label", *STEPWISE}, "multilabel": {"multilabel", "list"}}
 _WHY = {
     frozenset(("label", "multilabel")): "a label competes with the others, one of several does not",

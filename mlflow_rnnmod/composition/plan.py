@@ -11,11 +11,15 @@ import torch
 
 from mlflow_rnnmod.composition.contracts import find_problems
 from mlflow_rnnmod.composition.cost import Work, seconds
+from mlflow_rnnmod.composition.kinds import ANSWERS, competes, output_of
 from mlflow_rnnmod.composition.machine import SHIPPED, Machine, read_cached
 from mlflow_rnnmod.decomposition.module import Contract, Module
-from mlflow_rnnmod.network.config import GATES, NetworkConfig
+from mlflow_rnnmod.network.config import GATES, STEPWISE, NetworkConfig
 from mlflow_rnnmod.network.translator import Translator
 from mlflow_rnnmod.network.translator_config import TRANSLATION, TranslatorConfig
+
+SEVERAL = ("multilabel", "list")
+"""Kinds of answer that are several labels, which F1 measures."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,12 @@ class Plan:
         passes: what a batch costs, as multiples of one pass of its parent, added over parents.
         milliseconds: what a batch should take here.
         accuracy: expected share of right answers: the modules' recall, weighed by their support;
-            across parents it is what each has among its own labels, an upper bound.
+            across parents it is what each has among its own labels, an upper bound. None where an
+            answer is several labels.
         notes: what else one should know.
+        output: kind of answer; None where the modules can't be composed.
+        f1: expected F1 over all rows and labels alike, where an answer is several labels: from the
+            modules' precision and recall.
     """
 
     problems: tuple[str, ...]
@@ -108,6 +116,8 @@ class Plan:
     milliseconds: float | None
     accuracy: float | None
     notes: tuple[str, ...] = ()
+    output: str | None = "label"
+    f1: float | None = None
 
     @property
     def fits(self) -> bool:
@@ -132,8 +142,13 @@ class Plan:
             ("bytes", _number(self.bytes)),
             (f"parent passes, batch of {self.batch_size}", _number(self.passes, "{:.1f}")),
             ("milliseconds here", _number(self.milliseconds, "{:.1f}")),
-            ("accuracy to expect", _number(self.accuracy, "{:.1%}")),
         ]
+        if self.output in SEVERAL:
+            shown.append(("F1 to expect", _number(self.f1, "{:.1%}")))
+        elif self.output != TRANSLATION:
+            shown.append(("accuracy to expect", _number(self.accuracy, "{:.1%}")))
+        if self.output not in (None, "label"):
+            shown.insert(1, ("answer", ANSWERS.get(str(self.output), str(self.output))))
         shown += [("note", note) for note in self.notes]
         return shown + [("problem", problem) for problem in self.problems]
 
@@ -197,10 +212,12 @@ def make_plan(
         notes.append("some modules were written by an older version and do not tell their size")
     if any(entry.contract.output == TRANSLATION for entry in entries):
         notes.append("how long a translation takes depends on what is translated: not estimated")
-    if len(groups) > 1:
+    output = output_of(entry.contract.output for entry in entries)
+    if len(groups) > 1 and output not in SEVERAL:
         notes.append(
             "several parents: the accuracy is what each has among its own labels, an upper bound"
         )
+    notes += _notes_on_kinds(entries, output)
     return Plan(
         problems=tuple(found),
         labels=tuple(entry.contract.label for entry in entries),
@@ -211,9 +228,31 @@ def make_plan(
         batch_size=batch_size,
         passes=sum(cost[1] for cost in known) if costed else None,
         milliseconds=1e3 * sum(cost[0] for cost in known) if costed else None,
-        accuracy=_accuracy(entries),
+        accuracy=None if output in SEVERAL else _accuracy(entries),
         notes=tuple(notes),
+        output=output,
+        f1=_micro_f1(entries) if output in SEVERAL else None,
     )
+
+
+def _notes_on_kinds(entries: Sequence[Entry], output: str | None) -> list[str]:
+    """What one should know of modules that answer each step, or have masks for single steps."""
+    found = []
+    if output == "label" and any(e.contract.output in STEPWISE for e in entries):
+        found.append(
+            "modules that answer each step answer for the whole input by their best one, less the "
+            "logarithm of the number of steps; their figures are those of single steps or lists"
+        )
+    if output == "list" and not competes(entry.contract for entry in entries):
+        found.append(
+            "no module answers for the label that ends lists: each label is in the list whose best "
+            "place reaches its threshold"
+        )
+    masks = {e.contract.mask_steps for e in entries if e.contract.mask_steps is not None}
+    if masks:
+        shown = " or ".join(str(count) for count in sorted(masks))
+        found.append(f"{shown} steps have a mask of their own; later ones have the last one's")
+    return found
 
 
 def _tells(entry: Entry) -> bool:
@@ -232,6 +271,8 @@ def _cost(
     full = [e for e in trunks if _is_full(e, config)]
     cut = [e for e in trunks if not _is_full(e, config)]
     length = steps or config.steps or 16
+    if config.feed != "steps":
+        length = config.output_steps or 1
     run = cut or full
     mixed = {name for entry in run for name in entry.mixed}
     work = Work.from_sizes(config, [entry.kept for entry in run], mixed, rows, length)
@@ -292,3 +333,18 @@ def _accuracy(entries: Sequence[Entry]) -> float | None:
         return None
     total = sum(support or 0.0 for _, support in pairs)
     return sum((recall or 0.0) * (support or 0.0) for recall, support in pairs) / total
+
+
+def _micro_f1(entries: Sequence[Entry]) -> float | None:
+    """F1 over all labels alike, from each label's precision, recall and support."""
+    hits = said = right = 0.0
+    counted = [e for e in entries if e.contract.label != e.contract.end_label]
+    for entry in counted:
+        figures = [entry.figures.get(name) for name in ("precision", "recall", "support")]
+        if any(value is None for value in figures):
+            return None
+        precision, recall, support = (float(value or 0.0) for value in figures)
+        own = 0.0 if recall != recall else recall * support
+        hits, right = hits + own, right + support
+        said += own / precision if precision > 0 else 0.0
+    return 2 * hits / (said + right) if said + right else None
