@@ -122,6 +122,11 @@ def read_network(
             raise UnreadableNetwork(no_winner(module, parts, [whole]))
         config, notes = _fix_steps(network, rows, spec)
         network.config = config
+    if config.output == "list" and spec.kind is None and spec.end_label is None:
+        notes.append(
+            "The network answers with a list of labels, of which none was said to end it: where "
+            "one does, say NetworkSpec(end_label=...)."
+        )
     extra = uncovered(module, parts.names)
     if extra:
         notes.append("Not read, as the answers do not depend on it: " + ", ".join(extra) + ".")
