@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.data.files import read_splits
 
@@ -25,7 +26,7 @@ class TranslationData:
     """
 
     name: str
-    sentences: dict[str, dict[str, list[str]]]
+    sentences: dict[str, dict[str, list[Any]]]
     source: str
     targets: tuple[str, ...]
 
@@ -46,9 +47,23 @@ class TranslationData:
         """Sentences to translate."""
         return self.sentences[split][self.source]
 
-    def references(self, split: str, target: str) -> list[str]:
+    def references(self, split: str, target: str) -> list[Any]:
         """Their translations."""
         return self.sentences[split][target]
+
+    def with_more(self, other: TranslationData) -> TranslationData:
+        """Another set's train sentences that are not in this one, with what translations it has.
+
+        Validation and test splits are this one's.
+        """
+        known = set(self.sources("train"))
+        new = [i for i, text in enumerate(other.sources("train")) if text not in known]
+        train = {}
+        for code, texts in self.sentences["train"].items():
+            more = other.sentences["train"].get(code, [None] * len(other.sources("train")))
+            train[code] = texts + [more[i] for i in new]
+        name = f"{self.name} with {other.name}"
+        return replace(self, name=name, sentences={**self.sentences, "train": train})
 
 
 def load_tatoeba(data_dir: Path, folder: str = "tatoeba") -> TranslationData:

@@ -83,6 +83,25 @@ def test_trained_and_kept(tmp_path: Path) -> None:
     assert trained_translator(data, SMALL, tmp_path)["epochs"] == 1
 
 
+def test_sentences_without_a_translation_are_left_out() -> None:
+    data = sentences()
+    more = TranslationData(
+        "more",
+        {"train": {"en": ["a cow", "red"], "it": ["una mucca", "rosso"]}},
+        "en",
+        ("it",),
+    )
+    both = data.with_more(more)
+    assert both.sources("train") == [*data.sources("train"), "a cow"]
+    assert both.references("train", "it")[-1] == "una mucca"
+    assert both.references("train", "de")[-1] is None
+    assert both.sources("test") == data.sources("test")
+    source, target = learn_tokenizers(both, SMALL)
+    pairs = Pairs.of(both, "train", source, target)
+    german, italian = (targets[-1] for targets in pairs.targets)
+    assert not german.any() and int((italian == END).sum()) == 1
+
+
 def test_batches_hold_every_sentence_once() -> None:
     data = sentences()
     source, target = learn_tokenizers(data, SMALL)
