@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,22 @@ from lightning_callbacks.targets import conform
 from lightning_callbacks.work import (
     Prepared,
     find_labels,
+    lengthened,
     make_encoder,
     only,
     prepare,
+    team_of,
     weights_dtype,
 )
 from mlflow_rnnmod.bulk import log_decomposition
-from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, Module, decompose
+from mlflow_rnnmod.decomposition import (
+    Decomposition,
+    DecompositionConfig,
+    Module,
+    Team,
+    decompose,
+    help_decompose,
+)
 from mlflow_rnnmod.network import Parent, Rows
 from mlflow_rnnmod.network.spec import NetworkSpec
 
@@ -121,8 +131,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
 
     Note:
         The work is done on the CPU, on a copy of the model, wherever the training ran.
-        With several devices rank zero works alone and the others wait; on a large network set the
-        process group's timeout accordingly. Strategies that spread one model's weights over devices
+        With several devices every rank reads the data and watches its share of the sample; rank
+        zero goes on alone and logs, and the others wait: on a large network set the process
+        group's timeout accordingly. Strategies that spread one model's weights over devices
         are refused. With ``fast_dev_run`` everything is checked, and nothing decomposed or logged.
         With spawned processes (``ddp_spawn``) :attr:`decomposition` and :attr:`logged` stay in the
         process that made them; read the modules from MLflow.
@@ -215,18 +226,19 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Decompose and log, on rank zero."""
+        """Decompose and log, on rank zero; other ranks help to watch the sample."""
         failure = None
         if trainer.fast_dev_run:
             rank_zero_info("ModuleDecomposition: checked; nothing is decomposed in a fast_dev_run.")
-        elif trainer.is_global_zero:
-            try:
-                with random_state_kept():
-                    self._work_for(trainer, pl_module)
-            except Exception as error:
-                failure = error
-                if not self._strict:
-                    rank_zero_warn(_failure_message(error, trainer, pl_module, self._weights))
+        else:
+            with team_of(trainer) as team, random_state_kept():
+                try:
+                    self._work_for(trainer, pl_module, team)
+                except Exception as error:
+                    failure = error if trainer.is_global_zero else None
+                    if not self._strict:
+                        message = _failure_message(error, trainer, pl_module, self._weights)
+                        rank_zero_warn(message)
         trainer.strategy.barrier("ModuleDecomposition.on_fit_end")
         if failure is not None and self._strict:
             raise failure
@@ -315,9 +327,12 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             rank_zero_warn(f"ModuleDecomposition: {note}")
         return prepared
 
-    def _work_for(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _work_for(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, team: Team | None
+    ) -> None:
         """The work for a trainer; anything may be raised."""
-        self._destination = find_destination(trainer.loggers)
+        if trainer.is_global_zero:
+            self._destination = find_destination(trainer.loggers)
         checkpoint = None
         if self._weights == "best":
             checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", None)
@@ -326,8 +341,13 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         sources = Sources.of_trainer(trainer, pl_module)
         # A training that was finished when it was resumed never started.
         prepared = self._prepared or self._prepare(pl_module, sources)
-        style = bar_style(trainer)
-        self._work(prepared, sources, pl_module, checkpoint, self._destination, style)
+        if trainer.is_global_zero:
+            style = bar_style(trainer)
+            self._work(prepared, sources, pl_module, checkpoint, self._destination, style, team)
+        elif team is not None:
+            parent, train, validation = self._read(prepared, sources, pl_module, checkpoint)
+            config = self._checked().config
+            help_decompose(team, parent, train, validation, config=config)
 
     def _work(
         self,
@@ -337,29 +357,22 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         checkpoint: str | Path | None,
         destination: Destination,
         style: str | None,
+        team: Team | None = None,
     ) -> Decomposition:
         self.decomposition, self.logged = None, None
         checked = self._checked()
-        network = prepared.weights_of(live, checkpoint)
-        parent = Parent(network, make_encoder(checked.tokenizer, network.config))
-
-        def rows(loaders: Any, source: str) -> Rows | None:
-            return prepared.rows(loaders, source, checked.config.seed, self._max_rows)
-
-        train = rows(sources.train, "training dataloader")
-        if train is None:
-            raise ValueError("The training dataloader has no rows.")
-        validation = rows(sources.validation, "validation dataloader")
+        parent, train, validation = self._read(prepared, sources, live, checkpoint)
         report = self._report_data
         if report is not None and not isinstance(report, Rows):
             loaders = sources.test() if isinstance(report, str) else report
-            report = rows(loaders, "report_data")
+            report = self._rows(prepared, loaders, "report_data")
         elif report is not None:
-            report = conform(report, network.config, "report_data")
+            report = conform(report, parent.network.config, "report_data")
         known = {"report": report, "validation": validation, "training": train}
         name, shown = next((name, rows) for name, rows in known.items() if rows is not None)
         with progress_bar(style) as progress:
-            found = decompose(parent, train, validation, report, checked.config, progress)
+            work = decompose if team is None else partial(decompose, team=team)
+            found = work(parent, train, validation, report, checked.config, progress)
             self.decomposition = found
             modules = list(self.modules_to_log(found))
             if modules:
@@ -376,6 +389,26 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         rank_zero_info(_summary(found, self.logged))
         self.on_modules_ready(modules)
         return found
+
+    def _read(
+        self,
+        prepared: Prepared,
+        sources: Sources,
+        live: nn.Module,
+        checkpoint: str | Path | None,
+    ) -> tuple[Parent, Rows, Rows | None]:
+        """The parent, and training and validation rows."""
+        checked = self._checked()
+        network = prepared.weights_of(live, checkpoint)
+        train = self._rows(prepared, sources.train, "training dataloader")
+        if train is None:
+            raise ValueError("The training dataloader has no rows.")
+        network = lengthened(network, train, checked.spec)
+        parent = Parent(network, make_encoder(checked.tokenizer, network.config))
+        return parent, train, self._rows(prepared, sources.validation, "validation dataloader")
+
+    def _rows(self, prepared: Prepared, loaders: Any, source: str) -> Rows | None:
+        return prepared.rows(loaders, source, self._checked().config.seed, self._max_rows)
 
 
 _METRICS = {"accuracy": "accuracy", "f1": "micro-F1", "bleu": "BLEU"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from lightning_callbacks.batches import Batch, is_time_first
 from lightning_callbacks.collecting import (
@@ -20,7 +22,7 @@ from lightning_callbacks.collecting import (
 from lightning_callbacks.forwards import ForwardFunction, find_forward
 from lightning_callbacks.targets import conform
 from lightning_callbacks.weights import copied, with_weights
-from mlflow_rnnmod.decomposition import Decomposition, Module
+from mlflow_rnnmod.decomposition import Decomposition, Module, Team
 from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork, Rows, TextEncoder
 from mlflow_rnnmod.network.guard import undisturbed
 from mlflow_rnnmod.network.reading import check_parity, read_network, read_weights
@@ -140,6 +142,32 @@ def _count_outputs(module: nn.Module, answers: Tensor) -> int:
     sizes = {part.out_features for part in module.modules() if isinstance(part, nn.Linear)}
     axes = [*reversed(answers.shape[1:])]
     return next((size for size in axes if size in sizes), 1 if 1 in sizes else axes[0])
+
+
+def team_of(trainer: Any) -> AbstractContextManager[Team | None]:
+    """The processes of a trainer, to work together; none where there is one only."""
+    if trainer.world_size > 1 and dist.is_available() and dist.is_initialized():
+        return Team()
+    return nullcontext()
+
+
+def lengthened(network: RecurrentNetwork, rows: Rows, spec: NetworkSpec | None) -> RecurrentNetwork:
+    """A network that answers at each step, with room for the longest of some rows.
+
+    Where it reads its padding, the batch that it was read with said how far rows are padded; what
+    is longer would be cut, and have no answers there.
+
+    Args:
+        network: is changed and returned.
+        rows: with all steps.
+        spec: the user's word on the number of steps goes first.
+    """
+    config, longest = network.config, rows.values.shape[1]
+    fixed = spec is not None and spec.steps is not None
+    open_ended = config.stepwise and config.feed == "steps" and config.steps is not None
+    if open_ended and not fixed and longest > (config.steps or 0):
+        network.config = replace(config, steps=longest)
+    return network
 
 
 def make_encoder(tokenizer: str | None, config: NetworkConfig) -> TextEncoder | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,11 +22,13 @@ from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.observations import Labelled
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.rules import RULES, random_like
-from mlflow_rnnmod.decomposition.sample import draw_sample
+from mlflow_rnnmod.decomposition.sample import Sample, draw_sample
 from mlflow_rnnmod.decomposition.sharing import estimated_cost
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
 from mlflow_rnnmod.decomposition.sizing import Job, Progress
 from mlflow_rnnmod.decomposition.splitting import share_out
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.team import Team
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
@@ -79,6 +81,7 @@ def decompose(
     report: Rows | Pairs | None = None,
     config: DecompositionConfig | None = None,
     progress: Progress | None = None,
+    team: Team | None = None,
 ) -> Decomposition:
     """Take a trained network apart into one module for each label, without retraining.
 
@@ -97,6 +100,7 @@ def decompose(
         report: rows for the figures alone.
         config: the settings; ``None`` for the defaults.
         progress: called with a stage's name, steps done and steps in all.
+        team: processes that watch the sample together; the others call :func:`help_decompose`.
 
     Raises:
         TypeError: if a translator is given rows, or another network pairs.
@@ -122,29 +126,16 @@ def decompose(
     train, calibration, figures_rows, words, warnings = share_out(
         parent, train, validation, report, config
     )
-    rule = RULES[config.rule]
-    output = network.config.output
-    per_label, published = config.rows_per_label, rule.published
-    sample = draw_sample(train, len(labels), per_label, config.seed, output, published)
+    sample = _drawn(parent, train, config)
     seen = Labelled(sample.rows, network)
     missing = [label for i, label in enumerate(labels) if not seen.positive(i).any()]
     if missing:
         warnings.append(
             f"no training rows for {missing}: their modules know nothing of their label"
         )
-    statistics = collect(
-        network,
-        sample,
-        histograms=rule.histograms,
-        gradients=rule.gradients,
-        variant=config.variant,
-        gates=config.gates,
-        unrolled_steps=config.unrolled_steps,
-        exact=published,
-        last_step=published,
-        batch_size=config.batch_size,
-        progress=partial(told, "watching units"),
-    )
+    watch = _watcher(parent, config, told)
+    statistics = watch(sample) if team is None else team.watch(network, sample, watch)
+    assert statistics is not None
     material = prepare_material(parent, sample, calibration, figures_rows, config)
     job = Job(material, statistics, config, told)
     share, groups, sizing = job.choose()
@@ -182,6 +173,58 @@ def decompose(
         warnings=tuple(warnings),
         seconds=time.perf_counter() - started,
         metric=job.metric,
+    )
+
+
+def help_decompose(
+    team: Team,
+    parent: Parent,
+    train: Rows | Pairs,
+    validation: Rows | Pairs | None = None,
+    report: Rows | Pairs | None = None,
+    config: DecompositionConfig | None = None,
+) -> None:
+    """What other processes do while the first one decomposes: watch their share of the sample.
+
+    Args:
+        team: as the first process has it.
+        parent: the same network; and the same data and settings as in :func:`decompose`.
+        train: see there.
+        validation: see there.
+        report: see there.
+        config: see there.
+    """
+    if parent.translates or not isinstance(train, Rows):
+        return  # the first process does that alone
+    config = config or DecompositionConfig()
+    train = share_out(parent, train, validation, report, config)[0]
+    watch = _watcher(parent, config, lambda stage, done, total: None)
+    team.watch(parent.network, _drawn(parent, train, config), watch)
+
+
+def _drawn(parent: Parent, train: Rows, config: DecompositionConfig) -> Sample:
+    labels, output = len(parent.labels), parent.network.config.output
+    published = RULES[config.rule].published
+    return draw_sample(train, labels, config.rows_per_label, config.seed, output, published)
+
+
+def _watcher(
+    parent: Parent, config: DecompositionConfig, told: Progress
+) -> Callable[[Sample], ActivationStatistics]:
+    """What gives the statistics that a rule needs of some rows."""
+    rule = RULES[config.rule]
+    return partial(
+        collect,
+        parent.network,
+        histograms=rule.histograms,
+        gradients=rule.gradients,
+        variant=config.variant,
+        gates=config.gates,
+        unrolled_steps=config.unrolled_steps,
+        exact=rule.published,
+        last_step=rule.published,
+        batch_size=config.batch_size,
+        progress=partial(told, "watching units"),
     )
 
 

@@ -1,0 +1,91 @@
+"""Processes that watch a sample together, and stay together whatever goes wrong in one of them.
+
+A process that waits for one that failed would wait until its group's timeout. So before it is
+waited for, every process tells how it fared: first whether it has the sample - and which, as each
+drew it by itself -, then whether it has watched its share. Where one has not, the first process
+watches all of the sample alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import distributed as dist
+
+from mlflow_rnnmod.decomposition.distributed import merge_across_processes, share_of
+from mlflow_rnnmod.decomposition.sample import Sample
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.network.digest import digest_tensors
+from mlflow_rnnmod.network.network import RecurrentNetwork
+
+Collect = Callable[[Sample], ActivationStatistics]
+
+
+class Team:
+    """The processes of a group; each makes one, and all use it alike.
+
+    As a context it ends well where its process does not get as far as :meth:`watch`: the others
+    are told.
+
+    Args:
+        group: an initialised group; by default all processes.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+        self._told = 0
+        self._alone = False
+
+    def watch(
+        self, network: RecurrentNetwork, sample: Sample, collect: Collect
+    ) -> ActivationStatistics | None:
+        """Statistics of the whole sample; each process watches its share of it.
+
+        Args:
+            network: the same for all.
+            sample: the same for all; where it is not, or one process has none, the first watches
+                its own alone.
+            collect: gives the statistics of a part of the sample.
+
+        Returns:
+            the statistics; for other processes than the first ``None`` where they were not needed.
+        """
+        found = self._tell(_digest(network, sample))
+        # A process without a row would have nothing to add.
+        self._alone = None in found or len(set(found)) > 1 or len(sample) < self.size
+        part: ActivationStatistics | None = None
+        if not self._alone:
+            try:
+                part = collect(share_of(sample, self.rank, self.size))
+            finally:
+                self._alone = None in self._tell(None if part is None else "watched")
+        if not self._alone and part is not None:
+            return merge_across_processes(part, self.group)
+        return collect(sample) if self.rank == 0 else None
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._told == 0:
+            self._tell(None)
+
+    def _tell(self, word: str | None) -> list[Any]:
+        """What every process has to say at this point."""
+        self._told += 1
+        words: list[Any] = [None] * self.size
+        dist.all_gather_object(words, word, group=self.group)
+        return words
+
+
+def _digest(network: RecurrentNetwork, sample: Sample) -> str:
+    """Of everything that statistics depend on."""
+    positives, negatives = sample.sides
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors.update(values=sample.rows.values, positives=positives, negatives=negatives)
+    if sample.rows.lengths is not None:
+        tensors["lengths"] = sample.rows.lengths
+    return digest_tensors(tensors, network.config.to_dict())
