@@ -116,12 +116,24 @@ _save = click.option(
 @main.command()
 @click.argument("uris", nargs=-1, required=True)
 @click.option("--score", help="How modules are compared; by default as fits their parents.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    metavar="LABEL=NUMBER",
+    help="What LABEL's score has to reach where labels have no rivals, instead of 0; repeatable.",
+)
 @_register
 @_name
 @_save
 @_command
 def compose(
-    uris: tuple[str, ...], score: str | None, register: str | None, name: str, save: str | None
+    uris: tuple[str, ...],
+    score: str | None,
+    thresholds: tuple[str, ...],
+    register: str | None,
+    name: str,
+    save: str | None,
 ) -> None:
     """Make a model of the modules under URIS and log it.
 
@@ -130,7 +142,16 @@ def compose(
     """
     from mlflow_rnnmod import verbs
 
-    _keep(verbs.compose(list(uris), score=score), register, name, save)
+    limits = dict(_threshold(given) for given in thresholds)
+    _keep(verbs.compose(list(uris), score, thresholds=limits or None), register, name, save)
+
+
+def _threshold(given: str) -> tuple[str, float]:
+    label, sign, number = given.rpartition("=")
+    try:
+        return label, float(number if sign else "")
+    except ValueError:
+        raise click.UsageError(f"--threshold {given!r}, expected LABEL=NUMBER.") from None
 
 
 @main.command()

@@ -7,7 +7,7 @@ verb returns something new and leaves what it was given as it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from mlflow_rnnmod.sources import Source, named
 def compose(
     things: Source | Iterable[Any],
     score: str | None = None,
-    calibrate_on: tuple[Any, Sequence[str]] | None = None,
+    calibrate_on: tuple[Any, Sequence[Any]] | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Composite:
     """A composite of modules from anywhere.
 
@@ -38,16 +39,21 @@ def compose(
             with them as values, and what ``log_decomposition`` gave, too.
         score: how modules are compared; ``None`` for the default, which depends on how many
             parents they have.
-        calibrate_on: inputs and their labels, to fit a scale and an offset for each module on.
+        calibrate_on: inputs and what is right for them, to fit a scale and an offset for each
+            module on.
+        thresholds: what the scores of single labels have to reach, where labels have no rivals.
 
     Returns:
-        A composite that answers one of the modules' labels.
+        A composite; what it answers is its ``output``: one of the modules' labels, several of them,
+        one for each step, a list of them, or translations.
 
     Raises:
         MlflowException: if something can't be found or loaded, or is no module.
         IncompatibleModules: if the modules don't go together; all reasons at once.
+        ValueError: if ``score``, ``calibrate_on`` or ``thresholds`` do not fit the modules.
     """
-    return composition.compose(modules_of(things), score=score, calibrate_on=calibrate_on)
+    modules = modules_of(things)
+    return composition.compose(modules, score, calibrate_on, thresholds)
 
 
 def replace(composite: Composite | str | os.PathLike[str], label: str, thing: Source) -> Composite:

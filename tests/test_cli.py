@@ -159,6 +159,19 @@ def test_help_is_quick_and_complete():
         assert f"  {command} " in found.stdout
 
 
+def test_thresholds(tmp_path):
+    composite = composition.compose(tiny_modules(parent_of("multilabel")))
+    source, target = str(tmp_path / "m"), str(tmp_path / "t")
+    mlflow_rnnmod.save_model(composite, source)
+    given = ["--threshold", "b=0.5", "--threshold", "c=-1e9"]
+    rnnmod("compose", source, *given, "--save", target)
+    found = mlflow_rnnmod.load_model(target)
+    assert found.parameters == {"thresholds": {"b": 0.5, "c": -1e9}}
+    assert all("c" in answer for answer in found.predict(WORDS))
+    for wrong, said in (("b", "expected LABEL=NUMBER"), ("x=1", "'x' is none of the labels")):
+        assert said in rnnmod("compose", source, "--threshold", wrong, fails=True)
+
+
 @pytest.mark.parametrize("kind", ["tags", "list", "multilabel"])
 def test_answers_that_are_lists(kind, tmp_path):
     composite = composition.compose(tiny_modules(parent_of(kind)))

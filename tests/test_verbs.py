@@ -167,9 +167,11 @@ def test_what_was_logged_can_be_composed(tracking_uri, parent):
 
 def test_settings_are_handed_on(parent, monkeypatch):
     asked = {}
-    monkeypatch.setattr(composition, "compose", lambda modules, **rest: asked.update(rest))
+    monkeypatch.setattr(
+        composition, "compose", lambda modules, *rest: asked.update({"given": rest})
+    )
     verbs.compose(tiny_modules(parent), score="joint", calibrate_on=(WORDS, ["german"] * 10))
-    assert asked == {"score": "joint", "calibrate_on": (WORDS, ["german"] * 10)}
+    assert asked == {"given": ("joint", (WORDS, ["german"] * 10), None)}
 
 
 def test_replace(registered, parent):
