@@ -22,8 +22,13 @@ from benchmarks.reuse import Workshop
 from benchmarks.rq1 import DRAWS, REPAIRS, rq1_rows
 from benchmarks.study import MEANS_FOLDED, Study
 from benchmarks.tasks import TASKS
+from benchmarks.translation.run import run_reuse, run_scenarios
+from benchmarks.translation.run import run_rq1 as run_translation_rq1
+from benchmarks.translation.scenarios import SCENARIOS
 
 QUICK_ROWS = 3000
+TRANSLATION = "tatoeba"
+DATASETS = (*TASKS, TRANSLATION)
 
 
 @click.group(context_settings={"show_default": True})
@@ -46,17 +51,21 @@ def _rq1_options(command: Any) -> Any:
 
 
 @main.command("rq1")
-@click.argument("datasets", nargs=-1, type=click.Choice(list(TASKS)))
+@click.argument("datasets", nargs=-1, type=click.Choice(DATASETS))
 @_rq1_options
 @shared
 def rq1(datasets: tuple[str, ...], **settings: Any) -> None:
     """Is a parent that is taken apart and composed again as good as it was?
 
-    DATASETS are those of labels; all of them where none is named.
+    All of DATASETS where none is named. A row's net is the composite with units removed minus the
+    one with nothing removed and the same repairs; random masks of the same size stand beside.
     """
     started = time.perf_counter()
-    for dataset in datasets or tuple(TASKS):
-        run_rq1(dataset, **settings)
+    for dataset in datasets or DATASETS:
+        if dataset == TRANSLATION:
+            run_translation_rq1(settings)
+        else:
+            run_rq1(dataset, **settings)
     _took(started)
 
 
@@ -182,18 +191,20 @@ def _reuse_options(command: Any) -> Any:
 
 
 @main.command("rq2")
-@click.argument("datasets", nargs=-1, type=click.Choice(list(TASKS)))
+@click.argument("datasets", nargs=-1, type=click.Choice(DATASETS))
 @_reuse_options
 @shared
 def reuse_modules(datasets: tuple[str, ...], **settings: Any) -> None:
     """Are two modules as good as a model trained from scratch for their two labels?"""
     started = time.perf_counter()
     _reuse("rq2", datasets, rq2.within, rq2.across, REUSE, settings)
+    if _translates(datasets, settings):
+        run_reuse("rq2", settings)
     _took(started)
 
 
 @main.command("rq3")
-@click.argument("datasets", nargs=-1, type=click.Choice(list(TASKS)))
+@click.argument("datasets", nargs=-1, type=click.Choice(DATASETS))
 @_reuse_options
 @shared
 def replace_modules(datasets: tuple[str, ...], **settings: Any) -> None:
@@ -203,7 +214,30 @@ def replace_modules(datasets: tuple[str, ...], **settings: Any) -> None:
     """
     started = time.perf_counter()
     _reuse("rq3", datasets, rq3.within, rq3.across, REPLACE, settings)
+    if _translates(datasets, settings):
+        run_reuse("rq3", settings)
     _took(started)
+
+
+@main.command("scenarios")
+@click.argument("datasets", nargs=-1, type=click.Choice(list(SCENARIOS)))
+@click.option("--removal", type=float, default=0.2, help="Share of the decoders' units.")
+@shared
+def scenarios(datasets: tuple[str, ...], **settings: Any) -> None:
+    """A language added to a translator, a weak one replaced: against one trained again on all.
+
+    Ukrainian joins German, French and Italian (tatoeba_uk), from a translator of two languages and
+    from one of Ukrainian alone. Estonian to English is replaced by a translator of more sentences
+    (tatoeba_et).
+    """
+    started = time.perf_counter()
+    run_scenarios(datasets, settings)
+    _took(started)
+
+
+def _translates(datasets: tuple[str, ...], settings: dict[str, Any]) -> bool:
+    """Whether translators are asked for; their modules do not go with those of other types."""
+    return not settings["crossing"] and (not datasets or TRANSLATION in datasets)
 
 
 def _reuse(
@@ -215,6 +249,8 @@ def _reuse(
     settings: dict[str, Any],
 ) -> None:
     """Rows of a question, within data sets and across types, and their table."""
+    if datasets and not (datasets := tuple(d for d in datasets if d in TASKS)):
+        return
     cell, layers, crossing = settings["cell"], settings["layers"], settings["crossing"]
     file = RowFile(settings["json_file"])
     workshop = Workshop(settings["cache"], settings["variant"], settings["gates"])

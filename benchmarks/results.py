@@ -103,5 +103,32 @@ def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
     Console(width=160).print(table)
 
 
+def print_scenarios(rows: Sequence[dict[str, Any]], title: str) -> None:
+    """A table of the scenarios: modules put together, against a model trained again."""
+    table = Table(title=title)
+    for name in ("data set", "module", "rule"):
+        table.add_column(name)
+    for name in ("seeds", "modules", "trained again", "delta", "paper", "training, s", "again, s"):
+        table.add_column(name, justify="right")
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["dataset"], row["pair"], row["rule"]), []).append(row)
+    for key, found in groups.items():
+        new, again = (
+            sum(r[name] for r in found) / len(found) for name in ("new_seconds", "scratch_seconds")
+        )
+        table.add_row(
+            *key,
+            str(len(found)),
+            shown([r["score"] for r in found], signed=False),
+            shown([r["scratch_score"] for r in found], signed=False),
+            shown([r["delta"] for r in found]),
+            " / ".join(f"{delta:+.2f}" for delta in found[0]["paper_deltas"]),
+            f"{new:.0f}",
+            f"{again:.0f}",
+        )
+    Console(width=160).print(table)
+
+
 def _cell(value: Any) -> str:
     return f"{value:.0%}" if isinstance(value, float) else "" if value is None else str(value)

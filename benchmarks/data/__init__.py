@@ -15,14 +15,13 @@ from benchmarks.data.tokenizers import (
     token_tokenizer,
     word_tokenizer,
 )
-from benchmarks.data.translation import TATOEBA, TranslationData, join_sources, load_tatoeba
+from benchmarks.data.translation import TATOEBA, TranslationData, load_tatoeba
 
 __all__ = [
     "TATOEBA",
     "TOXICITY_LABELS",
     "TextData",
     "TranslationData",
-    "join_sources",
     "load_brown",
     "load_clinc",
     "load_clinc_out_of_scope",

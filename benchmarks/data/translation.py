@@ -22,7 +22,7 @@ TATOEBA = {
 class TranslationData:
     """Splits of aligned sentences: for each split and language a list, all of the same length.
 
-    The empty text stands where a sentence has no translation into a language.
+    ``None`` stands where a sentence has no translation into a language.
     """
 
     name: str
@@ -82,31 +82,3 @@ def load_tatoeba(data_dir: Path, folder: str = "tatoeba") -> TranslationData:
         for split, found in splits.items()
     }
     return TranslationData(folder, sentences, source, tuple(targets))
-
-
-def join_sources(first: TranslationData, second: TranslationData) -> TranslationData:
-    """Both sets' sentences, those that both have taken from the first one.
-
-    English tells them apart: its splits are the same for all of Tatoeba's sets.
-
-    Raises:
-        ValueError: if they translate from different languages.
-    """
-    if first.source != second.source:
-        raise ValueError(f"The sets translate from {first.source!r} and {second.source!r}.")
-    codes = (first.source, *dict.fromkeys((*first.targets, *second.targets)))
-    sentences = {}
-    for split, found in first.sentences.items():
-        other, known = second.sentences[split], {_plain(text) for text in found["en"]}
-        new = [i for i, text in enumerate(other["en"]) if _plain(text) not in known]
-        sentences[split] = {
-            code: list(found.get(code, [""] * len(found["en"])))
-            + [other[code][i] if code in other else "" for i in new]
-            for code in codes
-        }
-    name = f"{first.name} and {second.name}"
-    return TranslationData(name, sentences, first.source, codes[1:])
-
-
-def _plain(text: str) -> str:
-    return "".join(text.lower().split())

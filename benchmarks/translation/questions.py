@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.published import delta
 from benchmarks.translation.parents import Trained, Translators
-from benchmarks.translation.study import Bleu, Removed, TranslationStudy, bleu
+from benchmarks.translation.study import Bleu, TranslationStudy, bleu
 from mlflow_rnnmod.composition import compose, replace
 
 # There is nothing to refit or to calibrate.
@@ -26,6 +26,7 @@ def rq1_rows(
     rules: Sequence[str],
     removals: Sequence[float],
     wanted: Sequence[str],
+    draws: int,
     done: Done,
     told: Told,
 ) -> Iterator[dict[str, Any]]:
@@ -37,6 +38,7 @@ def rq1_rows(
         rules: names of rules.
         removals: shares of the decoder's units.
         wanted: names of repairs; others than ``"none"`` and ``"all"`` do nothing here.
+        draws: random masks that a random row is the mean of.
         done: keys ``(rule, removal, repairs, matched)`` of rows that exist already.
         told: called with what is being done.
     """
@@ -44,25 +46,29 @@ def rq1_rows(
     settings: list[tuple[str, float, str | None]] = [("none", 0.0, None)]
     for share, rule in itertools.product(removals, rules):
         settings += [(rule, share, None), ("random", share, rule)]
-    known: dict[tuple, tuple[Bleu, list[dict[str, float]], float]] = {}
+    # Rules that remove as many units for each language share their random controls.
+    known: dict[tuple, tuple[list[Bleu], list[dict[str, float]], float]] = {}
     for rule, share, matched in settings:
-        removed: Removed | None = None
         for repair in repairs:
             if (rule, share, repair, matched) in done:
                 continue
-            # Every rule removes as many units of each layer, so they share their random control.
-            key = (rule, share, repair if share else "none")
+            started = time.perf_counter()
+            removed = study.removed(matched or rule, share)
+            counts = tuple(int(mask.sum()) for units in removed for mask in units.values())
+            key = (repair, counts) if matched else (repair, rule, share)
             if key not in known:
                 told(f"{rule} {share:.0%}, repairs {repair}")
-                started = time.perf_counter()
-                if removed is None:
-                    removed = study.removed(rule, share)
+                masks = [removed] if matched is None else study.random(removed, draws)
                 # Nothing removed answers as the parent, token for token: tests show it.
-                found = study.composed(removed, repair == "all") if share else study.parent_bleu
-                trunks = [module.trunk for module in study.modules(removed).values()]
-                known[key] = (found, study.sizes(trunks), time.perf_counter() - started)
+                found = [
+                    study.composed(mask, repair == "all") if share else study.parent_bleu
+                    for mask in masks
+                ]
+                sizes = study.sizes([m.trunk for m in study.modules(masks[0]).values()])
+                known[key] = (found, sizes, (time.perf_counter() - started) / len(masks))
             found, sizes, seconds = known[key]
-            for size, (code, score) in zip(sizes, found.languages.items(), strict=True):
+            for size, code in zip(sizes, study.trained.parent.labels, strict=True):
+                score = sum(each.languages[code] for each in found) / len(found)
                 yield _rq1_row(study, fixed, code, score, size) | {
                     "rule": rule,
                     "removal": share,

@@ -84,7 +84,6 @@ def scenario_rows(
     told("everything again")
     again = translators.trained(scenario.everything, languages, cell, layers, seed)
     data = translators.data(folder, languages)
-    # The sets that the model is trained on again may have more test sentences than this one.
     right = bleu(whole_parent(again.parent), data, languages)
     retrained, new, known = PUBLISHED[folder], {}, {}
     for pair, rule in wanted:

@@ -79,9 +79,16 @@ class TranslationStudy:
         """Units that ``rule`` removes, for each language; ``"random"``: as many at random."""
         labels = range(len(self.trained.parent.labels))
         if rule == "random":
-            like = self.removed("sensitivity", share)
-            return [random_like(units, label) for label, units in enumerate(like)]
+            return self.random(self.removed("sensitivity", share), draws=1)[0]
         return [removed_units(RULES[rule], self.statistics, y, share) for y in labels]
+
+    @staticmethod
+    def random(removed: Removed, draws: int) -> list[Removed]:
+        """Masks that remove as many units of each layer and language, at random."""
+        return [
+            [random_like(units, 1000 * draw + label) for label, units in enumerate(removed)]
+            for draw in range(draws)
+        ]
 
     def modules(self, removed: Removed, fold: bool = True) -> dict[str, Module]:
         """A module for each language, as ``decompose`` makes them."""
