@@ -14,7 +14,7 @@ def calls(monkeypatch):
     """Stand-ins for the slow parts; what they were given."""
     seen = SimpleNamespace(decompose=[], log=[], error=None, log_error=None)
 
-    def decompose(parent, train, validation, report, config, progress):
+    def decompose(parent, train, validation, report, config, progress, team=None):
         seen.decompose.append(SimpleNamespace(**locals()))
         torch.rand(5)
         if seen.error is not None:

@@ -128,3 +128,37 @@ def test_one_label_too_many_is_an_error_before_training(calls):
     callback = ModuleDecomposition(network_spec={"kind": "label"})
     with pytest.raises(Exception, match="answers of shape .* are at each step"):
         fit(callback, answers.Tagger(), answers.loaders_of(answers.tag_data))
+
+
+class Unpacked(answers.Tagger):
+    """Reads the padding of its batches, each padded to its own longest row."""
+
+    def forward(self, x, lengths):
+        return self.head(self.recurrent(self.embedding(x))[0]).transpose(1, 2)
+
+
+def trimmed(items):
+    """A batch that is padded to its own longest row only."""
+    x, lengths, y = (torch.stack(part) for part in zip(*items, strict=True))
+    longest = int(lengths.max())
+    return x[:, :longest], lengths, y[:, :longest]
+
+
+@pytest.mark.parametrize(
+    ("spec", "steps"), [(None, 7), ({"steps": 5}, 5), ({"steps": "any"}, None)]
+)
+def test_taggers_that_read_their_padding_have_room_for_the_longest_row(calls, spec, steps):
+    x, _, y = answers.tag_data(97)
+    x[:-1, 4:], y[:-1, 4:] = 0, -100  # all but one row have at most four steps
+    x[-1] = 5
+    callback = ModuleDecomposition(network_spec=spec, strict=True)
+    loader = DataLoader(list(zip(x, (x != 0).sum(1), y, strict=True)), 16, collate_fn=trimmed)
+    fit(callback, Unpacked(), (loader,))
+    assert callback._prepared.batch.rows.values.shape[1] == 4
+    (call,) = calls.decompose
+    assert (call.parent.network.config.steps, call.train.values.shape[1]) == (steps, 7)
+
+
+def test_lists_without_an_end_are_told_of(calls):
+    with pytest.warns(UserWarning, match=r"NetworkSpec\(end_label=...\)"):
+        fit(ModuleDecomposition(), answers.Lister(), answers.loaders_of(answers.list_data))
