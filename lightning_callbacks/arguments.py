@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from lightning_callbacks._lightning import is_overridden
-from mlflow_rnnmod.decomposition import DecompositionConfig
+from mlflow_rnnmod.decomposition import DecompositionConfig, Pairs
 from mlflow_rnnmod.network import Rows, TextEncoder
 from mlflow_rnnmod.network.spec import NetworkSpec
 from mlflow_rnnmod.network.structure import find_parts
+from mlflow_rnnmod.network.translator_parts import find_translator_parts
+from mlflow_rnnmod.network.translator_spec import TranslatorSpec
 
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
@@ -27,11 +29,13 @@ class Checked:
         config: the decomposition's settings.
         spec: what the user says of the network.
         tokenizer: a tokenizer's JSON.
+        target_tokenizer: of a translator that writes with another one.
     """
 
     config: DecompositionConfig
-    spec: NetworkSpec | None
+    spec: NetworkSpec | TranslatorSpec | None
     tokenizer: str | None
+    target_tokenizer: str | None = None
 
 
 def check_arguments(
@@ -46,18 +50,25 @@ def check_arguments(
     report_data: Any,
     registered_model_prefix: Any,
     max_rows: Any,
+    target_tokenizer: Any = None,
 ) -> Checked:
     """Check the callback's arguments.
 
     Raises:
         ValueError: naming every argument that does not fit, its value and what is accepted.
     """
-    problems = [*_label_problems(labels)]
-    text = _read_tokenizer(tokenizer, problems)
+    problems: list[str] = []
+    text = _read_tokenizer("tokenizer", tokenizer, problems)
+    target_text = _read_tokenizer("target_tokenizer", target_tokenizer, problems)
     for name, function in functions.items():
         if function is not None and not callable(function):
             problems.append(f"{name}={function!r}, expected a function or None")
     spec = _read_spec(network_spec, problems)
+    problems += _label_problems(labels, spec)
+    if target_text is not None and not (isinstance(spec, TranslatorSpec) and text is not None):
+        problems.append(
+            "target_tokenizer is given; expected it with tokenizer= and a TranslatorSpec alone"
+        )
     if weights not in ("last", "best"):
         problems.append(f"weights={weights!r}, expected 'last' or 'best'")
     found = _read_config(config, settings, config_of_settings, problems)
@@ -77,10 +88,18 @@ def check_arguments(
         problems.append(f"max_rows={max_rows!r}, expected a positive whole number")
     if problems:
         raise ValueError("; ".join(problems))
-    return Checked(found, spec, text)
+    return Checked(found, spec, text, target_text)
 
 
-def _label_problems(labels: Any) -> list[str]:
+def _label_problems(labels: Any, spec: NetworkSpec | TranslatorSpec | None) -> list[str]:
+    least = 2
+    if isinstance(spec, TranslatorSpec):
+        least = 1
+        if labels is not None and hasattr(labels, "__len__") and len(labels) != len(spec.starts):
+            return [
+                f"labels={labels!r:.200} with {len(spec.starts)} start tokens; expected a language "
+                "for each"
+            ]
     if labels is None:
         return []
     if isinstance(labels, str) or not isinstance(labels, Sequence):
@@ -89,13 +108,14 @@ def _label_problems(labels: Any) -> list[str]:
     if wrong:
         return [f"labels holds {wrong[0]!r}, a {type(wrong[0]).__name__}; expected texts"]
     twice = sorted({label for label in labels if list(labels).count(label) > 1})
-    if len(labels) < 2 or twice:
+    if len(labels) < least or twice:
         extra = f" ({twice!r} more than once)" if twice else ""
-        return [f"labels={list(labels)!r:.200}, expected at least two, all different{extra}"]
+        many = "at least two, all different" if least > 1 else "languages, all different"
+        return [f"labels={list(labels)!r:.200}, expected {many}{extra}"]
     return []
 
 
-def _read_tokenizer(tokenizer: Any, problems: list[str]) -> str | None:
+def _read_tokenizer(name: str, tokenizer: Any, problems: list[str]) -> str | None:
     """A tokenizer's JSON, from a tokenizer, its JSON or the path of a file with it."""
     if tokenizer is None:
         return None
@@ -107,17 +127,21 @@ def _read_tokenizer(tokenizer: Any, problems: list[str]) -> str | None:
             tokenizer = Path(tokenizer).read_text(encoding="utf-8")
         return TextEncoder(tokenizer).json
     except (OSError, TypeError, ValueError) as error:
-        problems.append(f"tokenizer: {error}")
+        problems.append(f"{name}: {error}")
         return None
 
 
-def _read_spec(spec: Any, problems: list[str]) -> NetworkSpec | None:
-    if spec is None or isinstance(spec, NetworkSpec):
+def _read_spec(spec: Any, problems: list[str]) -> NetworkSpec | TranslatorSpec | None:
+    if spec is None or isinstance(spec, NetworkSpec | TranslatorSpec):
         return spec
     try:
+        if "starts" in spec:  # tokens that a translation starts with
+            return TranslatorSpec.from_mapping(dict(spec))
         return NetworkSpec(**spec)
     except (TypeError, ValueError) as error:
-        problems.append(f"network_spec={spec!r:.200}, expected a NetworkSpec: {error}")
+        problems.append(
+            f"network_spec={spec!r:.200}, expected a NetworkSpec, or a TranslatorSpec: {error}"
+        )
         return None
 
 
@@ -146,7 +170,7 @@ def _read_config(
 
 
 def _is_report_data(data: Any) -> bool:
-    if data is None or isinstance(data, Rows):
+    if data is None or isinstance(data, Rows | Pairs):
         return True
     return data == "test" if isinstance(data, str) else hasattr(data, "__iter__")
 
@@ -171,7 +195,14 @@ def check_structure(
                 "with monitor= and mode=, or weights='last'"
             )
     # The layers may be made after setup only.
-    if not is_overridden("configure_model", module):
+    if is_overridden("configure_model", module):
+        return problems
+    if isinstance(checked.spec, TranslatorSpec):
+        try:
+            find_translator_parts(module, checked.spec)
+        except ValueError as error:
+            problems.append(str(error))
+    else:
         problems += _unreadable(module, labels, checked.spec or NetworkSpec())
     return problems
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_rnnmod.decomposition import Pairs
 from mlflow_rnnmod.network import Rows
 
 
@@ -35,14 +36,15 @@ def find_destination(loggers: list[Any]) -> Destination:
     return Destination()
 
 
-def figures_dataset(rows: Rows, name: str) -> Any:
+def figures_dataset(rows: Rows | Pairs, name: str) -> Any:
     """The rows that figures come from as an MLflow dataset, which groups figures in its pages.
 
     Args:
-        rows: with targets.
+        rows: with targets, or sentences, of which the sources are shown.
         name: what to call them.
     """
     import mlflow.data
 
+    rows = rows.sources if isinstance(rows, Pairs) else rows
     targets = None if rows.targets is None else rows.targets.cpu().numpy()
     return mlflow.data.from_numpy(rows.values.cpu().numpy(), targets=targets, name=name)  # type: ignore[attr-defined]

@@ -16,12 +16,17 @@ from lightning_callbacks._lightning import (
     rank_zero_warn,
 )
 from lightning_callbacks.arguments import Checked, check_arguments, check_structure
-from lightning_callbacks.collecting import transfer_hooks
+from lightning_callbacks.collecting import Transfer, transfer_hooks
 from lightning_callbacks.destination import Destination, figures_dataset, find_destination
 from lightning_callbacks.guards import random_state_kept
 from lightning_callbacks.progress import bar_style, progress_bar
 from lightning_callbacks.sources import Sources
 from lightning_callbacks.targets import conform
+from lightning_callbacks.translators import (
+    PreparedTranslator,
+    prepare_translator,
+    translator_parent,
+)
 from lightning_callbacks.work import (
     Prepared,
     find_labels,
@@ -37,12 +42,14 @@ from mlflow_rnnmod.decomposition import (
     Decomposition,
     DecompositionConfig,
     Module,
+    Pairs,
     Team,
     decompose,
     help_decompose,
 )
 from mlflow_rnnmod.network import Parent, Rows
 from mlflow_rnnmod.network.spec import NetworkSpec
+from mlflow_rnnmod.network.translator_spec import TranslatorSpec
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -56,8 +63,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
 
     The model may be any ``LightningModule`` with recurrent layers (``nn.RNN``, ``nn.LSTM``,
     ``nn.GRU``) that reads a sequence and answers with one label, with any number of labels, with a
-    label for each step, or with a list of labels. It is not retrained and not changed, and training
-    goes on bit for bit as it would without this callback:
+    label for each step, or with a list of labels; or an encoder-decoder that translates into one or
+    more languages, if its start and end tokens are told. It is not retrained and not changed, and
+    training goes on bit for bit as it would without this callback:
 
     - In ``setup`` arguments and the model's structure are checked.
     - In ``on_train_start``, before the first step, one real batch is taken apart, and the model is
@@ -90,7 +98,10 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             ``forward`` are tried.
         network_spec: What is known of the network, where it is not found or more than one reading
             fits: a :class:`~mlflow_rnnmod.network.spec.NetworkSpec` or a mapping of its arguments.
-            The label that ends a list is said here: ``{"end_label": "none"}``.
+            The label that ends a list is said here: ``{"end_label": "none"}``. An encoder-decoder
+            needs a :class:`~mlflow_rnnmod.network.translator_spec.TranslatorSpec` or a mapping of
+            its arguments: ``{"starts": [3, 4], "end": 2}``, a start token for each of ``labels``.
+            The targets of its batches are translations from their start token to the end token.
         weights: ``"last"`` for the weights at the end of training (after weight averaging, where
             there is one), or ``"best"`` for those of the best checkpoint.
         config: Settings of the decomposition, a
@@ -101,6 +112,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             it is that half of the validation rows that nothing was fitted on.
         registered_model_prefix: Registers the network under this name and modules as
             ``<prefix>.<label>``. ``None`` registers nothing.
+        target_tokenizer: The tokenizer that an encoder-decoder writes with, where it is not the one
+            that it reads with.
         max_rows: At most so many rows of each dataloader are read; chosen at random, with the
             decomposition's seed, where the data set can be indexed.
         strict: Raise what goes wrong in ``on_fit_end`` instead of warning. It marks the MLflow run
@@ -146,7 +159,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         *,
         split_batch: Callable[[Any], Any] | None = None,
         forward: Callable[[Any, Any], Any] | None = None,
-        network_spec: NetworkSpec | Mapping[str, Any] | None = None,
+        network_spec: NetworkSpec | TranslatorSpec | Mapping[str, Any] | None = None,
+        target_tokenizer: Any = None,
         weights: str = "last",
         config: DecompositionConfig | Mapping[str, Any] | None = None,
         report_data: Any = None,
@@ -161,6 +175,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         self._split_batch = split_batch
         self._forward = forward
         self._network_spec = network_spec
+        self._target_tokenizer = target_tokenizer
         self._weights = weights
         self._config = config
         self._report_data = report_data
@@ -169,7 +184,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         self._strict = strict
         self._settings = settings
 
-        self._prepared: Prepared | None = None
+        self._prepared: Prepared | PreparedTranslator | None = None
         self._destination = Destination()
         self.decomposition: Decomposition | None = None
         """What the last decomposition gave; ``None`` before one, and where it failed."""
@@ -300,6 +315,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             self._report_data,
             self._registered_model_prefix,
             self._max_rows,
+            self._target_tokenizer,
         )
 
     def _config_of_settings(self) -> DecompositionConfig:
@@ -309,9 +325,11 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     def _find_labels(self, datamodule: Any, model: Any) -> Sequence[str] | None:
         return self._labels if self._labels is not None else find_labels(datamodule, model)
 
-    def _prepare(self, model: nn.Module, sources: Sources) -> Prepared:
+    def _prepare(self, model: nn.Module, sources: Sources) -> Prepared | PreparedTranslator:
         checked = self._checked()
         transfer = transfer_hooks(model, sources.datamodule, weights_dtype(model))
+        if isinstance(checked.spec, TranslatorSpec):
+            return self._prepare_translator(model, sources, transfer, checked, checked.spec)
         prepared = prepare(
             model,
             sources.train,
@@ -323,6 +341,32 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             checked.config.seed,
         )
         make_encoder(checked.tokenizer, prepared.reading.config)  # before any work is lost
+        for note in prepared.reading.notes:
+            rank_zero_warn(f"ModuleDecomposition: {note}")
+        return prepared
+
+    def _prepare_translator(
+        self,
+        model: nn.Module,
+        sources: Sources,
+        transfer: Transfer,
+        checked: Checked,
+        spec: TranslatorSpec,
+    ) -> PreparedTranslator:
+        labels = self._find_labels(sources.datamodule, model)
+        prepared = prepare_translator(
+            model,
+            sources.train,
+            transfer,
+            self._split_batch,
+            self._forward,
+            list(map(str, spec.starts)) if labels is None else labels,
+            spec,
+            checked.config.seed,
+        )
+        # Before any work is lost: whether the tokenizers fit.
+        translator = prepared.weights_of(model, None)
+        translator_parent(translator, checked.tokenizer, checked.target_tokenizer)
         for note in prepared.reading.notes:
             rank_zero_warn(f"ModuleDecomposition: {note}")
         return prepared
@@ -351,7 +395,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
 
     def _work(
         self,
-        prepared: Prepared,
+        prepared: Prepared | PreparedTranslator,
         sources: Sources,
         live: nn.Module,
         checkpoint: str | Path | None,
@@ -363,10 +407,10 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         checked = self._checked()
         parent, train, validation = self._read(prepared, sources, live, checkpoint)
         report = self._report_data
-        if report is not None and not isinstance(report, Rows):
+        if report is not None and not isinstance(report, Rows | Pairs):
             loaders = sources.test() if isinstance(report, str) else report
             report = self._rows(prepared, loaders, "report_data")
-        elif report is not None:
+        elif isinstance(report, Rows) and not parent.translates:
             report = conform(report, parent.network.config, "report_data")
         known = {"report": report, "validation": validation, "training": train}
         name, shown = next((name, rows) for name, rows in known.items() if rows is not None)
@@ -392,22 +436,31 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
 
     def _read(
         self,
-        prepared: Prepared,
+        prepared: Prepared | PreparedTranslator,
         sources: Sources,
         live: nn.Module,
         checkpoint: str | Path | None,
-    ) -> tuple[Parent, Rows, Rows | None]:
+    ) -> tuple[Parent, Rows | Pairs, Rows | Pairs | None]:
         """The parent, and training and validation rows."""
         checked = self._checked()
+        if isinstance(prepared, PreparedTranslator):
+            translator = prepared.weights_of(live, checkpoint)
+            sentences = self._rows(prepared, sources.train, "training dataloader")
+            if sentences is None:
+                raise ValueError("The training dataloader has no rows.")
+            parent = translator_parent(translator, checked.tokenizer, checked.target_tokenizer)
+            held = self._rows(prepared, sources.validation, "validation dataloader")
+            return parent, sentences, held
         network = prepared.weights_of(live, checkpoint)
         train = self._rows(prepared, sources.train, "training dataloader")
         if train is None:
             raise ValueError("The training dataloader has no rows.")
+        assert not isinstance(checked.spec, TranslatorSpec)
         network = lengthened(network, train, checked.spec)
         parent = Parent(network, make_encoder(checked.tokenizer, network.config))
         return parent, train, self._rows(prepared, sources.validation, "validation dataloader")
 
-    def _rows(self, prepared: Prepared, loaders: Any, source: str) -> Rows | None:
+    def _rows(self, prepared: Prepared | PreparedTranslator, loaders: Any, source: str) -> Any:
         return prepared.rows(loaders, source, self._checked().config.seed, self._max_rows)
 
 
