@@ -14,6 +14,8 @@ from benchmarks import rq2, rq3
 from benchmarks.apart import print_apart
 from benchmarks.data import TextData
 from benchmarks.options import CELLS, console, names, numbers, progress_bar, shared
+from benchmarks.page.page import write
+from benchmarks.page.rows import read_rows
 from benchmarks.parents import train_parent
 from benchmarks.published import CELLS as PUBLISHED_CELLS
 from benchmarks.published import REPLACE, REUSE, delta
@@ -235,6 +237,24 @@ def scenarios(datasets: tuple[str, ...], **settings: Any) -> None:
     _took(started)
 
 
+@main.command("results")
+@click.option(
+    "--json",
+    "json_files",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    required=True,
+    help="Rows of the other commands; several times for several files.",
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("docs"))
+def results(json_files: tuple[Path, ...], out: Path) -> None:
+    """Write results.md and its picture from the rows that the other commands wrote."""
+    try:
+        console.print(str(write(read_rows(json_files), out)))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _translates(datasets: tuple[str, ...], settings: dict[str, Any]) -> bool:
     """Whether translators are asked for; their modules do not go with those of other types."""
     return not settings["crossing"] and (not datasets or TRANSLATION in datasets)
@@ -298,6 +318,7 @@ def _reuse(
                     continue
                 first, second = ((data_of(d), TASKS[d].training(cell, layers, seed)) for d in sets)
                 told_name = name.replace("with", "by") if question == "rq3" else name
+                told_name += f"/{QUICK_ROWS}" if settings["quick"] else ""
                 rows = across(workshop, first, second, settings["removal"], done(told_name), told)
                 keep(told_name, rows, seed)
     rows = file.where(**mine)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.page.machine import machine
 
 
 class RowFile:
@@ -22,8 +25,8 @@ class RowFile:
             self.rows = json.loads(path.read_text())["rows"]
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep one more row, in memory and on disk."""
-        self.rows.append(row)
+        """Keep one more row, in memory and on disk; it says where it comes from."""
+        self.rows.append({**row, "machine": machine(), "load": os.getloadavg()[0]})
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             part = self.path.with_suffix(".part")
