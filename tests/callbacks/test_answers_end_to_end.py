@@ -95,7 +95,9 @@ def test_the_figure_of_a_tagger_is_the_share_of_right_tags(tracking_uri):
     assert figures["parent_accuracy"] == pytest.approx(float(right.float().mean()))
 
 
-@pytest.mark.parametrize("settings", [{"variant": "unrolled"}, {"gates": "separate"}])
+@pytest.mark.parametrize(
+    "settings", [{"variant": "unrolled"}, {"gates": "separate", "rule": "reference"}]
+)
 def test_variants_are_settings_of_the_callback(settings, tracking_uri):
     callback, _ = trained("tags", 1, removal=0.25, **settings)
     config = callback.decomposition.config
