@@ -188,7 +188,7 @@ class PairBatches:
     def __init__(self, pairs: Pairs, size: int) -> None:
         self.pairs, self.size = pairs, size
         # Sources of a batch have translations of like length as well.
-        self.room = sum((t != PAD).sum(1) for t in pairs.targets)
+        self.room = torch.stack([(t != PAD).sum(1) for t in pairs.targets]).sum(0)
 
     def __len__(self) -> int:
         counts = self.pairs.lengths.bincount()
