@@ -121,6 +121,11 @@ def read_translator(
         translator = translator_weights(module, parts, winner.config, winner.spec)
     extra = uncovered(module, parts.names)
     notes = []
+    if spec.packed is None and not _has_padding(rows, winner.config.pad_index):
+        notes.append(
+            "No source of the batch is padded: it is taken for granted that padding would be "
+            "skipped, as by pack_padded_sequence; TranslatorSpec(packed=False) says otherwise."
+        )
     if extra:
         notes.append("Not read, as the answers do not depend on it: " + ", ".join(extra) + ".")
     reading = TranslatorReading(
@@ -189,7 +194,7 @@ def _settings(
     pad = spec.pad_index if spec.pad_index is not None else (source.padding_idx or 0)
     problems: set[str] = set()
     count = 0
-    for habits in _habits(parts, layers[0].mode == "LSTM", encoder, decoder, rows, spec):
+    for habits in _habits(parts, layers[0].mode == "LSTM", encoder, decoder, rows, pad, spec):
         linear_bridge = bool(parts.bridge) or habits["directions"] != "concatenate"
         try:
             config = TranslatorConfig(
@@ -238,6 +243,7 @@ def _habits(
     encoder: tuple[tuple[int, ...], ...],
     decoder: tuple[int, ...],
     rows: Rows,
+    pad_index: int,
     spec: TranslatorSpec,
 ) -> Iterator[dict[str, Any]]:
     def open_to(name: str, values: Sequence[Any]) -> Sequence[Any]:
@@ -251,9 +257,8 @@ def _habits(
         joined = (None,)
     elif two_ways:
         joined = ("concatenate", "sum", "mean", "forward", "backward")
-    padded = rows.lengths is None or bool((rows.lengths < rows.values.shape[1]).any())
     packed: Sequence[bool] = (True, False) if spec.padding == "right" else (False,)
-    if not padded:
+    if not _has_padding(rows, pad_index):  # then it is all the same
         packed = packed[:1]
     for layers, activation, whose, directions, packs in product(
         open_to("bridge_layers", _bridge_layers(len(parts.bridge), lstm, len(decoder))),
@@ -269,6 +274,12 @@ def _habits(
             "directions": directions,
             "packed": packs,
         }
+
+
+def _has_padding(rows: Rows, pad_index: int) -> bool:
+    if rows.lengths is not None:
+        return bool((rows.lengths < rows.values.shape[1]).any())
+    return bool((rows.values == pad_index).any())
 
 
 def _bridge_layers(count: int, lstm: bool, layers: int) -> list[BridgeLayers | None]:

@@ -185,6 +185,15 @@ def test_one_embedding_for_both_languages():
     assert torch.equal(translator.embedding.weight, model.source.weight)
 
 
+def test_without_padding_packing_is_taken_for_granted():
+    torch.manual_seed(0)
+    reading = read(Seq2Seq(packed=False), padded=False)[1]
+    assert reading.spec.packed is True
+    assert "No source of the batch is padded" in reading.notes[0]
+    reading = read(Seq2Seq(packed=False), replace(SPEC, packed=False), padded=False)[1]
+    assert reading.spec.packed is False and not reading.notes
+
+
 def test_weights_of_later():
     torch.manual_seed(0)
     model = Seq2Seq()
