@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from mlflow_rnnmod.composition.steps import Observed, widened
 from mlflow_rnnmod.composition.ways import Trunks, check_way
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.network.config import NetworkConfig
+from mlflow_rnnmod.network.packed import PackedNetwork, can_pack, feed
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
 
@@ -142,6 +144,7 @@ class _Group:
 
     def __init__(self, parent: Parent, modules: Sequence[tuple[int, Module]]) -> None:
         self.parent = parent
+        self.device = parent.network.device
         trunks = list(dict.fromkeys(module.trunk for _, module in modules))
         trunks.sort(key=lambda trunk: not trunk.full)
         ranked = {trunk: rank for rank, trunk in enumerate(trunks)}
@@ -170,20 +173,24 @@ class _Group:
         """Scores of all modules, ``(modules, rows)`` or ``(modules, rows, steps)``, on the CPU."""
         network = self.parent.network
         if len(rows) == 1 and rows.values.shape[1] <= MAX_STEPS:
-            return self._batch(rows.to(network.device), strategy, parameters, way).cpu()
+            return self._batch(self._here(rows), strategy, parameters, way).cpu()
         lengths = network.lengths(rows)
         longest = int(lengths.max())
         most = max(longest, network.config.output_steps or 0)
         if len(rows) <= batch_size and most * len(rows) <= MAX_STEPS:
             part = _cut(network.config, Rows(rows.values, lengths), longest)
-            return self._batch(part.to(network.device), strategy, parameters, way).cpu()
+            return self._batch(self._here(part), strategy, parameters, way).cpu()
         found = []
         chunks = bucket(lengths.clamp(min=network.config.output_steps or 1), batch_size)
         for chunk in chunks:
             part = Rows(rows.values[chunk], lengths[chunk])
             part = _cut(network.config, part, int(lengths[chunk].max()))
-            found.append(self._batch(part.to(network.device), strategy, parameters, way).cpu())
+            found.append(self._batch(self._here(part), strategy, parameters, way).cpu())
         return torch.cat(widened(found), dim=1)[:, torch.cat(chunks).argsort()]
+
+    def _here(self, rows: Rows) -> Rows:
+        """The rows where the parent is."""
+        return rows if rows.values.device == self.device else rows.to(self.device)
 
     def _batch(
         self, rows: Rows, strategy: ScoreStrategy, parameters: Mapping[str, Any], way: str
@@ -205,7 +212,7 @@ class _Group:
         """Scores of a batch's observations, ``(modules, observations)``."""
         network, energy, found = self.parent.network, None, None
         if self.full is not None or strategy.energy:
-            readout = network.readout(rows)[None]
+            readout = self._whole(rows)[None]
             readout = readout if observed is None else observed.pick(readout)
             logits = network.logits(readout)
             if strategy.energy:
@@ -229,6 +236,17 @@ class _Group:
         taken = self.trunks.way(way, len(rows), self.trunks.steps(rows))
         self.trunks.run(rows, taken, finish)
         return scores
+
+    @cached_property
+    def _packed(self) -> PackedNetwork | None:
+        """The unmasked parent, where it can be packed."""
+        network = self.parent.network
+        return PackedNetwork(network) if can_pack(network) else None
+
+    def _whole(self, rows: Rows) -> Tensor:
+        """The readout of the unmasked parent."""
+        network, packed = self.parent.network, self._packed
+        return network.readout(rows) if packed is None else packed.readout(feed(network, rows))
 
     def _parts(self, part: slice, readout: Tensor) -> list[tuple[slice, Tensor]]:
         """Modules with their readouts: together where each has a trunk of its own."""

@@ -11,6 +11,11 @@ from torch import Tensor
 
 from mlflow_rnnmod.decomposition.module import Head, Module, all_log_odds
 
+# Logits that are few; and log-odds that float64 probabilities give to 1e-7.
+_FEW, _SURE = 512, 20.0
+# The sum of the others' exponentials that float32 holds with all its digits.
+_TINY = 1e-30
+
 
 @dataclass(frozen=True, eq=False)
 class HeadStack:
@@ -18,13 +23,12 @@ class HeadStack:
 
     Args:
         weight: of the corrections, ``(modules, readout size)``; None where no head has one.
-        bias: of the corrections, ``(modules, 1)``; 0 where a head has none.
         scale: of the calibrations, ``(modules, 1)``.
-        offset: of the calibrations, ``(modules, 1)``.
+        offset: of the calibrations, with what they make of the corrections' biases,
+            ``(modules, 1)``.
     """
 
     weight: Tensor | None
-    bias: Tensor
     scale: Tensor
     offset: Tensor
 
@@ -38,13 +42,14 @@ class HeadStack:
             weight = torch.stack(rows)
         bias = [0.0 if head.weight is None else head.bias for head in heads]
         scale = [head.calibration.scale for head in heads]
-        offset = [head.calibration.offset for head in heads]
-        columns = [like.new_tensor(values)[:, None] for values in (bias, scale, offset)]
-        return cls(weight, columns[0], columns[1], columns[2])
+        offset = [
+            h.calibration.offset + h.calibration.scale * b for h, b in zip(heads, bias, strict=True)
+        ]
+        return cls(weight, like.new_tensor(scale)[:, None], like.new_tensor(offset)[:, None])
 
     def __getitem__(self, part: slice) -> HeadStack:
         weight = None if self.weight is None else self.weight[part]
-        return HeadStack(weight, self.bias[part], self.scale[part], self.offset[part])
+        return HeadStack(weight, self.scale[part], self.offset[part])
 
     def __call__(self, readout: Tensor, log_odds: Tensor) -> Tensor:
         """Calibrated margins, ``(modules, rows)``.
@@ -56,10 +61,9 @@ class HeadStack:
         margin = log_odds
         if self.weight is not None:
             if len(readout) == 1:
-                margin = torch.addmm(margin, self.weight, readout[0].T)
+                margin = torch.addmm(margin.T, readout[0], self.weight.T).T
             else:
                 margin = margin + torch.bmm(readout, self.weight[:, :, None])[:, :, 0]
-            margin = margin + self.bias
         return torch.addcmul(self.offset, margin, self.scale)
 
 
@@ -103,8 +107,8 @@ class ModuleStack:
                 ``(modules, rows, labels)``.
         """
         if len(logits) == 1 and len(self.modules) > 1:
-            odds = all_log_odds(logits[0]).T if self.rivals else logits[0].T
             own = logits[0].T
+            odds = quick_log_odds(logits[0]).T if self.rivals else own
             return (odds, own) if self._whole else (odds[self.index], own[self.index])
         index = self.index[:, None, None].expand(*logits.shape[:2], 1)
         own = logits.gather(2, index)
@@ -112,6 +116,29 @@ class ModuleStack:
             return own[..., 0], own[..., 0]
         others = logits.scatter(2, index, -torch.inf)
         return own[..., 0] - torch.logsumexp(others, dim=2), own[..., 0]
+
+
+def quick_log_odds(logits: Tensor) -> Tensor:
+    """:func:`~mlflow_rnnmod.decomposition.module.all_log_odds` where no gradient is asked for.
+
+    A few numbers go through float64 probabilities, in three operations instead of a dozen, unless
+    a label is so sure that its odds would lose digits there. Many numbers are worked on in place.
+
+    Args:
+        logits: ``(rows, labels)``.
+    """
+    if logits.dtype == torch.float32 and logits.numel() <= _FEW:
+        odds = torch.softmax(logits, 1, dtype=torch.float64).logit()
+        if float(odds.amax()) < _SURE:
+            return odds.to(torch.float32)
+    top, place = logits.max(dim=1, keepdim=True)
+    shifted = logits - top
+    others = shifted.exp().scatter_(1, place, 0.0)
+    rest = others.sum(dim=1, keepdim=True)
+    if float(rest.amin()) < _TINY:
+        return all_log_odds(logits)
+    others = torch.sub(rest + 1, others, out=others).scatter_(1, place, rest)
+    return shifted.sub_(others.log_())
 
 
 @dataclass(frozen=True, eq=False)

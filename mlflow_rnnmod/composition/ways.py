@@ -12,8 +12,9 @@ from torch import Tensor
 from mlflow_rnnmod.composition.cost import Work, choose
 from mlflow_rnnmod.composition.workers import on_threads, threads
 from mlflow_rnnmod.network.network import RecurrentNetwork
+from mlflow_rnnmod.network.packed import PackedNetwork, can_pack, feed
 from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.slicing import View, masked, sliced
+from mlflow_rnnmod.network.slicing import TrunkNetwork, View, masked, sliced
 from mlflow_rnnmod.network.stepwise import Stepwise
 from mlflow_rnnmod.network.trunk import Trunk
 from mlflow_rnnmod.network.unrolled import Unrolled
@@ -58,7 +59,8 @@ class Trunks:
 
     def __init__(self, network: RecurrentNetwork, trunks: Sequence[Trunk]) -> None:
         self.network, self.trunks = network, tuple(trunks)
-        self._networks: dict[bool, list[View]] = {}
+        self._packs = can_pack(network)
+        self._networks: dict[bool, list[View | PackedNetwork]] = {}
         self._stacks: list[tuple[int, Stepwise | Unrolled]] | None = None
 
     def way(self, way: str, rows: int, steps: int) -> str:
@@ -94,10 +96,18 @@ class Trunks:
             self._run_stacked(rows, finish)
             return
 
-        def task(part: slice) -> Callable[[], None]:
-            return lambda: finish(part, torch.stack([view.readout(rows) for view in views[part]]))
-
         views = self._views(way == "loop")
+        fed = feed(self.network, rows) if self._packs else None
+
+        def readout(view: View | PackedNetwork) -> Tensor:
+            if isinstance(view, PackedNetwork):
+                assert fed is not None
+                return view.readout(fed)
+            return view.readout(rows)
+
+        def task(part: slice) -> Callable[[], None]:
+            return lambda: finish(part, torch.stack([readout(view) for view in views[part]]))
+
         workers = self._workers() if way == "threads" else 1
         # Heads are finished for some trunks at a time: many small operations become a few.
         found = len(rows) * (self.steps(rows) if self.network.config.stepwise else 1)
@@ -143,13 +153,19 @@ class Trunks:
     def _workers(self) -> int:
         return threads() if self.network.device.type == "cpu" else 1
 
-    def _views(self, plain: bool) -> list[View]:
+    def _views(self, plain: bool) -> list[View | PackedNetwork]:
         """A network for each trunk: cut down to its units where it can be, or else masked."""
-        make = masked if plain else sliced
+        make = masked if plain else self._cut
         with _lock:
             if plain not in self._networks:
                 self._networks[plain] = [make(self.network, trunk) for trunk in self.trunks]
             return self._networks[plain]
+
+    def _cut(self, network: RecurrentNetwork, trunk: Trunk) -> View | PackedNetwork:
+        found = sliced(network, trunk)
+        if self._packs and trunk.sliceable and isinstance(found, TrunkNetwork):
+            return PackedNetwork(found.inner, found.completion)
+        return found
 
 
 def _parts(trunks: int, rows: int, steps: int, workers: int) -> Iterator[slice]:

@@ -13,7 +13,8 @@ from mlflow_rnnmod.composition.scores import ENERGY_WEIGHT
 from mlflow_rnnmod.composition.ways import WAYS, _parts
 from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
 from mlflow_rnnmod.network import Parent, Rows, Trunk
-from mlflow_rnnmod.network.slicing import masked
+from mlflow_rnnmod.network.packed import PackedNetwork
+from mlflow_rnnmod.network.slicing import TrunkNetwork, masked
 from mlflow_rnnmod.network.tolerance import tolerance
 from tests.builders import tiny_module, tiny_modules, tiny_parent, tiny_rows
 from tests.network.strategies import networks, random_rows, random_trunk
@@ -151,12 +152,11 @@ def test_a_trunk_is_run_once_for_all_its_heads(monkeypatch):
     rows = tiny_rows(parent)
     composite.scores(rows)
     calls = []
-    from mlflow_rnnmod.network.slicing import TrunkNetwork
-
-    real = TrunkNetwork.readout
-    monkeypatch.setattr(
-        TrunkNetwork, "readout", lambda self, rows: calls.append(1) or real(self, rows)
-    )
+    for kind in (TrunkNetwork, PackedNetwork):
+        real = kind.readout
+        monkeypatch.setattr(
+            kind, "readout", lambda self, rows, real=real: calls.append(1) or real(self, rows)
+        )
     composite.scores(rows)
     assert len(calls) == 1
 
