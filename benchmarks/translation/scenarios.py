@@ -44,8 +44,8 @@ SCENARIOS = {
         ("de", "fr", "it"),
         "uk",
         {
-            "uk from en > it, uk": ("tatoeba_uk", ("it", "uk")),
             "uk from en > uk": ("tatoeba_uk", ("uk",)),
+            "uk from en > it, uk": ("tatoeba_uk", ("it", "uk")),
         },
         "tatoeba_uk",
     ),
