@@ -23,7 +23,10 @@ from mlflow_rnnmod.decomposition.sizing import Progress
 from mlflow_rnnmod.decomposition.splitting import HELD_OUT
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.translation_sizes import decoder_shares
-from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
+from mlflow_rnnmod.decomposition.translation_statistics import (
+    collect_translations,
+    for_language,
+)
 from mlflow_rnnmod.network.masked_decoder import trunk_decoder
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
@@ -160,9 +163,12 @@ class _Job:
         return [removed_units(rule, self.statistics, label, share, seed) for label in labels]
 
     def trunks(self, removed: Sequence[Mapping[str, Tensor]]) -> list[Trunk]:
-        """Trunks of all languages."""
+        """Trunks of all languages; what is guessed is guessed for each language by itself."""
         fold = "fold" in self.config.repairs
-        return [make_trunk(units, self.statistics, fold) for units in removed]
+        return [
+            make_trunk(units, for_language(self.statistics, label), fold)
+            for label, units in enumerate(removed)
+        ]
 
     def translated(self, pairs: Pairs, trunks: Sequence[Trunk], stage: str) -> list[list[str]]:
         """Translations of all sources into each language through its trunk, as text."""

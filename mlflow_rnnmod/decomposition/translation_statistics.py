@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -33,8 +33,20 @@ class LanguageStatistics(LayerStatistics):
     """Statistics whose labels are languages: positives are a language's own translations.
 
     Negatives are those of all the others. The right translation of another language owes nothing
-    to a module that is never told its start token, so only the own one's gradients count.
+    to a module that is never told its start token, so only the own one's gradients count, and what
+    is guessed of removed units is guessed as well as it can be for the own language.
+
+    Args:
+        counts: observations of each language that guesses are made from, ``(labels,)``. With one
+            mask for all steps the decoder's first state is one, too: its units are guessed alike.
+        totals: sums of each unit's output over them, ``(labels, units)``.
+        squares: sums of products of every two units' outputs, ``(labels, units, units)``; None
+            where steps or gates are told apart.
     """
+
+    counts: Tensor = field(default_factory=lambda: torch.zeros(0))
+    totals: Tensor = field(default_factory=lambda: torch.zeros(0))
+    squares: Tensor | None = None
 
     def sensitivity(self, label: int) -> Tensor:
         """Mean squared gradient of the right translations' mean log-likelihood, ``(units,)``."""
@@ -48,6 +60,25 @@ class LanguageStatistics(LayerStatistics):
             mine, others = getattr(self, f.name), getattr(other, f.name)
             merged[f.name] = None if mine is None else mine + others
         return LanguageStatistics(**merged)
+
+    def of(self, label: int) -> LanguageStatistics:
+        """The same, with means and covariances of one language's own translations.
+
+        Those of all languages, where there is none in this one.
+        """
+        if not self.counts[label] > 0:
+            return self
+        products = None if self.squares is None else self.squares[label]
+        return replace(self, count=self.counts[label], total=self.totals[label], products=products)
+
+
+def for_language(statistics: ActivationStatistics, label: int) -> ActivationStatistics:
+    """What guesses for one language's module are made from."""
+    layers = {
+        name: found.of(label) if isinstance(found, LanguageStatistics) else found
+        for name, found in statistics.layers.items()
+    }
+    return replace(statistics, layers=layers)
 
 
 def collect_translations(
@@ -139,6 +170,9 @@ class _Pass:
             )
             for name, values, squared in self._views(watched, valid):
                 self._add(name, label, values, squared)
+            if self.steps is None and not self.separate:
+                for name, state in zip(watched, mine, strict=True):
+                    self._fold(name, label, state[0])
 
     def _views(
         self, watched: dict[str, Watched], valid: Tensor
@@ -175,11 +209,8 @@ class _Pass:
             joint = self.steps is None and not self.separate
             self.sums[name] = _nothing(self.labels, units, joint, self.gradients)
             self.counters[name] = Counter(self.labels, units)
+        self._fold(name, label, values)
         sums = self.sums[name]
-        sums.count.add_(len(values))
-        sums.total.add_(values.sum(0).double().cpu())
-        if sums.products is not None:
-            sums.products.add_((values.T @ values).double().cpu())
         sums.observed[0, label] += len(values)
         sums.active[0, label] += (values > 0).double().sum(0).cpu()
         if sums.squared is not None and squared is not None:
@@ -188,6 +219,14 @@ class _Pass:
             places = to_bins(values, self.bounded)
             side = torch.full((len(values),), label, device=values.device)
             self.counters[name].add(places, torch.stack([side, side]))
+
+    def _fold(self, name: str, label: int, values: Tensor) -> None:
+        """Observations that guesses are made from."""
+        sums = self.sums[name]
+        sums.counts[label] += len(values)
+        sums.totals[label] += values.sum(0).double().cpu()
+        if sums.squares is not None:
+            sums.squares[label] += (values.T @ values).double().cpu()
 
     def statistics(self) -> ActivationStatistics:
         """Everything, with the negatives: what belongs to all other languages."""
@@ -198,6 +237,9 @@ class _Pass:
                 histogram = _with_others(self.counters[name].total(self.labels).cpu().clone())
             layers[name] = replace(
                 sums,
+                count=sums.counts.sum(),
+                total=sums.totals.sum(0),
+                products=None if sums.squares is None else sums.squares.sum(0),
                 observed=_with_others(sums.observed),
                 active=_with_others(sums.active),
                 histogram=histogram,
@@ -218,11 +260,14 @@ def _nothing(labels: int, units: int, joint: bool, gradients: bool) -> LanguageS
     return LanguageStatistics(
         count=zeros(),
         total=zeros(units),
-        products=zeros(units, units) if joint else None,
+        products=None,
         observed=torch.zeros(2, labels, dtype=torch.int64),
         active=zeros(2, labels, units),
         histogram=None,
         squared=zeros(2, labels, units) if gradients else None,
+        counts=zeros(labels),
+        totals=zeros(labels, units),
+        squares=zeros(labels, units, units) if joint else None,
     )
 
 

@@ -70,13 +70,11 @@ class SteppedDecoder(Decoder):
     sent_constants: Sequence[Tensor] = ()
 
     def start(self, states: States) -> States:
-        """Units that are removed at the first step start from zeros, and send its constant."""
-        found = []
-        for index, state in enumerate(states):
-            mask = self.sent_masks[index]
-            parts = state if mask is None else tuple(part * mask[0] for part in state)
-            found.append((*parts, self._sent(index, parts[0], 0)))
-        return tuple(found)
+        """What the encoder hands over, as it is.
+
+        It is no step of the decoder, and masks for single steps or gates say nothing of it.
+        """
+        return tuple((*state, state[0]) for state in states)
 
     def step(self, tokens: Tensor, states: States, number: int) -> tuple[Tensor, States]:
         """Read one token of each row; the masks are those of step ``number``, or the last."""

@@ -205,7 +205,8 @@ def test_statistics_do_not_see_more_than_the_sample(learned):
     sample = draw_pairs(train, 50, seed=0)
     layer = collect_translations(parent.translator, sample).layers["decoder.0.fwd"]
     tokens = sum(int(rows.lengths.sum()) + 50 for rows in sample.targets.values())
-    assert float(layer.count) == tokens
+    assert int(layer.observed[0].sum()) == tokens
+    assert float(layer.count) == tokens + 150  # the first states, too
 
 
 def test_bleu_is_what_sacrebleus_command_line_says(tmp_path):

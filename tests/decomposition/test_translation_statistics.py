@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from mlflow_rnnmod.decomposition.pairs import Pairs, forced_tokens, padded
-from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
+from mlflow_rnnmod.decomposition.translation_statistics import (
+    collect_translations,
+    for_language,
+)
 from mlflow_rnnmod.decomposition.translation_watch import watch_decoder
 from mlflow_rnnmod.network.config import CELLS, GATES
 from tests.network.test_translator import make, sources
@@ -45,7 +48,17 @@ def test_sums_are_those_of_single_rows(cell, batch_size):
     assert list(found.layers) == ["decoder.0.fwd", "decoder.1.fwd"]
     for name, layer in found.layers.items():
         values = {code: torch.stack([v for _, v, _ in own[code][name]]) for code in IDS}
-        both = torch.cat(list(values.values()))
+        place = int(name.split(".")[1])
+        # What is guessed from is seen at every step, and before the first one.
+        first = translator.encode(sources(5))[place][0]
+        guessed = {
+            code: torch.cat([values[code], first[[bool(ids) for ids in IDS[code]]]]) for code in IDS
+        }
+        for label, code in enumerate(IDS):
+            mine = for_language(found, label).layers[name]
+            torch.testing.assert_close(mine.mean, guessed[code].mean(0))
+            torch.testing.assert_close(mine.covariance, guessed[code].T.cov(correction=0))
+        both = torch.cat(list(guessed.values()))
         torch.testing.assert_close(layer.mean, both.mean(0))
         torch.testing.assert_close(layer.covariance, both.T.cov(correction=0))
         for label, (code, other) in enumerate((("de", "fr"), ("fr", "de"))):
@@ -123,6 +136,7 @@ def test_parts_of_a_sample_merge():
             merged.sensitivity(label), whole.layers["decoder.0.fwd"].sensitivity(label)
         )
     torch.testing.assert_close(merged.mean, whole.layers["decoder.0.fwd"].mean)
+    torch.testing.assert_close(merged.of(1).mean, whole.layers["decoder.0.fwd"].of(1).mean)
 
 
 def test_a_translator_into_one_language_has_no_negatives():

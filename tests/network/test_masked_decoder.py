@@ -62,11 +62,13 @@ def slow(translator, trunk: Trunk, tokens: torch.Tensor, states) -> torch.Tensor
     carried, read = [], []
     for name, state in zip(names, states, strict=True):
         parts = [part.clone() for part in state]
-        if trunk.gates == "joint":
+        first = parts[0]
+        if trunk.gates == "joint" and trunk.variant == "rolled":
             for part in parts:
-                part[~mask_at(name, 0)] = 0.0
+                part[~trunk.keep[name]] = 0.0
+            first = guess(name, parts[0], 0)
         carried.append(parts)
-        read.append(guess(name, parts[0], 0))
+        read.append(first)
     logits = []
     for t, token in enumerate(tokens):
         x = translator.embedding.weight[token]
