@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlflow_rnnmod.composition.machine import SHIPPED, Machine, Product, current_machine
 from mlflow_rnnmod.network.config import DIRECTIONS, GATES, NetworkConfig
+from mlflow_rnnmod.network.packed import packable
 from mlflow_rnnmod.network.trunk import Trunk
 
 # Below this, the choice is made with the figures that the package comes with: measuring the machine
@@ -28,6 +29,7 @@ class Work:
         removed: units removed of each of these layers, on average, where they are guessed from
             others; 0 where not.
         gates: of the cell.
+        packs: whether weights can be packed beforehand.
     """
 
     trunks: int
@@ -37,6 +39,7 @@ class Work:
     cut: tuple[tuple[int, int], ...]
     removed: tuple[int, ...]
     gates: int
+    packs: bool = False
 
     @classmethod
     def of(cls, config: NetworkConfig, trunks: Sequence[Trunk], rows: int, steps: int) -> Work:
@@ -75,7 +78,8 @@ class Work:
                 cut.append((inputs, round(mean[name])))
                 removed.append(round(units - mean[name]) if name in mixed else 0)
         gates = GATES[config.cell]
-        return cls(len(kept), rows, steps, tuple(whole), tuple(cut), tuple(removed), gates)
+        sizes = tuple(whole), tuple(cut), tuple(removed)
+        return cls(len(kept), rows, steps, *sizes, gates, packable(config))
 
     def parent(self) -> Product:
         """What one pass of the parent counts."""
@@ -113,16 +117,16 @@ def _kernel(sizes: Sequence[tuple[int, int]], gates: int, rows: int, steps: int)
 
 def seconds(work: Work, machine: Machine, threads: int) -> Mapping[str, float]:
     """What each way of running the trunks should take, and one pass of the parent."""
-    count = work.trunks
-    # Calling a network and finishing its head is Python's: one thread at a time.
-    called = count * machine.kernel[0]
+    count, kernel = work.trunks, "kernel" if work.packs else "layer"
+    # Half of a call, and finishing a head, is Python's: one thread at a time.
+    called = 0.5 * count * machine.kernel[0]
     found = {
-        "parent": machine.time("kernel", work.parent()),
-        "sliced": count * machine.time("kernel", work.one()) + called,
+        "parent": machine.time("layer", work.parent()),
+        "sliced": count * machine.time(kernel, work.one()) + called,
     }
     if threads > 1 and count > 1:
         rounds = -(-count // threads)
-        each = machine.time("kernel_one", work.one())
+        each = machine.time(f"{kernel}_one", work.one())
         found["threads"] = machine.handoff + rounds * each + called
     shares = max(min(threads, count, count * work.rows // 64), 1)
     part = machine.time("stepped", work.stepped(-(-count // shares)))

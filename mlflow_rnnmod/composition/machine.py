@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from mlflow_rnnmod.composition.workers import on_threads
 from mlflow_rnnmod.network.config import NetworkConfig
 from mlflow_rnnmod.network.digest import digest_text
 from mlflow_rnnmod.network.network import RecurrentNetwork
+from mlflow_rnnmod.network.packed import PackedLstm, packing_works
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.stepwise import Stepwise
 from mlflow_rnnmod.network.trunk import Trunk
@@ -27,7 +29,8 @@ from mlflow_rnnmod.network.trunk import Trunk
 Product = tuple[float, ...]
 
 _logger = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
+_PRODUCTS = ("layer", "layer_one", "kernel", "kernel_one", "stepped")
 _lock = threading.Lock()
 _current: Machine | None = None
 _INPUTS, _STEPS = 32, 8
@@ -39,14 +42,18 @@ class Machine:
     """Seconds that each thing takes.
 
     Args:
-        kernel: of a whole-sequence kernel with all threads: a call, a step, a floating-point
+        layer: of PyTorch's recurrent layer, with all threads: a call, a step, a floating-point
             operation, a weight that is read.
+        layer_one: the same with one thread.
+        kernel: of one whose weights were packed, with all threads.
         kernel_one: the same with one thread.
         stepped: of stepping many states at once: a step, a floating-point operation, a gate, a
             weight of the guesses.
         handoff: of handing tasks to threads and waiting for them.
     """
 
+    layer: Product
+    layer_one: Product
     kernel: Product
     kernel_one: Product
     stepped: Product
@@ -61,24 +68,30 @@ class Machine:
         """This one, measured now."""
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            kernels = [_kernel_case(*case) for case in _KERNEL_CASES]
+            layers = [_kernel_case(*case, packs=False) for case in _KERNEL_CASES]
+            kernels = [_kernel_case(*case, packs=True) for case in _KERNEL_CASES]
             stepped = [_stepped_case(*case) for case in _STEPPED_CASES]
-            alone = list(on_one_core(lambda: _times(kernels + stepped)))
-            together = _times(kernels)
+            alone = list(on_one_core(lambda: _times(layers + kernels + stepped)))
+            together = _times(layers + kernels)
             handoff = min(_time(lambda: on_threads([int] * 2)) for _ in range(10))
-        size = len(kernels)
+        size = len(layers)
+        counts = [found for found, _ in layers]
         return cls(
-            kernel=fit([counts for counts, _ in kernels], together),
-            kernel_one=fit([counts for counts, _ in kernels], alone[:size]),
-            stepped=fit([counts for counts, _ in stepped], alone[size:]),
+            layer=fit(counts, together[:size]),
+            layer_one=fit(counts, alone[:size]),
+            kernel=fit(counts, together[size:]),
+            kernel_one=fit(counts, alone[size : 2 * size]),
+            stepped=fit([found for found, _ in stepped], alone[2 * size :]),
             handoff=handoff,
         )
 
 
 # Of the machine that this package was made on.
 SHIPPED = Machine(
-    kernel=(8e-5, 1e-6, 5e-12, 3e-11),
-    kernel_one=(8e-5, 1e-6, 6.5e-12, 4e-11),
+    layer=(8e-5, 1e-6, 5e-12, 3e-11),
+    layer_one=(8e-5, 1e-6, 6.5e-12, 4e-11),
+    kernel=(2.8e-5, 1e-6, 5e-12, 1e-11),
+    kernel_one=(2.8e-5, 1e-6, 6.5e-12, 1e-11),
     stepped=(4.5e-5, 6.5e-12, 2e-10, 2e-10),
     handoff=5e-5,
 )
@@ -153,10 +166,10 @@ def read_cached() -> Machine | None:
         if file is None:
             return None
         body = json.loads(file.read_text())
-        products = [tuple(map(float, body[k])) for k in ("kernel", "kernel_one", "stepped")]
-        if any(len(p) != 4 or min(p) < 0 for p in products):
+        products = {name: tuple(map(float, body[name])) for name in _PRODUCTS}
+        if any(len(p) != 4 or min(p) < 0 for p in products.values()):
             return None
-        return Machine(products[0], products[1], products[2], float(body["handoff"]))
+        return Machine(**products, handoff=float(body["handoff"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -189,11 +202,15 @@ def _times(cases: Sequence[tuple[Product, Callable[[], object]]]) -> list[float]
     return [min(times) for times in zip(*rounds, strict=True)]
 
 
-def _kernel_case(units: int, rows: int, steps: int) -> tuple[Product, Callable[[], Tensor]]:
-    layer = nn.LSTM(_INPUTS, units, batch_first=True).requires_grad_(False)
-    x = torch.randn(rows, steps, _INPUTS)
+def _kernel_case(
+    units: int, rows: int, steps: int, packs: bool
+) -> tuple[Product, Callable[[], Tensor]]:
+    layer = nn.LSTM(_INPUTS, units).requires_grad_(False)
+    x = torch.randn(steps, rows, _INPUTS)
     weights = 4 * units * (_INPUTS + units)
     counts = (1.0, steps, steps * rows * 2.0 * weights, steps * float(weights))
+    if packs and packing_works():
+        return counts, partial(PackedLstm(layer), x)
     return counts, lambda: layer(x)[0]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlflow_rnnmod.network.cells import cell_weights
+from mlflow_rnnmod.network.config import NetworkConfig
 from mlflow_rnnmod.network.network import ACTIVATION_FUNCTIONS, RecurrentNetwork
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.slicing import Completion
@@ -132,18 +133,24 @@ class PackedNetwork:
         return x if self.completion is None else self.completion(x)
 
 
-def can_pack(network: RecurrentNetwork) -> bool:
-    """Whether a network, and trunks cut from it, can be packed."""
-    config = network.config
+def packable(config: NetworkConfig) -> bool:
+    """Whether networks of this structure, and trunks cut from them, can be packed."""
     return (
         config.cell == "lstm"
         and all(len(layer) == 1 for layer in config.recurrent)
         and config.readout in _READOUTS
         and not config.packed
-        and network.completion is None
+        and packing_works()
+    )
+
+
+def can_pack(network: RecurrentNetwork) -> bool:
+    """Whether a network, and trunks cut from it, can be packed."""
+    return (
+        network.completion is None
         and network.device.type == "cpu"
         and network.dtype == torch.float32
-        and packing_works()
+        and packable(network.config)
     )
 
 

@@ -40,7 +40,7 @@ def test_there_are_no_threads_where_there_is_one():
 
 
 def test_a_figure_of_the_machine_decides():
-    slow = Machine((1.0,) * 4, (1.0,) * 4, (1e-9,) * 4, 1.0)
+    slow = Machine(*[(1.0,) * 4] * 4, (1e-9,) * 4, 1.0)
     assert choose(work(2, 512), 2, slow) == "stacked"
 
 
@@ -84,6 +84,6 @@ def test_the_machine_is_measured_once_and_kept(tmp_path, monkeypatch):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     found = machine.current_machine()
     assert machine.current_machine() is found
-    assert all(min(p) >= 0 < max(p) for p in (found.kernel, found.kernel_one, found.stepped))
+    assert all(min(p) >= 0 < max(p) for p in (getattr(found, n) for n in machine._PRODUCTS))
     assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
     assert json.loads(machine.cache_file().read_text())["handoff"] == found.handoff
