@@ -18,6 +18,7 @@ from mlflow_rnnmod.composition.inputs import check_inputs
 from mlflow_rnnmod.composition.joint import calibrated
 from mlflow_rnnmod.composition.kinds import competes, output_of
 from mlflow_rnnmod.composition.scores import (
+    ENERGY_WEIGHT_ACROSS,
     SCORES,
     ScoreStrategy,
     check_score,
@@ -160,7 +161,14 @@ class Composite:
         if len(inputs) == 0:
             steps = (0,) if self.output in ("tags", "list") else ()
             return torch.zeros(0, *steps, len(self.modules))
-        return self.engine.scores(inputs, self._strategy(), self.parameters, engine)
+        return self.engine.scores(inputs, self._strategy(), self.settings, engine)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The parameters, with what depends on the kinds of modules where it is not given."""
+        if len({module.contract.output for module in self.modules}) == 1:
+            return self.parameters
+        return {"energy_weight": ENERGY_WEIGHT_ACROSS, **self.parameters}
 
     def _strategy(self) -> ScoreStrategy:
         strategy = SCORES[self.score]

@@ -12,7 +12,7 @@ from torch import Tensor
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
 from mlflow_rnnmod.composition.inputs import to_rows
 from mlflow_rnnmod.composition.kinds import whole_input
-from mlflow_rnnmod.composition.scores import ScoreStrategy
+from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.composition.steps import Observed, widened
 from mlflow_rnnmod.composition.ways import Trunks, check_way
 from mlflow_rnnmod.decomposition.module import Module
@@ -75,11 +75,17 @@ class Engine:
             ValueError: if there is no such way, or parents read a row as different numbers of steps
                 and are to answer them together.
         """
-        whole = self.output if self.output in ("label", "multilabel") else None
+        if self.output not in ("label", "multilabel"):
+            tables = self.tables(inputs, strategy, parameters, way)
+            return self.joined([scores for _, scores in tables])
+        check_way(way)
         found = []
-        for group, scores in self.tables(inputs, strategy, parameters, way):
-            if whole and scores.ndim == 3:
-                scores = whole_input(scores, whole == "label", group.ending)
+        for group in self.groups:
+            rows, given = to_rows(group.parent, inputs), (strategy, parameters, way)
+            if group.stepwise:
+                scores = group.whole(rows, *given, self.batch_size, self.output == "label")
+            else:
+                scores = group.scores(rows, *given, self.batch_size)
             found.append(scores)
         return self.joined(found)
 
@@ -191,6 +197,46 @@ class _Group:
     def _here(self, rows: Rows) -> Rows:
         """The rows where the parent is."""
         return rows if rows.values.device == self.device else rows.to(self.device)
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether the modules answer each step."""
+        return self.parent.network.config.stepwise
+
+    def whole(
+        self,
+        rows: Rows,
+        strategy: ScoreStrategy,
+        parameters: Mapping[str, Any],
+        way: str,
+        batch_size: int,
+        competing: bool,
+    ) -> Tensor:
+        """Scores for whole inputs of modules that answer each step, ``(modules, rows)``.
+
+        A label's part is that of its best step; the parent's energy, which says whether it knows
+        the input, is the mean over the steps.
+        """
+        labels = [module.label for module in self.stack.modules]
+        own, weights = without_energy(strategy, parameters, labels)
+        table = self.scores(rows, own, parameters, way, batch_size)
+        scores = whole_input(table, competing, self.ending)
+        if weights is None:
+            return scores
+        return scores + scores.new_tensor(weights)[:, None] * self.energies(rows, batch_size)
+
+    @torch.inference_mode()
+    def energies(self, rows: Rows, batch_size: int) -> Tensor:
+        """The mean standardized energy over each row's steps, ``(modules, rows)``, on the CPU."""
+        network, found = self.parent.network, []
+        steps = max(rows.values.shape[1], network.config.output_steps or 0)
+        for part in rows.batches(max(min(batch_size, MAX_STEPS // steps), 1)):
+            part = self._here(part)
+            energy = torch.logsumexp(network(part), dim=2)
+            answered = network.answered(part)
+            found.append(((energy * answered).sum(dim=1) / answered.sum(dim=1)).cpu())
+        mean, deviation = self.stack.energy.cpu().T[..., None]
+        return (torch.cat(found) - mean) / deviation
 
     def _batch(
         self, rows: Rows, strategy: ScoreStrategy, parameters: Mapping[str, Any], way: str

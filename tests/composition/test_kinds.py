@@ -22,6 +22,7 @@ from mlflow_rnnmod.composition import (
     select,
 )
 from mlflow_rnnmod.composition.answers import Answerer
+from mlflow_rnnmod.composition.joint import parts_of
 from mlflow_rnnmod.composition.kinds import KINDS, output_of, reason_against, whole_input
 from mlflow_rnnmod.network import Parent, Rows
 from tests.builders import tiny_inputs, tiny_modules, tiny_parent, tiny_texts
@@ -252,23 +253,43 @@ def mixed(kind: str, score: str | None = None) -> tuple[Composite, Composite, Co
     return compose([*whole.modules, *steps.modules], score=score), whole, steps
 
 
+def own_and_energy(composite: Composite) -> tuple[Tensor, Tensor]:
+    """The open score's two parts."""
+    own, both = (
+        Composite(composite.modules, "open", {"energy_weight": weight}).scores(TEXTS)
+        for weight in (0.0, 1.0)
+    )
+    return own, both - own
+
+
 @pytest.mark.parametrize("kind", ["tags", "list"])
 @pytest.mark.parametrize("score", ["open", "margin", "logit"])
 def test_steps_answer_for_the_whole_input_by_the_surest(kind, score):
     both, whole, steps = mixed(kind, score)
     assert both.output == "label"
     found = both.scores(TEXTS)
-    torch.testing.assert_close(found[:, :2], whole.scores(TEXTS), rtol=1e-4, atol=1e-5)
-    for row, table in enumerate(steps.scores(TEXTS)):
+    tables, energies = steps.scores(TEXTS), torch.zeros(9, 8, 3)
+    once = whole.scores(TEXTS)
+    if score == "open":  # the energy of the whole input, which counts more across kinds
+        tables, energies = own_and_energy(steps)
+        once = sum(own_and_energy(whole))
+    torch.testing.assert_close(found[:, :2], once, rtol=1e-4, atol=1e-5)
+    for row, table in enumerate(tables):
         table = table[~table[:, 0].isnan()]
         for column, label in enumerate(steps.labels):
             best = float(table[:, column].max()) - math.log(len(table))
             if kind == "list" and label == "c":
                 best = float(table[0, column])  # does the list end at once?
+            best += float(energies[row, : len(table), column].mean())
             assert float(found[row, 2 + column]) == pytest.approx(best, abs=1e-4)
     answers = both.predict(TEXTS)
     assert answers == [both.labels[i] for i in found.argmax(1).tolist()]
     assert compose(both.modules).score == "open"
+    both.engine.batch_size = 2
+    torch.testing.assert_close(both.scores(TEXTS), found, rtol=1e-4, atol=1e-5)
+    if score == "open":
+        lighter = Composite(both.modules, "open", {"energy_weight": 0.5}).scores(TEXTS)
+        assert not torch.allclose(lighter, found)
 
 
 def test_a_list_beside_labels_without_rivals_says_what_it_says_alone():
@@ -419,6 +440,11 @@ def test_joint_rows_across_kinds(kind, score):
 
     joint = compose(both.modules, score=score, calibrate_on=(TEXTS, truth))
     assert joint.output == "label" and loss(joint) < loss(both)
+    found = joint.scores(TEXTS)
+    parts = parts_of(compose(both.modules, score=score), TEXTS)
+    fitted = torch.tensor([joint.parameters["scales"][label] for label in joint.labels])
+    expected = (parts.values * fitted[:, :-1]).sum(-1) + fitted[:, -1] + parts.fixed
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_tags_of_parents_that_split_differently_are_refused():
