@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.page.limits import figures
 from benchmarks.page.machine import hours, machine
@@ -14,6 +15,7 @@ from benchmarks.page.page import page, write
 from benchmarks.page.plot import draw, most_sizes
 from benchmarks.page.rows import mean_by, read_rows
 from benchmarks.page.tables import paper_delta, reuse_table, rq1_table, scenarios_table
+from benchmarks.paper import main
 from benchmarks.results import RowFile
 
 
@@ -200,3 +202,19 @@ def test_the_page_has_sections_for_what_there_is(tmp_path: Path) -> None:
     assert "## Scenarios" not in page([rq1()]) and "## rq2" not in page([rq1()])
     with pytest.raises(ValueError, match="no rows"):
         write([], tmp_path)
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    full, quick = RowFile(tmp_path / "full.json"), RowFile(tmp_path / "quick.json")
+    for row in all_rows():
+        full.add(row)
+    quick.add(rq1(dataset="math_qa/3000"))
+    run = CliRunner().invoke
+    given = ["results", "--out", str(tmp_path / "docs"), "--json"]
+    assert run(main, [*given, str(full.path), "--json", str(quick.path)]).exit_code == 0
+    text = (tmp_path / "docs" / "results.md").read_text()
+    assert machine() in text and "/3000" not in text
+    refused = run(main, [*given, str(quick.path)])
+    assert refused.exit_code == 1 and "no rows" in refused.output
+    commands = run(main, ["--help"]).output
+    assert all(name in commands for name in ("rq1", "rq2", "rq3", "scenarios", "results"))
