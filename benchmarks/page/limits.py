@@ -11,6 +11,16 @@ REMOVAL = 0.2
 # Outputs at every step: the paper's rolled variant fails on these.
 EVERY_STEP = ("brown_pos", "wiki_toxicity/list")
 
+# What a parent should reach for its modules to mean something.
+PARENTS = {
+    "math_qa": 75.0,
+    "clinc_oos/domain": 91.0,
+    "wiki_toxicity/list": 75.0,
+    "wiki_toxicity/multilabel": 75.0,
+    "brown_pos": 92.0,
+    "tatoeba": 15.0,
+}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -77,6 +87,41 @@ def counts(row: Row) -> bool:
         "all",
         "joint",
     )
+
+
+@dataclass(frozen=True)
+class Parents:
+    """How good the parents of a data set are by themselves.
+
+    Args:
+        dataset: its name.
+        scores: of each parent, in points; of a translator the mean over its languages.
+        limit: the least that each should have.
+    """
+
+    dataset: str
+    scores: tuple[float, ...]
+    limit: float
+
+    @property
+    def met(self) -> bool:
+        """Whether all of them are as good as they should be."""
+        return min(self.scores) >= self.limit
+
+
+def parents(rows: Sequence[Row]) -> Iterator[Parents]:
+    """Those of the first question."""
+    first = [r for r in rows if r["question"] == "rq1"]
+    for dataset, part in grouped(first, _parents_set).items():
+        if dataset not in PARENTS:
+            continue
+        alike = grouped(part, lambda r: (r["cell"], r["layers"], r["seed"])).values()
+        scores = tuple(mean_by(rows, "parent_score", lambda r: r["dataset"]) for rows in alike)
+        yield Parents(dataset, scores, PARENTS[dataset])
+
+
+def _parents_set(row: Row) -> str:
+    return row["dataset"].rsplit("/", 1)[0] if translates(row) else row["dataset"]
 
 
 def _means(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from benchmarks.page.machine import hours
 from benchmarks.page.plot import draw
-from benchmarks.page.rows import Row, grouped, mean, translates
+from benchmarks.page.rows import Row, grouped, mean, place, translates
 from benchmarks.page.tables import (
     exact_table,
     languages_table,
     limits_table,
+    parents_table,
     reuse_table,
     rq1_table,
     scenarios_table,
@@ -37,6 +38,7 @@ was fitted to or chosen by.
 """  # noqa: E501
 SECTIONS = {
     "limits": "## What was asked for\n\nRule `sensitivity`, all repairs.\n",
+    "parents": "Parents by themselves (accuracy, micro-F1, BLEU):\n",
     "all": "## rq1: a parent taken apart and put together again\n\nAll repairs (`fold`, `refit`, "
     "`calibrate`). The paper's CLINC parents answer 150 intents, its toxicity parents lists.\n",
     "none": "### Without repairs\n",
@@ -54,10 +56,12 @@ SECTIONS = {
 
 def page(rows: Sequence[Row], picture: str | None = None) -> str:
     """The page, of those sections that there are rows for."""
-    parts = [HEAD, _told(rows), SECTIONS["limits"], limits_table(rows)]
+    parts = [HEAD, _told(rows), SECTIONS["limits"], limits_table(sorted(rows, key=place))]
     first = [r for r in rows if r["question"] == "rq1"]
     labelled = [r for r in first if not translates(r)]
     translated = [r for r in first if translates(r)]
+    if first:
+        parts += [SECTIONS["parents"], parents_table(first)]
     if labelled:
         parts += [SECTIONS["all"], rq1_table(labelled, "all")]
     if picture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.page.limits import REMOVAL, figures
+from benchmarks.page.limits import REMOVAL, figures, parents
 from benchmarks.page.rows import METRICS, Row, grouped, mean, name_of, network, place
 from benchmarks.published import CELLS, REPLACE, REUSE, delta
 
@@ -48,6 +48,22 @@ def limits_table(rows: Sequence[Row]) -> str:
         for f in figures(rows)
     ]
     return markdown(("figure", "ours", "at least", "met", "paper"), lines)
+
+
+def parents_table(rows: Sequence[Row]) -> str:
+    """How good the parents are, beside what they should be."""
+    lines = [
+        (
+            name_of(p.dataset),
+            str(len(p.scores)),
+            f"{mean(p.scores):.2f}",
+            f"{min(p.scores):.2f}",
+            f"{p.limit:.0f}",
+            "yes" if p.met else "**no**",
+        )
+        for p in parents(sorted(rows, key=place))
+    ]
+    return markdown(("parents", "how many", "mean", "worst", "at least", "met"), lines)
 
 
 def rq1_table(rows: Sequence[Row], repairs: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.page.limits import figures
+from benchmarks.page.limits import figures, parents
 from benchmarks.page.machine import hours, machine
 from benchmarks.page.page import page, write
 from benchmarks.page.plot import draw, most_sizes
@@ -169,6 +169,18 @@ def test_every_output_has_its_own_limit() -> None:
         for variant in ("rolled", "unrolled")
     ]
     assert [f.limit for f in figures(rows)] == [-0.5, -0.5, -0.7, -0.5, 0.0]
+
+
+def test_parents_are_as_good_as_the_worst_of_them() -> None:
+    bleu = {"metric": "bleu", "cell": "gru"}
+    rows = [rq1(parent_score=80.0), rq1(parent_score=74.0, seed=1), rq1(dataset="other")]
+    rows += [
+        rq1(dataset=f"tatoeba/{c}", parent_score=s, **bleu)
+        for c, s in zip("ab", (14, 18), strict=True)
+    ]
+    first, second = parents(rows)
+    assert first.scores == (80.0, 74.0) and not first.met
+    assert (second.dataset, second.scores, second.met) == ("tatoeba", (16.0,), True)
 
 
 def test_the_papers_figure_is_that_of_the_network() -> None:
