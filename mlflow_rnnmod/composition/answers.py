@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.composition.kinds import best_step
+from mlflow_rnnmod.composition.kinds import anywhere, best_step
 
 NONE_OF_THESE = "none of these"
 
@@ -26,6 +26,7 @@ class Answerer:
         thresholds: of single labels, where labels are no rivals.
         threshold: of all others.
         single: whether a single column means yes or no, at 0.
+        odds: whether scores are log-odds.
 
     Example:
         >>> scores = torch.tensor([[[0.5, -1.0], [-0.2, 2.0]]])  # one row, two steps, two labels
@@ -33,7 +34,7 @@ class Answerer:
         [['a', 'b']]
         >>> Answerer(("a", "b"), "list", end_label="b")(scores)
         [['a']]
-        >>> Answerer(("a", "b"), "list", rivals=False, thresholds={"a": 1.0})(scores)
+        >>> Answerer(("a", "b"), "list", rivals=False, thresholds={"a": 2.0})(scores)
         [['b']]
     """
 
@@ -44,6 +45,7 @@ class Answerer:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     threshold: float = 0.0
     single: bool = False
+    odds: bool = True
 
     def __call__(
         self,
@@ -87,7 +89,8 @@ class Answerer:
         if self.rivals:
             return self._lists(scores)
         if scores.ndim == 3:
-            scores = best_step(scores.transpose(1, 2))[0]
+            places = scores.transpose(1, 2)
+            scores = anywhere(places) if self.odds else best_step(places)[0]
         return self._several(scores)
 
     def _best(self, scores: Tensor, reject_below: float | None, reject_label: str) -> list[str]:
@@ -121,7 +124,12 @@ class Answerer:
         limits = [self.thresholds.get(label, self.threshold) for label in self.labels]
         reached = (scores >= scores.new_tensor(limits)).tolist()
         return [
-            [label for label, yes in zip(self.labels, row, strict=True) if yes] for row in reached
+            [
+                label
+                for label, yes in zip(self.labels, row, strict=True)
+                if yes and label != self.end_label
+            ]
+            for row in reached
         ]
 
 

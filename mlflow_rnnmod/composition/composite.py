@@ -35,8 +35,8 @@ class Composite:
     One label for an input (``"label"``): the label whose module scores highest wins. A label for
     each step (``"tags"``): the same at each step. Several labels (``"multilabel"``): each that
     reaches its own threshold. A ``"list"`` of labels: the best one at each place up to the first
-    that ends the list, where a module answers for that one or lists fill all places; else each
-    label that reaches its threshold at some place.
+    that ends the list, where modules answer for all labels of their parents; else each label that
+    reaches its threshold, by the chance that it is anywhere in the list.
 
     It is never changed: :func:`replace`, :func:`add`, :func:`remove` and :func:`select` return new
     ones. Use :func:`compose` to make one.
@@ -219,6 +219,7 @@ class Composite:
             thresholds=self.parameters.get("thresholds", {}),
             threshold=0.5 if self.score == "probability" else 0.0,
             single=len(self.modules) == 1 and self.score == "margin",
+            odds=SCORES[self.score].odds,
         )
         return answerer(scores, reject_below, reject_label)
 

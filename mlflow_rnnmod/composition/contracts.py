@@ -45,6 +45,10 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
             lambda c: c.output,
             f"kinds that go together, but {reason_against(kinds)}",
         )
+    ends = [(name, c) for name, c, _ in found if c.label == c.end_label]
+    if kinds == {"list"} and len(ends) > 1:
+        told = ", ".join(f"{name} ({c.label!r})" for name, c in ends)
+        problems.append(f"{len(ends)} modules end lists: {told}; expected one at the most")
     if kinds == {"tags"}:
         # Cut at different places, they would have different steps to answer.
         problems += _different(found, "number of steps", lambda c: c.steps)

@@ -220,7 +220,7 @@ class _Group:
         labels = [module.label for module in self.stack.modules]
         own, weights = without_energy(strategy, parameters, labels)
         table = self.scores(rows, own, parameters, way, batch_size)
-        scores = whole_input(table, competing, self.ending)
+        scores = whole_input(table, competing, self.ending, strategy.odds)
         if weights is None:
             return scores
         return scores + scores.new_tensor(weights)[:, None] * self.energies(rows, batch_size)

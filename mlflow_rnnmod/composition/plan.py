@@ -245,8 +245,7 @@ def _notes_on_kinds(entries: Sequence[Entry], output: str | None) -> list[str]:
         )
     if output == "list" and not competes(entry.contract for entry in entries):
         found.append(
-            "no module answers for the label that ends lists: each label is in the list whose best "
-            "place reaches its threshold"
+            "not all labels of a list are there: each says for itself whether it is anywhere in it"
         )
     masks = {e.contract.mask_steps for e in entries if e.contract.mask_steps is not None}
     if masks:

@@ -33,6 +33,7 @@ class ScoreStrategy:
         energy: whether it needs a pass of the unmasked parent.
         parts: what the score adds up, ``(parts, modules, rows)``, where rows of all labels can say
             how much each part should count; ``None`` for a score of a single part.
+        odds: whether scores are log-odds.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ScoreStrategy:
     score: Callable[[ModuleOutputs, Mapping[str, Any]], Tensor]
     energy: bool = False
     parts: Callable[[ModuleOutputs], Tensor] | None = None
+    odds: bool = False
 
     def split(self, outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
         """The parts of the score, ``(parts, modules, rows)``: itself where it has none."""
@@ -75,6 +77,7 @@ SCORES: dict[str, ScoreStrategy] = {
             "calibrated log-odds of the label inside its own parent (default for one parent, and "
             "for parents of the same labels)",
             lambda outputs, parameters: outputs.margin,
+            odds=True,
         ),
         ScoreStrategy(
             "open",
@@ -89,6 +92,7 @@ SCORES: dict[str, ScoreStrategy] = {
             "another score with scales and an offset for each module, fitted on joint rows",
             _joint,
             energy=True,
+            odds=True,
         ),
         ScoreStrategy(
             "logit",

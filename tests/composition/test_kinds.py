@@ -192,13 +192,33 @@ def test_lists_with_and_without_the_label_that_ends_them():
     open_end = remove(composite, "c")
     assert open_end.end_label is None and not open_end.rivals
     limited = compose(open_end.modules, thresholds={"b": 2.0})
-    best = open_end.scores(TEXTS).amax(1)
+    none = (1 - open_end.scores(TEXTS).sigmoid()).prod(dim=1)  # the chance of no place at all
+    anywhere = torch.logit(1 - none).tolist()
     assert open_end.predict(TEXTS) == [
-        [y for y, s in zip("ab", row, strict=True) if s >= 0] for row in best.tolist()
+        [y for y, s in zip("ab", row, strict=True) if s >= 0] for row in anywhere
     ]
     assert limited.predict(TEXTS) == [
-        [y for y, s, t in zip("ab", row, (0, 2), strict=True) if s >= t] for row in best.tolist()
+        [y for y, s, t in zip("ab", row, (0, 2), strict=True) if s >= t] for row in anywhere
     ]
+    # Without all labels there is no reading place by place; the end is no label.
+    part = select(composite, "a", "c")
+    assert part.end_label == "c" and not part.rivals
+    assert part.predict(TEXTS) == select(composite, "a").predict(TEXTS)
+
+
+def test_probabilities_of_lists_are_those_of_the_best_place():
+    composite = compose(remove(everything("list"), "c").modules, score="probability")
+    best = composite.scores(TEXTS).amax(1).tolist()
+    assert composite.predict(TEXTS) == [
+        [y for y, p in zip("ab", row, strict=True) if p >= 0.5] for row in best
+    ]
+
+
+def test_two_labels_that_end_lists():
+    first, second = (tiny_modules(parent_of("list", labels)) for labels in ("abc", "xyz"))
+    with pytest.raises(IncompatibleModules, match=r"2 modules end lists: c \('c'\), z \('z'\)"):
+        compose([*first, *second])
+    assert compose([*first, *second[:2]]).end_label == "c"
 
 
 def test_a_list_of_ends_is_empty_and_one_without_end_is_full():
@@ -315,7 +335,10 @@ def test_whole_inputs_from_steps(steps, seed, competing, end):
     found = whole_input(scores, competing, ending)
     for m in range(2):
         for row, count in enumerate(counts):
-            best = max(scores[m, row, :count].tolist()) - (math.log(count) if competing else 0)
+            places = scores[m, row, :count]
+            best = float(places.max()) - math.log(count)
+            if not competing:
+                best = float(torch.logit(1 - (1 - places.sigmoid()).prod()))
             expected = float(scores[m, row, 0]) if ending[m] else best
             assert float(found[m, row]) == pytest.approx(expected, abs=1e-9)
 
@@ -371,11 +394,11 @@ def test_thresholds_stay_with_their_labels():
 
 def test_an_open_list_whose_end_is_removed_is_no_longer_compared():
     first = tiny_modules(parent_of("list"))
-    second = tiny_modules(parent_of("list", ("x", "y", "z"), cell="gru"))
-    composite = compose([*first, second[0]])
+    second = tiny_modules(parent_of("list", ("x", "y", "c"), cell="gru"))
+    composite = compose([*first, *second[:2]])
     assert composite.score == "open"
     assert remove(composite, "c").score == "margin"
-    chosen = compose([*first, second[0]], score="open")
+    chosen = compose([*first, *second[:2]], score="open")
     truth = [["a"], [], ["x", "b"], ["b"], ["a", "x"], ["x"], [], ["a"], ["b"]]
     joint = compose(chosen.modules, calibrate_on=(TEXTS, truth))
     assert joint.score == "joint" and joint.base == "open"
@@ -410,6 +433,22 @@ def test_joint_rows_of_tags():
         compose(composite.modules, calibrate_on=(["abcde"], [["a"]]))
     with pytest.raises(ValueError, match="no step with one of the labels"):
         compose(composite.modules, calibrate_on=(["ab"], [["q", None]]))
+
+
+def test_joint_rows_of_lists_are_fitted_by_the_chance_anywhere():
+    composite = remove(everything("list"), "c")
+    truth = [[y for y in "ab" if ord(text[0]) % 2 == ord(y) % 2] for text in TEXTS]
+    joint = compose(composite.modules, calibrate_on=(TEXTS, truth))
+
+    def loss(found: Composite) -> float:
+        total = 0.0
+        for column, label in enumerate(found.labels):
+            none = (1 - found.scores(TEXTS)[..., column].double().sigmoid()).prod(1)
+            for chance, wanted in zip(none.tolist(), truth, strict=True):
+                total -= math.log(1 - chance if label in wanted else chance)
+        return total
+
+    assert joint.score == "joint" and loss(joint) < loss(composite)
 
 
 def test_joint_rows_of_several_labels_are_fitted_label_by_label():

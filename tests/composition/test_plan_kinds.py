@@ -55,7 +55,7 @@ def test_lists_without_an_end_and_kinds_together_are_told():
     lists = tiny_modules(parent_of("list"))
     assert plan_of(lists).notes == ()
     (note,) = plan_of(lists[:2]).notes
-    assert "each label is in the list whose best place reaches" in note
+    assert "not all labels of a list are there" in note
     both, _, _ = mixed("tags")
     notes = plan_of(both.modules).notes
     assert any("logarithm of the number of steps" in note for note in notes)
