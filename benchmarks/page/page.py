@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.page.machine import hours
 from benchmarks.page.plot import draw
-from benchmarks.page.rows import Row, grouped, mean, place, translates
+from benchmarks.page.rows import Row, mean, place, translates
 from benchmarks.page.tables import (
     exact_table,
     languages_table,
@@ -46,6 +46,7 @@ SECTIONS = {
     "sizes": "### How much is kept\n\nOf the recurrent layers, all repairs; means over modules.\n",
     "translation": "### Translators\n\nA module is a language: a mask over the decoder. The only "
     "repair there is is `fold`; BLEU is sacrebleu's ({signature}), of greedy translations.\n",
+    "plain": "Without repairs:\n",
     "rq2": "## rq2: two modules reused, against a model trained from scratch for their labels\n",
     "rq3": "## rq3: a module of the worst model replaced by one of the best\n\nWithin a type "
     "against the worst model itself; across types against one trained on the new labels.\n",
@@ -56,31 +57,29 @@ SECTIONS = {
 
 def page(rows: Sequence[Row], picture: str | None = None) -> str:
     """The page, of those sections that there are rows for."""
-    parts = [HEAD, _told(rows), SECTIONS["limits"], limits_table(sorted(rows, key=place))]
+    parts = [HEAD, _told(rows)]
+
+    def section(name: str, *tables: str, **words: str) -> None:
+        # Without a table there is nothing to head.
+        if any(tables):
+            parts.extend([SECTIONS[name].format(**words), *tables])
+
     first = [r for r in rows if r["question"] == "rq1"]
     labelled = [r for r in first if not translates(r)]
     translated = [r for r in first if translates(r)]
-    if first:
-        parts += [SECTIONS["parents"], parents_table(first)]
-    if labelled:
-        parts += [SECTIONS["all"], rq1_table(labelled, "all")]
-    if picture:
-        parts.append(f"![net against recurrent weights kept, for each rule]({picture})")
-    if labelled:
-        parts += [SECTIONS["none"], rq1_table(labelled, "none")]
-        exact = exact_table(labelled)
-        parts += [SECTIONS["exact"], exact] if exact else []
-        parts += [SECTIONS["sizes"], sizes_table(labelled)]
-    if translated:
-        words = SECTIONS["translation"].format(signature=translated[0]["signature"])
-        parts += [words, rq1_table(translated, "all"), "Without repairs:"]
-        parts += [rq1_table(translated, "none"), sizes_table(translated)]
-    by_question = grouped(rows, lambda r: r["question"])
-    for question in ("rq2", "rq3"):
-        if question in by_question:
-            parts += [SECTIONS[question], reuse_table(rows, question)]
-    if "scenarios" in by_question:
-        parts += [SECTIONS["scenarios"], scenarios_table(rows), languages_table(rows)]
+    section("limits", limits_table(sorted(rows, key=place)))
+    section("parents", parents_table(first))
+    section("all", rq1_table(labelled, "all"))
+    parts.append(f"![net against recurrent weights kept, for each rule]({picture})" * bool(picture))
+    section("none", rq1_table(labelled, "none"))
+    section("exact", exact_table(labelled))
+    section("sizes", sizes_table(labelled))
+    signature = translated[0]["signature"] if translated else ""
+    section("translation", rq1_table(translated, "all"), signature=signature)
+    section("plain", rq1_table(translated, "none"), sizes_table(translated))
+    section("rq2", reuse_table(rows, "rq2"))
+    section("rq3", reuse_table(rows, "rq3"))
+    section("scenarios", scenarios_table(rows), languages_table(rows))
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 

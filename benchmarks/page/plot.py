@@ -46,6 +46,7 @@ def draw(rows: Sequence[Row], file: Path) -> bool:
     panels = {dataset: most_sizes(found) for dataset, found in by_set.items()}
     if not panels:
         return False
+    least = min(r["recurrent_weights_kept"] for found in panels.values() for r in found)
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     figure, axes = plt.subplots(
@@ -53,6 +54,7 @@ def draw(rows: Sequence[Row], file: Path) -> bool:
     )
     for ax, (dataset, found) in zip(axes.flat, panels.items(), strict=False):
         _panel(ax, name_of(dataset).replace("`", ""), found)
+        ax.set_xlim(103, 100 * least - 3)
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     rules = [rule for rule in COLOURS if any(r["rule"] == rule for r in chosen)]
@@ -80,7 +82,6 @@ def _panel(ax: Axes, title: str, rows: Sequence[Row]) -> None:
         x, y = zip(*sorted(points), strict=True)
         ax.plot(x, y, color=COLOURS[rule], marker="o", ms=4, lw=1.5, alpha=0.9)
     ax.axhline(0, color=FAINT, lw=1, zorder=0)
-    ax.invert_xaxis()
     # Hundredths of a point are not to look like much.
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, LEAST), max(high, -LEAST / 4))

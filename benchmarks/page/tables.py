@@ -14,7 +14,7 @@ CONTROLS = ("random", "none")
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table; the first ``left`` columns are words.
+    """A table, or nothing where it has no lines; the first ``left`` columns are words.
 
     Example:
         >>> print(markdown(("set", "net"), [("a", "-0.10")]))
@@ -22,6 +22,8 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 
         | --- | ---: |
         | a | -0.10 |
     """
+    if not lines:
+        return ""
     rule = ["---" if i < left else "---:" for i in range(len(header))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
 
@@ -147,7 +149,7 @@ def exact_table(rows: Sequence[Row]) -> str:
         for part in grouped(sorted(at, key=place), network).values()
     ]
     header = ("network", "cell", "layers", "variant", "parent's exact match", "delta")
-    return markdown(header, lines, left=4) if lines else ""
+    return markdown(header, lines, left=4)
 
 
 def reuse_table(rows: Sequence[Row], question: str) -> str:
