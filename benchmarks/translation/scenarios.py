@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.published import SCENARIOS as PUBLISHED
 from benchmarks.translation.parents import Translators
 from benchmarks.translation.questions import RULES, Done, Studies, Told, common
-from benchmarks.translation.study import bleu
+from benchmarks.translation.study import Bleu, bleu
 from mlflow_rnnmod.composition import add, compose, replace
 from mlflow_rnnmod.composition.translation import whole_parent
 
@@ -85,6 +85,7 @@ def scenario_rows(
     again = translators.trained(scenario.everything, languages, cell, layers, seed)
     data = translators.data(folder, languages)
     right = bleu(whole_parent(again.parent), data, languages)
+    others = [code for code in languages if code != scenario.language]
     retrained, new, known = PUBLISHED[folder], {}, {}
     for pair, rule in wanted:
         if (pair, rule) in done:
@@ -96,12 +97,17 @@ def scenario_rows(
         told(f"{pair}: {rule}")
         module = studies.modules(new[pair], rule, removal)[scenario.language]
         if rule not in known:
-            known[rule] = compose(studies.modules(base, rule, removal).values())
+            composite = compose(studies.modules(base, rule, removal).values())
+            known[rule] = (composite, bleu(composite, data, others).languages)
+        composite, unchanged = known[rule]
         if scenario.language in scenario.base:
-            composite = replace(known[rule], scenario.language, module)
+            composite = replace(composite, scenario.language, module)
         else:
-            composite = add(known[rule], module)
-        found = bleu(composite, data, languages)
+            composite = add(composite, module)
+        # Each language is answered by its own module: only this one's translations are new.
+        own = bleu(composite, data, [scenario.language])
+        scores = unchanged | own.languages
+        found = Bleu({code: scores[code] for code in languages}, own.signature)
         yield {
             "pair": pair,
             **common(rule, removal, found),
