@@ -9,6 +9,8 @@ from mlflow_rnnmod.decomposition.statistics import BINS
 
 # Observations of units that wait to be counted.
 _WAITING = 2**22
+# Observations of units that are counted at once.
+_PIECE = 2**18
 # Largest table of pairs of labels: beyond, each side is counted by itself.
 _PAIRS = 2**20
 
@@ -53,22 +55,46 @@ class Counter:
         units = places.shape[1]
         pairs = self.labels**2
         if pairs * units * BINS <= _PAIRS:  # counted once, for both sides
-            table = _count(places, sides[0] * self.labels + sides[1], pairs)
-            table = table.view(self.labels, self.labels, units, BINS)
-            counts = torch.stack([table.sum(1), table.sum(0)])
-        else:
-            found = [_count(places, side, self.labels) for side in sides]
-            counts = torch.stack(found).view(len(sides), self.labels, units, BINS)
-        self.counts += counts.cpu()
+            table = torch.zeros(pairs, units * BINS, dtype=torch.int64, device=places.device)
+            _count(places, sides[0] * self.labels + sides[1], table)
+            both = table.view(self.labels, self.labels, units, BINS)
+            for side in range(2):
+                self.counts[side] += both.sum(1 - side).cpu()
+            return
+        for side, groups in enumerate(sides):
+            here = self.counts[side].view(self.labels, -1).to(places.device)
+            _count(places, groups, here)
+            if here.device != self.counts.device:
+                self.counts[side] = here.view(self.labels, units, BINS).cpu()
 
 
-def _count(places: Tensor, groups: Tensor, count: int) -> Tensor:
-    """How often each bin of each unit was hit in each group, int64 ``(groups x units x bins,)``."""
+def _count(places: Tensor, groups: Tensor, table: Tensor) -> None:
+    """Add how often each group hit each bin of each unit to int64 ``(groups, units x bins)``.
+
+    Observations are sorted by their group and counted piece by piece, so that indices and the part
+    of the table that a piece hits stay in the processor's cache.
+    """
     units = places.shape[1]
-    size = count * units * BINS
-    kind = torch.int32 if size < 2**31 else torch.int64
-    offsets = torch.arange(units, device=places.device, dtype=kind) * BINS
-    groups, order = groups.sort()  # so that counting stays in one part of the table
-    start = (groups * (units * BINS)).to(kind)[:, None] + offsets
-    index = start.add_(places.index_select(0, order))
-    return torch.bincount(index.view(-1), minlength=size)
+    row, size = units * BINS, max(_PIECE // units, 1)
+    offsets = torch.arange(units, device=places.device, dtype=torch.int32) * BINS
+    groups, order = groups.sort()
+    index = places.new_empty(min(size, len(groups)), units, dtype=torch.int32)
+    for start in range(0, len(groups), size):
+        piece = groups[start : start + size]
+        first, last = int(piece[0]), int(piece[-1]) + 1
+        if (last - first) * row >= 2**31:  # many groups of many units: one after the other
+            _count_each(table, places, piece, order[start : start + size], offsets)
+            continue
+        here = index[: len(piece)]
+        torch.add(((piece - first) * row).to(torch.int32)[:, None], offsets, out=here)
+        here.add_(places.index_select(0, order[start : start + size]))
+        found = torch.bincount(here.view(-1), minlength=(last - first) * row)
+        table[first:last].view(-1).add_(found)
+
+
+def _count_each(
+    table: Tensor, places: Tensor, piece: Tensor, order: Tensor, offsets: Tensor
+) -> None:
+    for group in piece.unique().tolist():
+        index = places.index_select(0, order[piece == group]) + offsets
+        table[group] += torch.bincount(index.view(-1), minlength=table.shape[1])

@@ -19,6 +19,7 @@ from mlflow_rnnmod.decomposition.statistics import (
     to_bins,
 )
 from mlflow_rnnmod.network.network import RecurrentNetwork, States
+from mlflow_rnnmod.network.packed import can_pack, packed_states
 from mlflow_rnnmod.network.rows import IGNORE, Rows
 from mlflow_rnnmod.network.trimming import ignores_padding, needed_steps
 
@@ -91,6 +92,7 @@ class _View:
         sides: int64 ``(2, observations)``, one past the last label for none; or bool
             ``(2, observations, labels)``.
         joint: whether it is a whole layer's, whose units guess for one another.
+        block: so many observations, one after the other, stand for the same labels.
         chosen: those that are kept where exact statistics are asked for, bool ``(observations,)``;
             None for all.
     """
@@ -100,6 +102,7 @@ class _View:
     sides: Tensor
     joint: bool
     chosen: Tensor | None = None
+    block: int = 1
 
     def kept(self) -> Exact:
         """The observations themselves."""
@@ -126,6 +129,7 @@ class _Pass:
         self.bounded = network.config.cell != "rnn_relu"
         self.counters: dict[str, Counter] = {}
         self.exact = self.last_step = False
+        self.states = packed_states(network) if can_pack(network) else network.states
 
     @torch.no_grad()
     def run(self, sample: Sample) -> ActivationStatistics:
@@ -135,7 +139,7 @@ class _Pass:
         rows, sides = _cut(network, sample)
         rows, sides = rows.to(device), sides.to(device)
         watch = Watch(network, rows) if self.gradients else None
-        states = network.states(rows) if watch is None else watch.states()
+        states = self.states(rows) if watch is None else watch.states()
         squared: dict[str, Tensor] = {}
         if watch is not None:
             squared = self._squared(watch, rows, sides)
@@ -144,15 +148,20 @@ class _Pass:
             units = view.values.shape[1]
             if self.histograms:
                 self._count(view)
-            members = self._members(view.sides, view.values)
-            active = members @ (view.values > 0).to(members.dtype)
             values = view.values
+            # Steps of a row that stand for the same labels are added up before labels are.
+            sides = view.sides[:, :: view.block]
+            members = self._members(sides, values)
+            positive = (values > 0).to(members.dtype)
+            if view.block > 1:
+                positive = positive.view(-1, view.block, units).sum(1)
+            active = members @ positive
             products = (values.T @ values).double().cpu() if view.joint else None
             layers[view.name] = LayerStatistics(
                 count=torch.tensor(float(len(values)), dtype=torch.float64),
                 total=values.sum(0).double().cpu(),
                 products=products,
-                observed=members.sum(1).long().view(2, self.labels).cpu(),
+                observed=members.sum(1).long().view(2, self.labels).cpu() * view.block,
                 active=active.double().view(2, self.labels, units).cpu(),
                 histogram=None,
                 squared=squared.get(view.name),
@@ -193,7 +202,9 @@ class _Pass:
                 flat = values.flatten(0, 1) if every else values[watched]
                 if not recurrent or self.steps is None:
                     last = self._last(name, states.valid)[row, step] if self.last_step else None
-                    yield _View(layer_name(name, gate=gate), flat, of_steps, gate is None, last)
+                    named = layer_name(name, gate=gate)
+                    block = values.shape[1] if every and not self.network.config.stepwise else 1
+                    yield _View(named, flat, of_steps, gate is None, last, block)
                     continue
                 for t in range(self.steps):
                     here = number == t

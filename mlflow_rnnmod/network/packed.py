@@ -8,6 +8,7 @@ once, and done without where they are missing or wrong.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.network.cells import cell_weights
 from mlflow_rnnmod.network.config import NetworkConfig
-from mlflow_rnnmod.network.network import ACTIVATION_FUNCTIONS, RecurrentNetwork
+from mlflow_rnnmod.network.network import ACTIVATION_FUNCTIONS, RecurrentNetwork, States
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.slicing import Completion
 
@@ -131,6 +132,33 @@ class PackedNetwork:
         for dense, activation in self.hidden:
             x = activation(dense(x))
         return x if self.completion is None else self.completion(x)
+
+
+def packed_states(network: RecurrentNetwork) -> Callable[[Rows], States]:
+    """:meth:`RecurrentNetwork.states`, with weights that are packed now; inference only.
+
+    Args:
+        network: one of :func:`can_pack`.
+    """
+    config = network.config
+    layers = [PackedLstm(network.cell(i, "fwd")) for i in range(len(config.recurrent))]
+
+    def states(rows: Rows) -> States:
+        x = network.feed(rows).transpose(0, 1).contiguous()
+        lengths, steps = network.spans(rows)
+        valid = network.valid(lengths, steps)
+        found: dict[str, Tensor] = {}
+        for index, layer in enumerate(layers):
+            x = layer(x)
+            found[f"recurrent.{index}.fwd"] = x.transpose(0, 1)
+        last = x.transpose(0, 1)
+        readout = network.read([last], last, lengths, valid)
+        for index, spec in enumerate(config.hidden):
+            readout = ACTIVATION_FUNCTIONS[spec.activation](network.dense(index)(readout))
+            found[f"hidden.{index}"] = readout
+        return States(found, valid, readout, {})
+
+    return states
 
 
 def packable(config: NetworkConfig) -> bool:

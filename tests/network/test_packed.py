@@ -7,7 +7,14 @@ from torch import nn
 from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork, Rows
 from mlflow_rnnmod.network import packed as module
 from mlflow_rnnmod.network.config import HiddenLayer
-from mlflow_rnnmod.network.packed import PackedLstm, PackedNetwork, can_pack, feed, packing_works
+from mlflow_rnnmod.network.packed import (
+    PackedLstm,
+    PackedNetwork,
+    can_pack,
+    feed,
+    packed_states,
+    packing_works,
+)
 from mlflow_rnnmod.network.slicing import masked, sliced
 from tests.network.strategies import random_trunk
 
@@ -80,6 +87,12 @@ def test_a_packed_network_reads_what_the_network_reads(changes, count, lengths):
         fed = feed(whole, rows)
         found = PackedNetwork(whole).readout(fed)
         torch.testing.assert_close(found, whole.readout(rows), rtol=1e-5, atol=1e-5)
+        states, other = packed_states(whole)(rows), whole.states(rows)
+        assert torch.equal(states.valid, other.valid)
+        torch.testing.assert_close(states.readout, other.readout, rtol=1e-5, atol=1e-5)
+        assert states.layers.keys() == other.layers.keys()
+        for name, output in states.layers.items():
+            torch.testing.assert_close(output, other.layers[name], rtol=1e-5, atol=1e-5)
         cut = sliced(whole, trunk)
         found = PackedNetwork(cut.inner, cut.completion).readout(fed)
         expected = masked(whole, trunk).readout(rows)
