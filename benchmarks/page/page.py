@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.page.machine import hours
+from benchmarks.page.missing import missing
 from benchmarks.page.plot import draw
 from benchmarks.page.rows import Row, mean, place, translates
 from benchmarks.page.tables import (
@@ -39,6 +40,7 @@ was fitted to or chosen by.
 SECTIONS = {
     "limits": "## What was asked for\n\nRule `sensitivity`, all repairs.\n",
     "parents": "Parents by themselves (accuracy, micro-F1, BLEU):\n",
+    "missing": "Not measured yet:\n",
     "all": "## rq1: a parent taken apart and put together again\n\nAll repairs (`fold`, `refit`, "
     "`calibrate`). The paper's CLINC parents answer 150 intents, its toxicity parents lists.\n",
     "none": "### Without repairs\n",
@@ -69,6 +71,7 @@ def page(rows: Sequence[Row], picture: str | None = None) -> str:
     translated = [r for r in first if translates(r)]
     section("limits", limits_table(sorted(rows, key=place)))
     section("parents", parents_table(first))
+    section("missing", "\n".join(f"- {what}" for what in missing(rows)))
     section("all", rq1_table(labelled, "all"))
     parts.append(f"![net against recurrent weights kept, for each rule]({picture})" * bool(picture))
     section("none", rq1_table(labelled, "none"))
@@ -106,7 +109,7 @@ def _told(rows: Sequence[Row]) -> str:
     loads = [row["load"] for row in rows if "load" in row]
     seeds = {row["seed"] for row in rows}
     where = f" on {'; '.join(machines)}" if machines else ""
-    busy = f", with {mean(loads):.0f} runs at once in the mean" if loads else ""
+    busy = f", at a mean load of {mean(loads):.0f}" if loads else ""
     return (
         f"{len(rows)} rows, {len(seeds)} seed{'s' if len(seeds) != 1 else ''} at the most, "
         f"{hours(rows):.1f} hours of training and measuring{where}{busy}."

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from benchmarks.page.limits import figures, parents
 from benchmarks.page.machine import hours, machine
+from benchmarks.page.missing import missing
 from benchmarks.page.page import page, write
 from benchmarks.page.plot import draw, most_sizes
 from benchmarks.page.rows import mean_by, read_rows
@@ -181,6 +182,18 @@ def test_parents_are_as_good_as_the_worst_of_them() -> None:
     first, second = parents(rows)
     assert first.scores == (80.0, 74.0) and not first.met
     assert (second.dataset, second.scores, second.met) == ("tatoeba", (16.0,), True)
+
+
+def test_what_is_missing_is_named() -> None:
+    found = list(missing(all_rows()))
+    assert "rq1 MathQA, rolled, gru, 1 layer(s)" in found
+    assert not any(what.startswith("rq1 MathQA, rolled, lstm, 1 ") for what in found)  # two seeds
+    assert "rq1 Tatoeba, rolled, gru, 1 layer(s)" in found
+    assert "rq1 Tatoeba, rolled, lstm, 1 layer(s)" not in found
+    assert "rq2 CLINC, 10 domains" in found and "rq2 MathQA" not in found
+    assert "scenario: Ukrainian added, 1 of 2 modules" in found
+    more = [*all_rows(), rq1(dataset="brown_pos", cell="rnn")]
+    assert "rq1 Brown, tags, rolled, rnn, 1 layer(s): 1 more seed" in missing(more)
 
 
 def test_the_papers_figure_is_that_of_the_network() -> None:
