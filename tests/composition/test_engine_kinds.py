@@ -19,7 +19,10 @@ from mlflow_rnnmod.network import Parent, RecurrentNetwork, Rows, Trunk
 from tests.builders import tiny_modules, tiny_parent, tiny_rows
 from tests.composition.test_engine import random_modules
 from tests.network.reference import reference_readout
-from tests.network.strategies import networks, random_rows, random_trunk
+from tests.network.reference_masks import masked_readout
+from tests.network.strategies import STEPS, networks, random_rows, random_trunk
+from tests.network.test_unrolled import KINDS as MASKS
+from tests.network.test_unrolled import random_masks
 
 KINDS = ("label", "tags", "multilabel", "list")
 
@@ -65,7 +68,8 @@ def plain_scores(modules: list[Module], rows: Rows, score: str) -> list[list[lis
     parent = reference_readout(network, rows)
     found = []
     for module in modules:
-        readout = reference_readout(network, rows, module.trunk)
+        read = reference_readout if module.trunk.sliceable else masked_readout
+        readout = read(network, rows, module.trunk)
         table = []
         for row in range(len(rows)):
             steps = [...]
@@ -114,6 +118,25 @@ def test_all_ways_score_as_the_formulas_do(network, mixed, count, full, score, w
     found = compose(modules, score=score).scores(rows, engine=way)
     with torch.no_grad():
         expected = plain_scores(modules, rows, score)
+    assert_same(found, expected, network.config.stepwise)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    network=networks(outputs=KINDS),
+    masks=st.lists(st.sampled_from(MASKS), min_size=1, max_size=3),
+    steps=st.integers(1, STEPS + 1),
+    full=st.booleans(),
+    way=st.sampled_from([way for way in WAYS if way != "auto"]),
+)
+def test_so_they_do_with_masks_for_steps_and_gates(network, masks, steps, full, way):
+    rows = random_rows(network, count=4)
+    trunks = [random_masks(network, kind, steps) for kind in masks]
+    trunks += [random_trunk(network, True)] if full else []
+    modules = random_modules(Parent(network), trunks)
+    with torch.no_grad():
+        expected = plain_scores(modules, rows, "margin")
+    found = compose(modules, score="margin").scores(rows, engine=way)
     assert_same(found, expected, network.config.stepwise)
 
 
