@@ -210,7 +210,12 @@ def _params(thing: Thing) -> dict[str, str]:
     if isinstance(thing, Module):
         return record.module_params(thing, thing.parent.model_id or "bundled", None)
     parents = {module.parent.digest for module in thing.modules}
-    return {"labels": str(len(thing.labels)), "score": thing.score, "parents": str(len(parents))}
+    return {
+        "labels": str(len(thing.labels)),
+        "output": thing.output,
+        "score": thing.score,
+        "parents": str(len(parents)),
+    }
 
 
 def card_of(thing: Thing, uri: str) -> str:

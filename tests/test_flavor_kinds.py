@@ -155,6 +155,8 @@ def test_rejection_where_it_means_something():
 def test_kinds_that_answer_one_label_together(kind, tracking_uri):
     both, _, _ = mixed(kind)
     info = mlflow_rnnmod.log_model(both)
+    params = mlflow.get_logged_model(info.model_id).params
+    assert params["output"] == "label" and params["parents"] == "2"
     found = mlflow.pyfunc.load_model(info.model_uri).predict(pd.DataFrame({"text": TEXTS}))
     assert found.tolist() == both.predict(TEXTS)
 
