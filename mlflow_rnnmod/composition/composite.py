@@ -82,7 +82,7 @@ class Composite:
         """The labels it can answer, in the order of the columns of :meth:`scores`."""
         return tuple(module.label for module in self.modules)
 
-    @property
+    @cached_property
     def output(self) -> str:
         """Kind of answer: ``"label"``, ``"multilabel"``, ``"tags"`` or ``"list"``.
 
@@ -163,7 +163,7 @@ class Composite:
             return torch.zeros(0, *steps, len(self.modules))
         return self.engine.scores(inputs, self._strategy(), self.settings, engine)
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
         """The parameters, with what depends on the kinds of modules where it is not given."""
         if len({module.contract.output for module in self.modules}) == 1:
