@@ -15,162 +15,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.speed_parents import (
+    STEPS,
+    VOCABULARY,
+    Network,
+    make_modules,
+    make_parent,
+    make_rows,
+    plain_loop,
+    random_trunk,
+)
+from benchmarks.speed_plot import draw
+from benchmarks.timing import Figure, interleaved, markdown, ratio, show
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.composition.ways import WAYS
 from mlflow_rnnmod.composition.workers import threads
 from mlflow_rnnmod.decomposition import DecompositionConfig, collect, decompose, draw_sample
-from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
-from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, Rows, Trunk
-from mlflow_rnnmod.network.slicing import masked
+from mlflow_rnnmod.decomposition.module import Module, make_contract
+from mlflow_rnnmod.network import Parent, Rows, Trunk
 from mlflow_rnnmod.storage import write_module, write_parent
 
-VOCABULARY, INPUTS, UNITS, STEPS = 10_000, 50, 100, 15
-REMOVAL = 0.2
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 150)
 ISOLATED = {(10, 1): 5.0, (10, 64): 6.0, (10, 512): 7.0, (150, 1): 14.0, (150, 64): 70.0}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    limit: float | None
-    note: str = ""
-
-    @property
-    def missed(self) -> bool:
-        """Whether it is above its limit."""
-        return self.limit is not None and self.value > self.limit
-
-
-class Network(nn.Module):
-    """What a user has: an embedding, recurrent layers, an output layer over the last valid step."""
-
-    def __init__(self, cell: str, layers: int, labels: int) -> None:
-        super().__init__()
-        kind = {"lstm": nn.LSTM, "gru": nn.GRU}[cell]
-        self.embedding = nn.Embedding(VOCABULARY, INPUTS, padding_idx=0)
-        self.recurrent = kind(INPUTS, UNITS, layers, batch_first=True)
-        self.head = nn.Linear(UNITS, labels)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Logits."""
-        out, _ = self.recurrent(self.embedding(x))
-        return self.head(out[torch.arange(len(x)), lengths - 1])
-
-
-def make_parent(cell: str, layers: int, labels: int) -> tuple[Network, Parent]:
-    """A user's network with random weights, and the same as a parent."""
-    torch.manual_seed(0)
-    user = Network(cell, layers, labels).eval().requires_grad_(False)
-    names = tuple(f"label {i}" for i in range(labels))
-    config = NetworkConfig(
-        "tokens", VOCABULARY, INPUTS, cell, ((UNITS,),) * layers, names, pad_index=0
-    )
-    network = RecurrentNetwork(config)
-    weights = {"embedding.weight": user.embedding.weight}
-    for layer in range(layers):
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            source = getattr(user.recurrent, f"{name}_l{layer}")
-            weights[f"recurrent.{layer}.fwd.{name}_l0"] = source
-    weights.update({"output.weight": user.head.weight, "output.bias": user.head.bias})
-    network.load_state_dict({name: w.clone() for name, w in weights.items()})
-    return user, Parent(network)
-
-
-def random_trunk(parent: Parent) -> Trunk:
-    """A fifth of each layer's units removed and guessed from the others."""
-    keep, fold, mix = {}, {}, {}
-    for name, units in parent.network.units.items():
-        keep[name] = torch.ones(units, dtype=torch.bool)
-        keep[name][torch.randperm(units)[: int(REMOVAL * units)]] = False
-        fold[name], mix[name] = 0.1 * torch.randn(units), 0.05 * torch.randn(units, units)
-    return Trunk(keep, fold, mix)
-
-
-def make_modules(parent: Parent, trunks: Sequence[Trunk]) -> list[Module]:
-    """A fully repaired module for each label; labels take the trunks in turn."""
-    size = parent.network.config.readout_size
-
-    def head() -> Head:
-        return Head(0.1 * torch.randn(size), 0.1, Calibration(1.2, -0.1))
-
-    return [
-        Module(
-            parent,
-            trunks[i % len(trunks)],
-            head(),
-            head(),
-            Energy(1.0, 2.0),
-            make_contract(parent, label),
-        )
-        for i, label in enumerate(parent.labels)
-    ]
-
-
-def make_rows(count: int, steps: int) -> Rows:
-    """Random token ids, none of them padding."""
-    return Rows(torch.randint(1, VOCABULARY, (count, steps)), torch.full((count,), steps))
-
-
-def plain_loop(modules: Sequence[Module]) -> Callable[[Rows], list[Tensor]]:
-    """Every module's own pass over the whole width of the parent: what everybody else does."""
-    views = [masked(module.parent.network, module.trunk) for module in modules]
-
-    def run(rows: Rows) -> list[Tensor]:
-        found = []
-        with torch.inference_mode():
-            for module, view in zip(modules, views, strict=True):
-                readout = view.readout(rows)
-                logits = module.parent.network.logits(readout)
-                index = module.contract.index
-                others = logits.index_fill(1, torch.tensor([index]), -torch.inf)
-                odds = logits[:, index] - torch.logsumexp(others, 1)
-                found.append(module.head(readout, odds))
-        return found
-
-    return run
-
-
-def interleaved(
-    ways: Mapping[str, Callable[[], object]], repeats: int, least: float = 2e-3
-) -> dict[str, list[float]]:
-    """Seconds of each way, once a repeat, all in turn; short ones are run several times."""
-    inner = {}
-    for name, run in ways.items():
-        run()
-        started = time.perf_counter()
-        run()
-        inner[name] = max(int(least / max(time.perf_counter() - started, 1e-9)), 1)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, run in ways.items():
-            started = time.perf_counter()
-            for _ in range(inner[name]):
-                run()
-            times[name].append((time.perf_counter() - started) / inner[name])
-    return times
-
-
-def ratio(
-    name: str, over: Sequence[float], under: Sequence[float], limit: float | None, note: str = ""
-) -> Figure:
-    """Median and quartiles of ratios; each repeat's own parent is its measure."""
-    ratios = [a / b for a, b in zip(over, under, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return Figure(name, middle, low, high, limit, note)
 
 
 def composites(
@@ -297,15 +171,17 @@ def whole_decomposition() -> list[Figure]:
 
 def dial(data_dir: Path, cache: Path, repeats: int) -> list[Figure]:
     """Few trunks on CLINC domains: what a composite costs, and that it is as good as its parent."""
+    from benchmarks.classifiers import Training
     from benchmarks.data import load_clinc
-    from benchmarks.parents import Training, train_parent
+    from benchmarks.parents import train_parent
 
     data = load_clinc(data_dir, "domain")
     parent, _ = train_parent(data, Training(), cache)
     encoder = parent.tokenizer
     assert encoder is not None
     splits = [data.rows(split, encoder) for split in ("train", "validation", "test")]
-    config = DecompositionConfig(trunks="auto", max_cost=1.5)
+    # As good as the parent is what is asked for: nothing may be lost against the control.
+    config = DecompositionConfig(trunks="auto", max_cost=1.5, tolerance=0.0)
     found = decompose(parent, *splits, config=config)
     # The same without its tokenizer, so that both are timed on token ids.
     bare = Parent(parent.network)
@@ -323,9 +199,10 @@ def dial(data_dir: Path, cache: Path, repeats: int) -> list[Figure]:
     times = interleaved(ways, repeats)
     delta = 100 * found.figures["delta_accuracy"]
     distinct = len({m.trunk for m in modules})
+    note = f"{distinct} trunks, {found.figures['removal']:.0%} removed"
     return [
         ratio("trunks='auto', max_cost=1.5 / parent, batch 64", times["composite"],
-              times["parent"], 1.7, f"{distinct} trunks"),
+              times["parent"], 1.7, note),
         Figure("... points below the parent, CLINC domains", -delta, -delta, -delta, 0.0),
     ]  # fmt: skip
 
@@ -414,17 +291,32 @@ def served(repeats: int) -> Figure:
     return ratio("pyfunc / direct, batch 64", times["served"], times["direct"], 1.5)
 
 
-def show(figures: Sequence[Figure]) -> None:
-    """Print the table."""
-    table = Table(title=f"{threads()} threads, torch {torch.__version__}")
-    for column in ("figure", "median", "quartiles", "at most", "note"):
-        table.add_column(column, justify="left" if column in ("figure", "note") else "right")
-    for figure in figures:
-        style = "bold red" if figure.missed else None
-        limit = "" if figure.limit is None else f"{figure.limit:g}"
-        spread = f"{figure.low:.2f} - {figure.high:.2f}"
-        table.add_row(figure.name, f"{figure.value:.2f}", spread, limit, figure.note, style=style)
-    Console(width=150).print(table)
+def curve(repeats: int, size: int = 64) -> list[dict[str, float]]:
+    """Milliseconds of a batch by number of modules: what the plot shows."""
+    most = COUNTS[-1]
+    user, parent = make_parent("lstm", 1, most)
+    torch.manual_seed(1)
+    modules = make_modules(parent, [random_trunk(parent) for _ in range(most)])
+    together = make_modules(parent, [random_trunk(parent)])
+    rows, found = make_rows(size, STEPS), []
+
+    def passes() -> Tensor:
+        with torch.inference_mode():
+            return user(rows.values, rows.lengths)
+
+    for count in COUNTS:
+        isolated, shared = compose(modules[:count]), compose(together[:count])
+        loop = plain_loop(modules[:count])
+        ways = {
+            "parent": passes,
+            "loop": partial(loop, rows),
+            "isolated": partial(isolated.scores, rows),
+            "shared": partial(shared.scores, rows),
+        }
+        times = interleaved(ways, repeats)
+        medians = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
+        found.append({"modules": count, **medians})
+    return found
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
@@ -454,6 +346,8 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, help="the paper's data sets, for trunks='auto'")
     parser.add_argument("--cache", type=Path, default=Path(".cache/parents"))
     parser.add_argument("--memory", choices=("parent", "composite"), help=argparse.SUPPRESS)
+    parser.add_argument("--plot", type=Path, help="draw cost against number of modules here")
+    parser.add_argument("--markdown", type=Path, help="write the README's table here")
     arguments = parser.parse_args()
     if arguments.memory:
         print(measure_memory(arguments.memory))
@@ -461,10 +355,16 @@ def main() -> int:
     started = time.perf_counter()
     figures = measure(arguments)
     show(figures)
+    points = curve(max(arguments.repeats // 3, 3)) if arguments.plot else []
+    if arguments.plot:
+        draw(points, arguments.plot)
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(figures))
     missed = [figure.name for figure in figures if figure.missed]
     if arguments.json:
         body = {
             "figures": [{**asdict(figure), "missed": figure.missed} for figure in figures],
+            "curve": points,
             "threads": threads(),
             "torch": torch.__version__,
             "repeats": arguments.repeats,

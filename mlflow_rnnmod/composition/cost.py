@@ -118,16 +118,14 @@ def _kernel(sizes: Sequence[tuple[int, int]], gates: int, rows: int, steps: int)
 def seconds(work: Work, machine: Machine, threads: int) -> Mapping[str, float]:
     """What each way of running the trunks should take, and one pass of the parent."""
     count, kernel = work.trunks, "kernel" if work.packs else "layer"
-    # Half of a call, and finishing a head, is Python's: one thread at a time.
-    called = 0.5 * count * machine.kernel[0]
     found = {
         "parent": machine.time("layer", work.parent()),
-        "sliced": count * machine.time(kernel, work.one()) + called,
+        "sliced": count * machine.time(kernel, work.one()),
     }
     if threads > 1 and count > 1:
         rounds = -(-count // threads)
         each = machine.time(f"{kernel}_one", work.one())
-        found["threads"] = machine.handoff + rounds * each + called
+        found["threads"] = machine.handoff + rounds * each + count * machine.alone
     shares = max(min(threads, count, count * work.rows // 64), 1)
     part = machine.time("stepped", work.stepped(-(-count // shares)))
     found["stacked"] = part + (machine.handoff if shares > 1 else 0.0)

@@ -29,12 +29,13 @@ from mlflow_rnnmod.network.trunk import Trunk
 Product = tuple[float, ...]
 
 _logger = logging.getLogger(__name__)
-_VERSION = 2
+_VERSION = 3
 _PRODUCTS = ("layer", "layer_one", "kernel", "kernel_one", "stepped")
 _lock = threading.Lock()
 _current: Machine | None = None
 _INPUTS, _STEPS = 32, 8
 _ROUNDS = 7
+_TEN, _CALLS = range(10), 8
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Machine:
         stepped: of stepping many states at once: a step, a floating-point operation, a gate, a
             weight of the guesses.
         handoff: of handing tasks to threads and waiting for them.
+        alone: of a kernel's call on a thread, in which no other thread makes one: Python's share.
     """
 
     layer: Product
@@ -58,6 +60,7 @@ class Machine:
     kernel_one: Product
     stepped: Product
     handoff: float
+    alone: float
 
     def time(self, what: str, counts: Product) -> float:
         """Seconds for so much of each thing."""
@@ -73,7 +76,8 @@ class Machine:
             stepped = [_stepped_case(*case) for case in _STEPPED_CASES]
             alone = list(on_one_core(lambda: _times(layers + kernels + stepped)))
             together = _times(layers + kernels)
-            handoff = min(_time(lambda: on_threads([int] * 2)) for _ in range(10))
+            handoff = min(_time(lambda: on_threads([int] * 2)) for _ in _TEN)
+            both = min(_time(lambda: on_threads([lambda: _calls(kernels[0][1])] * 2)) for _ in _TEN)
         size = len(layers)
         counts = [found for found, _ in layers]
         return cls(
@@ -83,6 +87,7 @@ class Machine:
             kernel_one=fit(counts, alone[size : 2 * size]),
             stepped=fit([found for found, _ in stepped], alone[2 * size :]),
             handoff=handoff,
+            alone=max(both - handoff - _CALLS * alone[size], 0.0) / (2 * _CALLS),
         )
 
 
@@ -94,6 +99,7 @@ SHIPPED = Machine(
     kernel_one=(2.8e-5, 1e-6, 6.5e-12, 1e-11),
     stepped=(4.5e-5, 6.5e-12, 2e-10, 2e-10),
     handoff=5e-5,
+    alone=2e-5,
 )
 
 # Units, rows and steps.
@@ -115,6 +121,7 @@ _STEPPED_CASES = (
     (128, 4, 64, False),
     (96, 64, 1, True),
     (160, 4, 64, True),
+    (96, 16, 64, True),
 )
 
 
@@ -169,7 +176,7 @@ def read_cached() -> Machine | None:
         products = {name: tuple(map(float, body[name])) for name in _PRODUCTS}
         if any(len(p) != 4 or min(p) < 0 for p in products.values()):
             return None
-        return Machine(**products, handoff=float(body["handoff"]))
+        return Machine(**products, handoff=float(body["handoff"]), alone=float(body["alone"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -200,6 +207,11 @@ def _times(cases: Sequence[tuple[Product, Callable[[], object]]]) -> list[float]
         run()
     rounds = [[_time(run) for _, run in cases] for _ in range(_ROUNDS)]
     return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def _calls(run: Callable[[], object]) -> None:
+    for _ in range(_CALLS):
+        run()
 
 
 def _kernel_case(

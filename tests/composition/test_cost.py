@@ -40,7 +40,7 @@ def test_there_are_no_threads_where_there_is_one():
 
 
 def test_a_figure_of_the_machine_decides():
-    slow = Machine(*[(1.0,) * 4] * 4, (1e-9,) * 4, 1.0)
+    slow = Machine(*[(1.0,) * 4] * 4, (1e-9,) * 4, 1.0, 1.0)
     assert choose(work(2, 512), 2, slow) == "stacked"
 
 
