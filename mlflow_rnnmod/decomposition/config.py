@@ -27,8 +27,8 @@ class DecompositionConfig:
         tolerance: points of accuracy that ``"auto"`` may lose against nothing removed.
         trunks: how many trunks the modules have: ``"label"``, one each (isolated, the papers' way);
             a number, so that labels whose concerns overlap share one; or ``"auto"``, as many as a
-            composite of all modules can have at ``max_cost``. Shared trunks are run once for all
-            their modules.
+            composite of all modules can have at ``max_cost`` without falling behind the parent on
+            validation rows. Shared trunks are run once for all their modules.
         max_cost: passes of the parent that a composite may take, for ``trunks="auto"``.
         variant: ``"rolled"``, one mask for all steps, or ``"unrolled"``, one for each.
         gates: ``"joint"``, a unit leaves all gates together, judged by its output, or

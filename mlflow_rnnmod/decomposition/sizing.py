@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -70,6 +71,13 @@ class Job:
         """How good all modules together are, on the report rows."""
         return measure(report_table(heads), self.material.reported_on)[self.metric]
 
+    @cached_property
+    def parent_score(self) -> float:
+        """How good the parent is by itself, on the calibration rows."""
+        parent = self.material.parent
+        logits = parent.network.logits(self.material.whole.calibration.to(parent.device))
+        return measure(logits.cpu(), self.material.calibrated_on)[self.metric]
+
     def choose(self) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
         """The share to remove, which labels share a trunk, and what was tried."""
         labels = len(self.material.parent.labels)
@@ -84,14 +92,16 @@ class Job:
         for count in range(min(labels, max(int(config.max_cost / cheapest), 1)), 0, -1):
             share, groups, tried, cost = self.size(count)
             all_tried += tried
-            if cost <= config.max_cost + 1e-9 or count == 1:
+            # Nothing removed is no isolation: fewer trunks that leave something out come first.
+            if count == 1 or (cost <= config.max_cost + 1e-9 and share > 0):
                 break
         return share, groups, tuple(all_tried)
 
     def size(self, count: int) -> tuple[float, list[list[int]], list[dict[str, float]], float]:
         """With ``count`` trunks, the largest share that costs at most the tolerance.
 
-        Measured on calibration rows against nothing removed with the same repairs.
+        Measured on calibration rows against nothing removed with the same repairs; with a number of
+        trunks that is chosen, also against the parent, which a composite must not fall behind.
 
         Returns:
             the share, groups of labels, what was tried, and the estimated cost.
@@ -131,7 +141,8 @@ class Job:
                     "cost": cost,
                 }
             )
-            if 100 * (control - found) <= config.tolerance + 1e-9:
+            enough = config.trunks != "auto" or found >= self.parent_score - 1e-9
+            if enough and 100 * (control - found) <= config.tolerance + 1e-9:
                 break
         return share, groups, tried, cost
 

@@ -9,6 +9,7 @@ from mlflow_rnnmod.network import HiddenLayer, NetworkConfig, RecurrentNetwork, 
 from mlflow_rnnmod.network.config import CELLS, READOUTS, STEPWISE
 
 STEPS = 6
+ONE_A_ROW = tuple(name for name in READOUTS if name != "all_steps")
 
 
 @st.composite
@@ -16,12 +17,12 @@ def networks(
     draw: st.DrawFn,
     paddings: tuple[str, ...] = ("right", "left", "packed"),
     outputs: tuple[str, ...] = ("label",),
+    readouts: tuple[str, ...] = ONE_A_ROW,
 ) -> RecurrentNetwork:
     """Small float64 networks of any structure, with weights large enough to matter."""
     layers = draw(st.integers(1, 3))
     output = draw(st.sampled_from(outputs))
-    one = [name for name in READOUTS if name != "all_steps"]
-    readout = "all_steps" if output in STEPWISE else draw(st.sampled_from(one))
+    readout = "all_steps" if output in STEPWISE else draw(st.sampled_from(readouts))
     feed = draw(st.sampled_from(["steps", "steps", "steps", "flat", "repeat"]))
     tokens, padding = draw(st.booleans()), draw(st.sampled_from(paddings))
     if paddings == ("packed",):
