@@ -40,10 +40,10 @@ def _sensitivity(
 ) -> tuple[Tensor, Tensor]:
     """Units whose output moves the label's log-odds least (ours)."""
     found = statistics.layers[layer]
-    score = found.sensitivity(label)
+    score = found.harm(label)
     if not score.any():  # a label that was never seen at this step: what matters to the others
         others = range(found.observed.shape[1])
-        score = torch.stack([found.sensitivity(other) for other in others]).sum(0)
+        score = torch.stack([found.harm(other) for other in others]).sum(0)
     # As a share of the layer's, so that labels which share a trunk count alike.
     score = score / score.sum().clamp(min=1e-300)
     return score, torch.ones(len(score), dtype=torch.bool)

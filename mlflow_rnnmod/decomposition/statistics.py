@@ -76,6 +76,10 @@ class LayerStatistics:
         rates = self.squared[:, label] / self.observed[:, label, None].clamp(min=1)
         return rates.mean(dim=0)
 
+    def harm(self, label: int) -> Tensor:
+        """What the label loses by each unit's removal, ``(units,)``: its sensitivity."""
+        return self.sensitivity(label)
+
 
 @dataclass(frozen=True, eq=False)
 class ActivationStatistics:

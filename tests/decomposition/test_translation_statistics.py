@@ -150,3 +150,23 @@ def test_a_translator_into_one_language_has_no_negatives():
 def test_without_translations_there_is_nothing_to_see():
     with pytest.raises(ValueError, match="pairs has no translations"):
         collect_translations(make(), Pairs(sources(2), {"de": padded([[], []], 0)}))
+
+
+def test_harm_is_sensitivity_times_what_the_others_cannot_guess():
+    translator = make("gru", decoder=(4,))
+    layer = collect_translations(translator, pairs()).layers["decoder.0.fwd"]
+    own = torch.cat(
+        [
+            torch.stack([v for _, v, _ in seen(translator, "fr")["decoder.0.fwd"]]),
+            translator.encode(sources(5))[0][0][[bool(ids) for ids in IDS["fr"]]],
+        ]
+    )
+    centred = own - own.mean(0)
+    for unit in range(4):
+        others = centred[:, [i for i in range(4) if i != unit]]
+        found = torch.linalg.lstsq(others, centred[:, unit]).solution
+        left = (centred[:, unit] - others @ found).square().mean()
+        expected = float(layer.sensitivity(1)[unit] * left)
+        assert float(layer.harm(1)[unit]) == pytest.approx(expected, rel=0.05, abs=1e-12)
+    apart = collect_translations(translator, pairs(), gates="separate").layers["decoder.0.fwd#z"]
+    assert torch.equal(apart.harm(0), apart.sensitivity(0))
