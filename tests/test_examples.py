@@ -10,8 +10,8 @@ import pytest
 
 EXAMPLES = str(Path(__file__).resolve().parent.parent / "examples")
 NAMES = (
-    "at_once", "classifier", "clinc", "lists", "orders", "several_labels", "stories", "surnames",
-    "tables", "tags", "texts", "training",
+    "at_once", "classifier", "clinc", "lists", "orders", "several_labels", "stories",
+    "surnames", "tables", "tags", "texts", "training", "translate",
 )  # fmt: skip
 
 
@@ -170,3 +170,14 @@ def test_an_example_that_reads_at_once(tracking_uri: str) -> None:
     every, two = at_once.main()
     assert every == ["Finnish", "Irish", "Italian", "Zulu"]
     assert two[2:] == ["Italian", "Zulu"] and set(two) == {"Italian", "Zulu"}
+
+
+def test_an_example_that_translates(tracking_uri: str) -> None:
+    import translate
+
+    answers = translate.main()
+    for code in translate.CODES:
+        right = [row[code] for row in answers["right"]]
+        found = answers.get(code, [row[code] for row in answers["all"]])
+        assert sum(map(str.__eq__, found, right)) > len(right) / 2
+    assert answers["de"] == [row["de"] for row in answers["all"]]
