@@ -114,7 +114,9 @@ def test_caps_hold_and_a_unit_stays(rule, bounded, seed, share, units):
         for mask in removed_units(RULES[rule], found, label, share, seed).values():
             assert mask.dtype == torch.bool
             gone = int(mask.sum())
-            assert gone <= cap(share, len(mask)) < len(mask)
+            assert gone < len(mask)
+            if RULES[rule].overrun is None:  # the papers' code goes beyond its cap
+                assert gone <= cap(share, len(mask))
             if rule in ("sensitivity", "random"):
                 assert gone == cap(share, len(mask))
             if rule == "none":
