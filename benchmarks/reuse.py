@@ -6,16 +6,18 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.data import TextData
 from benchmarks.parents import Training, train_parent, trained_weights
-from benchmarks.scoring import points
+from benchmarks.scoring import composite_points, points
 from benchmarks.study import Study
-from mlflow_rnnmod.composition import compose
-from mlflow_rnnmod.decomposition import Module
-from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.composition import Composite, compose
+from mlflow_rnnmod.decomposition import Energy, Head, Module, make_contract
+from mlflow_rnnmod.decomposition.metrics import METRICS
+from mlflow_rnnmod.network import Parent, Trunk
 
 PAIRS = 6
 RULES = ("sensitivity", "random", "none")
@@ -90,6 +92,22 @@ class Workshop:
         return parent_points(parent, data), seconds, parent
 
 
+def reuse_row(
+    pair: str, rule: str, removal: float, composite: Composite, data: TextData, **beside: Any
+) -> dict[str, Any]:
+    """How good a composite is on the raw texts of the test split, with what stands beside."""
+    return {
+        "pair": pair,
+        "rule": rule,
+        "removal": removal if rule != "none" else 0.0,
+        "repairs": "all",
+        "metric": METRICS[data.output],
+        **beside,
+        "score": composite_points(composite, data),
+        "score_strategy": composite.score,
+    }
+
+
 def parent_points(parent: Parent, data: TextData, split: str = "test") -> float:
     """Of a model as it is, on the raw texts of a split: as its modules with nothing removed."""
     composite = compose(whole_modules(parent))
@@ -98,9 +116,6 @@ def parent_points(parent: Parent, data: TextData, split: str = "test") -> float:
 
 def whole_modules(parent: Parent) -> list[Module]:
     """Modules that together are the parent itself."""
-    from mlflow_rnnmod.decomposition import Energy, Head, make_contract
-    from mlflow_rnnmod.network import Trunk
-
     trunk = Trunk.whole(parent.network.units)
     return [
         Module(parent, trunk, Head(), Head(), Energy(), make_contract(parent, label))

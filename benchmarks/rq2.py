@@ -10,8 +10,7 @@ import torch
 
 from benchmarks.data import TextData
 from benchmarks.parents import Training
-from benchmarks.reuse import RULES, Workshop, seeded_pairs
-from benchmarks.scoring import METRICS, composite_points
+from benchmarks.reuse import RULES, Workshop, reuse_row, seeded_pairs
 from mlflow_rnnmod.composition import compose
 
 Told = Callable[[str], None]
@@ -43,17 +42,8 @@ def within(
             told(f"{' + '.join(pair)}: {rule}")
             modules = workshop.modules(data, training, rule, removal)
             composite = compose([modules[name] for name in part.names])
-            yield {
-                "pair": "+".join(pair),
-                "rule": rule,
-                "removal": removal if rule != "none" else 0.0,
-                "repairs": "all",
-                "metric": METRICS[data.output],
-                "scratch_score": scratch,
-                "scratch_seconds": seconds,
-                "score": composite_points(composite, part),
-                "score_strategy": composite.score,
-            }
+            beside = {"scratch_score": scratch, "scratch_seconds": seconds}
+            yield reuse_row("+".join(pair), rule, removal, composite, part, **beside)
 
 
 def across(
@@ -69,29 +59,36 @@ def across(
     The model from scratch is of the first one's kind. Both labels have as many texts.
     """
     for a, b in cross_pairs(first[0], second[0]):
-        name = f"{a}+{b}"
-        if all((name, rule) in done for rule in RULES):
-            continue
-        told(f"{a} + {b}: from scratch")
-        mixed = mix(first[0], [a], second[0], b)
-        least = workshop.epochs(*first)
-        scratch, seconds, _ = workshop.scratch(mixed, first[1], least)
-        for rule in RULES:
-            told(f"{a} + {b}: {rule}")
-            mine = workshop.modules(*first, rule, removal)[a]
-            other = workshop.modules(*second, rule, removal)[b]
-            composite = compose([mine, other])
-            yield {
-                "pair": name,
-                "rule": rule,
-                "removal": removal if rule != "none" else 0.0,
-                "repairs": "all",
-                "metric": "accuracy",
-                "scratch_score": scratch,
-                "scratch_seconds": seconds,
-                "score": composite_points(composite, mixed),
-                "score_strategy": composite.score,
-            }
+        yield from crossed(workshop, first, second, f"{a}+{b}", [a], b, removal, done, told)
+
+
+def crossed(
+    workshop: Workshop,
+    first: tuple[TextData, Training],
+    second: tuple[TextData, Training],
+    name: str,
+    stay: list[str],
+    other: str,
+    removal: float,
+    done: set[tuple],
+    told: Told,
+) -> Iterator[dict[str, Any]]:
+    """Modules for ``stay`` of one type of network with one for ``other`` of another type.
+
+    The model from scratch is of the first one's kind, and learns the texts of all these labels.
+    """
+    if all((name, rule) in done for rule in RULES):
+        return
+    told(f"{name}: from scratch")
+    mixed = mix(first[0], stay, second[0], other)
+    scratch, seconds, _ = workshop.scratch(mixed, first[1], workshop.epochs(*first))
+    for rule in RULES:
+        told(f"{name}: {rule}")
+        mine = workshop.modules(*first, rule, removal)
+        theirs = workshop.modules(*second, rule, removal)
+        composite = compose([*(mine[label] for label in stay), theirs[other]])
+        beside = {"scratch_score": scratch, "scratch_seconds": seconds}
+        yield reuse_row(name, rule, removal, composite, mixed, **beside)
 
 
 def cross_pairs(first: TextData, second: TextData, count: int = 6) -> list[tuple[str, str]]:

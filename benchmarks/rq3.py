@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmarks.data import TextData
 from benchmarks.parents import Training, trained_weights
-from benchmarks.reuse import RULES, Workshop, parent_points
-from benchmarks.rq2 import Told, cross_pairs, mix
-from benchmarks.scoring import METRICS, composite_points
+from benchmarks.reuse import RULES, Workshop, parent_points, reuse_row
+from benchmarks.rq2 import Told, cross_pairs, crossed
+from benchmarks.scoring import composite_points
 from mlflow_rnnmod.composition import compose, replace
 
 Q3_PAIRS = 2
@@ -56,19 +56,17 @@ def within(
                 continue
             told(f"{label}: {rule}")
             changed = replace(composite, label, strong[label])
-            yield {
-                "pair": label,
-                "rule": rule,
-                "removal": removal if rule != "none" else 0.0,
-                "repairs": "all",
-                "metric": METRICS[data.output],
-                "worst": f"{worst.cell} {worst.layers} seed {worst.seed}",
-                "best": f"{best.cell} {best.layers} seed {best.seed}",
-                "scratch_score": scratch,
-                "unreplaced_score": unreplaced,
-                "score": composite_points(changed, data),
-                "score_strategy": changed.score,
-            }
+            yield reuse_row(
+                label,
+                rule,
+                removal,
+                changed,
+                data,
+                worst=f"{worst.cell} {worst.layers} seed {worst.seed}",
+                best=f"{best.cell} {best.layers} seed {best.seed}",
+                scratch_score=scratch,
+                unreplaced_score=unreplaced,
+            )
 
 
 def across(
@@ -84,26 +82,6 @@ def across(
     Against a model of the first one's kind that is trained from scratch on the new set of labels.
     """
     for gone, b in cross_pairs(first[0], second[0], Q3_PAIRS):
-        name = f"{gone} by {b}"
-        if all((name, rule) in done for rule in RULES):
-            continue
-        told(f"{name}: from scratch")
         stay = [label for label in first[0].names if label != gone]
-        mixed = mix(first[0], stay, second[0], b)
-        scratch, seconds, _ = workshop.scratch(mixed, first[1], workshop.epochs(*first))
-        for rule in RULES:
-            told(f"{name}: {rule}")
-            mine = workshop.modules(*first, rule, removal)
-            other = workshop.modules(*second, rule, removal)[b]
-            composite = compose([*(mine[label] for label in stay), other])
-            yield {
-                "pair": name,
-                "rule": rule,
-                "removal": removal if rule != "none" else 0.0,
-                "repairs": "all",
-                "metric": "accuracy",
-                "scratch_score": scratch,
-                "scratch_seconds": seconds,
-                "score": composite_points(composite, mixed),
-                "score_strategy": composite.score,
-            }
+        name = f"{gone} by {b}"
+        yield from crossed(workshop, first, second, name, stay, b, removal, done, told)

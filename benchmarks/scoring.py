@@ -8,8 +8,6 @@ from typing import Any
 from benchmarks.data import TextData
 from mlflow_rnnmod.composition import Composite
 
-METRICS = {"label": "accuracy", "tags": "accuracy", "multilabel": "f1", "list": "f1"}
-
 
 def points(answers: Sequence[Any], labels: Sequence[Any], output: str) -> float:
     """The metric of a kind of output, by counting.

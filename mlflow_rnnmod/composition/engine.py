@@ -20,6 +20,7 @@ from mlflow_rnnmod.network.config import NetworkConfig
 from mlflow_rnnmod.network.packed import PackedNetwork, can_pack, feed
 from mlflow_rnnmod.network.parent import Parent
 from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.network.trimming import ignores_padding
 
 # Steps times rows that are run at once: a single very long text must not pad a whole batch to its
 # length.
@@ -327,16 +328,6 @@ def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:
 
 def _cut(config: NetworkConfig, rows: Rows, longest: int) -> Rows:
     """Rows without the steps behind the longest row's last, where those change no answer."""
-    if longest == rows.values.shape[1] or config.steps or not _ignores_padding(config):
+    if longest == rows.values.shape[1] or not ignores_padding(config):
         return rows
     return Rows(rows.values[:, :longest], rows.lengths)
-
-
-def _ignores_padding(config: NetworkConfig) -> bool:
-    """Whether steps behind a row's last valid one can be cut without changing its answer."""
-    if config.side == "left":
-        return False
-    if config.packed:
-        return config.readout not in ("mean_steps", "max_steps", "last_step")
-    one_way = all(len(layer) == 1 for layer in config.recurrent)
-    return one_way and config.readout in ("last_valid", "mean_valid", "max_valid", "all_steps")

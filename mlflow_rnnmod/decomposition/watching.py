@@ -21,7 +21,7 @@ from mlflow_rnnmod.decomposition.statistics import (
 from mlflow_rnnmod.network.network import RecurrentNetwork, States
 from mlflow_rnnmod.network.packed import can_pack, packed_states
 from mlflow_rnnmod.network.rows import IGNORE, Rows
-from mlflow_rnnmod.network.trimming import ignores_padding, needed_steps
+from mlflow_rnnmod.network.trimming import ignores_padding, trimmed
 
 
 def collect(
@@ -295,17 +295,13 @@ class _Pass:
 
 def _cut(network: RecurrentNetwork, sample: Sample) -> tuple[Rows, Tensor]:
     """Rows without needless steps, and both sides: int64 with one past the labels for none."""
-    config, rows = network.config, sample.rows
+    rows = trimmed(network, sample.rows)
     sides = torch.stack(sample.sides)
     if sides.dtype != torch.bool:
         sides = torch.where(sides == IGNORE, len(network.labels), sides)
-    steps = needed_steps(network, rows)
-    if steps == rows.values.shape[1]:
-        return rows, sides
-    targets = rows.targets
-    if config.stepwise and targets is not None:
-        targets, sides = targets[:, :steps], sides[:, :, :steps]
-    return Rows(rows.values[:, :steps], rows.lengths, targets), sides
+    if network.config.stepwise and rows.targets is not None:
+        sides = sides[:, :, : rows.targets.shape[1]]
+    return rows, sides
 
 
 def _group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:

@@ -14,7 +14,7 @@ from mlflow_rnnmod.network.submodules import describe, listing, of_type, refused
 from mlflow_rnnmod.network.translator import Translator
 from mlflow_rnnmod.network.translator_config import TranslatorConfig
 from mlflow_rnnmod.network.translator_spec import TranslatorSpec
-from mlflow_rnnmod.network.weights import cell_tensors, embedding_weight, own_copy
+from mlflow_rnnmod.network.weights import cell_tensors, embedding_weight, own_network
 
 # A direction's share of what is handed on as it is, without dense layers.
 _SHARES = {"sum": (1.0, 1.0), "mean": (0.5, 0.5), "forward": (1.0, 0.0), "backward": (0.0, 1.0)}
@@ -202,16 +202,7 @@ def translator_weights(
     for ours, found in _bridge(module, parts, config, spec).items():
         tensors[f"bridge.{ours}.weight"], tensors[f"bridge.{ours}.bias"] = found
     tensors["output.weight"], tensors["output.bias"] = _dense_weights(linear(module, parts.output))
-    like = tensors["output.weight"]
-    with torch.device("meta"):
-        translator = Translator(config)
-    translator.load_state_dict(
-        {name: own_copy(tensor, like) for name, tensor in tensors.items()}, assign=True
-    )
-    for part in translator.modules():
-        if isinstance(part, nn.RNNBase):
-            part.flatten_parameters()
-    return translator.requires_grad_(False).eval()
+    return own_network(lambda: Translator(config), tensors)
 
 
 def _bridge(

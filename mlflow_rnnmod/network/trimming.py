@@ -12,16 +12,10 @@ def ignores_padding(config: NetworkConfig) -> bool:
     if config.side == "left" or config.steps or config.feed != "steps":
         return False
     if config.packed:
-        return not config.readout.endswith("_steps") or config.stepwise
+        # Outputs at padding are zeros, which a readout of fixed places or of all steps sees.
+        return config.readout not in ("last_step", "mean_steps", "max_steps")
     one_way = all(len(layer) == 1 for layer in config.recurrent)
     return one_way and (config.stepwise or config.readout.endswith("_valid"))
-
-
-def needed_steps(network: RecurrentNetwork, rows: Rows) -> int:
-    """How many of the steps of ``rows`` are worth running: those of the longest row, if allowed."""
-    if not ignores_padding(network.config) or len(rows) == 0:
-        return rows.values.shape[1]
-    return int(network.lengths(rows).max())
 
 
 def trimmed(network: RecurrentNetwork, rows: Rows) -> Rows:
@@ -34,7 +28,9 @@ def trimmed(network: RecurrentNetwork, rows: Rows) -> Rows:
         >>> trimmed(RecurrentNetwork(config), rows).values.shape
         torch.Size([2, 2])
     """
-    steps = needed_steps(network, rows)
+    if not ignores_padding(network.config) or len(rows) == 0:
+        return rows
+    steps = int(network.lengths(rows).max())
     if steps == rows.values.shape[1]:
         return rows
     targets = rows.targets

@@ -18,6 +18,7 @@ from mlflow_rnnmod.network.cells import cell_weights
 from mlflow_rnnmod.network.config import DIRECTIONS, GATES
 from mlflow_rnnmod.network.network import ACTIVATION_FUNCTIONS, RecurrentNetwork
 from mlflow_rnnmod.network.products import Product
+from mlflow_rnnmod.network.projections import project_outputs, project_rows
 from mlflow_rnnmod.network.rows import Rows
 from mlflow_rnnmod.network.trunk import Trunk
 
@@ -107,14 +108,7 @@ class Unrolled:
 
     def project(self, rows: Rows) -> list[Tensor]:
         """What the first layer's directions read, ``(steps, rows, gates)``, for all trunks."""
-        lengths, _ = self.network.spans(rows)
-        x = self.network.feed(rows)
-        found = []
-        for d, layer in enumerate(self._layers[0]):
-            moved = (self.network.reverse(x, lengths) if d else x).transpose(0, 1)
-            flat = layer.project(moved.reshape(-1, moved.shape[2]), layer.bias)
-            found.append(flat.view(*moved.shape[:2], -1))
-        return found
+        return project_rows(self.network, self._layers[0], rows)
 
     def readout(
         self, rows: Rows, part: slice = slice(None), projected: list[Tensor] | None = None
@@ -135,7 +129,7 @@ class Unrolled:
         outputs: list[Tensor] = []
         for number, layers in enumerate(self._layers):
             if number:
-                inputs = self._project_all(layers, outputs, lengths)
+                inputs = project_outputs(network, layers, outputs, lengths)
             outputs = []
             for d, (layer, given) in enumerate(zip(layers, inputs, strict=True)):
                 own = network.reverse(index[..., None], lengths)[..., 0] if d else index
@@ -163,21 +157,6 @@ class Unrolled:
         if self.network.config.side == "left":
             position = position - (steps - lengths[:, None])
         return position.clamp(0, self.steps - 1)
-
-    def _project_all(
-        self, layers: list[_Layer], below: list[Tensor], lengths: Tensor
-    ) -> list[Tensor]:
-        """What a higher layer's directions read: ``(steps, trunks, rows, gates)``."""
-        x = below[0] if len(below) == 1 else torch.cat(below, dim=-1)
-        count, rows, steps, size = x.shape
-        found = []
-        for d, layer in enumerate(layers):
-            moved = x
-            if d:
-                moved = self.network.reverse(x.flatten(0, 1), lengths.repeat(count)).view_as(x)
-            moved = moved.permute(2, 0, 1, 3).reshape(-1, size)
-            found.append(layer.project(moved, layer.bias).view(steps, count, rows, -1))
-        return found
 
 
 class UnrolledNetwork:

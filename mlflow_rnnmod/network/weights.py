@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,7 @@ from mlflow_rnnmod.network.config import DIRECTIONS, NetworkConfig
 from mlflow_rnnmod.network.network import RecurrentNetwork
 from mlflow_rnnmod.network.structure import Parts, linear, recurrent_layers
 
+Network = TypeVar("Network", bound=nn.Module)
 # One direction's columns of the first dense layer, where the network does not put both side by side
 _JOINED = {"sum": (1.0, 1.0), "mean": (0.5, 0.5), "backward": (0.0, 1.0)}
 
@@ -52,9 +56,22 @@ def copy_network(
             # One output z for two labels: the logits (0, z) have the same log-odds.
             weight, bias = (torch.cat([torch.zeros_like(t), t]) for t in (weight, bias))
         tensors.update({f"{target}.weight": weight, f"{target}.bias": bias})
+    return own_network(lambda: RecurrentNetwork(config), tensors)
+
+
+def own_network(build: Callable[[], Network], tensors: dict[str, Tensor]) -> Network:
+    """What ``build`` makes, with copies of the tensors as its weights.
+
+    Args:
+        build: makes a network whose state has the names of ``tensors``.
+        tensors: one of them is ``"output.weight"``; all get its kind and device.
+
+    Returns:
+        In evaluation mode and without gradients.
+    """
     like = tensors["output.weight"]
     with torch.device("meta"):
-        network = RecurrentNetwork(config)
+        network = build()
     network.load_state_dict(
         {name: own_copy(tensor, like) for name, tensor in tensors.items()}, assign=True
     )
