@@ -15,13 +15,12 @@ from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.composition.translation import TranslatingComposite, whole_parent
 from mlflow_rnnmod.decomposition.bleu import corpus_bleu
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
-from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.decomposition.translation import draw_pairs
+from mlflow_rnnmod.decomposition.translation import draw_pairs, language_trunks
 from mlflow_rnnmod.decomposition.translation_sizes import decoder_shares
 from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
 from mlflow_rnnmod.network.trunk import Trunk
@@ -93,8 +92,8 @@ class TranslationStudy:
     def modules(self, removed: Removed, fold: bool = True) -> dict[str, Module]:
         """A module for each language, as ``decompose`` makes them."""
         parent, found = self.trained.parent, {}
-        for label, units in zip(parent.labels, removed, strict=True):
-            trunk = make_trunk(units, self.statistics, fold)
+        trunks = language_trunks(removed, self.statistics, fold)
+        for label, trunk in zip(parent.labels, trunks, strict=True):
             contract = make_contract(parent, label, trunk)
             found[label] = Module(parent, trunk, Head(), Head(), Energy(), contract)
         return found

@@ -147,6 +147,22 @@ def decompose_translator(
     )
 
 
+def language_trunks(
+    removed: Sequence[Mapping[str, Tensor]], statistics: ActivationStatistics, fold: bool
+) -> list[Trunk]:
+    """The trunk of each language; what is guessed is guessed for each by itself.
+
+    Args:
+        removed: for each language, what its trunk leaves out, as :func:`make_trunk` takes it.
+        statistics: as :func:`collect_translations` finds them.
+        fold: whether to stand in for what is removed.
+    """
+    return [
+        make_trunk(units, for_language(statistics, label), fold)
+        for label, units in enumerate(removed)
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
     """What every setting that a decomposition tries has in common."""
@@ -163,12 +179,8 @@ class _Job:
         return [removed_units(rule, self.statistics, label, share, seed) for label in labels]
 
     def trunks(self, removed: Sequence[Mapping[str, Tensor]]) -> list[Trunk]:
-        """Trunks of all languages; what is guessed is guessed for each language by itself."""
-        fold = "fold" in self.config.repairs
-        return [
-            make_trunk(units, for_language(self.statistics, label), fold)
-            for label, units in enumerate(removed)
-        ]
+        """Trunks of all languages."""
+        return language_trunks(removed, self.statistics, "fold" in self.config.repairs)
 
     def translated(self, pairs: Pairs, trunks: Sequence[Trunk], stage: str) -> list[list[str]]:
         """Translations of all sources into each language through its trunk, as text."""
