@@ -262,8 +262,9 @@ def compose(
 
     Args:
         modules: one for each label, of one parent or of many.
-        score: how they are compared: ``"margin"`` (the default for one parent, and for labels
-            without rivals), ``"open"`` (for several), ``"joint"``, ``"logit"``, ``"probability"``.
+        score: how they are compared: ``"margin"`` (the default for parents of the same labels, and
+            for labels without rivals), ``"open"`` (for others), ``"joint"``, ``"logit"``,
+            ``"probability"``.
         calibrate_on: inputs and what is right for them, of all the composite's labels (see
             :func:`~mlflow_rnnmod.composition.joint.calibrated`); scales and an offset are fitted
             for each module on its score (``"joint"``): one scale for the margin, or one each for
