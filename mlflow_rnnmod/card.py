@@ -10,7 +10,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, plain, table
+from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, table
+from mlflow_rnnmod.wording import (
+    SHOWN,
+    answer_words,
+    bleu,
+    figure_rows,
+    input_words,
+    label_words,
+    network_words,
+    percent,
+    plural,
+    removal_words,
+)
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
@@ -20,8 +32,6 @@ if TYPE_CHECKING:
 LONGEST = 8000
 _TRANSLATION = "translation"
 _TOGETHER = "Modules of it together"
-_SHOWN = 40
-_CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
 FIGURES = {
     "precision": "precision",
     "recall": "recall",
@@ -61,9 +71,9 @@ def module_card(
     )
     facts = [
         ("label", f"{escape(module.label)} ({contract.index + 1} of {len(contract.labels)})"),
-        ("input", _input(contract.input, contract.input_size, contract.steps)),
-        ("parent", f"{_network(parent.network.config)}, {_parent_name(parent, parent_link)}"),
-        *_answer(contract.output, contract.mask_steps),
+        ("input", input_words(contract.input, contract.input_size, contract.steps)),
+        ("parent", f"{network_words(parent.network.config)}, {_parent_name(parent, parent_link)}"),
+        *answer_words(contract.output, contract.mask_steps),
         *_made(module.made),
         *_sizes(module),
     ]
@@ -107,12 +117,12 @@ def parent_card(
         "module is in use, keep this model**, or export the module first."
     )
     facts = [
-        ("network", _network(config)),
+        ("network", network_words(config)),
         ("digest", inline(parent.digest)),
-        ("input", _input(parent.input_kind, config.input_size, config.steps)),
+        ("input", input_words(parent.input_kind, config.input_size, config.steps)),
         ("weights", f"{parent.bytes / 2**20:.2f} MiB"),
-        ("labels", _labels(parent.labels)),
-        *_answer(config.output),
+        ("labels", label_words(parent.labels)),
+        *answer_words(config.output),
     ]
     if parent.tokenizer is not None:
         facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
@@ -184,8 +194,8 @@ def composite_card(composite: Composite, uri: str) -> str:
     sources = [dict(source) for source in composite.sources]
     parents = {source.get("parent") for source in sources}
     opening = (
-        f"# A model of {len(sources)} {_plural('module', len(sources))}\n\nMade of modules of "
-        f"{len(parents)} {_plural('parent', len(parents))}, which are bundled with it; nothing was "
+        f"# A model of {len(sources)} {plural('module', len(sources))}\n\nMade of modules of "
+        f"{len(parents)} {plural('parent', len(parents))}, which are bundled with it; nothing was "
         f"trained. {_joined(composite)}"
     )
     shown = [
@@ -195,14 +205,14 @@ def composite_card(composite: Composite, uri: str) -> str:
             escape(source.get("version") or "", 20),
             inline(str(source.get("parent", ""))[:12]),
         )
-        for source in sources[:_SHOWN]
+        for source in sources[:SHOWN]
     ]
     modules = "## Modules\n\n" + table(("label", "module", "version", "parent"), shown)
-    if len(sources) > _SHOWN:
-        modules += f"\n\n... and {len(sources) - _SHOWN} more: see `composition.json`."
+    if len(sources) > SHOWN:
+        modules += f"\n\n... and {len(sources) - SHOWN} more: see `composition.json`."
     steps = [
         f"{number}. {escape(json.dumps(dict(step), ensure_ascii=False, default=str), 300)}"
-        for number, step in enumerate(composite.recipe[:_SHOWN], 1)
+        for number, step in enumerate(composite.recipe[:SHOWN], 1)
     ]
     history = "## How it was made\n\n" + "\n".join(steps) if steps else ""
     return fit(
@@ -233,7 +243,7 @@ def _question(module: Module) -> str:
         return (
             f"A module that translates into **{label}**: a mask over the decoder of its parent, "
             f"which translates into {len(contract.labels)} "
-            f"{_plural('language', len(contract.labels))}."
+            f"{plural('language', len(contract.labels))}."
         )
     others = len(contract.labels) - 1
     if contract.label == contract.end_label:
@@ -279,62 +289,11 @@ def _joined(composite: Composite) -> str:
         return f"The label with the best score wins at each place of the list{end} {score}."
     if not composite.rivals:
         limits = composite.parameters.get("thresholds", {})
-        told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:_SHOWN])
+        told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN])
         return f"Each label whose score reaches its threshold is answered {score}; " + (
             f"thresholds are 0, but: {told}." if told else "all thresholds are 0."
         )
     return f"The label with the best score wins {score}."
-
-
-def percent(share: float) -> str:
-    """A share as people read it.
-
-    Example:
-        >>> percent(0.9312), percent(float("nan"))
-        ('93.1 %', 'none')
-    """
-    return "none" if share != share else f"{100 * share:.1f} %"
-
-
-def bleu(share: float) -> str:
-    """BLEU as people read it: in points.
-
-    Example:
-        >>> bleu(0.3149), bleu(float("nan"))
-        ('31.5', 'none')
-    """
-    return "none" if share != share else f"{100 * share:.1f}"
-
-
-def points(difference: float) -> str:
-    """A difference between shares, in points.
-
-    Example:
-        >>> points(0.0123), points(-0.005), points(0.0)
-        ('+1.2', '-0.5', '0.0')
-    """
-    rounded = round(100 * difference, 1)
-    return f"{rounded:+.1f}" if rounded else "0.0"
-
-
-def removal_words(made: Mapping[str, Any]) -> str:
-    """What was removed and by which rule, in words, from a module's ``made``."""
-    rule, removal = plain(made.get("rule", "unknown"), 40), made.get("removal")
-    share = percent(removal) if isinstance(removal, int | float) else plain(removal, 40)
-    return "nothing removed" if rule == "none" or removal == 0 else f"{share} by `{rule}`"
-
-
-def figure_rows(made: Mapping[str, Any]) -> str | None:
-    """Which rows a module's figures come from, in words, from its ``made``.
-
-    Example:
-        >>> figure_rows({"rows": {"figures": "50 rows", "fitted": "20 rows"}})
-        '50 rows'
-    """
-    rows = made.get("rows")
-    if isinstance(rows, Mapping):
-        rows = rows.get("figures")
-    return plain(rows, 500) if rows else None
 
 
 def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -405,56 +364,6 @@ def _bar(share: float, width: int = 20) -> str:
     return "█" * full + "░" * (width - full)
 
 
-def _recurrent(recurrent: Sequence[Sequence[int]]) -> str:
-    return " + ".join(
-        "/".join(map(str, layer)) + (" both ways" if len(layer) == 2 else "") for layer in recurrent
-    )
-
-
-def _network(config: Any) -> str:
-    """The structure of a network, or of a translator, in words."""
-    if config.output == _TRANSLATION:
-        return _translator(config)
-    layers = _recurrent(config.recurrent)
-    dense = "".join(f" + {layer.units} {layer.activation}" for layer in config.hidden)
-    fed = {
-        "flat": ", which reads the whole input as one step",
-        "repeat": f", which reads the whole input at each of {config.output_steps} steps",
-    }.get(config.feed, "")
-    return f"{_CELLS.get(config.cell, config.cell)} of {layers} units{dense}{fed}"
-
-
-def _answer(output: str, mask_steps: int | None = None) -> list[tuple[str, str]]:
-    """What is answered, where that is not one label, and masks for single steps."""
-    from mlflow_rnnmod.composition.kinds import ANSWERS
-
-    found = [("answer", ANSWERS[output])] if output in ANSWERS else []
-    if mask_steps is not None:
-        found.append(("masks", f"{mask_steps}, one a step; later steps have the last one"))
-    return found
-
-
-def _translator(config: Any) -> str:
-    """A translator's structure in words."""
-    cell, written = _CELLS.get(config.cell, config.cell), " + ".join(map(str, config.decoder))
-    return f"{cell} that reads with {_recurrent(config.encoder)} units and writes with {written}"
-
-
-def _input(kind: str, size: int, steps: int | None) -> str:
-    words = {
-        "text": f"text, through its own tokenizer of {size} tokens",
-        "tokens": f"token ids from 0 to {size - 1}",
-        "features": f"steps of {size} numbers",
-    }[kind]
-    return words + (f"; {steps} steps, padded or cut" if steps else "")
-
-
-def _labels(labels: Sequence[str]) -> str:
-    shown = ", ".join(escape(label, 40) for label in labels[:_SHOWN])
-    more = f", and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
-    return f"{len(labels)}: {shown}{more}"
-
-
 def _parent_name(parent: Parent, parent_link: str | None) -> str:
     digest = parent.digest[:12]
     if parent_link:
@@ -510,7 +419,3 @@ def _by_reference(parent: Parent) -> str:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else word + "s"

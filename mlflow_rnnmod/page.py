@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from mlflow_rnnmod.card import percent, points
 from mlflow_rnnmod.dial import METRICS, settings_svg, sorted_settings, taken_of
 from mlflow_rnnmod.markdown import plain
 from mlflow_rnnmod.pictures import is_taken, overlap_svg, sizing_svg
+from mlflow_rnnmod.wording import percent, points
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition

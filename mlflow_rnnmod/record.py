@@ -11,8 +11,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
-from mlflow_rnnmod.card import figure_rows, percent, removal_words
 from mlflow_rnnmod.network.digest import digest_tensors
+from mlflow_rnnmod.wording import figure_rows, percent, removal_words
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition

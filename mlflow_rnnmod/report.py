@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mlflow_rnnmod.card import percent, points, removal_words
 from mlflow_rnnmod.dial import METRICS, sorted_settings, taken_of, write_settings
 from mlflow_rnnmod.markdown import escape, link, table
 from mlflow_rnnmod.page import page
 from mlflow_rnnmod.pictures import write_overlap
+from mlflow_rnnmod.wording import percent, points, removal_words
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition

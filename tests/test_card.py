@@ -15,12 +15,11 @@ from mlflow_rnnmod.card import (
     composite_card,
     module_card,
     parent_card,
-    percent,
-    points,
     registered_card,
 )
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.markdown import escape, fenced, fit, inline, link, plain, table
+from mlflow_rnnmod.wording import percent, points
 from tests.builders import LABELS, ODD_LABELS, tiny_module, tiny_modules, tiny_parent
 from tests.composition.test_kinds import mixed, parent_of
 

@@ -10,12 +10,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.bleu import corpus_bleu
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.decompose import Decomposition
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
 from mlflow_rnnmod.decomposition.pairs import Pairs
+from mlflow_rnnmod.decomposition.right_translations import (
+    RightTranslations,
+    TranslationScores,
+    known_rows,
+    written,
+)
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import split_by_hash
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix
@@ -112,7 +117,7 @@ def decompose_translator(
     removed = job.removed(share)
     trunks = job.trunks(removed)
     whole = [Trunk.whole(parent.network.units)] * len(trunks)
-    right = _Report(parent, figures_pairs)
+    right = RightTranslations(parent, figures_pairs)
     of_parent = right.of(job.translated(figures_pairs, whole, "parent"))
     composed = right.of(job.translated(figures_pairs, trunks, "modules"))
     random = of_parent
@@ -208,7 +213,7 @@ class _Job:
             return float(config.removal), ()
         draw = torch.Generator().manual_seed(config.seed)
         pairs = pairs[torch.randperm(len(pairs), generator=draw)[:SIZING_ROWS]]
-        right = _Report(self.parent, pairs)
+        right = RightTranslations(self.parent, pairs)
         whole = [Trunk.whole(self.parent.network.units)] * len(self.parent.labels)
         control = right.of(self.translated(pairs, whole, "nothing removed")).mean
         tried: list[dict[str, float]] = []
@@ -230,69 +235,6 @@ class _Job:
             if 100 * (control - bleu) <= config.tolerance + 1e-9:
                 break
         return share, tuple(tried)
-
-
-@dataclass(frozen=True, eq=False)
-class _Scores:
-    """BLEU of each language, and the translations it is of."""
-
-    texts: Sequence[Sequence[str]]
-    bleu: Sequence[float]
-
-    @property
-    def mean(self) -> float:
-        """Over the languages that have right translations; 0 without any."""
-        found = [bleu for bleu in self.bleu if bleu == bleu]
-        return sum(found) / len(found) if found else 0.0
-
-
-class _Report:
-    """The right translations of some sources, to compare others with."""
-
-    def __init__(self, parent: Parent, pairs: Pairs) -> None:
-        self.parent, self.signature = parent, ""
-        self.right = [references(parent, pairs, code) for code in parent.labels]
-        # Tokens are compared as they are.
-        self.tokens = [
-            code not in pairs.references and parent.writer is None for code in parent.labels
-        ]
-
-    def of(self, texts: Sequence[Sequence[str]]) -> _Scores:
-        """BLEU of translations into all languages; NaN where no right ones are known."""
-        found = []
-        for mine, right, tokens in zip(texts, self.right, self.tokens, strict=True):
-            bleu = float("nan")
-            if right:
-                bleu, self.signature = corpus_bleu(mine, right, tokens)
-            found.append(bleu)
-        return _Scores(texts, found)
-
-
-def known_rows(pairs: Pairs, code: str) -> Tensor:
-    """Numbers of the rows that have a translation into a language."""
-    if code not in pairs.targets:
-        return torch.zeros(0, dtype=torch.int64)
-    return pairs.known(code).nonzero()[:, 0]
-
-
-def references(parent: Parent, pairs: Pairs, code: str) -> list[str]:
-    """The right translations into a language, as text, of the rows that have one."""
-    rows = known_rows(pairs, code)
-    if code in pairs.references:
-        return [pairs.references[code][i] for i in rows.tolist()]
-    if len(rows) == 0:
-        return []
-    found = pairs.targets[code][rows]
-    assert found.lengths is not None
-    lengths = found.lengths.tolist()
-    return written(parent, [v[:n].tolist() for v, n in zip(found.values, lengths, strict=True)])
-
-
-def written(parent: Parent, ids: Sequence[Sequence[int]]) -> list[str]:
-    """Translations as text; without a tokenizer, token ids with spaces between them."""
-    if parent.writer is not None:
-        return parent.writer.decode(ids)
-    return [" ".join(map(str, row)) for row in ids]
 
 
 def draw_pairs(pairs: Pairs, per_label: int, seed: int) -> Pairs:
@@ -383,8 +325,8 @@ def _module(
     parent: Parent,
     index: int,
     trunk: Trunk,
-    composed: _Scores,
-    of_parent: _Scores,
+    composed: TranslationScores,
+    of_parent: TranslationScores,
     overlap: Tensor,
     made: Mapping[str, object],
 ) -> Module:
@@ -412,7 +354,11 @@ def _module(
 
 
 def _figures(
-    modules: Sequence[Module], composed: _Scores, of_parent: _Scores, random: _Scores, rows: int
+    modules: Sequence[Module],
+    composed: TranslationScores,
+    of_parent: TranslationScores,
+    random: TranslationScores,
+    rows: int,
 ) -> dict[str, float]:
     """Means over languages; nothing removed is the parent, so that it is the control, too."""
     means = {

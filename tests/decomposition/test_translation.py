@@ -11,7 +11,8 @@ import torch
 from mlflow_rnnmod.decomposition import DecompositionConfig, Pairs, decompose
 from mlflow_rnnmod.decomposition.bleu import corpus_bleu
 from mlflow_rnnmod.decomposition.pairs import padded
-from mlflow_rnnmod.decomposition.translation import draw_pairs, known_rows, references
+from mlflow_rnnmod.decomposition.right_translations import known_rows, references
+from mlflow_rnnmod.decomposition.translation import draw_pairs
 from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
 from mlflow_rnnmod.network.config import CELLS
 from mlflow_rnnmod.network.masked_decoder import trunk_decoder
