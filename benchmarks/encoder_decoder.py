@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,7 +29,6 @@ class TranslatorTraining:
         dropout: of embeddings, and of what the output layer reads.
         word_dropout: share of tokens, on both sides, that are replaced by the unknown one.
         embedding_scale: standard deviation of the embeddings' first weights.
-        forget_bias: what an LSTM's forget gates start from; 0 is PyTorch's own start.
         seed: of weights, batches and dropout.
     """
 
@@ -47,14 +46,6 @@ class TranslatorTraining:
     word_dropout: float = 0.0
     embedding_scale: float = 1.0
     seed: int = 0
-    forget_bias: float = 0.0
-
-    def key(self) -> dict[str, Any]:
-        """What the cache knows these settings by: without settings that came later, unless used."""
-        found = asdict(self)
-        if not self.forget_bias:
-            del found["forget_bias"]
-        return found
 
 
 class EncoderDecoder(nn.Module):
@@ -77,10 +68,6 @@ class EncoderDecoder(nn.Module):
         self.output = nn.Linear(units, target_tokens)
         for embedding in (self.source_embedding, self.target_embedding):
             embedding.weight.detach().mul_(settings.embedding_scale)
-        if settings.cell == "lstm" and settings.forget_bias:
-            for name, bias in [*self.encoder.named_parameters(), *self.decoder.named_parameters()]:
-                if name.startswith("bias_ih"):
-                    bias.detach()[units : 2 * units] = settings.forget_bias
 
     def encode(self, source: Tensor, lengths: Tensor) -> Any:
         """First states of the decoder.

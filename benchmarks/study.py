@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.config import DecompositionConfig
+from mlflow_rnnmod.decomposition.config import REPAIRS, DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
     FittedHeads,
     Material,
@@ -20,6 +20,7 @@ from mlflow_rnnmod.decomposition.fitting import (
     report_table,
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
+from mlflow_rnnmod.decomposition.guarded import guarded_trunks
 from mlflow_rnnmod.decomposition.metrics import METRICS, measure
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
@@ -124,19 +125,20 @@ class Study:
             heads = self._heads(plain, ("calibrate",), told)
             found["none"] = self.points(torch.stack([h.report_margins for h in heads], dim=1))
             found["calibrate"] = self.points(report_table(heads))
-        for name in {"all", MEANS_FOLDED} & set(wanted):
-            folded = [make_trunk(units, self.statistics, fold=True) for units in removed]
-            if name == MEANS_FOLDED and folded[0].sliceable:
+        if "all" in wanted:
+            trunks, repairs = guarded_trunks(self.material, self.statistics, removed, REPAIRS)
+            found["all"] = self.points(report_table(self._heads(trunks, repairs, told)))
+        if MEANS_FOLDED in wanted:
+            trunks = [make_trunk(units, self.statistics, fold=True) for units in removed]
+            if trunks[0].sliceable:
                 means = {k: v.mean.float() for k, v in self.statistics.layers.items()}
-                folded = [Trunk(trunk.keep, means) for trunk in folded]
-            heads = self._heads(folded, ("fold", "refit", "calibrate"), told)
-            found[name] = self.points(report_table(heads))
+                trunks = [Trunk(trunk.keep, means) for trunk in trunks]
+            found[MEANS_FOLDED] = self.points(report_table(self._heads(trunks, REPAIRS, told)))
         return {name: found[name] for name in wanted}, plain
 
     def modules(self, removed: Removed) -> tuple[Module, ...]:
         """A module for each label, with all repairs and open heads, as ``decompose`` makes them."""
-        repairs = ("fold", "refit", "calibrate")
-        trunks = [make_trunk(units, self.statistics, fold=True) for units in removed]
+        trunks, repairs = guarded_trunks(self.material, self.statistics, removed, REPAIRS)
         heads = [fit_heads(self.material, t, y, repairs) for y, t in enumerate(trunks)]
         found = []
         for label, trunk, fitted in zip(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,7 @@ def trained_translator(
         ``weights`` of an :class:`EncoderDecoder`, ``source_tokenizer`` and ``target_tokenizer``
         (their JSON), ``seconds``, ``metric`` (BLEU on part of validation), ``epochs`` and ``key``.
     """
-    key = ["translator", data.name, data.source, data.targets, training.key(), min_epochs]
+    key = ["translator", data.name, data.source, data.targets, asdict(training), min_epochs]
     file = cache / f"{digest_text(canonical_json(key))[:20]}.pt" if cache else None
     if file and file.exists():
         return torch.load(file, weights_only=True)

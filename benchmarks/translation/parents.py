@@ -23,8 +23,8 @@ SMALL = {
     "dropout": 0.3,
 }
 SMALL_SETS = ("tatoeba_et", "tatoeba_et_en")
-# An LSTM learns to remember sentences far more slowly than a GRU; chosen on validation.
-LSTM = {"forget_bias": 2.0, "learning_rate": 3e-3}
+# An LSTM learns far more slowly than a GRU, and gains by more steps; chosen on validation.
+LSTM = {"batch_size": 12}
 # BLEU on validation still rises after the default's epochs; chosen there.
 LONGER = {"tatoeba": {"epochs": 18}}
 QUICK_ROWS = 1500

@@ -262,8 +262,8 @@ def fit_heads(
     if "refit" in repairs:
         weight, bias = fit_logistic(found.fit, odds(found.fit), fit_positive, weights, PENALTY)
         candidate = Head(weight, bias)
-        before = _calibrated_loss(head.raw(found.calibration, own), positive)
-        if _calibrated_loss(candidate.raw(found.calibration, own), positive) < before:
+        before = calibrated_loss(head.raw(found.calibration, own), positive)
+        if calibrated_loss(candidate.raw(found.calibration, own), positive) < before:
             head, kept = candidate, [*kept, "refit"]
     margins = head.raw(found.calibration, own)
     if "calibrate" in repairs and _enough(positive) and _calibration_helps(margins, positive):
@@ -288,7 +288,8 @@ def _calibration_helps(margins: Tensor, positive: Tensor) -> bool:
     return cross_fitted_loss(margins, positive) < log_loss(margins, positive)
 
 
-def _calibrated_loss(margins: Tensor, positive: Tensor) -> float:
+def calibrated_loss(margins: Tensor, positive: Tensor) -> float:
+    """Log-loss of margins through the scale and offset that suit them best."""
     return log_loss(fit_calibration(margins, positive)(margins), positive)
 
 

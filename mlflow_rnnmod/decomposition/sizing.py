@@ -18,7 +18,7 @@ from mlflow_rnnmod.decomposition.fitting import (
     report_table,
     shared_readouts,
 )
-from mlflow_rnnmod.decomposition.folding import make_trunk
+from mlflow_rnnmod.decomposition.guarded import guarded_trunks
 from mlflow_rnnmod.decomposition.metrics import METRICS, measure
 from mlflow_rnnmod.decomposition.rules import RULES, removed_units
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
@@ -51,8 +51,9 @@ class Job:
         self, removed: Sequence[Mapping[str, Tensor]], stage: str, open_head: bool
     ) -> tuple[list[Trunk], list[FittedHeads]]:
         """Trunks and heads of all labels."""
-        repairs = tuple(self.config.repairs)
-        trunks = [make_trunk(units, self.statistics, "fold" in repairs) for units in removed]
+        trunks, repairs = guarded_trunks(
+            self.material, self.statistics, removed, self.config.repairs
+        )
         heads: dict[int, FittedHeads] = {}
         for trunk in dict.fromkeys(trunks):
             mine = [label for label, other in enumerate(trunks) if other == trunk]

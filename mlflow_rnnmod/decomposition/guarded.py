@@ -1,0 +1,72 @@
+"""Trunks that guess for what they leave out, where that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.decomposition.fitting import Material, calibrated_loss
+from mlflow_rnnmod.decomposition.folding import make_trunk
+from mlflow_rnnmod.decomposition.module import margins
+from mlflow_rnnmod.decomposition.observations import Labelled, run_readouts
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.network.slicing import view
+from mlflow_rnnmod.network.trunk import Trunk
+
+# What is looked at: whether guesses help is a matter of the network more than of a label.
+LABELS = 10
+ROWS = 1000
+
+
+def guarded_trunks(
+    material: Material,
+    statistics: ActivationStatistics,
+    removed: Sequence[Mapping[str, Tensor]],
+    repairs: Sequence[str],
+) -> tuple[list[Trunk], tuple[str, ...]]:
+    """A trunk for each label, folded if that lowers the calibrated log-loss on calibration rows.
+
+    A guess that is right on average can still lead a network astray step after step: a tanh RNN
+    that answers with lists (toxicity, seed 1) loses 2.4 points of F1 with guesses and 1.0 without,
+    where others gain by them.
+
+    Args:
+        material: the rows.
+        statistics: what guesses are made from.
+        removed: for each label what its trunk leaves out, as :func:`make_trunk` takes it.
+        repairs: those that were asked for.
+
+    Returns:
+        the trunks, and the repairs without ``"fold"`` where it does not help.
+    """
+    plain = [make_trunk(units, statistics, fold=False) for units in removed]
+    if "fold" not in repairs:
+        return plain, tuple(repairs)
+    folded = [make_trunk(units, statistics, fold=True) for units in removed]
+    if all(trunk.full for trunk in folded) or _loss(material, folded) <= _loss(material, plain):
+        return folded, tuple(repairs)
+    return plain, tuple(name for name in repairs if name != "fold")
+
+
+def _loss(material: Material, trunks: Sequence[Trunk]) -> float:
+    """Calibrated log-loss of some labels' margins on some calibration rows, added up."""
+    network, rows = material.parent.network, material.calibration
+    if len(rows) > ROWS:
+        rows = rows[torch.linspace(0, len(rows) - 1, ROWS).long()]
+    truth = Labelled(rows, network)
+    labels = range(0, len(trunks), max(1, len(trunks) // LABELS))
+    logits: dict[Trunk, Tensor] = {}
+    total = 0.0
+    for label in labels:
+        trunk = trunks[label]
+        if trunk not in logits:
+            readouts = run_readouts(
+                view(network, trunk).readout, rows, material.batch_size, network
+            )
+            with torch.inference_mode():
+                logits[trunk] = network.logits(readouts[truth.known].to(network.device))
+        own = margins(logits[trunk], label, network.config.output).cpu()
+        total += calibrated_loss(own, truth.positive(label)[truth.known])
+    return total
