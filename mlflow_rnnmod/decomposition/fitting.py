@@ -226,7 +226,9 @@ def fit_heads(
     """Refit and calibrate the heads of one label's module, each repair only where it helps.
 
     A refit is kept where the calibrated log-loss on calibration rows falls; a calibration where it
-    falls on rows that it was not fitted on. The open head is fitted and calibrated whatever the
+    falls on rows that it was not fitted on. Where labels have no rivals, a module answers when its
+    score reaches 0, and of these heads the one with the best F1 there is taken: a lower loss can
+    mean fewer right answers. The open head is fitted and calibrated whatever the
     repairs, since without its background it would be no open head.
 
     Args:
@@ -259,25 +261,38 @@ def fit_heads(
     found = replace(found, calibration=whole[known])
     own = odds(found.calibration)
     head, kept = Head(), ["fold"] if "fold" in repairs else []
+    tried = [(head, tuple(kept))]
     if "refit" in repairs:
         weight, bias = fit_logistic(found.fit, odds(found.fit), fit_positive, weights, PENALTY)
         candidate = Head(weight, bias)
         before = calibrated_loss(head.raw(found.calibration, own), positive)
         if calibrated_loss(candidate.raw(found.calibration, own), positive) < before:
             head, kept = candidate, [*kept, "refit"]
+            tried.append((head, tuple(kept)))
     margins = head.raw(found.calibration, own)
     if "calibrate" in repairs and _enough(positive) and _calibration_helps(margins, positive):
         head = replace(head, calibration=fit_calibration(margins, positive))
         kept.append("calibrate")
+        tried.append((head, tuple(kept)))
+    if network.config.output == "multilabel":
+        scores = [_f1(option(found.calibration, own) >= 0, positive) for option, _ in tried]
+        # The last of equals: the one with the lowest loss.
+        best = max(range(len(tried)), key=lambda i: (scores[i], i))
+        head, kept = tried[best][0], list(tried[best][1])
     return FittedHeads(
         head,
         _fit_open_head(found, odds, fit_positive, weights, positive) if open_head else head,
         tuple(kept),
-        margins if known.all() else head.raw(whole, odds(whole)),
+        head.raw(found.calibration, own) if known.all() else head.raw(whole, odds(whole)),
         head.raw(found.report, odds(found.report)),
         positive,
         known,
     )
+
+
+def _f1(answered: Tensor, positive: Tensor) -> float:
+    total = int(answered.sum()) + int(positive.sum())
+    return 2 * int((answered & positive).sum()) / total if total else 1.0
 
 
 def _enough(positive: Tensor) -> bool:

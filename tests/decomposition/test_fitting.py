@@ -271,3 +271,36 @@ def test_fit_rows_are_all_of_the_label_and_weights_undo_the_choice(monkeypatch, 
     monkeypatch.setattr(fitting, "MAX_FIT_ROWS", 10_000)
     rows, found = pick_fit_rows(material, 0)
     assert len(rows) == len(targets) and torch.equal(found, weights)
+
+
+def test_without_rivals_the_head_that_answers_best_is_taken():
+    """By a slow count of hits over all rows, among the heads that the repairs offer."""
+    parent = tiny_parent(recurrent=((8,),), output="multilabel")
+    draw = torch.Generator().manual_seed(3)
+
+    def rows(count: int, seed: int) -> Rows:
+        found = tiny_rows(parent, count, seed=seed)
+        with torch.no_grad():
+            logits = parent.network(found)
+        # Right where the logit is above 0.3, mostly: the parent's own threshold is too low.
+        noise = torch.rand(logits.shape, generator=draw) < 0.1
+        return replace(found, targets=(logits > 0.3) ^ noise)
+
+    sample = draw_sample(rows(300, 1), 3, 500, 0, "multilabel")
+    material = prepare_material(parent, sample, rows(200, 2), rows(50, 3), DecompositionConfig())
+
+    def f1(head: Head, trunk: Trunk, label: int) -> float:
+        calibration = material.calibration
+        with torch.no_grad():
+            readout = masked(parent.network, trunk).readout(calibration)
+            own = parent.network.output(readout)[:, label]
+        hits = wrong = 0
+        for score, right in zip(head(readout, own), calibration.targets[:, label], strict=True):
+            hits += bool(score >= 0) and bool(right)
+            wrong += bool(score >= 0) != bool(right)
+        return 2 * hits / (2 * hits + wrong)
+
+    for label in range(3):
+        trunk = tiny_trunk(parent, 0.4, seed=label)
+        taken = fit_heads(material, trunk, label, ALL, open_head=False)
+        assert f1(taken.head, trunk, label) >= max(f1(Head(), trunk, label), 0.5)
