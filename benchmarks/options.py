@@ -26,7 +26,8 @@ def names(_: Any, __: Any, value: str) -> tuple[str, ...]:
 
 def shared(command: Callable) -> Callable:
     """The options that every command has."""
-    for option in (
+    return with_options(
+        command,
         click.option("--json", "json_file", type=click.Path(path_type=Path),
                      help="Rows are written here as they come; a run goes on with what is there."),
         click.option("--cache", type=click.Path(path_type=Path),
@@ -38,7 +39,12 @@ def shared(command: Callable) -> Callable:
         click.option("--variant", type=click.Choice(["rolled", "unrolled"]), default="rolled"),
         click.option("--layers", type=int, default=1),
         click.option("--cell", type=click.Choice(CELLS), default="lstm"),
-    ):  # fmt: skip
+    )  # fmt: skip
+
+
+def with_options(command: Callable, *options: Callable) -> Callable:
+    """A command with some options; the last ones come first in its help."""
+    for option in options:
         command = option(command)
     return command
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks import rq2, rq3
 from benchmarks.apart import print_apart
 from benchmarks.data import TextData
-from benchmarks.options import CELLS, console, names, numbers, progress_bar, shared
+from benchmarks.options import CELLS, console, names, numbers, progress_bar, shared, with_options
 from benchmarks.page.page import write
 from benchmarks.page.rows import read_rows
 from benchmarks.parents import train_parent
@@ -39,7 +39,8 @@ def main() -> None:
 
 
 def _rq1_options(command: Any) -> Any:
-    for option in (
+    return with_options(
+        command,
         click.option("--rule", "--rules", "rules", default="sensitivity,paper", callback=names),
         click.option("--removal", "--removals", "removals", default="0.05,0.2,0.35,0.5",
                      callback=numbers, help="Shares of the units."),
@@ -47,9 +48,7 @@ def _rq1_options(command: Any) -> Any:
                      help=f"Or {MEANS_FOLDED}: all, with means folded in the place of guesses "
                      "from kept units."),
         click.option("--draws", type=int, default=DRAWS, help="Random masks for each random row."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    )  # fmt: skip
 
 
 @main.command("rq1")
@@ -183,13 +182,12 @@ ACROSS = {
 
 
 def _reuse_options(command: Any) -> Any:
-    for option in (
+    return with_options(
+        command,
         click.option("--removal", type=float, default=0.2, help="Share of the units."),
         click.option("--across/--within", "crossing", default=None,
                      help="Only across types, or only within one; both otherwise."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    )  # fmt: skip
 
 
 @main.command("rq2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,27 @@ def trained_weights(
         first release's cache have a ``config`` and the weights of a ``RecurrentNetwork``.
     """
     key = [data.name, data.names, training.key(), min_epochs]
+    return cached(key, cache, lambda: _train(data, training, min_epochs or 0))
+
+
+def cached(key: Any, cache: Path | None, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is in the cache under ``key``; ``train`` makes it where it is not there.
+
+    Returns:
+        what ``train`` returned, with the ``seconds`` it took and ``key`` as text.
+    """
     file = cache / f"{digest_text(canonical_json(key))[:20]}.pt" if cache else None
     if file and file.exists():
         return torch.load(file, weights_only=True)
     started = time.perf_counter()
+    kept = train()
+    kept |= {"seconds": time.perf_counter() - started, "key": canonical_json(key)}
+    if file:
+        save(kept, file)
+    return kept
+
+
+def _train(data: TextData, training: Training, min_epochs: int) -> dict[str, Any]:
     L.seed_everything(training.seed, verbose=False)
     tokenizer = TOKENIZERS[training.words](data.texts["train"], training.vocabulary, training.steps)
     encoder = TextEncoder(tokenizer)
@@ -70,20 +88,9 @@ def trained_weights(
         Batches(validation, 512, False, training.bucketed, tagged),
         training.epochs,
         training.patience,
-        min_epochs or 0,
+        min_epochs,
     )
-    prefix = "network."
-    kept = {
-        "weights": {k.removeprefix(prefix): v for k, v in best.weights.items()},
-        "tokenizer": encoder.json,
-        "seconds": time.perf_counter() - started,
-        "metric": best.best,
-        "epochs": best.epochs,
-        "key": canonical_json(key),
-    }
-    if file:
-        save(kept, file)
-    return kept
+    return {**best.found("network."), "tokenizer": encoder.json}
 
 
 def to_parent(
@@ -174,6 +181,11 @@ class BestWeights(L.Callback):
         self.best, self.waited, self.epochs = -1.0, 0, 0
         self.weights: dict[str, Tensor] = {}
         self.started = time.perf_counter()
+
+    def found(self, prefix: str) -> dict[str, Any]:
+        """The best weights, without ``prefix`` in their names, and how they were found."""
+        weights = {name.removeprefix(prefix): weight for name, weight in self.weights.items()}
+        return {"weights": weights, "metric": self.best, "epochs": self.epochs}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep or stop."""

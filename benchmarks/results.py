@@ -59,11 +59,10 @@ def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) ->
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
-    table = Table(title=title)
     columns = ["delta", "control_delta", "net"]
     shares = ["actual_removal", "units_kept", "recurrent_weights_kept", "jaccard"]
-    for name in [*by, "seeds", "score", *columns, "removed %", "W_hh kept %", "jaccard"]:
-        table.add_column(name.replace("_", " "), justify="left" if name in by else "right")
+    numbers = ["seeds", "score", *columns, "removed %", "W_hh kept %", "jaccard"]
+    table = _table(title, by, numbers)
     for key, found in groups.items():
         removed, _, recurrent, overlap = (
             sum(r[name] for r in found) / len(found) for name in shares
@@ -82,11 +81,8 @@ def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) ->
 
 def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
     """A table of modules against models from scratch: a line for each data set and rule."""
-    table = Table(title=title)
-    for name in ("data set", "rule", "score"):
-        table.add_column(name)
-    for name in ("pairs", "modules", "from scratch", "delta", "worst", "paper", "training, s"):
-        table.add_column(name, justify="right")
+    numbers = ("pairs", "modules", "from scratch", "delta", "worst", "paper", "training, s")
+    table = _table(title, ("data set", "rule", "score"), numbers)
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["rule"], row["score_strategy"]), []).append(row)
@@ -108,11 +104,8 @@ def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
 
 def print_scenarios(rows: Sequence[dict[str, Any]], title: str) -> None:
     """A table of the scenarios: modules put together, against a model trained again."""
-    table = Table(title=title)
-    for name in ("data set", "module", "rule"):
-        table.add_column(name)
-    for name in ("seeds", "modules", "trained again", "delta", "paper", "training, s", "again, s"):
-        table.add_column(name, justify="right")
+    numbers = ("seeds", "modules", "trained again", "delta", "paper", "training, s", "again, s")
+    table = _table(title, ("data set", "module", "rule"), numbers)
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["pair"], row["rule"]), []).append(row)
@@ -131,6 +124,14 @@ def print_scenarios(rows: Sequence[dict[str, Any]], title: str) -> None:
             f"{again:.0f}",
         )
     Console(width=160).print(table)
+
+
+def _table(title: str, words: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(title=title)
+    for name in (*words, *numbers):
+        justify: Any = "left" if name in words else "right"
+        table.add_column(name.replace("_", " "), justify=justify)
+    return table
 
 
 def _cell(value: Any) -> str:

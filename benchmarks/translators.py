@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.data import TranslationData, subword_tokenizer
 from benchmarks.encoder_decoder import END, PAD, UNKNOWN, EncoderDecoder, TranslatorTraining
-from benchmarks.parents import fit, save
+from benchmarks.parents import cached, fit
 from mlflow_rnnmod.network import Parent, TextEncoder, Translator, TranslatorConfig
-from mlflow_rnnmod.network.digest import canonical_json, digest_text
 
 VALIDATION_ROWS = 1000
 # Tokens of a sentence that is trained on, at most: a handful have hundreds.
@@ -219,10 +217,10 @@ def trained_translator(
         (their JSON), ``seconds``, ``metric`` (BLEU on part of validation), ``epochs`` and ``key``.
     """
     key = ["translator", data.name, data.source, data.targets, asdict(training), min_epochs]
-    file = cache / f"{digest_text(canonical_json(key))[:20]}.pt" if cache else None
-    if file and file.exists():
-        return torch.load(file, weights_only=True)
-    started = time.perf_counter()
+    return cached(key, cache, lambda: _train(data, training, min_epochs or 0))
+
+
+def _train(data: TranslationData, training: TranslatorTraining, min_epochs: int) -> dict[str, Any]:
     L.seed_everything(training.seed, verbose=False)
     source, target = learn_tokenizers(data, training)
     network = EncoderDecoder(
@@ -234,20 +232,10 @@ def trained_translator(
         [0],
         training.epochs,
         training.patience,
-        min_epochs or 0,
+        min_epochs,
     )
-    kept = {
-        "weights": {k.removeprefix("network."): v for k, v in best.weights.items()},
-        "source_tokenizer": source.json,
-        "target_tokenizer": target.json,
-        "seconds": time.perf_counter() - started,
-        "metric": best.best,
-        "epochs": best.epochs,
-        "key": canonical_json(key),
-    }
-    if file:
-        save(kept, file)
-    return kept
+    tokenizers = {"source_tokenizer": source.json, "target_tokenizer": target.json}
+    return {**best.found("network."), **tokenizers}
 
 
 def translator_parent(
