@@ -81,13 +81,15 @@ def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) ->
 
 def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
     """A table of modules against models from scratch: a line for each data set and rule."""
-    numbers = ("pairs", "modules", "from scratch", "delta", "worst", "paper", "training, s")
+    numbers = ("pairs", "modules", "from scratch", "delta", "worst", "joint rows")
+    numbers = (*numbers, "paper", "training, s")
     table = _table(title, ("data set", "rule", "score"), numbers)
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["rule"], row["score_strategy"]), []).append(row)
     for key, found in groups.items():
         paper = found[0].get("paper_delta")
+        joint = [r["joint_score"] - r["scratch_score"] for r in found if "joint_score" in r]
         seconds = [r["scratch_seconds"] for r in found if "scratch_seconds" in r]
         table.add_row(
             *key,
@@ -96,6 +98,7 @@ def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
             shown([r["scratch_score"] for r in found], signed=False),
             shown([r["delta"] for r in found]),
             f"{min(r['delta'] for r in found):+.2f}",
+            shown(joint) if joint else "",
             "" if paper is None else f"{paper:+.2f}",
             f"{sum(seconds) / len(seconds):.0f}" if seconds else "",
         )

@@ -11,8 +11,11 @@ import torch
 from benchmarks.data import TextData
 from benchmarks.parents import Training
 from benchmarks.reuse import RULES, Workshop, reuse_row, seeded_pairs
+from benchmarks.scoring import composite_points
 from mlflow_rnnmod.composition import compose
 
+# Texts of all labels that a composite is also calibrated on, beside.
+JOINT_ROWS = 300
 Told = Callable[[str], None]
 
 
@@ -76,6 +79,7 @@ def crossed(
     """Modules for ``stay`` of one type of network with one for ``other`` of another type.
 
     The model from scratch is of the first one's kind, and learns the texts of all these labels.
+    ``joint_score`` is that of the same modules calibrated on a few validation texts of all labels.
     """
     if all((name, rule) in done for rule in RULES):
         return
@@ -86,9 +90,18 @@ def crossed(
         told(f"{name}: {rule}")
         mine = workshop.modules(*first, rule, removal)
         theirs = workshop.modules(*second, rule, removal)
-        composite = compose([*(mine[label] for label in stay), theirs[other]])
+        modules = [*(mine[label] for label in stay), theirs[other]]
+        composite, joint = compose(modules), compose(modules, calibrate_on=joint_rows(mixed))
         beside = {"scratch_score": scratch, "scratch_seconds": seconds}
+        beside["joint_score"] = composite_points(joint, mixed)
         yield reuse_row(name, rule, removal, composite, mixed, **beside)
+
+
+def joint_rows(data: TextData) -> tuple[list[str], list[str]]:
+    """A few validation texts and their labels, that composites can be calibrated on."""
+    texts, labels = data.texts["validation"], data.labels["validation"]
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
+    return [texts[i] for i in order[:JOINT_ROWS]], [labels[i] for i in order[:JOINT_ROWS]]
 
 
 def cross_pairs(first: TextData, second: TextData, count: int = 6) -> list[tuple[str, str]]:

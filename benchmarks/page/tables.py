@@ -178,6 +178,7 @@ def reuse_table(rows: Sequence[Row], question: str) -> str:
                 signed([r["delta"] for r in mine]),
                 f"{min(r['delta'] for r in mine):+.2f}",
                 *(signed([r["delta"] for r in by_rule.get(rule, ())]) for rule in CONTROLS),
+                signed([r["joint_score"] - r["scratch_score"] for r in mine if "joint_score" in r]),
                 "" if paper is None or column is None else f"{paper[column]:+.2f}",
                 _minutes([r["scratch_seconds"] for r in mine if "scratch_seconds" in r]),
             )
@@ -185,7 +186,8 @@ def reuse_table(rows: Sequence[Row], question: str) -> str:
     header = (
         *("network", "cell, layers" if question == "rq2" else "worst / best", "metric"),
         *("pairs" if question == "rq2" else "modules", "composite", "from scratch", "delta"),
-        *("worst", "delta, random", "delta, none removed", "paper's delta", "training, min"),
+        *("worst", "delta, random", "delta, none removed", "delta, with 300 joint rows"),
+        *("paper's delta", "training, min"),
     )
     return markdown(header, lines, left=3)
 
