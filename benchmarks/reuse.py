@@ -35,6 +35,16 @@ def seeded_pairs(names: Sequence[str], count: int = PAIRS, seed: int = 0) -> lis
     return [every[i] for i in order[:count]]
 
 
+def undone(pair: str, done: set[tuple]) -> list[str]:
+    """The rules that a pair has no row of yet.
+
+    Example:
+        >>> undone("a+b", {("a+b", "random"), ("a+c", "none")})
+        ['sensitivity', 'none']
+    """
+    return [rule for rule in RULES if (pair, rule) not in done]
+
+
 @dataclass(frozen=True, eq=False)
 class Workshop:
     """Parents, their modules and models from scratch, each made once.

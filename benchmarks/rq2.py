@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.data import TextData
 from benchmarks.parents import Training
-from benchmarks.reuse import RULES, Workshop, reuse_row, seeded_pairs
+from benchmarks.reuse import Workshop, reuse_row, seeded_pairs, undone
 from benchmarks.scoring import composite_points
 from mlflow_rnnmod.composition import compose
 
@@ -35,18 +35,20 @@ def within(
     ends = {data.end_label} - {None}
     pairs = seeded_pairs([name for name in data.names if name not in ends])
     for pair in pairs:
-        if all(("+".join(pair), rule) in done for rule in RULES):
+        name = "+".join(pair)
+        rules = undone(name, done)
+        if not rules:
             continue
-        told(f"{' + '.join(pair)}: from scratch")
+        told(f"{name}: from scratch")
         part = data.only(pair)
         least = workshop.epochs(data, training)
         scratch, seconds, _ = workshop.scratch(part, training, least)
-        for rule in RULES:
-            told(f"{' + '.join(pair)}: {rule}")
+        beside = {"scratch_score": scratch, "scratch_seconds": seconds}
+        for rule in rules:
+            told(f"{name}: {rule}")
             modules = workshop.modules(data, training, rule, removal)
-            composite = compose([modules[name] for name in part.names])
-            beside = {"scratch_score": scratch, "scratch_seconds": seconds}
-            yield reuse_row("+".join(pair), rule, removal, composite, part, **beside)
+            composite = compose([modules[label] for label in part.names])
+            yield reuse_row(name, rule, removal, composite, part, **beside)
 
 
 def across(
@@ -81,12 +83,13 @@ def crossed(
     The model from scratch is of the first one's kind, and learns the texts of all these labels.
     ``joint_score`` is that of the same modules calibrated on a few validation texts of all labels.
     """
-    if all((name, rule) in done for rule in RULES):
+    rules = undone(name, done)
+    if not rules:
         return
     told(f"{name}: from scratch")
     mixed = mix(first[0], stay, second[0], other)
     scratch, seconds, _ = workshop.scratch(mixed, first[1], workshop.epochs(*first))
-    for rule in RULES:
+    for rule in rules:
         told(f"{name}: {rule}")
         mine = workshop.modules(*first, rule, removal)
         theirs = workshop.modules(*second, rule, removal)
