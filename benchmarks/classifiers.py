@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data.texts import IGNORE
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 import mlflow_rnnmod
-import mlflow_rnnmod.names
+import mlflow_rnnmod.tracking.names
 from benchmarks.logging import decomposition, server
-from mlflow_rnnmod.bulk import log_decomposition
-from mlflow_rnnmod.parents import forget_parents
+from mlflow_rnnmod.tracking.bulk import log_decomposition
+from mlflow_rnnmod.tracking.parents import forget_parents
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def main(modules: int, json_file: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as uri:
         mlflow.set_tracking_uri(uri)
         log_decomposition(what, tracking_uri=uri, registered_model_prefix="benchmark")
-        names = mlflow_rnnmod.names.slugs(what.parent.labels)
+        names = mlflow_rnnmod.tracking.names.slugs(what.parent.labels)
         by_version = [f"models:/benchmark.{name}/1" for name in names.values()]
         by_alias = [f"models:/benchmark.{name}@champion" for name in names.values()]
         found = {"version": measure(by_version), "alias": measure(by_alias)}

@@ -30,10 +30,10 @@ from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
-from mlflow_rnnmod.bulk import log_decomposition
 from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
-from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, Trunk, jaccard
+from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, Trunk, jaccard
+from mlflow_rnnmod.tracking.bulk import log_decomposition
 
 LIMIT = 3.0
 _FIGURES = ("precision", "recall", "f1", "agreement", "units_kept", "recurrent_weights_kept")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from benchmarks.classifiers import Batches, ClassifierTraining, RecurrentClassifier, Training
 from benchmarks.data import TextData, number_tokenizer, token_tokenizer, word_tokenizer
-from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
-from mlflow_rnnmod.network.digest import canonical_json, digest_text
+from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
+from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
 __all__ = ["Training", "to_parent", "train_parent", "trained_weights"]
 

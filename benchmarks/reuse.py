@@ -17,7 +17,7 @@ from benchmarks.study import Study
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.decomposition import Energy, Head, Module, make_contract
 from mlflow_rnnmod.decomposition.metrics import METRICS
-from mlflow_rnnmod.network import Parent, Trunk
+from mlflow_rnnmod.networks import Parent, Trunk
 
 PAIRS = 6
 RULES = ("sensitivity", "random", "none")

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.study import Study
 from mlflow_rnnmod.decomposition.rules import random_like
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.trunk import Trunk
 
 DRAWS = 3
 REPAIRS = ("none", "calibrate", "all")

@@ -40,7 +40,7 @@ from mlflow_rnnmod.composition.ways import WAYS
 from mlflow_rnnmod.composition.workers import threads
 from mlflow_rnnmod.decomposition import DecompositionConfig, collect, decompose, draw_sample
 from mlflow_rnnmod.decomposition.module import Module, make_contract
-from mlflow_rnnmod.network import Parent, Rows, Trunk
+from mlflow_rnnmod.networks import Parent, Rows, Trunk
 from mlflow_rnnmod.storage import write_module, write_parent
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 150)
@@ -272,7 +272,7 @@ def served(repeats: int) -> Figure:
 
     import mlflow_rnnmod
     from benchmarks.data import word_tokenizer
-    from mlflow_rnnmod.network import TextEncoder
+    from mlflow_rnnmod.networks import TextEncoder
 
     _, bare = make_parent("lstm", 1, 10)
     torch.manual_seed(3)

@@ -27,8 +27,8 @@ from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.sample import draw_sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
-from mlflow_rnnmod.network import Parent, Rows
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks import Parent, Rows
+from mlflow_rnnmod.networks.trunk import Trunk
 
 Removed = list[dict[str, Tensor]]
 Told = Callable[[int, int], None]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.data import TranslationData, subword_tokenizer
 from benchmarks.encoder_decoder import END, PAD, UNKNOWN, EncoderDecoder, TranslatorTraining
 from benchmarks.parents import cached, fit
-from mlflow_rnnmod.network import Parent, TextEncoder, Translator, TranslatorConfig
+from mlflow_rnnmod.networks import Parent, TextEncoder, Translator, TranslatorConfig
 
 VALIDATION_ROWS = 1000
 # Tokens of a sentence that is trained on, at most: a handful have hundreds.

@@ -12,11 +12,11 @@ from torch import nn
 
 from lightning_callbacks._lightning import is_overridden
 from mlflow_rnnmod.decomposition import DecompositionConfig, Pairs
-from mlflow_rnnmod.network import Rows, TextEncoder
-from mlflow_rnnmod.network.spec import NetworkSpec
-from mlflow_rnnmod.network.structure import find_parts
-from mlflow_rnnmod.network.translator_parts import find_translator_parts
-from mlflow_rnnmod.network.translator_spec import TranslatorSpec
+from mlflow_rnnmod.networks import Rows, TextEncoder
+from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
+from mlflow_rnnmod.networks.recurrent.structure import find_parts
+from mlflow_rnnmod.networks.translator.parts import find_translator_parts
+from mlflow_rnnmod.networks.translator.spec import TranslatorSpec
 
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 

@@ -32,7 +32,7 @@ from lightning_callbacks._lightning import is_overridden
 from lightning_callbacks.batches import Batch, split
 from lightning_callbacks.guards import random_state_kept
 from lightning_callbacks.targets import conform
-from mlflow_rnnmod.network import NetworkConfig, Rows, concatenate
+from mlflow_rnnmod.networks import NetworkConfig, Rows, concatenate
 
 Transfer = Callable[[Any], Any]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_rnnmod.decomposition import Pairs
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_callbacks.batches import LENGTH_KEYS, MASK_KEYS, TARGET_KEYS, Batch, describe
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 
 ForwardFunction = Callable[[Any, Any], Any]
 

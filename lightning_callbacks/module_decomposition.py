@@ -37,7 +37,6 @@ from lightning_callbacks.work import (
     team_of,
     weights_dtype,
 )
-from mlflow_rnnmod.bulk import log_decomposition
 from mlflow_rnnmod.decomposition import (
     Decomposition,
     DecompositionConfig,
@@ -47,15 +46,16 @@ from mlflow_rnnmod.decomposition import (
     decompose,
     help_decompose,
 )
-from mlflow_rnnmod.network import Parent, Rows
-from mlflow_rnnmod.network.spec import NetworkSpec
-from mlflow_rnnmod.network.translator_spec import TranslatorSpec
+from mlflow_rnnmod.networks import Parent, Rows
+from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
+from mlflow_rnnmod.networks.translator.spec import TranslatorSpec
+from mlflow_rnnmod.tracking.bulk import log_decomposition
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
 
-    from mlflow_rnnmod.bulk import LoggedDecomposition
+    from mlflow_rnnmod.tracking.bulk import LoggedDecomposition
 
 
 class ModuleDecomposition(Callback):  # type: ignore[misc]
@@ -97,9 +97,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             ``training_step`` does it. By default the ways that fit the signature of the model's
             ``forward`` are tried.
         network_spec: What is known of the network, where it is not found or more than one reading
-            fits: a :class:`~mlflow_rnnmod.network.spec.NetworkSpec` or a mapping of its arguments.
+            fits: a :class:`~mlflow_rnnmod.NetworkSpec` or a mapping of its arguments.
             The label that ends a list is said here: ``{"end_label": "none"}``. An encoder-decoder
-            needs a :class:`~mlflow_rnnmod.network.translator_spec.TranslatorSpec` or a mapping of
+            needs a :class:`~mlflow_rnnmod.TranslatorSpec` or a mapping of
             its arguments: ``{"starts": [3, 4], "end": 2}``, a start token for each of ``labels``.
             The targets of its batches are translations from their start token to the end token.
         weights: ``"last"`` for the weights at the end of training (after weight averaging, where
@@ -108,7 +108,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             :class:`~mlflow_rnnmod.decomposition.DecompositionConfig` or a mapping of its
             arguments. They can also be given one by one: see ``settings``.
         report_data: Rows that every figure is measured on: a dataloader, a
-            :class:`~mlflow_rnnmod.network.Rows`, or ``"test"`` for the test dataloader. By default
+            :class:`~mlflow_rnnmod.networks.Rows`, or ``"test"`` for the test dataloader. By default
             it is that half of the validation rows that nothing was fitted on.
         registered_model_prefix: Registers the network under this name and modules as
             ``<prefix>.<label>``. ``None`` registers nothing.

@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork, Rows
-from mlflow_rnnmod.network.rows import IGNORE, fitted
+from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork, Rows
+from mlflow_rnnmod.networks.rows import IGNORE, fitted
 
 
 def conform(rows: Rows, config: NetworkConfig, source: str) -> Rows:
-    """Rows with the targets that :class:`~mlflow_rnnmod.network.Rows` wants for a kind of answer.
+    """Rows with the targets that :class:`~mlflow_rnnmod.networks.Rows` wants for a kind of answer.
 
     Steps that have no label hold ``IGNORE``: those whose target is negative (as -100, PyTorch's
     ``ignore_index``), that are padding, or that stand behind the label that ends a list.

@@ -18,15 +18,15 @@ from lightning_callbacks.weights import copied, with_weights
 from lightning_callbacks.work import LEAST_ROWS
 from mlflow_rnnmod.decomposition import Pairs
 from mlflow_rnnmod.decomposition.pairs import padded
-from mlflow_rnnmod.network import Parent, Rows, TextEncoder, Translator
-from mlflow_rnnmod.network.guard import undisturbed
-from mlflow_rnnmod.network.reading_translator import (
+from mlflow_rnnmod.networks import Parent, Rows, TextEncoder, Translator
+from mlflow_rnnmod.networks.guard import undisturbed
+from mlflow_rnnmod.networks.rows import IGNORE
+from mlflow_rnnmod.networks.translator.reading import (
     check_translator_parity,
     read_translator,
     read_translator_weights,
 )
-from mlflow_rnnmod.network.rows import IGNORE
-from mlflow_rnnmod.network.translator_spec import TranslatorReading, TranslatorSpec
+from mlflow_rnnmod.networks.translator.spec import TranslatorReading, TranslatorSpec
 
 Call = Callable[[nn.Module], Tensor]
 

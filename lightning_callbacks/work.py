@@ -23,10 +23,10 @@ from lightning_callbacks.forwards import ForwardFunction, find_forward
 from lightning_callbacks.targets import conform
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import Decomposition, Module, Team
-from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork, Rows, TextEncoder
-from mlflow_rnnmod.network.guard import undisturbed
-from mlflow_rnnmod.network.reading import check_parity, read_network, read_weights
-from mlflow_rnnmod.network.spec import NetworkSpec, Reading
+from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork, Rows, TextEncoder
+from mlflow_rnnmod.networks.guard import undisturbed
+from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
+from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, Reading
 
 LEAST_ROWS = 16
 

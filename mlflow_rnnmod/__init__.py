@@ -8,20 +8,63 @@ The package is also the flavor: ``mlflow_rnnmod.save_model``, ``log_model``, ``l
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rnnmod._moved import install
+
+if TYPE_CHECKING:
+    from mlflow_rnnmod.composition import Composite, IncompatibleModules
+    from mlflow_rnnmod.decomposition import (
+        Decomposition,
+        DecompositionConfig,
+        Module,
+        Pairs,
+        decompose,
+    )
+    from mlflow_rnnmod.networks import (
+        NetworkConfig,
+        NetworkSpec,
+        Parent,
+        RecurrentNetwork,
+        Rows,
+        TextEncoder,
+        TranslatorSpec,
+        read_network,
+    )
+    from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
+    from mlflow_rnnmod.tracking.directory import signature_for
+    from mlflow_rnnmod.tracking.flavor import (
+        get_default_conda_env,
+        get_default_pip_requirements,
+        load_model,
+        log_model,
+        save_model,
+    )
+    from mlflow_rnnmod.tracking.planning import plan
+    from mlflow_rnnmod.verbs import add, compose, export, remove, replace, select
 
 FLAVOR_NAME = "rnnmod"
 
 _HOMES = {
-    "mlflow_rnnmod.network": ("NetworkConfig", "Parent", "RecurrentNetwork", "Rows", "TextEncoder"),
+    "mlflow_rnnmod.networks": (
+        "NetworkConfig",
+        "NetworkSpec",
+        "Parent",
+        "RecurrentNetwork",
+        "Rows",
+        "TextEncoder",
+        "TranslatorSpec",
+        "read_network",
+    ),
     "mlflow_rnnmod.decomposition": (
         "Decomposition",
         "DecompositionConfig",
         "Module",
+        "Pairs",
         "decompose",
     ),
     "mlflow_rnnmod.composition": ("Composite", "IncompatibleModules"),
-    "mlflow_rnnmod.flavor": (
+    "mlflow_rnnmod.tracking.flavor": (
         "_load_pyfunc",
         "get_default_conda_env",
         "get_default_pip_requirements",
@@ -29,13 +72,48 @@ _HOMES = {
         "log_model",
         "save_model",
     ),
-    "mlflow_rnnmod.planning": ("plan",),
+    "mlflow_rnnmod.tracking.directory": ("signature_for",),
+    "mlflow_rnnmod.tracking.planning": ("plan",),
     "mlflow_rnnmod.verbs": ("add", "compose", "export", "remove", "replace", "select"),
-    "mlflow_rnnmod.bulk": ("LoggedDecomposition", "log_decomposition"),
+    "mlflow_rnnmod.tracking.bulk": ("LoggedDecomposition", "log_decomposition"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(["FLAVOR_NAME", *(name for name in _HOME_OF if not name.startswith("_"))])
+__all__ = [
+    "FLAVOR_NAME",
+    "Composite",
+    "Decomposition",
+    "DecompositionConfig",
+    "IncompatibleModules",
+    "LoggedDecomposition",
+    "Module",
+    "NetworkConfig",
+    "NetworkSpec",
+    "Pairs",
+    "Parent",
+    "RecurrentNetwork",
+    "Rows",
+    "TextEncoder",
+    "TranslatorSpec",
+    "add",
+    "compose",
+    "decompose",
+    "export",
+    "get_default_conda_env",
+    "get_default_pip_requirements",
+    "load_model",
+    "log_decomposition",
+    "log_model",
+    "plan",
+    "read_network",
+    "remove",
+    "replace",
+    "save_model",
+    "select",
+    "signature_for",
+]
+
+install()
 
 
 def __getattr__(name: str) -> Any:

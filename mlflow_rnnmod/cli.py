@@ -38,7 +38,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         with _said_plainly():
-            from mlflow_rnnmod.download import quiet_downloads
+            from mlflow_rnnmod.tracking.download import quiet_downloads
 
             with quiet_downloads():
                 function(*args, **kwargs)
@@ -97,7 +97,7 @@ def show(uri: str) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from mlflow_rnnmod import fetch, flavor
+    from mlflow_rnnmod.tracking import fetch, flavor
 
     text = flavor.card_of(fetch.load(uri), uri)
     if _somebody_looks_on():
@@ -195,8 +195,8 @@ def predict(uri: str, inputs: tuple[str, ...], scores: bool, reject_below: float
     Models that read tokens or features take each input as JSON. Answers that are lists of labels
     are JSON, too.
     """
-    from mlflow_rnnmod import fetch, flavor
-    from mlflow_rnnmod.pyfunc import PREDICTION, RnnmodModel
+    from mlflow_rnnmod.tracking import fetch, flavor
+    from mlflow_rnnmod.tracking.pyfunc import PREDICTION, RnnmodModel
 
     thing = fetch.load(uri)
     given: list[Any] = list(inputs) or [line.rstrip("\r\n") for line in sys.stdin]
@@ -215,7 +215,7 @@ def predict(uri: str, inputs: tuple[str, ...], scores: bool, reject_below: float
 
 def _keep(composite: Composite, register: str | None, name: str, save: str | None) -> None:
     """Log or save a new composite, and say what it is."""
-    from mlflow_rnnmod import flavor
+    from mlflow_rnnmod.tracking import flavor
 
     if save is not None:
         if register is not None:
@@ -241,7 +241,7 @@ def _models(kind: str | None, label: str | None, experiment: str | None) -> Iter
     from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
-    from mlflow_rnnmod import download
+    from mlflow_rnnmod.tracking import download
 
     client = MlflowClient()
     experiments = download.experiments(client)

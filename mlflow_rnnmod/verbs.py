@@ -14,14 +14,15 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from mlflow_rnnmod import composition, download, fetch, flavor
+from mlflow_rnnmod import composition
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.composition.verbs import check_replacement
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.network import Parent
-from mlflow_rnnmod.parents import remember
-from mlflow_rnnmod.planning import Survey, survey
-from mlflow_rnnmod.sources import Source, named
+from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.tracking import download, fetch, flavor
+from mlflow_rnnmod.tracking.parents import remember
+from mlflow_rnnmod.tracking.planning import Survey, survey
+from mlflow_rnnmod.tracking.sources import Source, named
 
 
 def compose(

@@ -18,7 +18,7 @@ from mlflow_rnnmod.decomposition.module import (
     Module,
     make_contract,
 )
-from mlflow_rnnmod.network import (
+from mlflow_rnnmod.networks import (
     NetworkConfig,
     Parent,
     RecurrentNetwork,

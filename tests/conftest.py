@@ -38,7 +38,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
     monkeypatch.setenv("RNNMOD_CACHE", str(tmp_path / "rnnmod-cache"))
     yield
-    if parents := sys.modules.get("mlflow_rnnmod.parents"):
+    if parents := sys.modules.get("mlflow_rnnmod.tracking.parents"):
         parents.forget_parents()
 
 

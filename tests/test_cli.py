@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 import mlflow_rnnmod
-from mlflow_rnnmod import cli, composition, parents
+from mlflow_rnnmod import cli, composition
+from mlflow_rnnmod.tracking import parents
 from tests.builders import (
     LABELS,
     ODD_LABELS,

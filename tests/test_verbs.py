@@ -10,8 +10,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
-from mlflow_rnnmod import composition, download, fetch, parents, verbs
-from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod import composition, verbs
+from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.tracking import download, fetch, parents
 from tests.builders import (
     LABELS,
     tiny_decomposition,

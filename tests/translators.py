@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
 from mlflow_rnnmod.decomposition.pairs import Pairs, forced_tokens, padded
-from mlflow_rnnmod.network import Parent, TextEncoder, Translator, TranslatorConfig, Trunk
-from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.networks import Parent, TextEncoder, Translator, TranslatorConfig, Trunk
+from mlflow_rnnmod.networks.rows import Rows
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LANGUAGES = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network import Rows, TextEncoder
+from mlflow_rnnmod.networks import Rows, TextEncoder
 
 IGNORE = -1
 

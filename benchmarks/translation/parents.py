@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.data import TranslationData, load_tatoeba
 from benchmarks.translators import TranslatorTraining, to_translator, trained_translator
-from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.networks import Parent
 
 CELLS = ("lstm", "gru", "rnn")
 # A few hundred or thousand sentences: a small network, many short epochs.

@@ -23,7 +23,7 @@ from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.translation import draw_pairs, language_trunks
 from mlflow_rnnmod.decomposition.translation_sizes import decoder_shares
 from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.trunk import Trunk
 
 Removed = list[dict[str, Tensor]]
 

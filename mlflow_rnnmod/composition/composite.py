@@ -25,7 +25,7 @@ from mlflow_rnnmod.composition.scores import (
     default_score,
 )
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.network.translator_config import TRANSLATION
+from mlflow_rnnmod.networks.translator.config import TRANSLATION
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from mlflow_rnnmod.composition.machine import SHIPPED, Machine, Product, current_machine
-from mlflow_rnnmod.network.config import DIRECTIONS, GATES, NetworkConfig
-from mlflow_rnnmod.network.packed import packable
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, GATES, NetworkConfig
+from mlflow_rnnmod.networks.recurrent.packed import packable
+from mlflow_rnnmod.networks.trunk import Trunk
 
 # Below this, the choice is made with the figures that the package comes with: measuring the machine
 # would take longer than it could ever save, and small tests stay the same everywhere.

@@ -16,11 +16,11 @@ from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.composition.steps import Observed, widened
 from mlflow_rnnmod.composition.ways import Trunks, check_way
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.network.config import NetworkConfig
-from mlflow_rnnmod.network.packed import PackedNetwork, can_pack, feed
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.trimming import ignores_padding
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
+from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, feed
+from mlflow_rnnmod.networks.recurrent.trimming import ignores_padding
+from mlflow_rnnmod.networks.rows import Rows
 
 # Steps times rows that are run at once: a single very long text must not pad a whole batch to its
 # length.

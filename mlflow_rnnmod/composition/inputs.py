@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from mlflow_rnnmod.network.config import NetworkConfig
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.text import plain_texts
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.text import plain_texts
 
 
 def check_inputs(inputs: Any, kind: str, size: int) -> Any:

@@ -15,7 +15,7 @@ from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
 from mlflow_rnnmod.composition.kinds import anywhere, best_step, step_correction
 from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint, without_energy
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
-from mlflow_rnnmod.network.rows import IGNORE
+from mlflow_rnnmod.networks.rows import IGNORE
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition.composite import Composite

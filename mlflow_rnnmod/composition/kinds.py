@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.module import Contract
-from mlflow_rnnmod.network.config import STEPWISE
+from mlflow_rnnmod.networks.recurrent.config import STEPWISE
 
 KINDS = ("label", "multilabel", "tags", "list", "translation")
 """Kinds of answer, as contracts name them."""

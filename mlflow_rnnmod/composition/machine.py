@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.composition.workers import on_threads
-from mlflow_rnnmod.network.config import NetworkConfig
-from mlflow_rnnmod.network.digest import digest_text
-from mlflow_rnnmod.network.network import RecurrentNetwork
-from mlflow_rnnmod.network.packed import PackedLstm, packing_works
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.stepwise import Stepwise
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.digest import digest_text
+from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
+from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.recurrent.packed import PackedLstm, packing_works
+from mlflow_rnnmod.networks.recurrent.stepwise import Stepwise
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import Trunk
 
 # How much of each thing that takes time there is to do.
 Product = tuple[float, ...]

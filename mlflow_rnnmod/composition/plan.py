@@ -14,9 +14,9 @@ from mlflow_rnnmod.composition.cost import Work, seconds
 from mlflow_rnnmod.composition.kinds import ANSWERS, competes, output_of
 from mlflow_rnnmod.composition.machine import SHIPPED, Machine, read_cached
 from mlflow_rnnmod.decomposition.module import Contract, Module
-from mlflow_rnnmod.network.config import GATES, STEPWISE, NetworkConfig
-from mlflow_rnnmod.network.translator import Translator
-from mlflow_rnnmod.network.translator_config import TRANSLATION, TranslatorConfig
+from mlflow_rnnmod.networks.recurrent.config import GATES, STEPWISE, NetworkConfig
+from mlflow_rnnmod.networks.translator.config import TRANSLATION, TranslatorConfig
+from mlflow_rnnmod.networks.translator.network import Translator
 
 SEVERAL = ("multilabel", "list")
 """Kinds of answer that are several labels, which F1 measures."""

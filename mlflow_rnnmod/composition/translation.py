@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
-from mlflow_rnnmod.network.decoder import Decoder
-from mlflow_rnnmod.network.masked_decoder import trunk_decoder
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.translating import translations
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.translator.decoder import Decoder
+from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
+from mlflow_rnnmod.networks.translator.translating import translations
+from mlflow_rnnmod.networks.trunk import Trunk
 
 ROUTED = "routed"
 """What a composite of translating modules has in the place of a score: nothing is compared."""

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from mlflow_rnnmod.composition.cost import Work, choose
 from mlflow_rnnmod.composition.workers import on_threads, threads
-from mlflow_rnnmod.network.network import RecurrentNetwork
-from mlflow_rnnmod.network.packed import PackedNetwork, can_pack, feed
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.slicing import TrunkNetwork, View, masked, sliced
-from mlflow_rnnmod.network.stepwise import Stepwise
-from mlflow_rnnmod.network.trunk import Trunk
-from mlflow_rnnmod.network.unrolled import Unrolled
+from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, feed
+from mlflow_rnnmod.networks.recurrent.slicing import TrunkNetwork, View, masked, sliced
+from mlflow_rnnmod.networks.recurrent.stepwise import Stepwise
+from mlflow_rnnmod.networks.recurrent.unrolled import Unrolled
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import Trunk
 
 WAYS = ("auto", "loop", "sliced", "threads", "stacked")
 """How modules with trunks of their own are run.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network.config import NetworkConfig
-from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
+from mlflow_rnnmod.networks.rows import Rows
 
 UNKNOWN_SHARE = 0.3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_rnnmod.network.trunk import GATE_MODES, VARIANTS
+from mlflow_rnnmod.networks.trunk import GATE_MODES, VARIANTS
 
 REPAIRS = ("fold", "refit", "calibrate")
 RULES = ("sensitivity", "paper", "reference", "random", "none")

@@ -30,9 +30,9 @@ from mlflow_rnnmod.decomposition.splitting import share_out
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.team import Team
 from mlflow_rnnmod.decomposition.watching import collect
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import Trunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def decompose(
         ValueError: if there are no rows, or their targets are no indices of the parent's labels.
 
     Example:
-        >>> from mlflow_rnnmod.network import NetworkConfig, RecurrentNetwork
+        >>> from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork
         >>> structure = NetworkConfig("features", 2, None, "gru", ((8,),), ("a", "b"))
         >>> parent = Parent(RecurrentNetwork(structure))
         >>> rows = Rows(torch.randn(60, 4, 2), targets=torch.arange(60) % 2)

@@ -21,10 +21,10 @@ from mlflow_rnnmod.decomposition.repairs import (
     log_loss,
 )
 from mlflow_rnnmod.decomposition.sample import Sample
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.slicing import view
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.recurrent.slicing import view
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import Trunk
 
 PENALTY = 1e-3
 OPEN_PENALTY = 1e-3

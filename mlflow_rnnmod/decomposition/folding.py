@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.decomposition.layers import TANH_GATES, split_name, stacked
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, LayerStatistics
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.trunk import Trunk
 
 # Of the mean variance: what keeps the guess steady where kept units say the same.
 RIDGE = 1e-3

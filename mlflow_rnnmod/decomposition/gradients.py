@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mlflow_rnnmod.decomposition.module import all_margins
 from mlflow_rnnmod.decomposition.tapes import Tape, make_tape
-from mlflow_rnnmod.network.config import DIRECTIONS
-from mlflow_rnnmod.network.network import ACTIVATION_FUNCTIONS, RecurrentNetwork, States
-from mlflow_rnnmod.network.rows import IGNORE, Rows
+from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
+from mlflow_rnnmod.networks.recurrent.network import ACTIVATION_FUNCTIONS, RecurrentNetwork, States
+from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
 # Numbers of one layer's derivatives that are held at once.
 _HELD = 2**24

@@ -12,8 +12,8 @@ from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import margins
 from mlflow_rnnmod.decomposition.observations import Labelled, run_readouts
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.network.slicing import view
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.recurrent.slicing import view
+from mlflow_rnnmod.networks.trunk import Trunk
 
 # About so many labels, and rows at most, are looked at: whether guesses help is a matter of the
 # network more than of a label.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.trunk import Trunk
 
 _TINY = 1e-30
 _LATER = ("end_label", "mask_steps", "target")
@@ -75,7 +75,7 @@ class Contract:
         input: ``"text"``, ``"tokens"`` or ``"features"``.
         input_size: size of the vocabulary, or of one step's features.
         tokenizer: digest of the parent's tokenizer; ``None`` without one.
-        output: kind of answer (see :class:`~mlflow_rnnmod.network.config.NetworkConfig`).
+        output: kind of answer (see :class:`~mlflow_rnnmod.NetworkConfig`).
         steps: number of steps each input is padded or cut to; ``None`` for any.
         labels: all labels of the parent, in order.
         end_label: the label that ends a list; ``None`` where nothing does.

@@ -9,9 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network.network import RecurrentNetwork
-from mlflow_rnnmod.network.rows import IGNORE, Rows
-from mlflow_rnnmod.network.trimming import ignores_padding, trimmed
+from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.recurrent.trimming import ignores_padding, trimmed
+from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
 
 @dataclass(frozen=True, eq=False)

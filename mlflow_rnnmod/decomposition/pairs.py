@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.translator_config import TranslatorConfig
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.decomposition.bleu import corpus_bleu
 from mlflow_rnnmod.decomposition.pairs import Pairs
-from mlflow_rnnmod.network.parent import Parent
+from mlflow_rnnmod.networks.parent import Parent
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network.config import STEPWISE
-from mlflow_rnnmod.network.rows import IGNORE, Rows
+from mlflow_rnnmod.networks.recurrent.config import STEPWISE
+from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
 
 @dataclass(frozen=True, eq=False)

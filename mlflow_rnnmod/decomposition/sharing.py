@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.sizes import shares_kept
-from mlflow_rnnmod.network.config import NetworkConfig
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
+from mlflow_rnnmod.networks.trunk import Trunk
 
 # A cut trunk's pass is not cheaper in proportion to its weights: steps, gates and readout remain.
 # From benchmarks.speed: a trunk with 42 % of the weights takes about 0.6 of the parent's time.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.network.config import DIRECTIONS, GATES, NetworkConfig
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, GATES, NetworkConfig
+from mlflow_rnnmod.networks.trunk import Trunk
 
 
 def weight_counts(config: NetworkConfig, trunk: Trunk) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from mlflow_rnnmod.decomposition.rules import RULES, removed_units
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
 from mlflow_rnnmod.decomposition.sizes import shares_kept
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.trunk import Trunk
 
 Progress = Callable[[str, int, int], None]
 

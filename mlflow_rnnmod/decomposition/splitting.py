@@ -9,8 +9,8 @@ import torch
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.sample import checked_targets, split_by_hash
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.rows import Rows
 
 HELD_OUT = 0.2
 

@@ -32,11 +32,11 @@ from mlflow_rnnmod.decomposition.translation_statistics import (
     collect_translations,
     for_language,
 )
-from mlflow_rnnmod.network.masked_decoder import trunk_decoder
-from mlflow_rnnmod.network.parent import Parent
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.translating import translations
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
+from mlflow_rnnmod.networks.translator.translating import translations
+from mlflow_rnnmod.networks.trunk import Trunk
 
 # Sources that sizes are tried on: each takes a translation into every language.
 SIZING_ROWS = 1000

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mlflow_rnnmod.network.config import GATES
-from mlflow_rnnmod.network.translator_config import TranslatorConfig
-from mlflow_rnnmod.network.trunk import Trunk
+from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks.translator.config import TranslatorConfig
+from mlflow_rnnmod.networks.trunk import Trunk
 
 
 def decoder_weights(config: TranslatorConfig, trunk: Trunk) -> tuple[float, float]:

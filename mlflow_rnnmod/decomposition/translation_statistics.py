@@ -19,9 +19,9 @@ from mlflow_rnnmod.decomposition.statistics import (
     to_bins,
 )
 from mlflow_rnnmod.decomposition.translation_watch import Watched, watch_decoder
-from mlflow_rnnmod.network.config import GATES
-from mlflow_rnnmod.network.decoder import picked
-from mlflow_rnnmod.network.translator import Translator
+from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks.translator.decoder import picked
+from mlflow_rnnmod.networks.translator.network import Translator
 
 # Numbers of logits that are held at once.
 _HELD = 2**25

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlflow_rnnmod.network.cells import cell_weights
-from mlflow_rnnmod.network.config import GATES
-from mlflow_rnnmod.network.decoder import States
-from mlflow_rnnmod.network.masked_decoder import from_gates
-from mlflow_rnnmod.network.translator import Translator
+from mlflow_rnnmod.networks.recurrent.cells import cell_weights
+from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks.translator.decoder import States
+from mlflow_rnnmod.networks.translator.masked_decoder import from_gates
+from mlflow_rnnmod.networks.translator.network import Translator
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,10 @@ from mlflow_rnnmod.decomposition.statistics import (
     LayerStatistics,
     to_bins,
 )
-from mlflow_rnnmod.network.network import RecurrentNetwork, States
-from mlflow_rnnmod.network.packed import can_pack, packed_states
-from mlflow_rnnmod.network.rows import IGNORE, Rows
-from mlflow_rnnmod.network.trimming import ignores_padding, trimmed
+from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork, States
+from mlflow_rnnmod.networks.recurrent.packed import can_pack, packed_states
+from mlflow_rnnmod.networks.recurrent.trimming import ignores_padding, trimmed
+from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
 
 def collect(
@@ -222,7 +222,7 @@ class _Pass:
         return number.clamp(min=0, max=None if self.steps is None else self.steps - 1)
 
     def _gate_activations(self, rows: Rows) -> dict[str, Tensor]:
-        from mlflow_rnnmod.network.gates import gate_activations
+        from mlflow_rnnmod.networks.recurrent.gates import gate_activations
 
         return gate_activations(self.network, rows)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.composition.translation import composite_class
-from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage.files import by_version, check_digest, read_document, write_document
 from mlflow_rnnmod.storage.modules import PARENTS, clean_origin, read_module, write_module
 from mlflow_rnnmod.storage.parents import read_parent, write_parent

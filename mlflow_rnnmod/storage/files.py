@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mlflow_rnnmod.network.digest import canonical_json, digest_text
+from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
 FORMAT = 2
 """The newest format version. What the first could say is written in it still, for older readers.

@@ -24,9 +24,9 @@ from mlflow_rnnmod.decomposition.module import (
     Module,
     make_contract,
 )
-from mlflow_rnnmod.network import Parent, Trunk
-from mlflow_rnnmod.network.masked_decoder import check_trunk
-from mlflow_rnnmod.network.unrolled import check_fits
+from mlflow_rnnmod.networks import Parent, Trunk
+from mlflow_rnnmod.networks.recurrent.unrolled import check_fits
+from mlflow_rnnmod.networks.translator.masked_decoder import check_trunk
 from mlflow_rnnmod.storage.files import (
     FORMAT,
     by_version,

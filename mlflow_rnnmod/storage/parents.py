@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mlflow_rnnmod.network import (
+from mlflow_rnnmod.networks import (
     NetworkConfig,
     Parent,
     RecurrentNetwork,

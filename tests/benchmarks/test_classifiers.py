@@ -19,7 +19,7 @@ from benchmarks.classifiers import (
 from benchmarks.data import TextData
 from benchmarks.parents import train_parent, trained_weights
 from benchmarks.tasks import TASKS
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 
 SHAPES = {
     "label": {},

@@ -15,7 +15,7 @@ from benchmarks.data import (
     load_toxicity,
     token_tokenizer,
 )
-from mlflow_rnnmod.network import TextEncoder
+from mlflow_rnnmod.networks import TextEncoder
 
 
 @pytest.fixture(scope="session")

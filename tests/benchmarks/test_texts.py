@@ -11,7 +11,7 @@ from benchmarks.data import (
     token_tokenizer,
     word_tokenizer,
 )
-from mlflow_rnnmod.network import TextEncoder
+from mlflow_rnnmod.networks import TextEncoder
 
 
 def texts_of(output: str, labels: list, names: tuple[str, ...], **other) -> TextData:

@@ -23,7 +23,7 @@ from benchmarks.translators import (
     translations,
     translator_parent,
 )
-from mlflow_rnnmod.network import TextEncoder
+from mlflow_rnnmod.networks import TextEncoder
 
 SMALL = TranslatorTraining(
     units=12, embedding=8, source_vocabulary=60, vocabulary=40, epochs=1, batch_size=3

@@ -7,7 +7,7 @@ import torch
 
 import mlflow_rnnmod
 from lightning_callbacks import ModuleDecomposition
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 from tests.callbacks import answers
 from tests.callbacks.training import fit
 

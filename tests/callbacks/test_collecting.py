@@ -25,7 +25,7 @@ from lightning_callbacks.collecting import (
     transfer_hooks,
 )
 from lightning_callbacks.guards import random_state_kept
-from mlflow_rnnmod.network import NetworkConfig, Rows
+from mlflow_rnnmod.networks import NetworkConfig, Rows
 from tests.callbacks import models
 
 X, LENGTHS, Y = models.token_data(20)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_callbacks import ModuleDecomposition
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 from tests.callbacks import models
 from tests.callbacks.training import fit
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_callbacks import ModuleDecomposition
 from mlflow_rnnmod.decomposition import DecompositionConfig
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 from tests.builders import character_encoder, tiny_decomposition
 from tests.callbacks import models
 from tests.callbacks.training import Data, equal, fit, make_trainer, states

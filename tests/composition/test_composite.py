@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mlflow_rnnmod.composition import NONE_OF_THESE, Composite, compose
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 from tests.builders import (
     ODD_LABELS,
     character_encoder,
@@ -32,7 +32,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 def two_parents() -> Composite:
     """Of two parents with vocabularies, cells and widths of their own."""
-    from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork
+    from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork
 
     one = tiny_parent("text", ("a", "b", "c"), seed=1)
     encoder = character_encoder(extra="0123456789äé ")

@@ -6,7 +6,7 @@ import pytest
 
 from mlflow_rnnmod.composition import IncompatibleModules, compose, find_problems, replace
 from mlflow_rnnmod.decomposition.module import Contract
-from mlflow_rnnmod.network import Parent, TextEncoder
+from mlflow_rnnmod.networks import Parent, TextEncoder
 from tests.builders import character_encoder, tiny_module, tiny_modules, tiny_parent
 
 

@@ -12,12 +12,12 @@ from mlflow_rnnmod.composition.engine import bucket
 from mlflow_rnnmod.composition.scores import ENERGY_WEIGHT
 from mlflow_rnnmod.composition.ways import WAYS, _parts
 from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
-from mlflow_rnnmod.network import Parent, Rows, Trunk
-from mlflow_rnnmod.network.packed import PackedNetwork
-from mlflow_rnnmod.network.slicing import TrunkNetwork, masked
-from mlflow_rnnmod.network.tolerance import tolerance
+from mlflow_rnnmod.networks import Parent, Rows, Trunk
+from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork
+from mlflow_rnnmod.networks.recurrent.slicing import TrunkNetwork, masked
+from mlflow_rnnmod.networks.tolerance import tolerance
 from tests.builders import tiny_module, tiny_modules, tiny_parent, tiny_rows
-from tests.network.strategies import networks, random_rows, random_trunk
+from tests.networks.recurrent.strategies import networks, random_rows, random_trunk
 
 
 def random_head(size: int) -> Head:

@@ -15,14 +15,14 @@ from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.scores import ENERGY_WEIGHT
 from mlflow_rnnmod.composition.ways import WAYS
 from mlflow_rnnmod.decomposition.module import Head, Module
-from mlflow_rnnmod.network import Parent, RecurrentNetwork, Rows, Trunk
+from mlflow_rnnmod.networks import Parent, RecurrentNetwork, Rows, Trunk
 from tests.builders import tiny_modules, tiny_parent, tiny_rows
 from tests.composition.test_engine import random_modules
-from tests.network.reference import reference_readout
-from tests.network.reference_masks import masked_readout
-from tests.network.strategies import STEPS, networks, random_rows, random_trunk
-from tests.network.test_unrolled import KINDS as MASKS
-from tests.network.test_unrolled import random_masks
+from tests.networks.recurrent.reference import reference_readout
+from tests.networks.recurrent.reference_masks import masked_readout
+from tests.networks.recurrent.strategies import STEPS, networks, random_rows, random_trunk
+from tests.networks.recurrent.test_unrolled import KINDS as MASKS
+from tests.networks.recurrent.test_unrolled import random_masks
 
 KINDS = ("label", "tags", "multilabel", "list")
 

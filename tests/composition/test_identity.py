@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
-from mlflow_rnnmod.network import HiddenLayer, Parent, RecurrentNetwork, Rows, tolerance
+from mlflow_rnnmod.networks import HiddenLayer, Parent, RecurrentNetwork, Rows, tolerance
 from tests.builders import tiny_modules, tiny_parent, tiny_rows
-from tests.network.reference import reference_readout
-from tests.network.strategies import networks, random_rows
+from tests.networks.recurrent.reference import reference_readout
+from tests.networks.recurrent.strategies import networks, random_rows
 
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
 

@@ -24,10 +24,10 @@ from mlflow_rnnmod.composition import (
 from mlflow_rnnmod.composition.answers import Answerer
 from mlflow_rnnmod.composition.joint import parts_of
 from mlflow_rnnmod.composition.kinds import KINDS, output_of, reason_against, whole_input
-from mlflow_rnnmod.network import Parent, Rows
+from mlflow_rnnmod.networks import Parent, Rows
 from tests.builders import tiny_inputs, tiny_modules, tiny_parent, tiny_texts
-from tests.network.reference import reference_readout
-from tests.network.strategies import networks, random_rows
+from tests.networks.recurrent.reference import reference_readout
+from tests.networks.recurrent.strategies import networks, random_rows
 
 nan = math.nan
 TEXTS = tiny_texts(9)
@@ -102,7 +102,7 @@ def test_tags_are_one_for_each_token_that_was_read():
 
 
 def test_tags_of_cut_texts_are_those_of_what_was_read():
-    from mlflow_rnnmod.network import TextEncoder
+    from mlflow_rnnmod.networks import TextEncoder
     from tests.builders import character_encoder
 
     encoder = character_encoder()
@@ -487,7 +487,7 @@ def test_joint_rows_across_kinds(kind, score):
 
 
 def test_tags_of_parents_that_split_differently_are_refused():
-    from mlflow_rnnmod.network import TextEncoder
+    from mlflow_rnnmod.networks import TextEncoder
     from tests.builders import character_encoder
 
     tokenizer = character_encoder().tokenizer

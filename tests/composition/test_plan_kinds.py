@@ -10,9 +10,9 @@ import torch
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.composition.plan import entry_of, make_plan
 from mlflow_rnnmod.decomposition.module import make_contract
-from mlflow_rnnmod.evaluator import set_figures
-from mlflow_rnnmod.network import Trunk
-from mlflow_rnnmod.network.trunk import shapes
+from mlflow_rnnmod.networks import Trunk
+from mlflow_rnnmod.networks.trunk import shapes
+from mlflow_rnnmod.tracking.evaluator import set_figures
 from tests.builders import tiny_modules
 from tests.composition.test_kinds import TEXTS, mixed, parent_of
 

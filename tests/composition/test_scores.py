@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mlflow_rnnmod.composition import SCORES, Composite, compose
 from mlflow_rnnmod.composition.scores import ENERGY_WEIGHT, default_score, fit_joint
 from mlflow_rnnmod.decomposition.module import Head, Module
-from mlflow_rnnmod.network import Rows, masked
+from mlflow_rnnmod.networks import Rows, masked
 from tests.builders import tiny_inputs, tiny_modules, tiny_parent, tiny_texts
 
 

@@ -18,9 +18,9 @@ from mlflow_rnnmod.composition import (
     select,
 )
 from mlflow_rnnmod.composition.translation import TranslatingComposite, whole_parent
-from mlflow_rnnmod.network.decoding import beam_search
-from mlflow_rnnmod.network.masked_decoder import trunk_decoder
-from mlflow_rnnmod.network.rows import Rows
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.translator.decoding import beam_search
+from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
 from tests.builders import tiny_modules, tiny_parent
 from tests.translators import (
     sentences,

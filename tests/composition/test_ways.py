@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.composition.ways import WAYS, Trunks
-from mlflow_rnnmod.network import masked
+from mlflow_rnnmod.networks import masked
 from tests.builders import tiny_parent, tiny_rows
-from tests.network.strategies import networks, random_rows, random_trunk
-from tests.network.test_unrolled import KINDS, random_masks
+from tests.networks.recurrent.strategies import networks, random_rows, random_trunk
+from tests.networks.recurrent.test_unrolled import KINDS, random_masks
 
 ALL = [("rolled", "joint"), *KINDS]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition.background import UNKNOWN_SHARE, make_background
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 from tests.builders import tiny_parent, tiny_rows
 
 PAD, UNKNOWN = 3, 1

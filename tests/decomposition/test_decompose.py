@@ -12,7 +12,7 @@ import torch
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, Module, decompose
 from mlflow_rnnmod.decomposition.config import SHARES
-from mlflow_rnnmod.network import HiddenLayer, Parent, Rows, jaccard
+from mlflow_rnnmod.networks import HiddenLayer, Parent, Rows, jaccard
 from tests.builders import tiny_parent
 from tests.decomposition.test_fitting import answered
 

@@ -21,7 +21,7 @@ from mlflow_rnnmod.decomposition.fitting import (
 )
 from mlflow_rnnmod.decomposition.module import Calibration, Head
 from mlflow_rnnmod.decomposition.repairs import fit_calibration, log_loss
-from mlflow_rnnmod.network import Parent, Rows, Trunk, masked
+from mlflow_rnnmod.networks import Parent, Rows, Trunk, masked
 from tests.builders import tiny_parent, tiny_rows, tiny_trunk
 
 ALL = ("fold", "refit", "calibrate")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlflow_rnnmod.decomposition import collect, draw_sample
 from mlflow_rnnmod.decomposition.folding import RIDGE, best_guess, make_trunk
 from mlflow_rnnmod.decomposition.statistics import LayerStatistics
-from mlflow_rnnmod.network import Parent, Trunk, masked, sliced
+from mlflow_rnnmod.networks import Parent, Trunk, masked, sliced
 from tests.builders import tiny_parent, tiny_rows
 
 HALF = 2.0**-11  # what half precision rounds by, relatively

@@ -8,11 +8,11 @@ from hypothesis import assume, given, settings
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.gradients import Watch
-from mlflow_rnnmod.network import RecurrentNetwork, Rows
-from mlflow_rnnmod.network.config import GATES
+from mlflow_rnnmod.networks import RecurrentNetwork, Rows
+from mlflow_rnnmod.networks.recurrent.config import GATES
 from tests.builders import tiny_parent, tiny_rows
-from tests.network.reference import _read
-from tests.network.strategies import networks, random_rows
+from tests.networks.recurrent.reference import _read
+from tests.networks.recurrent.strategies import networks, random_rows
 
 
 def step(cell: str, layer, x: Tensor, state: tuple[Tensor, Tensor], added: Tensor):

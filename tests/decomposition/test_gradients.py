@@ -8,11 +8,11 @@ from hypothesis import assume, given, settings
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition import Sample, collect
-from mlflow_rnnmod.network import RecurrentNetwork
+from mlflow_rnnmod.networks import RecurrentNetwork
 from tests.builders import tiny_parent
 from tests.decomposition.test_statistics import CELLS, OUTPUTS, random_sample, valid_steps
-from tests.network.reference import reference_readout
-from tests.network.strategies import networks
+from tests.networks.recurrent.reference import reference_readout
+from tests.networks.recurrent.strategies import networks
 
 
 def margin_of_a_row(

@@ -13,7 +13,7 @@ from mlflow_rnnmod.decomposition.guarded import guarded_trunks
 from mlflow_rnnmod.decomposition.sizing import Job
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
-from mlflow_rnnmod.network import Parent, Trunk
+from mlflow_rnnmod.networks import Parent, Trunk
 from tests.builders import tiny_parent
 from tests.decomposition.test_fitting import ALL, answered, best_loss, make_material, plain_margins
 

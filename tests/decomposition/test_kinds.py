@@ -13,8 +13,8 @@ from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose, draw_sample
 from mlflow_rnnmod.decomposition.layers import layer_name
 from mlflow_rnnmod.decomposition.watching import collect
-from mlflow_rnnmod.network import NetworkConfig, Parent, RecurrentNetwork, Rows
-from mlflow_rnnmod.network.rows import IGNORE
+from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, Rows
+from mlflow_rnnmod.networks.rows import IGNORE
 
 KINDS = {
     "tags": {"output": "tags", "readout": "all_steps"},

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from mlflow_rnnmod.decomposition import RULES, DecompositionConfig, collect, decompose, draw_sample
 from mlflow_rnnmod.decomposition.exact import Exact
 from mlflow_rnnmod.decomposition.rules import removed_units
-from mlflow_rnnmod.network import RecurrentNetwork, Rows
-from mlflow_rnnmod.network.config import GATES
-from mlflow_rnnmod.network.gates import gate_activations
+from mlflow_rnnmod.networks import RecurrentNetwork, Rows
+from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks.recurrent.gates import gate_activations
 from tests.builders import tiny_parent, tiny_rows
 
 LABELS = 3
@@ -119,7 +119,7 @@ def remove(rule: str, name: str, relu: bool, sides: list[list[list[float]]], mos
     seed=st.integers(0, 1000),
 )
 def test_rules_are_their_loops(rule, cell, variant, gates, padding, hidden, share, per_label, seed):
-    from mlflow_rnnmod.network import HiddenLayer
+    from mlflow_rnnmod.networks import HiddenLayer
 
     parent = tiny_parent(
         cell=cell, recurrent=((7, 5), (6,)), hidden=(HiddenLayer(4),) if hidden else (),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition import draw_sample
 from mlflow_rnnmod.decomposition.sample import checked_targets, split_by_hash
-from mlflow_rnnmod.network import Rows
+from mlflow_rnnmod.networks import Rows
 
 
 def numbered(targets: list[int]) -> Rows:

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
-from mlflow_rnnmod.network import Trunk
+from mlflow_rnnmod.networks import Trunk
 from tests.builders import tiny_parent, tiny_trunk
 
 

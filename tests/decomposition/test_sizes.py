@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
-from mlflow_rnnmod.network import RecurrentNetwork, Trunk, jaccard, sliced
-from mlflow_rnnmod.network.config import GATES
+from mlflow_rnnmod.networks import RecurrentNetwork, Trunk, jaccard, sliced
+from mlflow_rnnmod.networks.recurrent.config import GATES
 from tests.builders import tiny_parent
-from tests.network.strategies import networks, random_trunk
-from tests.network.test_unrolled import KINDS, random_masks, same_at_all_steps
+from tests.networks.recurrent.strategies import networks, random_trunk
+from tests.networks.recurrent.test_unrolled import KINDS, random_masks, same_at_all_steps
 
 
 def counted(network: RecurrentNetwork) -> tuple[int, int]:

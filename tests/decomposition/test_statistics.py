@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition import Sample, collect
 from mlflow_rnnmod.decomposition.statistics import BINS, bin_centres
-from mlflow_rnnmod.network import HiddenLayer, RecurrentNetwork, Rows
+from mlflow_rnnmod.networks import HiddenLayer, RecurrentNetwork, Rows
 from tests.builders import tiny_parent, tiny_rows
-from tests.network.strategies import networks, random_rows
+from tests.networks.recurrent.strategies import networks, random_rows
 
 OUTPUTS = ("label", "tags", "list", "multilabel")
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")

@@ -14,10 +14,10 @@ from mlflow_rnnmod.decomposition.pairs import padded
 from mlflow_rnnmod.decomposition.right_translations import known_rows, references
 from mlflow_rnnmod.decomposition.translation import draw_pairs
 from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
-from mlflow_rnnmod.network.config import CELLS
-from mlflow_rnnmod.network.masked_decoder import trunk_decoder
-from mlflow_rnnmod.network.rows import Rows
-from mlflow_rnnmod.network.translating import translations
+from mlflow_rnnmod.networks.recurrent.config import CELLS
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
+from mlflow_rnnmod.networks.translator.translating import translations
 from tests.translators import PAD, tiny_pairs, tiny_translator, trained_translator, word_encoder
 
 

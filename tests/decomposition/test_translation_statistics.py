@@ -11,8 +11,8 @@ from mlflow_rnnmod.decomposition.translation_statistics import (
     for_language,
 )
 from mlflow_rnnmod.decomposition.translation_watch import watch_decoder
-from mlflow_rnnmod.network.config import CELLS, GATES
-from tests.network.test_translator import make, sources
+from mlflow_rnnmod.networks.recurrent.config import CELLS, GATES
+from tests.networks.translator.test_network import make, sources
 
 IDS = {
     "de": [[7, 9, 6, 8], [5, 11], [6], [], [12, 13, 14]],

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.decomposition.pairs import Pairs, forced_tokens, padded
 from mlflow_rnnmod.decomposition.translation_watch import watch_decoder
-from mlflow_rnnmod.network.config import CELLS, GATES
-from mlflow_rnnmod.network.rows import Rows
-from tests.network.test_translator import END, make, sources
+from mlflow_rnnmod.networks.recurrent.config import CELLS, GATES
+from mlflow_rnnmod.networks.rows import Rows
+from tests.networks.translator.test_network import END, make, sources
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mlflow_rnnmod.composition import Composite, compose
-from mlflow_rnnmod.network import Parent, Rows
-from mlflow_rnnmod.network.digest import canonical_json
+from mlflow_rnnmod.networks import Parent, Rows
+from mlflow_rnnmod.networks.digest import canonical_json
 from mlflow_rnnmod.storage import FORMAT, kind_of, read_composite, write_composite
 from tests.builders import tiny_inputs, tiny_module, tiny_modules, tiny_parent
 

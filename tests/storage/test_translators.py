@@ -9,7 +9,7 @@ import pytest
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.composition.plan import entry_of, make_plan
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
-from mlflow_rnnmod.network import Parent
+from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import (
     kind_of,
     read_composite,

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mlflow_rnnmod.network import Parent, Trunk
-from mlflow_rnnmod.network.config import GATES
+from mlflow_rnnmod.networks import Parent, Trunk
+from mlflow_rnnmod.networks.recurrent.config import GATES
 from mlflow_rnnmod.storage import read_module, write_module
 from tests.builders import tiny_module, tiny_parent
-from tests.network.test_unrolled import KINDS, random_masks
+from tests.networks.recurrent.test_unrolled import KINDS, random_masks
 from tests.storage.test_storage import edit
 
 

@@ -1,0 +1,135 @@
+"""Parents: trained networks that modules come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+
+from mlflow_rnnmod.networks.digest import digest_tensors
+from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.text import TextEncoder
+from mlflow_rnnmod.networks.translator.network import Translator
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """A trained network with its tokenizer; never changed once made.
+
+    Args:
+        network: the network, in evaluation mode; or a translator (see :meth:`of_translator`).
+        tokenizer: how it reads text; ``None`` where it is given token ids or features.
+        model_id: MLflow model id it was logged under, where it was.
+        tracking_uri: the server that knows this id.
+        target_tokenizer: of a translator, how it writes text; ``None`` where it writes as it reads.
+
+    Example:
+        >>> from mlflow_rnnmod.networks import NetworkConfig
+        >>> config = NetworkConfig("features", 3, None, "gru", ((4,),), ("a", "b"))
+        >>> len(Parent(RecurrentNetwork(config)).digest)
+        64
+    """
+
+    network: RecurrentNetwork
+    tokenizer: TextEncoder | None = None
+    model_id: str | None = None
+    tracking_uri: str | None = None
+    target_tokenizer: TextEncoder | None = None
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
+
+    @classmethod
+    def of_translator(
+        cls,
+        translator: Translator,
+        tokenizer: TextEncoder | None = None,
+        target_tokenizer: TextEncoder | None = None,
+    ) -> Parent:
+        """A translator as a parent: its labels are the languages that it translates into.
+
+        Args:
+            translator: in evaluation mode.
+            tokenizer: how it reads text; ``None`` where it is given token ids, and answers ids.
+            target_tokenizer: how it writes text, where that is another tokenizer.
+
+        Raises:
+            ValueError: if there is only the second tokenizer.
+        """
+        if tokenizer is None and target_tokenizer is not None:
+            raise ValueError(
+                "target_tokenizer is given and tokenizer is None; expected both, or tokenizer "
+                "alone where one reads and writes."
+            )
+        return cls(cast(Any, translator), tokenizer=tokenizer, target_tokenizer=target_tokenizer)
+
+    @property
+    def translates(self) -> bool:
+        """Whether the network is a translator."""
+        return isinstance(self.network, Translator)
+
+    @property
+    def translator(self) -> Translator:
+        """The network, where it is a translator.
+
+        Raises:
+            TypeError: if it is not.
+        """
+        network: object = self.network
+        if not isinstance(network, Translator):
+            raise TypeError(
+                f"The parent with labels {list(self.labels)} is a {type(network).__name__}; "
+                "expected a Translator."
+            )
+        return network
+
+    @property
+    def writer(self) -> TextEncoder | None:
+        """What turns a translator's tokens into text."""
+        return self.target_tokenizer or self.tokenizer
+
+    @property
+    def tokenizers(self) -> str | None:
+        """One name for its tokenizers together: their digests, the writing one's behind a plus."""
+        parts = [t.digest for t in (self.tokenizer, self.target_tokenizer) if t is not None]
+        return "+".join(parts) or None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the network's weights and structure; the parent's name in every file."""
+        tensors = dict(self.network.state_dict())
+        return digest_tensors(tensors, self.network.config.to_dict())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the output labels, in the order of the output layer."""
+        return self.network.labels
+
+    @property
+    def input_kind(self) -> str:
+        """``"text"``, ``"tokens"`` or ``"features"``."""
+        return "text" if self.tokenizer is not None else self.network.config.input
+
+    def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
+        """The same parent with the place where it was logged."""
+        return replace(self, model_id=model_id, tracking_uri=tracking_uri)
+
+    def to(self, device: torch.device | str) -> Parent:
+        """The same parent with its weights on ``device``; this one stays where it is."""
+        if torch.device(device) == self.device:
+            return self
+        network = type(self.network)(self.network.config).to(self.network.dtype)
+        network.load_state_dict(self.network.state_dict())
+        return replace(self, network=network.to(device))
+
+    @property
+    def bytes(self) -> int:
+        """Size of its weights."""
+        return sum(t.numel() * t.element_size() for t in self.network.state_dict().values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.network.device

@@ -1,0 +1,1 @@
+"""Recurrent networks: embedding, recurrent layers, a readout, dense layers, an output layer."""

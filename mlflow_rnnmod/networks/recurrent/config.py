@@ -1,0 +1,230 @@
+"""What a recurrent network is made of, as plain data that fits in a JSON file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
+InputKind = Literal["tokens", "features"]
+Readout = Literal[
+    "last_step",
+    "last_valid",
+    "final_state",
+    "mean_valid",
+    "max_valid",
+    "mean_steps",
+    "max_steps",
+    "all_steps",
+]
+Side = Literal["right", "left"]
+Activation = Literal["relu", "tanh", "identity"]
+OutputKind = Literal["label", "multilabel", "tags", "list"]
+Feed = Literal["steps", "flat", "repeat"]
+
+CELLS: tuple[str, ...] = get_args(Cell)
+READOUTS: tuple[str, ...] = get_args(Readout)
+# Kinds of answer that have one for each step.
+STEPWISE = ("tags", "list")
+GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
+DIRECTIONS = ("fwd", "bwd")
+_LATER: dict[str, Any] = {"feed": "steps", "output_steps": None, "end_label": None}
+
+
+@dataclass(frozen=True)
+class HiddenLayer:
+    """One dense layer between the readout of the recurrent layers and the output layer."""
+
+    units: int
+    activation: Activation = "relu"
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The structure of a :class:`~mlflow_rnnmod.networks.recurrent.network.RecurrentNetwork`.
+
+    Args:
+        input: ``"tokens"`` (int64 ids through an embedding) or ``"features"`` (float vectors).
+        input_size: rows of the embedding for tokens; length of one step's vector for features.
+        embedding_size: length of an embedding vector; ``None`` for features.
+        cell: kind of recurrent cell.
+        recurrent: for each layer, the units of its forward and, when bidirectional, backward
+            direction: ``((100,),)`` is one layer of 100 units, ``((64, 64), (64, 64))`` two
+            bidirectional ones.
+        labels: names of the output labels, in the order of the output layer's rows.
+        hidden: dense layers between readout and output layer.
+        readout: how the states of the last recurrent layer become one vector. ``last_step`` is
+            ``output[:, -1]``, ``last_valid`` the output at each row's last valid step,
+            ``final_state`` the final states of both directions (``h_n``); ``mean_`` and ``max_``
+            go over the valid steps (``_valid``) or over all of them, padding included (``_steps``).
+            ``all_steps`` reads every step by itself, for ``"tags"`` and ``"list"``.
+        output: kind of answer: ``"label"`` is one label for the whole input, ``"multilabel"`` any
+            number of them (a sigmoid each), ``"tags"`` a label for each step, ``"list"`` labels one
+            after the other, up to ``end_label``.
+        pad_index: token id of padding; ``None`` for features.
+        side: where padding stands.
+        packed: whether padding is skipped as by ``pack_padded_sequence`` (right padding only).
+        steps: number of steps that every input is padded or cut to; ``None`` for as many as it has.
+            Networks that read their padding need it, or their answers depend on the batch.
+        feed: how the recurrent layers get their input: each token or vector is a step
+            (``"steps"``), the whole input, embedded and flattened, is the only step (``"flat"``),
+            or that vector is repeated for each of ``output_steps`` steps (``"repeat"``). The last
+            two need ``steps``.
+        output_steps: steps of the recurrent layers, for ``"repeat"``.
+        end_label: the label that ends a ``"list"``; ``None`` for lists that fill all steps.
+
+    Raises:
+        ValueError: naming every argument that does not fit.
+
+    Example:
+        >>> NetworkConfig("tokens", 30, 8, "gru", ((16,),), ("yes", "no")).units
+        {'recurrent.0.fwd': 16}
+    """
+
+    input: InputKind
+    input_size: int
+    embedding_size: int | None
+    cell: Cell
+    recurrent: tuple[tuple[int, ...], ...]
+    labels: tuple[str, ...]
+    hidden: tuple[HiddenLayer, ...] = ()
+    readout: Readout = "last_valid"
+    output: OutputKind = "label"
+    pad_index: int | None = None
+    side: Side = "right"
+    packed: bool = False
+    steps: int | None = None
+    feed: Feed = "steps"
+    output_steps: int | None = None
+    end_label: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.input not in get_args(InputKind):
+            problems.append(f"input={self.input!r}, expected one of {get_args(InputKind)}")
+        if (self.embedding_size is None) == (self.input == "tokens"):
+            problems.append(
+                f"embedding_size={self.embedding_size!r} with input={self.input!r}; tokens need an "
+                "embedding size, features have none"
+            )
+        if self.cell not in CELLS:
+            problems.append(f"cell={self.cell!r}, expected one of {CELLS}")
+        if self.readout not in READOUTS:
+            problems.append(f"readout={self.readout!r}, expected one of {READOUTS}")
+        if self.output not in get_args(OutputKind):
+            problems.append(f"output={self.output!r}, expected one of {get_args(OutputKind)}")
+        if self.side not in get_args(Side):
+            problems.append(f"side={self.side!r}, expected one of {get_args(Side)}")
+        if not self.recurrent or any(
+            len(layer) not in (1, 2) or min(layer) < 1 for layer in self.recurrent
+        ):
+            problems.append(
+                f"recurrent={self.recurrent!r}, expected one tuple a layer, of one or two "
+                "(bidirectional) positive numbers of units"
+            )
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            problems.append(f"labels={self.labels!r}, expected at least two labels, all different")
+        if self.packed and self.side == "left":
+            problems.append("packed=True with side='left'; packing needs padding on the right")
+        if self.steps is not None and self.steps < 1:
+            problems.append(f"steps={self.steps!r}, expected None or a positive number")
+        problems += self._problems_of_kind()
+        for layer in self.hidden:
+            if layer.activation not in get_args(Activation):
+                problems.append(
+                    f"hidden activation={layer.activation!r}, expected one of "
+                    f"{get_args(Activation)}"
+                )
+        if problems:
+            raise ValueError("The network's structure does not fit: " + "; ".join(problems) + ".")
+
+    def _problems_of_kind(self) -> list[str]:
+        """What does not fit between output, readout and feed."""
+        problems = []
+        if (self.readout == "all_steps") != (self.output in STEPWISE):
+            problems.append(
+                f"readout={self.readout!r} with output={self.output!r}; all_steps goes with "
+                f"{' and '.join(STEPWISE)}, and only with them"
+            )
+        if self.feed not in get_args(Feed):
+            problems.append(f"feed={self.feed!r}, expected one of {get_args(Feed)}")
+        elif self.feed != "steps" and self.steps is None:
+            problems.append(f"steps=None with feed={self.feed!r}, expected a positive number")
+        elif self.feed != "steps" and self.packed:
+            problems.append(f"packed=True with feed={self.feed!r}; packing needs feed='steps'")
+        if (self.feed == "repeat") != (self.output_steps is not None):
+            problems.append(
+                f"output_steps={self.output_steps!r} with feed={self.feed!r}; repeat needs a "
+                "positive number, the others None"
+            )
+        elif self.output_steps is not None and self.output_steps < 1:
+            problems.append(f"output_steps={self.output_steps!r}, expected a positive number")
+        if self.end_label is not None and self.output != "list":
+            problems.append(f"end_label={self.end_label!r} with output={self.output!r}")
+        elif self.end_label is not None and self.end_label not in self.labels:
+            problems.append(f"end_label={self.end_label!r}, expected one of {self.labels!r}")
+        return problems
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether there is an answer for each step."""
+        return self.output in STEPWISE
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Number of units of each maskable layer: directions of recurrent layers, dense layers."""
+        found = {
+            f"recurrent.{i}.{DIRECTIONS[d]}": size
+            for i, layer in enumerate(self.recurrent)
+            for d, size in enumerate(layer)
+        }
+        found.update({f"hidden.{i}": layer.units for i, layer in enumerate(self.hidden)})
+        return found
+
+    @property
+    def readout_layers(self) -> tuple[str, ...]:
+        """Names of the maskable layers whose units, in this order, the output layer reads."""
+        if self.hidden:
+            return (f"hidden.{len(self.hidden) - 1}",)
+        return self.inputs_of(len(self.recurrent))
+
+    def inputs_of(self, layer: int) -> tuple[str, ...]:
+        """Names of the maskable layers that recurrent layer number ``layer`` reads (none for 0)."""
+        if layer == 0:
+            return ()
+        return tuple(
+            f"recurrent.{layer - 1}.{DIRECTIONS[d]}" for d in range(len(self.recurrent[layer - 1]))
+        )
+
+    @property
+    def readout_size(self) -> int:
+        """Length of the vector that the output layer reads."""
+        return sum(self.units[name] for name in self.readout_layers)
+
+    @property
+    def step_size(self) -> int:
+        """Length of the vector that the first recurrent layer reads at each step."""
+        size = self.input_size if self.embedding_size is None else self.embedding_size
+        return size if self.feed == "steps" else size * (self.steps or 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """This structure as JSON types; :meth:`from_dict` reads it back."""
+        # Fields that came later are left out where they say nothing: digests stay what they were.
+        found = asdict(self)
+        return {k: v for k, v in found.items() if k not in _LATER or v != _LATER[k]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> NetworkConfig:
+        """The structure that :meth:`to_dict` wrote.
+
+        Raises:
+            ValueError: if a field is missing, unknown or does not fit.
+        """
+        try:
+            data = dict(data)
+            data["recurrent"] = tuple(tuple(layer) for layer in data["recurrent"])
+            data["labels"] = tuple(data["labels"])
+            data["hidden"] = tuple(HiddenLayer(**layer) for layer in data.get("hidden", ()))
+            return cls(**data)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"Not a network's structure: {error}; got {sorted(data)}.") from error

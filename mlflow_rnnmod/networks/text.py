@@ -1,0 +1,172 @@
+"""Raw text to token ids, by the tokenizer that a parent was trained with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from mlflow_rnnmod.networks.digest import canonical_json, digest_text
+from mlflow_rnnmod.networks.rows import Rows
+
+
+class TextEncoder:
+    """A ``tokenizers.Tokenizer`` held by its JSON, with a digest to compare by.
+
+    Truncation, padding and lower-casing are the tokenizer's own settings; nothing is added here.
+    Where it does not pad, rows are padded to the longest one.
+
+    Args:
+        tokenizer: a ``tokenizers.Tokenizer`` or the JSON that its ``to_str`` gives.
+        pad_index: id of the padding token.
+        side: where padding goes when the tokenizer does not pad by itself.
+
+    Raises:
+        TypeError: if it is neither; a Python callable can't be stored and read elsewhere.
+        ValueError: if the JSON is not a tokenizer's.
+    """
+
+    def __init__(self, tokenizer: Any, pad_index: int = 0, side: str = "right") -> None:
+        if hasattr(tokenizer, "to_str"):
+            tokenizer = tokenizer.to_str()
+        if not isinstance(tokenizer, str):
+            raise TypeError(
+                f"tokenizer is a {type(tokenizer).__name__}; expected a tokenizers.Tokenizer or "
+                "its JSON. A Python function can't be stored with the model: build the same rule "
+                "with the tokenizers library, or decompose without a tokenizer and give token ids."
+            )
+        try:
+            data = json.loads(tokenizer)
+            assert isinstance(data, dict)
+        except (ValueError, AssertionError) as error:
+            raise ValueError(f"tokenizer is not a tokenizer's JSON: {tokenizer[:60]!r}.") from error
+        self.json = canonical_json(data)
+        self.pad_index = pad_index
+        self.side = side
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tokenizer's canonical JSON."""
+        return digest_text(self.json)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The ``tokenizers.Tokenizer`` itself (the library is imported here, when first needed)."""
+        from tokenizers import Tokenizer
+
+        try:
+            return Tokenizer.from_str(self.json)
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(
+                f"tokenizer can't be read by the tokenizers library: {error}"
+            ) from error
+
+    def __call__(self, texts: Sequence[Any]) -> Rows:
+        """Token ids of some texts.
+
+        Args:
+            texts: strings; ``None`` and NaN count as empty. A text that is split into words already
+                is a list or tuple of strings; the tokenizer reads each by itself.
+
+        Returns:
+            :class:`Rows` without targets; at least one step, even where all texts are empty.
+
+        Raises:
+            TypeError: if anything else than text is among them, with the first one's position.
+
+        Example:
+            >>> from tokenizers import Tokenizer, models, pre_tokenizers
+            >>> letters = Tokenizer(models.WordLevel({"[PAD]": 0, "?": 1, "a": 2}, unk_token="?"))
+            >>> letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+            >>> TextEncoder(letters)(["aba", ""]).values.tolist()
+            [[2, 1, 2], [0, 0, 0]]
+        """
+        encodings = self._encodings(plain_texts(texts))
+        ids = [encoding.ids for encoding in encodings]
+        lengths = [sum(encoding.attention_mask) for encoding in encodings]
+        steps = max([1, *map(len, ids)])
+        values = torch.full((len(ids), steps), self.pad_index, dtype=torch.int64)
+        for row, found in enumerate(ids):
+            if found and self.side == "right":
+                values[row, : len(found)] = torch.tensor(found)
+            elif found:
+                values[row, steps - len(found) :] = torch.tensor(found)
+        return Rows(values, torch.tensor(lengths, dtype=torch.int64))
+
+    def _encodings(self, texts: Sequence[str | list[str]], special: bool = True) -> list[Any]:
+        """Encodings of texts and lists of words; the library wants a batch of one kind."""
+        encode = partial(self.tokenizer.encode_batch, add_special_tokens=special)
+        split = [i for i, text in enumerate(texts) if not isinstance(text, str)]
+        if not split:
+            return encode(texts)
+        whole = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        found = encode([texts[i] for i in whole])
+        found += encode([texts[i] for i in split], is_pretokenized=True)
+        order = sorted(range(len(texts)), key=[*whole, *split].__getitem__)
+        return [found[place] for place in order]
+
+    def ids(self, texts: Sequence[Any]) -> list[list[int]]:
+        """Token ids of some texts without special tokens and padding, as a translation has them.
+
+        Raises:
+            TypeError: if anything else than text is among them, with the first one's position.
+        """
+        encodings = self._encodings(plain_texts(texts), special=False)
+        return [
+            [token for token, seen in zip(e.ids, e.attention_mask, strict=True) if seen]
+            for e in encodings
+        ]
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Texts from token ids, as the tokenizer's own decoder writes them; no special tokens.
+
+        Example:
+            >>> from tokenizers import Tokenizer, models
+            >>> words = Tokenizer(models.WordLevel({"[PAD]": 0, "ein": 1, "Haus": 2}))
+            >>> TextEncoder(words).decode([[1, 2], []])
+            ['ein Haus', '']
+        """
+        return list(self.tokenizer.decode_batch([list(row) for row in ids]))
+
+
+def plain_texts(texts: Sequence[Any]) -> list[Any]:
+    """``texts`` as strings, ``None`` and NaN as empty ones; texts of words as lists of strings.
+
+    Raises:
+        TypeError: if one of them is not text, or ``texts`` is a single string.
+
+    Example:
+        >>> plain_texts(["one two", None, ("one", "two")])
+        ['one two', '', ['one', 'two']]
+    """
+    if isinstance(texts, str | bytes):
+        raise TypeError(f"texts is the single text {texts!r}; expected a list of texts.")
+    plain: list[Any] = []
+    for position, text in enumerate(texts):
+        if text is None or (isinstance(text, float) and math.isnan(text)):
+            text = ""
+        if not isinstance(text, str) and hasattr(text, "tolist"):  # as pandas and Spark have them
+            text = text.tolist()
+        if isinstance(text, list | tuple) and all(isinstance(word, str) for word in text):
+            plain.append([_encodable(word) for word in text])
+            continue
+        if not isinstance(text, str):
+            raise TypeError(
+                f"texts[{position}] is the {type(text).__name__} {text!r:.60}; expected text, or a "
+                "list of words."
+            )
+        plain.append(_encodable(text))
+    return plain
+
+
+def _encodable(text: str) -> str:
+    """``text`` with halves of surrogate pairs, which broken data has, as unknown characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

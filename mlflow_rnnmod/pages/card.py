@@ -1,0 +1,421 @@
+"""Cards: what a module, a parent or a composite is, in Markdown, for people.
+
+They are the description of a model in MLflow (the tag ``mlflow.note.content``, cut by MLflow at
+8000 characters) and its file ``card/README.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rnnmod.pages.markdown import escape, fenced, fit, inline, link, table
+from mlflow_rnnmod.pages.wording import (
+    SHOWN,
+    answer_words,
+    bleu,
+    figure_rows,
+    input_words,
+    label_words,
+    network_words,
+    percent,
+    plural,
+    removal_words,
+)
+
+if TYPE_CHECKING:
+    from mlflow_rnnmod.composition import Composite
+    from mlflow_rnnmod.decomposition.module import Module
+    from mlflow_rnnmod.networks import Parent
+
+LONGEST = 8000
+_TRANSLATION = "translation"
+_TOGETHER = "Modules of it together"
+FIGURES = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "agreement": "agrees with the parent",
+    "accuracy": "accuracy",
+    "exact": "all labels of a row right",
+    "bleu": "BLEU",
+    "parent_bleu": "BLEU of the parent",
+}
+SIZES = {
+    "units_kept": "units kept",
+    "weights_kept": "weights kept",
+    "recurrent_weights_kept": "recurrent weights kept",
+    "jaccard": "overlap with the other modules (Jaccard)",
+}
+
+
+def module_card(
+    module: Module, uri: str, others: Sequence[str] = (), parent_link: str | None = None
+) -> str:
+    """The card of one module.
+
+    Args:
+        module: the module.
+        uri: what it can be loaded by, ``models:/...`` or ``runs:/...``.
+        others: URIs of a few modules to show it composed with.
+        parent_link: where the parent's page is, relative to MLflow's own (``#/experiments/...``).
+
+    Returns:
+        Markdown of at most 8000 characters.
+    """
+    parent, contract = module.parent, module.contract
+    opening = (
+        f"# {escape(module.label)}\n\n{_question(module)} It was cut out of a trained network "
+        + ("without training, and works alone or with modules of this and other parents.")
+    )
+    facts = [
+        ("label", f"{escape(module.label)} ({contract.index + 1} of {len(contract.labels)})"),
+        ("input", input_words(contract.input, contract.input_size, contract.steps)),
+        ("parent", f"{network_words(parent.network.config)}, {_parent_name(parent, parent_link)}"),
+        *answer_words(contract.output, contract.mask_steps),
+        *_made(module.made),
+        *_sizes(module),
+    ]
+    return fit(
+        [
+            opening,
+            _facts(facts),
+            _figures(module.figures, figure_rows(module.made), contract.output),
+            _layers(module),
+            _use(uri, contract.input, contract.input_size, contract.output),
+            _compose([uri, *others], contract.input, contract.input_size),
+            _by_reference(parent),
+        ],
+        LONGEST,
+    )
+
+
+def parent_card(
+    parent: Parent,
+    uri: str,
+    figures: Mapping[str, float] | None = None,
+    rows: str | None = None,
+    modules: str | None = None,
+) -> str:
+    """The card of a parent.
+
+    Args:
+        parent: the network.
+        uri: what it can be loaded by.
+        figures: its own, ``accuracy`` for one; shares from 0 to 1.
+        rows: which rows the figures come from, in words.
+        modules: URI that stands for all modules made of it (``runs:/<run>``).
+
+    Returns:
+        Markdown of at most 8000 characters.
+    """
+    config = parent.network.config
+    opening = (
+        f"# Parent network {parent.digest[:12]}\n\nA trained network and what its modules are "
+        f"masks over: they hold no weights of their own, and load this model's. **As long as a "
+        "module is in use, keep this model**, or export the module first."
+    )
+    facts = [
+        ("network", network_words(config)),
+        ("digest", inline(parent.digest)),
+        ("input", input_words(parent.input_kind, config.input_size, config.steps)),
+        ("weights", f"{parent.bytes / 2**20:.2f} MiB"),
+        ("labels", label_words(parent.labels)),
+        *answer_words(config.output),
+    ]
+    if parent.tokenizer is not None:
+        facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
+    if parent.target_tokenizer is not None:
+        facts.insert(4, ("tokenizer of translations", inline(parent.target_tokenizer.digest)))
+    sections = [opening, _facts(facts)]
+    if figures:
+        sections.append(_figures(figures, rows))
+    sections.append(_use(uri, parent.input_kind, config.input_size, config.output))
+    if modules:
+        sections.append(_compose([modules], parent.input_kind, config.input_size, _TOGETHER))
+    return fit(sections, LONGEST)
+
+
+def registered_card(
+    label: str | None,
+    kind: str,
+    size: int,
+    uri: str,
+    others: Sequence[str],
+    output: str = "label",
+) -> str:
+    """The description of a registered model: what holds for all its versions, so no figures.
+
+    Args:
+        label: the module's; ``None`` for a parent.
+        kind: of input, ``"text"``, ``"tokens"`` or ``"features"``.
+        size: of the vocabulary, or of one step's features.
+        uri: what it can be loaded by.
+        others: URIs of a few other modules of the same parent.
+        output: kind of answer.
+
+    Returns:
+        Markdown of at most 8000 characters.
+    """
+    if label is None:
+        opening = (
+            "Trained networks, each of which was taken apart into the modules registered beside "
+            "it. Modules hold no weights of their own, and load their network's: **as long as a "
+            "module is in use, keep its network**, or export the module first."
+        )
+        return fit(
+            [opening, _use(uri, kind, size, output), _compose(others, kind, size, _TOGETHER)],
+            LONGEST,
+        )
+    does = f"tell **{escape(label)}** from other labels"
+    if output == _TRANSLATION:
+        does = f"translate into **{escape(label)}**"
+    opening = (
+        f"# {escape(label)}\n\nModules that {does}, cut out of "
+        "trained networks without training. Each version is one module; its page and that of its "
+        "source model say what it was made of, and how well it answers on which rows."
+    )
+    return fit(
+        [opening, _use(uri, kind, size, output), _compose([uri, *others], kind, size)], LONGEST
+    )
+
+
+def composite_card(composite: Composite, uri: str) -> str:
+    """The card of a composite: which modules it is made of, from where, and how they compare.
+
+    Args:
+        composite: the composite.
+        uri: what it can be loaded by.
+
+    Returns:
+        Markdown of at most 8000 characters.
+    """
+    sources = [dict(source) for source in composite.sources]
+    parents = {source.get("parent") for source in sources}
+    opening = (
+        f"# A model of {len(sources)} {plural('module', len(sources))}\n\nMade of modules of "
+        f"{len(parents)} {plural('parent', len(parents))}, which are bundled with it; nothing was "
+        f"trained. {_joined(composite)}"
+    )
+    shown = [
+        (
+            escape(source.get("label", ""), 60),
+            inline(source["uri"]) if source.get("uri") else "made in Python",
+            escape(source.get("version") or "", 20),
+            inline(str(source.get("parent", ""))[:12]),
+        )
+        for source in sources[:SHOWN]
+    ]
+    modules = "## Modules\n\n" + table(("label", "module", "version", "parent"), shown)
+    if len(sources) > SHOWN:
+        modules += f"\n\n... and {len(sources) - SHOWN} more: see `composition.json`."
+    steps = [
+        f"{number}. {escape(json.dumps(dict(step), ensure_ascii=False, default=str), 300)}"
+        for number, step in enumerate(composite.recipe[:SHOWN], 1)
+    ]
+    history = "## How it was made\n\n" + "\n".join(steps) if steps else ""
+    return fit(
+        [
+            part
+            for part in (
+                opening,
+                _use(
+                    uri,
+                    composite.input_kind,
+                    composite.modules[0].contract.input_size,
+                    composite.output,
+                    composite.labels,
+                ),
+                modules,
+                history,
+            )
+            if part
+        ],
+        LONGEST,
+    )
+
+
+def _question(module: Module) -> str:
+    """What a module is for."""
+    label, contract = escape(module.label), module.contract
+    if contract.output == _TRANSLATION:
+        return (
+            f"A module that translates into **{label}**: a mask over the decoder of its parent, "
+            f"which translates into {len(contract.labels)} "
+            f"{plural('language', len(contract.labels))}."
+        )
+    others = len(contract.labels) - 1
+    if contract.label == contract.end_label:
+        return (
+            f"A module that ends lists: at which place of a list of its parent's {others} other "
+            f"labels are there no more of them (**{label}**)?"
+        )
+    return {
+        "multilabel": (
+            f"A module for one label: does **{label}** apply to the input? Its parent's {others} "
+            "other labels are no rivals; any number of them can apply, too."
+        ),
+        "tags": (
+            f"A module for one label: is a step of the input **{label}**, or another of its "
+            f"parent's {others} labels?"
+        ),
+        "list": (
+            f"A module for one label: is **{label}** in the list of labels that the input has, out "
+            f"of its parent's {others + 1}?"
+        ),
+    }.get(
+        contract.output,
+        f"A module for one label: does the input mean **{label}**, or another of its parent's "
+        f"{others} labels?",
+    )
+
+
+def _joined(composite: Composite) -> str:
+    """How a composite comes to its answers."""
+    score, output = f"(score: {inline(composite.score)})", composite.output
+    if output == _TRANSLATION:
+        return "It translates into the language that is asked for, or into all of them."
+    kinds = {module.contract.output for module in composite.modules}
+    if output == "label" and len(kinds) > 1:
+        return (
+            f"The label with the best score wins {score}; modules that answer each step count by "
+            "their best one, less the logarithm of the number of steps."
+        )
+    if output == "tags":
+        return f"At each step, the label with the best score wins {score}."
+    if output == "list" and composite.rivals:
+        end = f", up to {inline(composite.end_label)}" if composite.end_label is not None else ""
+        return f"The label with the best score wins at each place of the list{end} {score}."
+    if not composite.rivals:
+        limits = composite.parameters.get("thresholds", {})
+        told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN])
+        return f"Each label whose score reaches its threshold is answered {score}; " + (
+            f"thresholds are 0, but: {told}." if told else "all thresholds are 0."
+        )
+    return f"The label with the best score wins {score}."
+
+
+def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
+    repairs = made.get("repairs") or ()
+    repairs = (repairs,) if isinstance(repairs, str) else repairs
+    facts = [
+        ("units removed", removal_words(made)),
+        ("repairs", ", ".join(escape(r, 40) for r in repairs) or "none"),
+    ]
+    rows = made.get("rows")
+    if isinstance(rows, Mapping):
+        facts += [
+            (f"{escape(name, 40)} on", escape(words, 300))
+            for name, words in rows.items()
+            if name != "figures"
+        ]
+    known = {"rule", "removal", "repairs", "rows"}
+    for name, value in made.items():
+        if name not in known and isinstance(value, str | int | float | bool):
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            facts.append((escape(name.replace("_", " "), 40), escape(shown)))
+    return facts
+
+
+def _sizes(module: Module) -> list[tuple[str, str]]:
+    facts = [("units kept", f"{module.trunk.kept} of {module.trunk.total}")]
+    facts += [
+        (words, percent(module.figures[name]))
+        for name, words in SIZES.items()
+        if name in module.figures and name != "units_kept"
+    ]
+    return facts
+
+
+def _figures(figures: Mapping[str, float], rows: str | None, output: str = "label") -> str:
+    shown = [
+        (words, bleu(figures[name]) if name.endswith("bleu") else percent(figures[name]))
+        for name, words in FIGURES.items()
+        if name in figures
+    ]
+    if "support" in figures:
+        what = "steps with this label" if output == "tags" else "rows of this label"
+        what = "sentences" if "bleu" in figures else what
+        shown.append((what, f"{figures['support']:.0f}"))
+    words = (
+        f"Measured on {escape(rows, 300)}." if rows else "The rows behind them are not recorded."
+    )
+    if not shown:
+        return "## Figures\n\nNone were measured."
+    return "## Figures\n\n" + words + "\n\n" + _facts(shown, " r")
+
+
+def _facts(facts: Sequence[tuple[str, str]], right: str = "") -> str:
+    """Names and what they stand for; MLflow's descriptions leave no room between columns."""
+    return table(("", ""), [(f"{name}&emsp;", words) for name, words in facts], right)
+
+
+def _layers(module: Module) -> str:
+    rows = []
+    for name, mask in module.trunk.keep.items():
+        kept, total = int(mask.sum()), mask.numel()
+        rows.append((inline(name), _bar(kept / total), str(kept), str(total)))
+    return "## Units by layer\n\n" + table(("layer", "", "&emsp;kept", "&emsp;of"), rows, "  rr")
+
+
+def _bar(share: float, width: int = 20) -> str:
+    full = round(share * width)
+    return "█" * full + "░" * (width - full)
+
+
+def _parent_name(parent: Parent, parent_link: str | None) -> str:
+    digest = parent.digest[:12]
+    if parent_link:
+        return link(digest, parent_link)
+    return inline(f"models:/{parent.model_id}") if parent.model_id else inline(digest)
+
+
+def _sample(kind: str, size: int) -> str:
+    """One made-up input, as Python, of the right kind and size."""
+    ids = ", ".join(str(min(i, size - 1)) for i in (4, 7, 2))
+    return {"text": '["some text"]', "tokens": f"[[{ids}]]", "features": f"[[[0.5] * {size}] * 4]"}[
+        kind
+    ]
+
+
+def _use(uri: str, kind: str, size: int, output: str = "label", labels: Sequence[str] = ()) -> str:
+    sample = _sample(kind, size)
+    asked = '{"scores": True}'
+    if output == _TRANSLATION:
+        target = f'"target": {_quoted(labels[0])}, ' if labels else ""
+        asked = f'{{{target}"beams": 4}}'
+    code = (
+        "import mlflow, mlflow_rnnmod\n"
+        "import pandas as pd\n\n"
+        f"model = mlflow.pyfunc.load_model({_quoted(uri)})\n"
+        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}))\n'
+        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}), params={asked})'
+    )
+    return "## Use it\n\n" + fenced(code)
+
+
+def _compose(
+    uris: Sequence[str], kind: str, size: int, title: str = "Compose it with others"
+) -> str:
+    lines = "".join(f"    {_quoted(uri)},\n" for uri in uris)
+    code = (
+        "import mlflow_rnnmod\n\n"
+        f"model = mlflow_rnnmod.compose([\n{lines}])\n"
+        f"model.predict({_sample(kind, size)})"
+    )
+    return f"## {title}\n\n" + fenced(code)
+
+
+def _by_reference(parent: Parent) -> str:
+    where = f"the model {inline('models:/' + parent.model_id)}" if parent.model_id else "its parent"
+    return (
+        "## Where its weights are\n\n"
+        f"This module is a mask; its weights are those of {where}, digest "
+        f"{inline(parent.digest)}. It is found there by itself. Should that model have to go, "
+        "write the module with its parent first: `mlflow_rnnmod.export(uri, path)`."
+    )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,244 @@
+"""The report of a decomposition as one self-contained HTML page.
+
+MLflow shows HTML artifacts in a frame where links lead nowhere, so there are none; nor scripts, nor
+anything loaded from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rnnmod.pages.dial import METRICS, settings_svg, sorted_settings, taken_of
+from mlflow_rnnmod.pages.markdown import plain
+from mlflow_rnnmod.pages.pictures import is_taken, overlap_svg, sizing_svg
+from mlflow_rnnmod.pages.wording import percent, points
+
+if TYPE_CHECKING:
+    from mlflow_rnnmod.decomposition import Decomposition
+    from mlflow_rnnmod.decomposition.module import Module
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; margin: 0 auto;
+  max-width: 1120px; padding: 24px 32px 64px; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 8px; }
+p, li { max-width: 76ch; } .soft { color: #616e7c; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 12px;
+  margin: 20px 0; }
+.tile { border: 1px solid #d9dfe6; border-radius: 8px; padding: 12px 16px; }
+.tile b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }
+.tile span { color: #616e7c; font-size: 13px; line-height: 1.35; display: block; }
+.mind { border-left: 4px solid #c2571a; background: #fdf3ec; padding: 8px 14px; margin: 8px 0;
+  overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
+th, td { padding: 5px 12px; border-bottom: 1px solid #e7ebf0; text-align: right;
+  white-space: nowrap; }
+th { font-weight: 600; vertical-align: bottom; white-space: normal; line-height: 1.25; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere;
+  max-width: 300px; min-width: 190px; }
+td.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+tr.taken td { background: #e8f2fa; font-weight: 600; }
+td.bar { min-width: 62px; background-repeat: no-repeat; }
+"""
+_COLUMNS = {
+    "units_kept": "units kept",
+    "recurrent_weights_kept": "recurrent weights kept",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "agreement": "agrees with the parent",
+    "jaccard": "overlap with the others",
+}
+_TILES = {
+    "composed_{metric}": "{Metric} of all modules composed again",
+    "parent_{metric}": "{Metric} of the parent",
+    "delta_{metric}": "points between the two",
+    "control_{metric}": "{Metric} with nothing removed and the same repairs",
+    "net": "points between composed and nothing removed: what removal did",
+    "random_{metric}": "{Metric} with as many units removed at random",
+    "composed_exact": "of the rows have all labels right, composed again",
+    "parent_exact": "of the rows have all labels right, by the parent",
+    "mean_jaccard": "overlap of two modules on average (Jaccard)",
+    "units_kept": "units that a module keeps on average",
+    "recurrent_weights_kept": "recurrent weights that a module keeps on average",
+    "trunks": "trunks that the modules have between them",
+    "cost": "passes of the parent that all modules together take, estimated",
+}
+_TRIED = {
+    "removal": "removed",
+    "trunks": "trunks",
+    "{metric}": "{Metric}",
+    "control_{metric}": "nothing removed",
+    "points": "points",
+    "weights_kept": "weights kept",
+    "cost": "passes",
+}
+_NUMBERS = {"trunks": "{:.0f}", "cost": "{:.2f}"}
+_POINTS = ("delta_accuracy", "delta_f1", "delta_bleu", "net")
+
+
+def page(decomposition: Decomposition) -> str:
+    """The whole report: figures, modules, sizing, overlap, rows behind the figures, warnings.
+
+    Args:
+        decomposition: what it is about.
+
+    Returns:
+        HTML that needs no other file and no script.
+    """
+    parent, modules = decomposition.parent, decomposition.modules
+    title = f"{len(modules)} modules of one network"
+    parts = [
+        f"<h1>{title}</h1>",
+        f'<p class="soft">Parent {escape(parent.digest[:12])}, '
+        f"{escape(parent.network.config.cell.upper().replace('_', ' '))}, "
+        f"{sum(parent.network.units.values())} units, taken apart in "
+        f"{decomposition.seconds:.1f} seconds.</p>",
+        *(
+            f'<p class="mind"><b>Mind:</b> {escape(plain(w, 2000))}</p>'
+            for w in decomposition.warnings
+        ),
+        _tiles(decomposition.figures, decomposition.metric),
+        f'<p class="soft">Measured on {escape(_figure_rows(decomposition))}.</p>',
+        "<h2>Modules</h2>",
+        _modules(modules),
+    ]
+    chosen = modules[0].made.get("removal") if modules else None
+    if decomposition.sizing:
+        parts += ["<h2>How much to remove</h2>", _sizing(decomposition, chosen)]
+    if modules:
+        matrix, labels = decomposition.overlap.double().numpy(), [m.label for m in modules]
+        parts += [
+            "<h2>Overlap</h2>",
+            "<p>Of the units that either of two modules keeps, the share that both keep.</p>",
+            f'<div class="wide">{overlap_svg(matrix, labels)}</div>',
+        ]
+    parts += ["<h2>Rows</h2>", _pairs(decomposition.rows)]
+    parts += ["<h2>Settings</h2>", _pairs(_settings(decomposition, chosen))]
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def _named(words: Mapping[str, str], metric: str) -> dict[str, str]:
+    """Names of figures and what they say, with the metric's name in them."""
+    given = {"metric": metric, "Metric": METRICS[metric]}
+    return {name.format(**given): said.format(**given) for name, said in words.items()}
+
+
+def _tiles(figures: Mapping[str, float], metric: str) -> str:
+    tiles = [
+        f'<div class="tile"><b>{_figure(name, figures[name])}</b><span>{words}</span></div>'
+        for name, words in _named(_TILES, metric).items()
+        if name in figures
+    ]
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _figure(name: str, value: float) -> str:
+    if name in _POINTS:
+        return points(value)
+    return _NUMBERS[name].format(value) if name in _NUMBERS else percent(value)
+
+
+def _modules(modules: Sequence[Module]) -> str:
+    shown = [name for name in _COLUMNS if any(name in m.figures for m in modules)]
+    header = "".join(f"<th>{escape(_COLUMNS[name])}</th>" for name in shown)
+    rows = []
+    for module in modules:
+        cells = [f"<td>{escape(plain(module.label))}</td>"]
+        cells += [_bar(module.figures.get(name)) for name in shown]
+        support = module.figures.get("support")
+        cells.append(f"<td>{'' if support is None else f'{support:.0f}'}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="wide"><table><thead><tr><th>label</th>{header}<th>rows of the label</th></tr>'
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _bar(share: float | None) -> str:
+    if share is None or share != share:
+        return "<td></td>"
+    full = min(max(100 * share, 0.0), 100.0)
+    colors = f"linear-gradient(90deg, #dcebf7 {full:.1f}%, transparent {full:.1f}%)"
+    return f'<td class="bar" style="background-image: {colors}">{percent(share)}</td>'
+
+
+def _sizing(decomposition: Decomposition, chosen: Any) -> str:
+    taken, metric = (chosen, decomposition.figures.get("trunks")), decomposition.metric
+    tried = sorted_settings(decomposition.sizing)
+    control = f"control_{metric}"
+    shown = {
+        name: words
+        for name, words in _named(_TRIED, metric).items()
+        if any((name if name != "points" else control) in row for row in tried)
+    }
+    rows = []
+    for row in tried:
+        cells = "".join(f"<td>{_tried(row, name, metric)}</td>" for name in shown)
+        rows.append(f"{'<tr class=taken>' if is_taken(row, *taken) else '<tr>'}{cells}</tr>")
+    cost = (
+        " Passes are what a composite of all modules takes, in passes of the parent, estimated."
+        if "cost" in shown
+        else ""
+    )
+    header = "".join(f"<th>{words}</th>" for words in shown.values())
+    return (
+        f"<p>{_sought(decomposition)}, on "
+        f"{escape(plain(decomposition.rows.get('calibrated', 'rows not recorded'), 500))}.{cost}"
+        f'</p><div class="wide">{sizing_svg(tried, *taken, metric)}</div>'
+        f'<div class="wide">{settings_svg(tried, taken_of(tried, *taken), metric)}</div>'
+        f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _sought(decomposition: Decomposition) -> str:
+    """What the setting that was taken is the best of."""
+    config = decomposition.config
+    words = (
+        f"The largest share that costs at most {config.tolerance:g} points against nothing removed "
+        "with the same repairs"
+    )
+    if config.trunks == "auto":
+        words += f", with as many trunks as {config.max_cost:g} passes of the parent allow"
+    return words
+
+
+def _tried(row: Mapping[str, float], name: str, metric: str) -> str:
+    """A cell of the table of settings that were tried."""
+    if name == "points":
+        control = row.get(f"control_{metric}")
+        return "" if control is None else points(row[metric] - control)
+    value = row.get(name)
+    if value is None:
+        return ""
+    return _figure(name, value)
+
+
+def _settings(decomposition: Decomposition, chosen: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = dict(decomposition.config.to_dict())
+    settings["repairs"] = ", ".join(settings["repairs"]) or "none"
+    if settings["removal"] == "auto" and isinstance(chosen, int | float):
+        settings["removal"] = f"auto: {percent(chosen)}"
+    return {**settings, "parent": decomposition.parent.digest}
+
+
+def _pairs(pairs: Mapping[str, Any]) -> str:
+    rows = _rows((name.replace("_", " "), value) for name, value in pairs.items())
+    return f"<table><tbody>{rows}</tbody></table>"
+
+
+def _rows(pairs: Iterable[tuple[str, Any]]) -> str:
+    return "".join(
+        f"<tr><td>{escape(plain(name))}</td>"
+        f'<td class="words">{escape(plain(value, 2000))}</td></tr>'
+        for name, value in pairs
+    )
+
+
+def _figure_rows(decomposition: Decomposition) -> str:
+    return plain(decomposition.rows.get("figures", "rows that are not recorded"), 500)

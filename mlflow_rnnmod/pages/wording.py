@@ -1,0 +1,120 @@
+"""What cards, reports and records put in words: figures, structures, kinds of answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow_rnnmod.pages.markdown import escape, plain
+
+# Labels, modules or steps that are listed one by one.
+SHOWN = 40
+_CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
+
+
+def percent(share: float) -> str:
+    """A share as people read it.
+
+    Example:
+        >>> percent(0.9312), percent(float("nan"))
+        ('93.1 %', 'none')
+    """
+    return "none" if share != share else f"{100 * share:.1f} %"
+
+
+def bleu(share: float) -> str:
+    """BLEU as people read it: in points.
+
+    Example:
+        >>> bleu(0.3149), bleu(float("nan"))
+        ('31.5', 'none')
+    """
+    return "none" if share != share else f"{100 * share:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference between shares, in points.
+
+    Example:
+        >>> points(0.0123), points(-0.005), points(0.0)
+        ('+1.2', '-0.5', '0.0')
+    """
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def removal_words(made: Mapping[str, Any]) -> str:
+    """What was removed and by which rule, in words, from a module's ``made``."""
+    rule, removal = plain(made.get("rule", "unknown"), 40), made.get("removal")
+    share = percent(removal) if isinstance(removal, int | float) else plain(removal, 40)
+    return "nothing removed" if rule == "none" or removal == 0 else f"{share} by `{rule}`"
+
+
+def figure_rows(made: Mapping[str, Any]) -> str | None:
+    """Which rows a module's figures come from, in words, from its ``made``.
+
+    Example:
+        >>> figure_rows({"rows": {"figures": "50 rows", "fitted": "20 rows"}})
+        '50 rows'
+    """
+    rows = made.get("rows")
+    if isinstance(rows, Mapping):
+        rows = rows.get("figures")
+    return plain(rows, 500) if rows else None
+
+
+def _recurrent(recurrent: Sequence[Sequence[int]]) -> str:
+    return " + ".join(
+        "/".join(map(str, layer)) + (" both ways" if len(layer) == 2 else "") for layer in recurrent
+    )
+
+
+def network_words(config: Any) -> str:
+    """The structure of a network, or of a translator, in words."""
+    if config.output == "translation":
+        return _translator(config)
+    layers = _recurrent(config.recurrent)
+    dense = "".join(f" + {layer.units} {layer.activation}" for layer in config.hidden)
+    fed = {
+        "flat": ", which reads the whole input as one step",
+        "repeat": f", which reads the whole input at each of {config.output_steps} steps",
+    }.get(config.feed, "")
+    return f"{_CELLS.get(config.cell, config.cell)} of {layers} units{dense}{fed}"
+
+
+def answer_words(output: str, mask_steps: int | None = None) -> list[tuple[str, str]]:
+    """What is answered, where that is not one label, and masks for single steps."""
+    from mlflow_rnnmod.composition.kinds import ANSWERS
+
+    found = [("answer", ANSWERS[output])] if output in ANSWERS else []
+    if mask_steps is not None:
+        found.append(("masks", f"{mask_steps}, one a step; later steps have the last one"))
+    return found
+
+
+def _translator(config: Any) -> str:
+    """A translator's structure in words."""
+    cell, written = _CELLS.get(config.cell, config.cell), " + ".join(map(str, config.decoder))
+    return f"{cell} that reads with {_recurrent(config.encoder)} units and writes with {written}"
+
+
+def input_words(kind: str, size: int, steps: int | None) -> str:
+    """What goes in, in words: ``"text"``, ``"tokens"`` or ``"features"``."""
+    words = {
+        "text": f"text, through its own tokenizer of {size} tokens",
+        "tokens": f"token ids from 0 to {size - 1}",
+        "features": f"steps of {size} numbers",
+    }[kind]
+    return words + (f"; {steps} steps, padded or cut" if steps else "")
+
+
+def label_words(labels: Sequence[str]) -> str:
+    """How many labels there are, and the first of them."""
+    shown = ", ".join(escape(label, 40) for label in labels[:SHOWN])
+    more = f", and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return f"{len(labels)}: {shown}{more}"
+
+
+def plural(word: str, count: int) -> str:
+    """A word, with an s where there are several."""
+    return word if count == 1 else word + "s"

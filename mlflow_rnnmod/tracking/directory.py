@@ -1,0 +1,228 @@
+"""The folder of one MLflow model: what it holds, and what MLflow is told about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mlflow import pyfunc
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+
+import mlflow_rnnmod
+from mlflow_rnnmod import FLAVOR_NAME
+from mlflow_rnnmod.composition import NONE_OF_THESE, Composite
+from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.networks.translator.config import TRANSLATION
+from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
+from mlflow_rnnmod.tracking import _mlflow, download
+from mlflow_rnnmod.tracking.columns import COLUMNS, WORDS
+from mlflow_rnnmod.tracking.environment import (
+    CODE,
+    EnvironmentFiles,
+    copy_own_code,
+    environment_files,
+    own_requirement,
+)
+from mlflow_rnnmod.tracking.pyfunc import DEFAULTS, PREDICTION
+from mlflow_rnnmod.tracking.translated import PARAMS, outputs_of
+
+Thing: TypeAlias = Parent | Module | Composite
+
+
+def kind(thing: Thing) -> str:
+    """``"parent"``, ``"module"`` or ``"composite"``.
+
+    Raises:
+        MlflowException: if it is something else.
+    """
+    for name, found in (("parent", Parent), ("module", Module), ("composite", Composite)):
+        if isinstance(thing, found):
+            return name
+    raise MlflowException.invalid_parameter_value(
+        f"The model is a {type(thing).__name__}; expected a Parent, a Module or a Composite of "
+        "mlflow_rnnmod. A trained network becomes modules by mlflow_rnnmod.decompose or the "
+        "callback lightning_callbacks.ModuleDecomposition."
+    )
+
+
+def input_kind(thing: Thing) -> str:
+    """``"text"``, ``"tokens"`` or ``"features"``."""
+    return thing.contract.input if isinstance(thing, Module) else thing.input_kind
+
+
+def type_of_model(thing: Thing) -> str:
+    """The type of its LoggedModel, by which it can be searched."""
+    return {"composite": "rnnmod-composed"}.get(kind(thing), f"rnnmod-{kind(thing)}")
+
+
+def model_tags(thing: Thing) -> dict[str, str]:
+    """Tags of its LoggedModel: ``rnnmod.kind``, and ``rnnmod.label`` and ``rnnmod.parent``.
+
+    The parent's tag is its digest; a parent that is no longer under its id is searched for by it.
+    """
+    tags = {"rnnmod.kind": kind(thing)}
+    if isinstance(thing, Module):
+        # Tags are limited; the whole label is in module.json.
+        tags.update({"rnnmod.label": thing.label[:1000], "rnnmod.parent": thing.parent.digest})
+    elif isinstance(thing, Parent):
+        tags["rnnmod.parent"] = thing.digest
+    else:
+        tags["rnnmod.score"] = thing.score
+    return tags
+
+
+def output_kind(thing: Thing) -> str:
+    """Kind of answer: ``"label"``, ``"multilabel"``, ``"tags"``, ``"list"``, ``"translation"``."""
+    if isinstance(thing, Parent):
+        return thing.network.config.output
+    return thing.contract.output if isinstance(thing, Module) else thing.output
+
+
+def labels_of(thing: Thing) -> tuple[str, ...]:
+    """What it answers for."""
+    return (thing.label,) if isinstance(thing, Module) else thing.labels
+
+
+def signature_for(
+    kind_of_input: str, output: str = "label", labels: Sequence[str] = (), words: bool = False
+) -> ModelSignature:
+    """The signature of every model that reads this kind of input, and gives this kind of answer.
+
+    Text comes in a column ``text``, token ids as lists of integers in a column ``tokens``, features
+    as a list of vectors, one a step, in a column ``features``. Labels come out as a 1-D array,
+    lists of labels as a column ``prediction`` of lists (for Spark, ``mlflow.pyfunc.spark_udf`` has
+    to be told by ``result_type="prediction array<string>"``).
+
+    Args:
+        kind_of_input: ``"text"``, ``"tokens"`` or ``"features"``.
+        output: ``"label"``, ``"multilabel"``, ``"tags"``, ``"list"`` or ``"translation"``.
+        labels: of translations, the languages that there is a column for, if several.
+        words: for texts whose steps have a label each: they come as lists of words, in a column
+            ``words``. Give it as ``signature=`` to :func:`~mlflow_rnnmod.log_model`.
+    """
+    types: dict[str, Any] = {
+        "text": DataType.string,
+        "tokens": Array(DataType.long),
+        "features": Array(Array(DataType.double)),
+    }
+    column = ColSpec(types[kind_of_input], COLUMNS[kind_of_input])
+    if words:
+        column = ColSpec(Array(DataType.string), WORDS)
+    if output == TRANSLATION:
+        return ModelSignature(
+            inputs=Schema([column]), outputs=outputs_of(kind_of_input, labels), params=PARAMS
+        )
+    # A column with a name, for Spark: MLflow makes text of lists that are no field of a struct.
+    lists = ColSpec(Array(DataType.string), PREDICTION)
+    return ModelSignature(
+        inputs=Schema([column]),
+        outputs=Schema([ColSpec(DataType.string) if output == "label" else lists]),
+        params=ParamSchema(
+            [
+                ParamSpec("scores", "boolean", False),
+                ParamSpec("reject_below", "double", None),
+                ParamSpec("reject_label", "string", NONE_OF_THESE),
+            ]
+        ),
+    )
+
+
+def model_directory(
+    thing: Thing,
+    path: str | Path,
+    environment: EnvironmentFiles | None = None,
+    mlflow_model: Model | None = None,
+    *,
+    standalone: bool = False,
+    code_paths: list[str] | None = None,
+    model_signature: ModelSignature | None = None,
+    input_example: Any = None,
+    metadata: dict[str, Any] | None = None,
+    extra_files: list[str] | None = None,
+    model_config: Mapping[str, Any] | None = None,
+) -> Model:
+    """Write a whole MLflow model into a folder, without asking a tracking server anything.
+
+    For one module it takes milliseconds, where ``environment`` was made once before.
+
+    Args:
+        thing: parent, module or composite.
+        path: the folder; made where it is missing, and empty.
+        environment: what :func:`environment_files` gave; made here where it is missing.
+        mlflow_model: what to fill in; for a LoggedModel ``Model(artifact_path=, model_uuid=,
+            run_id=, model_id=)`` with its ids, as MLflow does.
+        standalone: for a module: with its parent.
+        code_paths: code of the user's own, put beside this package's.
+        model_signature: instead of the one that :func:`signature_for` makes.
+        input_example: stored as an example of the model's input.
+        metadata: stored in ``MLmodel``.
+        extra_files: copied to ``extra_files``.
+        model_config: instead of :data:`DEFAULTS`.
+
+    Returns:
+        ``mlflow_model``, as it was saved in ``MLmodel``.
+
+    Raises:
+        MlflowException: if ``path`` is not empty.
+    """
+    path = Path(path).absolute()
+    what = kind(thing)
+    _mlflow.prepare_target_path(str(path))
+    model = Model() if mlflow_model is None else mlflow_model
+    model.signature = model_signature or signature_for(
+        input_kind(thing), output_kind(thing), labels_of(thing)
+    )
+    if metadata is not None:
+        model.metadata = metadata
+    _mlflow.save_example(model, input_example, str(path))
+    _write(thing, path / download.DATA, standalone)
+    code = _write_code(thing, path, standalone, code_paths)
+    extra = _mlflow.copy_extra_files(extra_files, str(path))
+    # "code: null" in MLmodel breaks readers that only ask whether the key is there.
+    carried = {} if code is None else {"code": code}
+    model.add_flavor(FLAVOR_NAME, kind=what, format=FORMAT, data=download.DATA, **carried, **extra)
+    pyfunc.add_to_model(
+        model,
+        loader_module=mlflow_rnnmod.__name__,
+        data=download.DATA,
+        code=code,
+        conda_env=_mlflow.CONDA_ENV,
+        python_env=_mlflow.PYTHON_ENV,
+        model_config=dict(DEFAULTS if model_config is None else model_config),
+    )
+    if size := _mlflow.get_total_file_size(str(path)):
+        model.model_size_bytes = size
+    model.save(str(path / MLMODEL_FILE_NAME))
+    (environment or environment_files()).write(path)
+    return model
+
+
+def _write(thing: Thing, data: Path, standalone: bool) -> None:
+    if isinstance(thing, Parent):
+        write_parent(thing, data)
+    elif isinstance(thing, Module):
+        write_module(thing, data, standalone)
+    else:
+        write_composite(thing, data)
+
+
+def _write_code(
+    thing: Thing, path: Path, standalone: bool, code_paths: list[str] | None
+) -> str | None:
+    """The folder of the code that goes along, below ``path``; ``None`` without any.
+
+    A module by reference carries none, as it needs more than its own files in any case.
+    """
+    code = _mlflow.copy_code_paths(code_paths, str(path))
+    carries = standalone or not isinstance(thing, Module)
+    if carries and own_requirement() is None:
+        if not (path / CODE / mlflow_rnnmod.__name__).exists():
+            copy_own_code(path)
+        return CODE
+    return code

@@ -1,0 +1,347 @@
+"""``mlflow.models.evaluate`` for parents, modules and composites: figures of every label.
+
+MLflow loads this module while it is itself being imported, so that nothing but the base classes is
+imported up here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL_TYPES = ("rnnmod", "rnnmod-parent", "rnnmod-module", "rnnmod-composed")
+_MANY = 30
+
+
+class RnnmodEvaluator(ModelEvaluator):
+    """Accuracy over all labels, and precision, recall and F1 of each.
+
+    Rows whose true label the model does not have count as "none of these", the answer that a model
+    gives where nothing scores high enough; so a single module is judged by whether it says yes to
+    its own label and no to all others.
+
+    Logged to the run and, with the dataset's name and digest, to the LoggedModel: ``accuracy``,
+    ``precision_macro``, ``recall_macro``, ``f1_macro``, ``rows``; for up to 30 labels also
+    ``precision/<label>``, ``recall/<label>`` and ``f1/<label>``, with labels as in names of models.
+    The table ``per_label.csv`` always has all of them.
+
+    Where each answer is a list of labels, true labels are lists, too. A label for each step: every
+    step counts as a row does above, and ``steps`` are logged beside ``rows``; steps whose true
+    label is ``None`` are left out. Several labels, and lists: ``f1``, ``precision`` and ``recall``
+    over all rows and labels alike (micro-average), ``exact``, the share of rows whose labels are
+    all right, and the same figures of each label; the label that ends a list counts as none.
+
+    ``evaluator_config``: ``per_label`` (bool) says whether the labels' metrics are logged,
+    ``metric_prefix`` goes before every name, ``params`` go to the model's ``predict``, ``output``
+    says what kind predictions without a model are, where they are lists (``"tags"``, or
+    ``"multilabel"``, the default).
+
+    Example::
+
+        mlflow.models.evaluate(
+            "models:/european/1", frame, targets="language", model_type="rnnmod"
+        )
+    """
+
+    name = "rnnmod"
+
+    @classmethod
+    def can_evaluate(cls, *, model_type: str, evaluator_config: Any, **_: Any) -> bool:
+        """Whether ``model_type`` is one of this flavor's; MLflow asks every evaluator there is."""
+        return model_type in MODEL_TYPES
+
+    def evaluate(
+        self,
+        *,
+        model_type: str,
+        dataset: Any,
+        run_id: str,
+        evaluator_config: dict[str, Any] | None,
+        model: Any = None,
+        extra_metrics: Any = None,
+        custom_artifacts: Any = None,
+        predictions: str | None = None,
+        model_id: str | None = None,
+        **_: Any,
+    ) -> EvaluationResult:
+        """Called by ``mlflow.models.evaluate``.
+
+        Raises:
+            MlflowException: if there are no true labels, or nothing to compare them with.
+        """
+        from mlflow.exceptions import MlflowException
+
+        config = evaluator_config or {}
+        if dataset.labels_data is None:
+            raise MlflowException.invalid_parameter_value(
+                "The data have no true labels; expected targets= to name their column."
+            )
+        if extra_metrics or custom_artifacts:
+            raise MlflowException.invalid_parameter_value(
+                "extra_metrics and custom_artifacts are not computed by the evaluator 'rnnmod'; "
+                "give evaluators=['default', 'rnnmod'] and model_type='classifier' for them."
+            )
+        if model is None:
+            found, labels, ending = dataset.predictions_data, None, None
+        else:
+            params = config.get("params")
+            found = model.predict(dataset.features_data, **({"params": params} if params else {}))
+            labels, ending = _labels_of(model), _ending_of(model)
+        if found is None:
+            raise MlflowException.invalid_parameter_value(
+                "There is no model and there are no predictions; expected one of them."
+            )
+        answers = _answers(found, predictions)
+        truth = _answers(dataset.labels_data, None)
+        output = _output_of(model) if model is not None else config.get("output")
+        try:
+            if output == "tags":
+                wanted, given = _by_step(truth, answers)
+                overall, table = figures(wanted, given, labels or sorted({*wanted, *given}))
+                overall = {**overall, "rows": float(len(truth)), "steps": overall["rows"]}
+            elif any(isinstance(row, list) for row in [*truth, *answers]):
+                overall, table = set_figures(truth, answers, labels, ending)
+            else:
+                names = labels or sorted({*truth, *answers})
+                overall, table = figures(truth, answers, names)
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        metrics = dict(overall)
+        if config.get("per_label", len(table) <= _MANY):
+            metrics.update(_by_label(table))
+        prefix = config.get("metric_prefix", "")
+        metrics = {f"{prefix}{name}": value for name, value in metrics.items()}
+        artifact = _log(run_id, metrics, table, dataset, model_id, f"{prefix}per_label")
+        return EvaluationResult(metrics=metrics, artifacts={f"{prefix}per_label": artifact})
+
+
+def figures(
+    truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Figures over all rows, and a table of each label's.
+
+    Args:
+        truth: the true label of each row; any that is none of ``labels`` counts as "none of these".
+        answers: the model's label of each row, likewise.
+        labels: the model's labels.
+
+    Returns:
+        ``accuracy``, the means over ``labels`` ``precision_macro``, ``recall_macro``, ``f1_macro``,
+        and ``rows``; and a table with the columns ``label``, ``precision``, ``recall``, ``f1``,
+        ``support``. Without rows, all shares are NaN.
+
+    Example:
+        >>> overall, table = figures(["a", "b", "x"], ["a", "a", "none of these"], ["a", "b"])
+        >>> round(overall["accuracy"], 3), table["recall"].tolist()
+        (0.667, [1.0, 0.0])
+    """
+    import pandas as pd
+    import torch
+    from torchmetrics.functional.classification import (
+        multiclass_f1_score,
+        multiclass_precision,
+        multiclass_recall,
+    )
+
+    # "none of these" comes last; it is answered, but is nobody's label.
+    index = {label: number for number, label in enumerate(labels)}
+    wanted = torch.tensor([index.get(label, len(labels)) for label in truth], dtype=torch.int64)
+    given = torch.tensor([index.get(label, len(labels)) for label in answers], dtype=torch.int64)
+    table = pd.DataFrame({"label": list(labels)})
+    measures = {
+        "precision": multiclass_precision,
+        "recall": multiclass_recall,
+        "f1": multiclass_f1_score,
+    }
+    for name, measure in measures.items():
+        # torchmetrics refuses to count nothing.
+        nothing = torch.full((len(labels) + 1,), torch.nan)
+        values = (
+            measure(given, wanted, num_classes=len(labels) + 1, average=None) if truth else nothing
+        )
+        table[name] = values[:-1].double().tolist()
+    table["support"] = torch.bincount(wanted, minlength=len(labels) + 1)[:-1].tolist()
+    overall = {"accuracy": float((wanted == given).double().mean())}
+    overall.update({f"{name}_macro": float(table[name].mean()) for name in measures})
+    overall["rows"] = float(len(truth))
+    return overall, table
+
+
+def set_figures(
+    truth: Sequence[Sequence[str]],
+    answers: Sequence[Sequence[str]],
+    labels: Sequence[str] | None = None,
+    ending: str | None = None,
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Figures of answers that are several labels each; order and repetitions do not matter.
+
+    Args:
+        truth: the true labels of each row; those that are none of ``labels`` do not count.
+        answers: the model's labels of each row, likewise.
+        labels: the model's labels; by default all that are there.
+        ending: the label that ends a list, which does not count.
+
+    Returns:
+        ``f1``, ``precision`` and ``recall`` over all rows and labels alike, ``exact``, the share of
+        rows that are right in all labels, the means over labels ``precision_macro``,
+        ``recall_macro``, ``f1_macro``, and ``rows``; and a table as :func:`figures` gives it.
+        Shares of nothing are 0, without rows NaN.
+
+    Raises:
+        ValueError: if a row is not a list of labels.
+
+    Example:
+        >>> overall, table = set_figures([["a", "b"], []], [["a"], ["b"]])
+        >>> overall["f1"], overall["exact"], table["recall"].tolist()
+        (0.5, 0.0, [1.0, 0.0])
+    """
+    import pandas as pd
+    import torch
+
+    for name, rows in (("true labels", truth), ("answers", answers)):
+        for row, cell in enumerate(rows):
+            if not isinstance(cell, list | tuple | set | frozenset):
+                raise ValueError(
+                    f"The {name} of row {row} are {cell!r:.60}; expected a list of labels, as in "
+                    "other rows."
+                )
+    known = labels or sorted({y for row in [*truth, *answers] for y in row})
+    names = [label for label in known if label != ending]
+    wanted, given = (
+        torch.tensor([[y in set(row) for y in names] for row in rows], dtype=torch.bool).view(
+            len(rows), len(names)
+        )
+        for rows in (truth, answers)
+    )
+    hits, said, right = (t.sum(dim=0).double() for t in (wanted & given, given, wanted))
+
+    def shares(hits: torch.Tensor, said: torch.Tensor, right: torch.Tensor) -> list[torch.Tensor]:
+        pairs = ((hits, said), (hits, right), (2 * hits, said + right))
+        found = [torch.where(low > 0, high / low, 0.0) for high, low in pairs]
+        return found if truth else [torch.full_like(share, torch.nan) for share in found]
+
+    measures = ("precision", "recall", "f1")
+    table = pd.DataFrame({"label": names})
+    for name, values in zip(measures, shares(hits, said, right), strict=True):
+        table[name] = values.tolist()
+    table["support"] = right.long().tolist()
+    together = shares(hits.sum(), said.sum(), right.sum())
+    overall = {name: float(value) for name, value in zip(measures, together, strict=True)}
+    overall["exact"] = float((wanted == given).all(dim=1).double().mean())
+    overall.update({f"{name}_macro": float(table[name].mean()) for name in measures})
+    overall["rows"] = float(len(truth))
+    return overall, table
+
+
+def _by_step(truth: Sequence[Any], answers: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """True labels and answers of all steps whose true label is known."""
+    wanted: list[str] = []
+    given: list[str] = []
+    for row, (right, said) in enumerate(zip(truth, answers, strict=True)):
+        if not isinstance(right, list) or len(right) != len(said):
+            raise ValueError(
+                f"The true labels of row {row} are {right!r:.60} and the answers {said!r:.60}; "
+                "expected as many of both, a label for each step (None where it is not known)."
+            )
+        pairs = [pair for pair in zip(right, said, strict=True) if pair[0] is not None]
+        wanted += [str(y) for y, _ in pairs]
+        given += [str(y) for _, y in pairs]
+    return wanted, given
+
+
+def _raw(model: Any) -> Any:
+    return model.get_raw_model() if hasattr(model, "get_raw_model") else None
+
+
+def _labels_of(model: Any) -> tuple[str, ...] | None:
+    """The labels of one of our models; ``None`` for any other."""
+    raw = _raw(model)
+    if hasattr(raw, "contract"):
+        return (raw.label,)
+    return tuple(raw.labels) if hasattr(raw, "labels") else None
+
+
+def _output_of(model: Any) -> str | None:
+    """What kind of answer one of our models gives."""
+    from mlflow_rnnmod.tracking.directory import output_kind
+
+    raw = _raw(model)
+    ours = hasattr(raw, "contract") or hasattr(raw, "labels")
+    return output_kind(raw) if ours else None
+
+
+def _ending_of(model: Any) -> str | None:
+    """The label that ends the lists of one of our models."""
+    if _output_of(model) != "list":
+        return None
+    raw = _raw(model)
+    if hasattr(raw, "network"):
+        return raw.network.config.end_label
+    contracts = [module.contract for module in getattr(raw, "modules", (raw,))]
+    return next((c.end_label for c in contracts if c.end_label is not None), None)
+
+
+def _answers(found: Any, column: str | None) -> list[Any]:
+    """Answers, or true labels, as a list of texts or of lists of them; of a table, one column."""
+    import pandas as pd
+
+    if isinstance(found, pd.DataFrame):
+        found = found[column or found.columns[0]]
+    return [_cell(cell) for cell in found]
+
+
+def _cell(cell: Any) -> Any:
+    cell = cell.tolist() if hasattr(cell, "tolist") and not isinstance(cell, str) else cell
+    if isinstance(cell, list | tuple | set | frozenset):
+        return [None if y is None else str(y) for y in cell]
+    return str(cell)
+
+
+def _by_label(table: pd.DataFrame) -> dict[str, float]:
+    from mlflow_rnnmod.tracking.names import slugs
+
+    names = slugs(table["label"])
+    return {
+        f"{figure}/{names[row.label]}": float(getattr(row, figure))
+        for row in table.itertuples()
+        for figure in ("precision", "recall", "f1")
+    }
+
+
+def _log(
+    run_id: str,
+    metrics: dict[str, float],
+    table: pd.DataFrame,
+    dataset: Any,
+    model_id: str | None,
+    name: str,
+) -> Any:
+    import tempfile
+    import time
+    from pathlib import Path
+
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+    from mlflow.models.evaluation.artifacts import CsvEvaluationArtifact
+
+    client, now = MlflowClient(), int(time.time() * 1000)
+    where = {
+        "model_id": model_id,
+        "dataset_name": dataset.name,
+        "dataset_digest": dataset.digest,
+        "run_id": run_id,
+    }
+    entities = [Metric(key, value, now, 0, **where) for key, value in metrics.items()]
+    for start in range(0, len(entities), 1000):
+        client.log_batch(run_id, metrics=entities[start : start + 1000])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{name}.csv")
+        table.to_csv(path, index=False)
+        client.log_artifact(run_id, str(path))
+    uri = f"{client.get_run(run_id).info.artifact_uri}/{path.name}"
+    return CsvEvaluationArtifact(uri=uri, content=table)

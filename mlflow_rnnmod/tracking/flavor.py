@@ -1,0 +1,278 @@
+"""The flavor: parents, modules and composites as MLflow models.
+
+Reached as ``mlflow_rnnmod.save_model`` and so on: the package itself is what MLflow calls a flavor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
+
+import mlflow_rnnmod
+from mlflow_rnnmod import FLAVOR_NAME
+from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.pages import card
+from mlflow_rnnmod.tracking import _mlflow, download, fetch, parents, record
+from mlflow_rnnmod.tracking.directory import (
+    Thing,
+    input_kind,
+    kind,
+    model_directory,
+    model_tags,
+    signature_for,
+    type_of_model,
+)
+from mlflow_rnnmod.tracking.environment import (
+    EnvironmentFiles,
+    default_requirements,
+    environment_files,
+)
+from mlflow_rnnmod.tracking.names import slug
+from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
+
+__all__ = [
+    "FLAVOR_NAME",
+    "EnvironmentFiles",
+    "environment_files",
+    "get_default_conda_env",
+    "card_of",
+    "get_default_pip_requirements",
+    "input_kind",
+    "load_model",
+    "log_model",
+    "model_directory",
+    "model_tags",
+    "save_model",
+    "signature_for",
+    "type_of_model",
+]
+
+
+def save_model(
+    model: Thing,
+    path: str | Path,
+    conda_env: Any = None,
+    code_paths: list[str] | None = None,
+    mlflow_model: Model | None = None,
+    signature: ModelSignature | None = None,
+    input_example: Any = None,
+    pip_requirements: Any = None,
+    extra_pip_requirements: Any = None,
+    metadata: dict[str, Any] | None = None,
+    extra_files: list[str] | None = None,
+    standalone: bool | None = None,
+    model_config: dict[str, Any] | str | Path | None = None,
+    validate_serving_input: bool = True,
+) -> None:
+    """Save a parent, a module or a composite as an MLflow model.
+
+    Args:
+        model: what to save.
+        path: the folder; made where it is missing, and empty.
+        conda_env: a conda environment, as a dict or as the path of a YAML file.
+        code_paths: code of your own that should go along.
+        mlflow_model: the ``mlflow.models.Model`` that the flavor is added to.
+        signature: instead of the one that fits the kind of input.
+        input_example: stored as an example of the model's input.
+        pip_requirements: instead of :func:`get_default_pip_requirements`; a list or a file.
+        extra_pip_requirements: besides them.
+        metadata: stored in ``MLmodel``.
+        extra_files: files to copy to ``extra_files``.
+        standalone: for a module, whether its parent goes along. By default it is left out where it
+            was logged in MLflow, and the module refers to it by digest and model id.
+        model_config: ``device`` (``None``: the CPU) and ``batch_size`` (256) of the loaded model.
+        validate_serving_input: of no use here; MLflow hands it on from :func:`log_model`.
+
+    Raises:
+        MlflowException: if ``path`` is not empty, or ``model`` is something else.
+    """
+    environment = environment_files(conda_env, pip_requirements, extra_pip_requirements)
+    if standalone is None:
+        standalone = isinstance(model, Module) and model.parent.model_id is None
+    settings = (
+        _mlflow.read_model_config(str(model_config))
+        if isinstance(model_config, str | Path)
+        else model_config
+    )
+    try:
+        model_directory(
+            model,
+            path,
+            environment,
+            mlflow_model,
+            standalone=standalone,
+            code_paths=code_paths,
+            model_signature=signature,
+            input_example=input_example,
+            metadata=metadata,
+            extra_files=extra_files,
+            model_config=settings,
+        )
+    except ValueError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def log_model(
+    model: Thing,
+    artifact_path: str | None = None,
+    conda_env: Any = None,
+    code_paths: list[str] | None = None,
+    registered_model_name: str | None = None,
+    signature: ModelSignature | None = None,
+    input_example: Any = None,
+    await_registration_for: int | None = DEFAULT_AWAIT_MAX_SLEEP_SECONDS,
+    pip_requirements: Any = None,
+    extra_pip_requirements: Any = None,
+    metadata: dict[str, Any] | None = None,
+    extra_files: list[str] | None = None,
+    name: str | None = None,
+    params: dict[str, Any] | None = None,
+    tags: dict[str, Any] | None = None,
+    model_type: str | None = None,
+    step: int = 0,
+    model_id: str | None = None,
+    standalone: bool = False,
+    **kwargs: Any,
+) -> ModelInfo:
+    """Log a parent, a module or a composite as an MLflow model.
+
+    A module is logged without its parent, which it names by digest and model id. A parent that is
+    not on the tracking server yet is logged first, once, in the same run.
+
+    Args:
+        model: what to log.
+        artifact_path: deprecated by MLflow; use ``name``.
+        conda_env: as for :func:`save_model`.
+        code_paths: as for :func:`save_model`.
+        registered_model_name: register it under this name, as a new version.
+        signature: as for :func:`save_model`.
+        input_example: as for :func:`save_model`.
+        await_registration_for: seconds to wait for the version to be ready.
+        pip_requirements: as for :func:`save_model`.
+        extra_pip_requirements: as for :func:`save_model`.
+        metadata: as for :func:`save_model`.
+        extra_files: as for :func:`save_model`.
+        name: of the LoggedModel; by default made from the label, or ``parent``, ``composite``.
+        params: of the LoggedModel.
+        tags: of the LoggedModel and the version, besides ``rnnmod.kind``, ``rnnmod.label`` and
+            ``rnnmod.parent``.
+        model_type: instead of ``rnnmod-parent``, ``rnnmod-module`` or ``rnnmod-composed``.
+        step: of the run, at which it is logged.
+        model_id: of a LoggedModel that was made before, to be filled in.
+        standalone: for a module, whether its parent goes along.
+        kwargs: ``model_config`` for :func:`save_model`, ``run_id`` and what else
+            ``mlflow.models.Model.log`` takes.
+
+    Returns:
+        MLflow's ``ModelInfo``.
+    """
+    if isinstance(model, Module) and not standalone:
+        model = _with_logged_parent(model, kwargs.get("run_id"))
+    if name is None and artifact_path is None and model_id is None:
+        name = slug(model.label) if isinstance(model, Module) else kind(model)
+    info = Model.log(
+        artifact_path=artifact_path,
+        name=name,
+        flavor=mlflow_rnnmod,
+        registered_model_name=registered_model_name,
+        await_registration_for=await_registration_for,
+        metadata=metadata,
+        params={**_params(model), **(params or {})},
+        tags={**model_tags(model), **(tags or {})},
+        model_type=model_type or type_of_model(model),
+        step=step,
+        model_id=model_id,
+        model=model,
+        conda_env=conda_env,
+        code_paths=code_paths,
+        signature=signature,
+        input_example=input_example,
+        pip_requirements=pip_requirements,
+        extra_pip_requirements=extra_pip_requirements,
+        extra_files=extra_files,
+        standalone=standalone,
+        **kwargs,
+    )
+    MlflowClient().set_logged_model_tags(
+        info.model_id, {record.NOTE: card_of(model, info.model_uri)}
+    )
+    if isinstance(model, Parent):
+        parents.remember(model.known_as(info.model_id, download.server()))
+    return info
+
+
+def _params(thing: Thing) -> dict[str, str]:
+    """What MLflow's list of models shows of a model: its params are columns there."""
+    if isinstance(thing, Parent):
+        return record.parent_params(thing)
+    if isinstance(thing, Module):
+        return record.module_params(thing, thing.parent.model_id or "bundled", None)
+    parents = {module.parent.digest for module in thing.modules}
+    return {
+        "labels": str(len(thing.labels)),
+        "output": thing.output,
+        "score": thing.score,
+        "parents": str(len(parents)),
+    }
+
+
+def card_of(thing: Thing, uri: str) -> str:
+    """The description of a model on its page in MLflow, in Markdown."""
+    if isinstance(thing, Parent):
+        return card.parent_card(thing, uri)
+    if isinstance(thing, Module):
+        return card.module_card(thing, uri)
+    return card.composite_card(thing, uri)
+
+
+def _with_logged_parent(module: Module, run_id: str | None) -> Module:
+    """The module with a parent that the current tracking server has."""
+    model_id = parents.logged_id(module.parent)
+    if model_id is None:
+        run: dict[str, Any] = {} if run_id is None else {"run_id": run_id}
+        model_id = log_model(module.parent, **run).model_id
+    return replace(module, parent=module.parent.known_as(model_id, download.server()))
+
+
+def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:
+    """Load a parent, a module or a composite.
+
+    No code from the model is run, and nothing is unpickled.
+
+    Args:
+        model_uri: ``models:/name/version``, ``models:/name@alias``, ``models:/m-...``,
+            ``runs:/run/name``, or the folder of a saved model.
+        dst_path: where to download to; by default the files are gone after reading.
+
+    Returns:
+        What was logged. A module's ``origin`` says from where: ``uri``, ``name`` and ``version``,
+        ``model_id``, ``run_id``, ``tracking_uri``.
+
+    Raises:
+        MlflowException: if there is no such model, it is of another flavor, a file is not what was
+            written, or a module's parent can't be found.
+    """
+    return fetch.load(model_uri, dst_path)
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> RnnmodModel:
+    """What ``mlflow.pyfunc.load_model`` calls, with the model's data folder."""
+    return RnnmodModel(fetch.read(path), model_config)
+
+
+def get_default_pip_requirements() -> list[str]:
+    """Requirements that every model of this flavor has, pinned to what is installed."""
+    return default_requirements()
+
+
+def get_default_conda_env() -> dict[str, Any]:
+    """The conda environment that every model of this flavor has."""
+    return _mlflow.mlflow_conda_env(additional_pip_deps=get_default_pip_requirements())

@@ -1,0 +1,516 @@
+"""Logging whole decompositions to a real store, and what is left where that breaks off."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelStatus, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+import mlflow_rnnmod
+from benchmarks.logging import server
+from mlflow_rnnmod.composition import compose
+from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
+from mlflow_rnnmod.tracking.flavor import model_directory
+from mlflow_rnnmod.tracking.names import slugs
+from tests.builders import (
+    LABELS,
+    ODD_LABELS,
+    tiny_decomposition,
+    tiny_inputs,
+    tiny_modules,
+    tiny_parent,
+    tiny_texts,
+)
+
+
+def models(experiment_id: str = "0") -> list[LoggedModel]:
+    """All LoggedModels that are not deleted, as MLflow's list shows them: the newest first."""
+    found = MlflowClient().search_logged_models([experiment_id], max_results=500)
+    return [model for model in found if model.model_type and "rnnmod" in model.model_type]
+
+
+def versions() -> list[tuple[str, str]]:
+    """All registered versions; databases give numbers where servers give text."""
+    found = MlflowClient().search_model_versions(max_results=500)
+    return sorted((version.name, str(version.version)) for version in found)
+
+
+def aliases(name: str) -> dict[str, str]:
+    found = MlflowClient().get_registered_model(name).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+@pytest.fixture
+def dataset() -> Any:
+    rows = pd.DataFrame({"text": ["a", "b"], "label": ["german", "irish"]})
+    return mlflow.data.from_pandas(rows, name="held-out", targets="label")
+
+
+def test_every_module_is_a_model_of_its_own(tracking_uri: str, dataset: Any) -> None:
+    parent = tiny_parent("text")
+    decomposition = tiny_decomposition(parent)
+    logged = log_decomposition(decomposition, dataset=dataset)
+    found = models()
+    assert [m.name for m in found] == [*LABELS, "parent"], "the newest first is the labels' order"
+    assert {m.status for m in found} == {LoggedModelStatus.READY}
+    assert {m.source_run_id for m in found} == {logged.run_id}
+    assert logged.model_ids == {m.name: m.model_id for m in found if m.name != "parent"}
+    assert found[-1].model_id == logged.parent_model_id
+    assert found[-1].model_type == "rnnmod-parent"
+    assert found[-1].params["digest"] == parent.digest
+    for model, module in zip(found, decomposition.modules, strict=False):
+        assert model.model_type == "rnnmod-module"
+        assert model.params["label"] == module.label
+        assert model.params["kept_units"] == str(module.trunk.kept)
+        assert model.params["parent_model_id"] == logged.parent_model_id
+        assert model.params["dataset"] == "held-out"
+        assert model.params["technique"] == "25.0 % by random"
+        assert model.tags["rnnmod.kind"] == "module"
+        assert model.tags["rnnmod.label"] == module.label
+        assert model.tags["rnnmod.parent"] == parent.digest
+        assert model.tags["rnnmod.fingerprint"] == found[-1].tags["rnnmod.fingerprint"]
+        assert model.tags["mlflow.user"]
+        assert f"runs:/{logged.run_id}/{module.label}" in model.tags["mlflow.note.content"]
+        metrics = {metric.key: metric for metric in model.metrics}
+        assert {key: metric.value for key, metric in metrics.items()} == pytest.approx(
+            dict(module.figures)
+        )
+        assert {(m.dataset_name, m.dataset_digest) for m in model.metrics} == {
+            ("held-out", dataset.digest)
+        }
+    files = mlflow.artifacts.download_artifacts(f"models:/{logged.model_ids['irish']}")
+    card = Path(files, "card", "README.md").read_text(encoding="utf-8")
+    assert card == found[1].tags["mlflow.note.content"]
+
+
+def test_modules_answer_as_before(tracking_uri: str) -> None:
+    for kind in ("text", "tokens", "features"):
+        parent = tiny_parent(kind)
+        modules = tiny_modules(parent)
+        logged = log_decomposition(tiny_decomposition(parent, modules=modules))
+        inputs = tiny_inputs(parent)
+        loaded = [mlflow_rnnmod.load_model(uri) for uri in logged.uris.values()]
+        assert [module.label for module in loaded] == list(LABELS)
+        assert {module.parent.digest for module in loaded} == {parent.digest}
+        expected = compose(modules)
+        np.testing.assert_allclose(
+            compose(loaded).scores(inputs), expected.scores(inputs), rtol=1e-5, atol=1e-5
+        )
+        again = mlflow_rnnmod.load_model(logged.parent_uri)
+        assert again.digest == parent.digest
+
+
+def test_a_module_is_an_mlflow_model(tracking_uri: str) -> None:
+    parent = tiny_parent("text")
+    modules = tiny_modules(parent)
+    logged = log_decomposition(tiny_decomposition(parent, modules=modules))
+    frame = pd.DataFrame({"text": tiny_texts()})
+    for module in modules:
+        by_id = mlflow.pyfunc.load_model(f"models:/{logged.model_ids[module.label]}")
+        by_run = mlflow.pyfunc.load_model(f"runs:/{logged.run_id}/{module.label}")
+        expected = compose([module]).predict(list(frame["text"]))
+        assert list(by_id.predict(frame)) == list(by_run.predict(frame)) == expected
+
+
+def test_the_run_says_what_happened(tracking_uri: str, dataset: Any) -> None:
+    decomposition = tiny_decomposition(tiny_parent(), warnings=("mind | this",))
+    logged = log_decomposition(decomposition, dataset=dataset)
+    run = MlflowClient().get_run(logged.run_id)
+    assert run.info.status == RunStatus.to_string(RunStatus.FINISHED)
+    assert run.data.tags["rnnmod.role"] == "decomposition"
+    assert run.data.tags["rnnmod.parent"] == decomposition.parent.digest
+    assert run.data.metrics["rnnmod/composed_accuracy"] == 0.93
+    assert run.data.metrics["rnnmod/mean_jaccard"] == 0.6
+    assert len(run.outputs.model_outputs) == 4
+    (given,) = run.inputs.dataset_inputs
+    assert given.dataset.digest == dataset.digest
+    assert {tag.key: tag.value for tag in given.tags}["mlflow.data.context"] == "test"
+    index = mlflow.artifacts.load_text(f"runs:/{logged.run_id}/rnnmod/modules.md")
+    for model_id in logged.model_ids.values():
+        assert f"(#/experiments/0/models/{model_id})" in index
+    assert "rnnmod/modules.md" in run.data.tags["mlflow.note.content"]
+    table = MlflowClient().load_table(logged.experiment_id, "rnnmod/modules_table.json")
+    assert list(table["label"]) == list(LABELS)
+    names = {f.path for f in MlflowClient().list_artifacts(logged.run_id, "rnnmod")}
+    assert names == {
+        f"rnnmod/{name}"
+        for name in (
+            "modules.md",
+            "modules.csv",
+            "modules_table.json",
+            "overlap.png",
+            "settings.png",
+            "report.html",
+        )
+    }
+
+
+def test_what_was_on_the_run_stays(tracking_uri: str) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_metric("precision", 0.123)
+        mlflow.log_metric("accuracy", 0.456, step=7)
+        mlflow.set_tag("mlflow.note.content", "My own words.")
+        mlflow.log_table({"a": [1]}, "mine.json")
+        first = log_decomposition(tiny_decomposition(tiny_parent()))
+        log_decomposition(tiny_decomposition(tiny_parent(seed=1)))
+        assert mlflow.active_run() is not None, "the run is the user's to end"
+    assert first.run_id == run.info.run_id
+    data = MlflowClient().get_run(run.info.run_id).data
+    assert data.metrics["precision"] == 0.123
+    assert data.metrics["accuracy"] == 0.456
+    note = data.tags["mlflow.note.content"]
+    assert note.startswith("My own words.\n\n## ")
+    assert note.count("## ") == 1
+    tables = json.loads(data.tags["mlflow.loggedArtifacts"])
+    assert [table["path"] for table in tables] == ["mine.json", "rnnmod/modules_table.json"]
+
+
+def test_the_history_of_metrics_is_not_read(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("metric history was read")
+
+    for name in ("get_metric_history", "get_metric_history_bulk"):
+        monkeypatch.setattr(
+            f"mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore.{name}", refuse
+        )
+    log_decomposition(tiny_decomposition(tiny_parent()))
+
+
+def test_a_run_has_its_parent_once(tracking_uri: str) -> None:
+    parent = tiny_parent()
+    with mlflow.start_run():
+        first = log_decomposition(tiny_decomposition(parent))
+        second = log_decomposition(tiny_decomposition(parent))
+        other = log_decomposition(tiny_decomposition(tiny_parent(seed=3)))
+    assert first.parent_model_id == second.parent_model_id
+    assert other.parent_model_id != first.parent_model_id
+    assert Counter(m.model_type for m in models()) == {"rnnmod-parent": 2, "rnnmod-module": 9}
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_labels_can_hold_anything(tracking_uri: str, registered: bool) -> None:
+    parent = tiny_parent("text", labels=ODD_LABELS)
+    logged = log_decomposition(
+        tiny_decomposition(parent), registered_model_prefix="odd" if registered else None
+    )
+    names = slugs(ODD_LABELS)
+    assert [m.name for m in models()[:-1]] == list(names.values())
+    loaded = [mlflow_rnnmod.load_model(logged.uris[label]) for label in ODD_LABELS]
+    assert [module.label for module in loaded] == list(ODD_LABELS)
+    if registered:
+        assert logged.registered_names == {label: f"odd.{names[label]}" for label in ODD_LABELS}
+
+
+def test_a_label_named_parent(tracking_uri: str) -> None:
+    logged = log_decomposition(tiny_decomposition(tiny_parent(labels=("parent", "child"))))
+    assert len({model.name for model in models()}) == 3
+    assert mlflow_rnnmod.load_model(f"runs:/{logged.run_id}/parent").label == "parent"
+
+
+def test_registration(tracking_uri: str) -> None:
+    client = MlflowClient()
+    parent = tiny_parent("text")
+    first = log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
+    assert first.registered_names == {label: f"surnames.{label}" for label in LABELS}
+    assert set(first.versions.values()) == {"1"}
+    assert first.parent_uri == "models:/surnames/1"
+    irish = client.get_registered_model("surnames.irish")
+    assert aliases("surnames.irish") == {"champion": "1"}
+    assert irish.tags["rnnmod.kind"] == "module"
+    assert irish.tags["rnnmod.label"] == "irish"
+    assert 'compose([\n    "models:/surnames.irish@champion"' in irish.description
+    version = client.get_model_version("surnames.irish", "1")
+    assert version.tags["rnnmod.parent"] == parent.digest
+    assert version.source == f"models:/{first.model_ids['irish']}"
+    linked = json.loads(models()[1].tags["mlflow.modelVersions"])
+    assert [(link["name"], str(link["version"])) for link in linked] == [("surnames.irish", "1")]
+    assert version.run_id == first.run_id
+    assert "units kept" in version.description
+    module = mlflow_rnnmod.load_model("models:/surnames.irish@champion")
+    assert (module.label, module.parent.digest) == ("irish", parent.digest)
+    note = models()[1].tags["mlflow.note.content"]
+    assert "models:/surnames.irish@champion" in note
+
+    second = log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
+    assert second.uris["irish"] == "models:/surnames.irish/2"
+    assert aliases("surnames.irish") == {"champion": "1"}
+    client.delete_registered_model_alias("surnames.irish", "champion")
+    log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
+    assert aliases("surnames.irish") == {}
+
+
+def test_an_empty_registered_model_gets_the_alias_too(tracking_uri: str) -> None:
+    MlflowClient().create_registered_model("surnames.irish", description="mine")
+    log_decomposition(tiny_decomposition(tiny_parent()), registered_model_prefix="surnames")
+    irish = MlflowClient().get_registered_model("surnames.irish")
+    assert aliases("surnames.irish") == {"champion": "1"}
+    assert irish.description == "mine"
+
+
+def test_another_store_than_the_current_one(
+    tracking_uri: str, template_database: Path, tmp_path: Path
+) -> None:
+    other = f"sqlite:///{shutil.copy(template_database, tmp_path / 'other.db')}"
+    with mlflow.start_run() as run:
+        logged = log_decomposition(
+            tiny_decomposition(tiny_parent("text")),
+            tracking_uri=other,
+            registered_model_prefix="surnames",
+        )
+    assert logged.run_id != run.info.run_id
+    assert logged.tracking_uri == other
+    assert not models()
+    assert not versions()
+    mlflow.set_tracking_uri(other)
+    assert len(models()) == 4
+    assert {m.status for m in models()} == {LoggedModelStatus.READY}
+    assert mlflow_rnnmod.load_model("models:/surnames.zulu@champion").label == "zulu"
+
+
+def test_progress_is_told(tracking_uri: str) -> None:
+    told: list[tuple[str, int, int]] = []
+    log_decomposition(
+        tiny_decomposition(tiny_parent()),
+        registered_model_prefix="p",
+        progress=lambda *step: told.append(step),
+    )
+    for stage in ("upload", "finalize", "register"):
+        steps = [done for name, done, total in told if name == stage and total == 3]
+        assert steps == sorted(steps)
+        assert steps[-1] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"registered_model_prefix": "a/b"}, "registered_model_prefix='a/b'"),
+        ({"dataset": "rows.csv"}, "dataset is a str; expected a dataset of mlflow.data"),
+        ({"run_id": "0" * 32}, "0" * 32),
+    ],
+)
+def test_bad_arguments_leave_nothing(
+    tracking_uri: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MlflowException, match=message):
+        log_decomposition(tiny_decomposition(tiny_parent()), **arguments)
+    assert not models()
+    assert len(MlflowClient().search_runs(["0"])) == 0
+
+
+def test_no_module_is_an_error(tracking_uri: str) -> None:
+    empty = replace(tiny_decomposition(tiny_parent()), modules=())
+    with pytest.raises(MlflowException, match="modules is empty"):
+        log_decomposition(empty)
+
+
+def breaking(function: Callable[..., Any], at: int, error: BaseException) -> Callable[..., Any]:
+    """``function``, but its call number ``at`` fails."""
+    calls = 0
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise error
+        return function(*args, **kwargs)
+
+    return call
+
+
+def assert_all_loads(logged: LoggedDecomposition, parent: Any) -> None:
+    loaded = [mlflow_rnnmod.load_model(uri) for uri in logged.uris.values()]
+    assert [module.label for module in loaded] == list(parent.labels)
+    assert compose(loaded).predict(tiny_inputs(parent))
+
+
+# The points where an attempt can break: a method, and which of its calls.
+POINTS = [
+    (MlflowClient, "search_logged_models", 1),
+    (MlflowClient, "create_logged_model", 1),
+    (MlflowClient, "create_logged_model", 3),
+    (LocalArtifactRepository, "log_artifacts", 1),
+    (LocalArtifactRepository, "log_artifacts", 2),
+    (LocalArtifactRepository, "log_artifacts", 4),
+    (LocalArtifactRepository, "log_artifacts", 5),
+    (MlflowClient, "finalize_logged_model", 1),
+    (MlflowClient, "finalize_logged_model", 3),
+    (MlflowClient, "log_batch", 1),
+    (MlflowClient, "log_batch", 2),
+    (MlflowClient, "create_registered_model", 2),
+    (MlflowClient, "create_model_version", 1),
+    (MlflowClient, "create_model_version", 4),
+    (MlflowClient, "set_registered_model_alias", 2),
+    (MlflowClient, "log_artifacts", 1),
+    (MlflowClient, "log_outputs", 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at", "error"),
+    [(*point, MlflowException("lost")) for point in POINTS]
+    + [(*point, KeyboardInterrupt()) for point in (POINTS[2], POINTS[5], POINTS[13])],
+)
+def test_a_broken_attempt_leaves_nothing_and_the_next_succeeds(
+    tracking_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    at: int,
+    error: BaseException,
+) -> None:
+    parent = tiny_parent("text")
+    decomposition = tiny_decomposition(parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, breaking(getattr(owner, name), at, error))
+        with pytest.raises(type(error)):
+            log_decomposition(decomposition, registered_model_prefix="surnames")
+    assert not models()
+    assert not versions()
+    assert not MlflowClient().search_registered_models()
+    (run,) = MlflowClient().search_runs(["0"])
+    assert run.info.status == "FAILED"
+
+    logged = log_decomposition(decomposition, registered_model_prefix="surnames")
+    assert len(models()) == 4
+    assert_all_loads(logged, parent)
+    loaded = mlflow_rnnmod.load_model("models:/surnames.zulu@champion")
+    assert loaded.label == "zulu"
+
+
+@pytest.mark.parametrize(("owner", "name", "at"), [POINTS[6], POINTS[13], POINTS[14]])
+def test_a_broken_attempt_leaves_earlier_ones_alone(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, at: int
+) -> None:
+    parent = tiny_parent("text")
+    decomposition = tiny_decomposition(parent)
+    with mlflow.start_run() as run:
+        first = log_decomposition(decomposition, registered_model_prefix="surnames")
+        MlflowClient().delete_registered_model("surnames.zulu")  # new again for the attempt below
+        method = breaking(getattr(owner, name), min(at, 3), MlflowException("lost"))
+        if name == "set_registered_model_alias":
+            method = breaking(getattr(owner, name), 1, MlflowException("lost"))
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, method)
+            with pytest.raises(MlflowException, match="lost"):
+                log_decomposition(decomposition, registered_model_prefix="surnames")
+        assert {m.model_id for m in models()} == {
+            first.parent_model_id,
+            *first.model_ids.values(),
+        }
+        assert versions() == [
+            ("surnames", "1"),
+            ("surnames.german", "1"),
+            ("surnames.irish", "1"),
+        ]
+        assert mlflow_rnnmod.load_model("models:/surnames.irish@champion").label == "irish"
+        second = log_decomposition(decomposition, registered_model_prefix="surnames")
+    assert_all_loads(second, parent)
+    assert run.info.run_id == second.run_id
+    assert mlflow_rnnmod.load_model("models:/surnames.zulu@champion").label == "zulu"
+
+
+def test_a_version_that_can_not_be_taken_back_can_be_loaded(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise MlflowException("no right to delete")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "delete_model_version", refuse)
+        patch.setattr(
+            MlflowClient,
+            "create_model_version",
+            breaking(MlflowClient.create_model_version, 3, MlflowException("lost")),
+        )
+        with pytest.raises(MlflowException, match="lost"):
+            log_decomposition(
+                tiny_decomposition(tiny_parent("text")), registered_model_prefix="surnames"
+            )
+    assert len(versions()) >= 2
+    for name, version in versions():
+        mlflow_rnnmod.load_model(f"models:/{name}/{version}")
+        mlflow.pyfunc.load_model(f"models:/{name}/{version}")
+
+
+def test_a_server_that_stops_answering_leaves_nothing_ready(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MlflowException("gone")
+
+    with monkeypatch.context() as patch:
+        for name in ("finalize_logged_model", "delete_logged_model", "set_terminated"):
+            patch.setattr(MlflowClient, name, refuse)
+        with pytest.raises(MlflowException, match="gone"):
+            log_decomposition(tiny_decomposition(tiny_parent()))
+    assert {m.status for m in models()} == {LoggedModelStatus.PENDING}
+
+
+def test_what_can_not_be_marked_as_failed_is_deleted(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MlflowException("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "finalize_logged_model", refuse)
+        with pytest.raises(MlflowException, match="gone"):
+            log_decomposition(tiny_decomposition(tiny_parent()))
+    assert models() == []
+
+
+@pytest.mark.slow
+def test_over_http(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: Counter[str] = Counter()
+    send = requests.Session.send
+
+    def counting(self: Any, request: Any, **kwargs: Any) -> Any:
+        path = request.path_url.partition("?")[0]
+        sent["artifact" if "artifacts" in path else path.rpartition("/")[2]] += 1
+        return send(self, request, **kwargs)
+
+    count = 20
+    parent = tiny_parent("text", labels=[f"label {i}" for i in range(count)])
+    with server(tmp_path, workers=1) as uri:
+        mlflow.set_tracking_uri(uri)
+        with monkeypatch.context() as patch:
+            patch.setattr(requests.Session, "send", counting)
+            logged = log_decomposition(tiny_decomposition(parent))
+        assert [m.name for m in models()] == [*slugs(parent.labels).values(), "parent"]
+        assert sent.pop("artifact") == (count + 1) * 7 + 6 + sent_extra(parent)
+        # Creating and finalizing is all that each model costs; the rest does not grow with them.
+        assert sum(sent.values()) <= 2 * (count + 1) + 12, sent
+        assert "get-history" not in sent
+        registered = log_decomposition(
+            tiny_decomposition(parent), run_id=logged.run_id, registered_model_prefix="surnames"
+        )
+        assert registered.parent_model_id == logged.parent_model_id
+        loaded = mlflow_rnnmod.load_model(
+            f"models:/{registered.registered_names['label 7']}@champion"
+        )
+        assert loaded.label == "label 7"
+        assert loaded.parent.digest == parent.digest
+
+
+def sent_extra(parent: Any) -> int:
+    """Files that a parent has beyond a module's seven: measured where it lies."""
+    with tempfile.TemporaryDirectory() as folder:
+        model_directory(parent, folder)
+        return sum(path.is_file() for path in Path(folder).rglob("*")) + 1 - 7

@@ -1,0 +1,281 @@
+"""Where a module's parent is looked for, in which order, and what is said when it is nowhere."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+import mlflow_rnnmod
+from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.tracking import download, parents
+from mlflow_rnnmod.tracking.memory import Memory
+from tests.builders import tiny_module, tiny_modules, tiny_parent
+
+
+@pytest.fixture
+def logged(tracking_uri):
+    """A module that was logged by reference, in a process that has forgotten everything."""
+    info = mlflow_rnnmod.log_model(tiny_module(tiny_parent("text")))
+    parents.forget_parents()
+    return info
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Every question put to a server for a parent: (server, model id)."""
+    questions = []
+    original = parents._logged
+
+    def spy(client, server, model_id, *rest):
+        questions.append((server, model_id))
+        return original(client, server, model_id, *rest)
+
+    monkeypatch.setattr(parents, "_logged", spy)
+    return questions
+
+
+def parent_ids() -> list[str]:
+    found = MlflowClient().search_logged_models(["0"])
+    return [m.model_id for m in found if m.tags["rnnmod.kind"] == "parent"]
+
+
+def cache() -> Path:
+    folder = parents.cache_folder()
+    assert folder is not None
+    return folder
+
+
+def test_under_its_id_then_in_the_process_then_on_disk(logged, asked, tracking_uri):
+    (parent_id,) = parent_ids()
+    first = mlflow_rnnmod.load_model(logged.model_uri)
+    assert asked == [(tracking_uri, parent_id)]
+    assert (first.parent.model_id, first.parent.tracking_uri) == (parent_id, tracking_uri)
+    second = mlflow_rnnmod.load_model(logged.model_uri)
+    assert second.parent is first.parent
+    parents.forget_parents()
+    third = mlflow_rnnmod.load_model(logged.model_uri)
+    assert len(asked) == 1
+    assert third.parent is not first.parent
+    assert third.parent.digest == first.parent.digest
+    assert third.parent.model_id == parent_id
+    assert [p.name for p in cache().iterdir()] == [first.parent.digest]
+
+
+def test_by_tag_where_the_id_is_gone(logged, asked):
+    (first,) = parent_ids()
+    MlflowClient().delete_logged_model(first)
+    again = mlflow_rnnmod.log_model(tiny_parent("text"))
+    parents.forget_parents()
+    module = mlflow_rnnmod.load_model(logged.model_uri)
+    assert module.parent.model_id == again.model_id
+    assert [model_id for _, model_id in asked] == [first, again.model_id]
+
+
+def test_in_another_experiment(tracking_uri):
+    parent = tiny_parent()
+    other = MlflowClient().create_experiment("other")
+    mlflow.set_experiment(experiment_id=other)
+    info = mlflow_rnnmod.log_model(parent)
+    mlflow.set_experiment(experiment_id="0")
+    assert parents.logged_id(parent) == info.model_id
+
+
+def test_a_spoilt_cache_is_replaced(logged, asked, caplog):
+    digest = mlflow_rnnmod.load_model(logged.model_uri).parent.digest
+    parents.forget_parents()
+    weights = cache() / digest / "weights.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-4] + b"....")
+    assert mlflow_rnnmod.load_model(logged.model_uri).parent.digest == digest
+    assert len(asked) == 2
+    assert weights.read_bytes() == good
+    assert "is removed, as it is not what was written" in caplog.text
+
+
+def test_without_a_cache(logged, asked, monkeypatch, tmp_path):
+    monkeypatch.setenv("RNNMOD_CACHE", "")
+    assert parents.cache_folder() is None
+    for _ in range(2):
+        parents.forget_parents()
+        mlflow_rnnmod.load_model(logged.model_uri)
+    assert len(asked) == 2
+
+
+def test_a_cache_that_cannot_be_written(logged, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RNNMOD_CACHE", str(tmp_path / "file"))
+    assert isinstance(mlflow_rnnmod.load_model(logged.model_uri).parent, Parent)
+
+
+def test_default_place_of_the_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("RNNMOD_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parents.cache_folder() == tmp_path / ".cache" / "rnnmod" / "parents"
+
+
+def test_nowhere_says_what_and_what_to_do(logged, tracking_uri):
+    (parent_id,) = parent_ids()
+    digest = tiny_parent("text").digest
+    MlflowClient().delete_logged_model(parent_id)
+    for load in (mlflow_rnnmod.load_model, mlflow.pyfunc.load_model):
+        with pytest.raises(MlflowException, match="parent can't be found") as error:
+            load(logged.model_uri)
+        for part in (digest, parent_id, tracking_uri, "mlflow_rnnmod.export", str(cache())):
+            assert part in str(error.value)
+        assert error.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_a_model_that_only_claims_to_be_the_parent(logged):
+    """The tag is a hint; the digest of what is there decides."""
+    (parent_id,) = parent_ids()
+    parent = tiny_parent("text")
+    MlflowClient().delete_logged_model(parent_id)
+    mlflow_rnnmod.log_model(
+        tiny_parent("text", seed=1), tags={"rnnmod.parent": parent.digest, "rnnmod.kind": "parent"}
+    )
+    parents.forget_parents()
+    with pytest.raises(MlflowException, match="another parent"):
+        mlflow_rnnmod.load_model(logged.model_uri)
+    assert parents.logged_id(parent) is None
+
+
+def test_altered_parent_on_the_server(logged):
+    (parent_id,) = parent_ids()
+    location = MlflowClient().get_logged_model(parent_id).artifact_location
+    (weights,) = Path(location).rglob("weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(MlflowException, match="truncated or altered"):
+        mlflow_rnnmod.load_model(logged.model_uri)
+
+
+def test_the_server_that_the_module_names(logged, tracking_uri, tmp_path, template_database):
+    """A module that was copied elsewhere finds its parent where it was logged."""
+    folder = logged.artifact_path
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    (tmp_path / "elsewhere.db").write_bytes(template_database.read_bytes())
+    module = mlflow_rnnmod.load_model(folder)
+    assert module.parent.tracking_uri == tracking_uri
+
+
+@pytest.mark.parametrize(
+    ("named", "credentials", "allowed"),
+    [
+        ("http://there:5000", False, True),
+        ("http://there:5000", True, False),
+        ("http://here:5000", True, True),
+        ("https://here:5000", True, False),
+        ("sqlite:///{tmp}/missing.db", False, False),
+        ("sqlite:///{tmp}/present.db", True, True),
+        ("databricks", False, False),
+        ("file:///etc", False, False),
+        ("postgresql://there/x", False, False),
+    ],
+)
+def test_which_servers_a_file_may_name(monkeypatch, tmp_path, named, credentials, allowed):
+    """A module from elsewhere neither sends credentials to a stranger nor makes a database."""
+    (tmp_path / "present.db").write_text("")
+    if credentials:
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    assert parents._may_ask(named.format(tmp=tmp_path), "http://here:5000/x") is allowed
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_one_parent_with_two_tokenizers(tracking_uri):
+    """The digest is the network's; a module without a tokenizer gets a parent without one."""
+    with_one = tiny_parent("text")
+    without = Parent(with_one.network)
+    assert with_one.digest == without.digest
+    infos = [mlflow_rnnmod.log_model(tiny_module(parent)) for parent in (with_one, without)]
+    for _ in range(2):
+        parents.forget_parents()
+        loaded = [mlflow_rnnmod.load_model(info.model_uri) for info in infos]
+        assert [module.parent.input_kind for module in loaded] == ["text", "tokens"]
+
+
+def test_threads_fetch_a_parent_once(tracking_uri, asked):
+    infos = [mlflow_rnnmod.log_model(m) for m in tiny_modules(tiny_parent("text"))]
+    parents.forget_parents()
+    asked.clear()
+    found = []
+    threads = [
+        threading.Thread(target=lambda u=info.model_uri: found.append(mlflow_rnnmod.load_model(u)))
+        for info in infos
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(asked) == 1
+    assert len({id(module.parent) for module in found}) == 1
+
+
+def test_the_process_keeps_a_bounded_number_of_bytes():
+    three = [tiny_parent(seed=seed) for seed in range(3)]
+    assert len({parent.bytes for parent in three}) == 1
+    digests = [parent.digest for parent in three]
+    room = 2 * three[0].bytes
+    kept = parents._Kept(Memory(lambda: room))
+    for parent in three:
+        kept.put(parent)
+    # What somebody still holds is found even where there is no room for it.
+    assert [kept.get(digest, None) for digest in digests] == three
+    del three, parent
+    gc.collect()
+    assert [kept.get(digest, None) is None for digest in digests] == [True, False, False]
+    kept.get(digests[1], None)
+    kept.put(tiny_parent(seed=0))
+    gc.collect()
+    assert [kept.get(digest, None) is None for digest in digests] == [False, False, True]
+
+
+def test_downloaded_files_are_gone_after_loading(logged, monkeypatch, tmp_path):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    mlflow_rnnmod.load_model(logged.model_uri)
+    assert list((tmp_path / "tmp").iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    mlflow_rnnmod.load_model(logged.model_uri, dst_path=str(tmp_path / "kept"))
+    assert (tmp_path / "kept" / "MLmodel").is_file()
+
+
+def test_only_the_data_is_downloaded(logged, monkeypatch):
+    """Over HTTP every file is a request; environments and code are not read."""
+    asked = []
+    original = download.downloaded
+
+    def spy(uri, *rest, **options):
+        asked.append(uri)
+        return original(uri, *rest, **options)
+
+    monkeypatch.setattr(download, "downloaded", spy)
+    MlflowClient().create_registered_model("m")
+    MlflowClient().create_model_version("m", logged.model_uri, model_id=logged.model_id)
+    for uri in (logged.model_uri, "models:/m/1"):
+        module = mlflow_rnnmod.load_model(uri)
+        assert module.origin["model_id"] == logged.model_id
+        assert module.origin["uri"] == uri
+    assert all(uri.endswith("/data") for uri in asked)
+
+
+@pytest.mark.parametrize("uri", ["models:/nobody/1", "models:/m-0", "runs:/0/x", "models:/x@y"])
+def test_what_is_not_there(tracking_uri, uri):
+    with pytest.raises(MlflowException):
+        mlflow_rnnmod.load_model(uri)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises((MlflowException, OSError), match="nothing"):
+        mlflow_rnnmod.load_model(tmp_path / "nothing")
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(MlflowException, match=f"{tmp_path} holds no file MLmodel; expected the"):
+        mlflow_rnnmod.load_model(tmp_path)

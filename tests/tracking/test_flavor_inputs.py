@@ -1,0 +1,228 @@
+"""What comes in at the door: tables, lists, lists in cells, nothing, and what is no input."""
+
+from __future__ import annotations
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+
+import mlflow_rnnmod
+from mlflow_rnnmod.tracking.columns import read_inputs
+from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
+from tests.builders import LABELS, tiny_inputs, tiny_module, tiny_parent
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "m"
+    mlflow_rnnmod.save_model(tiny_parent("text"), path)
+    return mlflow.pyfunc.load_model(str(path))
+
+
+@pytest.fixture(scope="module")
+def module_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("module") / "m"
+    mlflow_rnnmod.save_model(tiny_module(tiny_parent("text")), path, standalone=True)
+    return mlflow.pyfunc.load_model(str(path))
+
+
+WORDS = ["ab", "xyz", "q"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pd.DataFrame({"text": WORDS}),
+        pd.DataFrame({"text": pd.Series(WORDS, dtype="string")}),
+        pd.DataFrame({"other": [1, 2, 3], "text": WORDS}),
+        pd.DataFrame({"text": WORDS}, index=[7, 7, 9]),
+        {"text": WORDS},
+        {"text": np.array(WORDS)},
+        [{"text": word} for word in WORDS],
+        pd.Series(WORDS, name="text"),
+        pd.DataFrame({"text": [["ab", "xyz"], "q"]}),
+    ],
+)
+def test_every_form_of_text(text_model, data):
+    expected = text_model.predict(pd.DataFrame({"text": WORDS})).tolist()
+    assert text_model.predict(data).tolist() == expected
+
+
+def test_one_text(text_model):
+    assert len(text_model.predict({"text": "ab"})) == 1
+
+
+def test_two_texts_in_python_are_two_rows(text_model):
+    """MLflow makes one row with a list in its cell of them."""
+    assert len(text_model.predict({"text": ["a", "b"]})) == 2
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA, np.nan])
+def test_missing_text_is_empty_text(text_model, nothing):
+    empty = text_model.predict(pd.DataFrame({"text": ["ab", ""]})).tolist()
+    frame = pd.DataFrame({"text": pd.Series(["ab", nothing], dtype=object)})
+    assert text_model.predict(frame).tolist() == empty
+    assert text_model.predict(pd.DataFrame({"text": pd.Series(["ab", None])})).tolist() == empty
+
+
+@pytest.mark.parametrize(
+    "nothing", [{"text": []}, pd.DataFrame({"text": pd.Series([], dtype=str)})]
+)
+def test_no_rows(text_model, module_model, nothing):
+    for model in (text_model, module_model):
+        found = model.predict(nothing)
+        assert found.shape == (0,)
+        table = model.predict(nothing, params={"scores": True})
+        assert len(table) == 0
+        assert table.columns[0] == "prediction"
+
+
+@pytest.mark.parametrize("text", ["", " ", "\x00", "日本語", "🦜" * 3, "a\nb\r\n"])
+def test_strange_texts(text_model, module_model, text):
+    assert text_model.predict(pd.DataFrame({"text": [text]}))[0] in LABELS
+    assert module_model.predict(pd.DataFrame({"text": [text]}))[0] in (LABELS[0], "none of these")
+
+
+def test_half_a_character():
+    """What no UTF-8 can say counts as a character never seen."""
+    model = RnnmodModel(tiny_parent("text"))
+    assert model.predict(["a\ud800"]).tolist() == model.predict(["a?"]).tolist()
+
+
+def test_a_very_long_text(text_model):
+    words = ["ab", "b" * 100_000, "a"]
+    found = text_model.predict(pd.DataFrame({"text": words})).tolist()
+    short = text_model.predict(pd.DataFrame({"text": ["ab", "a"]})).tolist()
+    assert [found[0], found[2]] == short
+    assert found[1] in LABELS
+
+
+@pytest.mark.parametrize("wrong", [3, 3.5, b"bytes", {"a": 1}, pd.Timestamp("2020-01-01")])
+def test_what_is_no_text_is_named(wrong):
+    model = RnnmodModel(tiny_parent("text"))
+    with pytest.raises(MlflowException, match="text in row 1 is the") as error:
+        model.predict(pd.DataFrame({"text": pd.Series(["a", wrong], dtype=object)}))
+    assert type(wrong).__name__ in str(error.value)
+    assert "expected text" in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], [1.5], [["a"], [2]]])
+def test_mlflow_or_we_refuse_what_is_no_text(text_model, wrong):
+    with pytest.raises(MlflowException):
+        text_model.predict(pd.DataFrame({"text": wrong}))
+
+
+def test_wrong_columns(text_model):
+    with pytest.raises(MlflowException, match="text"):
+        text_model.predict(pd.DataFrame({"words": ["a"]}))
+    with pytest.raises(MlflowException, match=r"columns \['words'\]; expected a column 'text'"):
+        RnnmodModel(tiny_parent("text")).predict(pd.DataFrame({"words": ["a"]}))
+    with pytest.raises(MlflowException, match="row 1"):
+        read_inputs([{"text": "a"}, {"word": "b"}], "text")
+    with pytest.raises(MlflowException, match="is a int; expected a DataFrame"):
+        read_inputs(3, "text")
+
+
+def test_batches_change_nothing():
+    parent = tiny_parent("text")
+    words = {"text": [text * n for n, text in enumerate(tiny_inputs(parent, 23), 1)]}
+    expected = RnnmodModel(parent, {"batch_size": 1}).predict(words, {"scores": True})
+    for size in (2, 22, 23, 100):
+        found = RnnmodModel(parent, {"batch_size": size}).predict(words, {"scores": True})
+        assert found["prediction"].tolist() == expected["prediction"].tolist()
+        columns = list(LABELS)
+        assert np.allclose(found[columns], expected[columns], atol=1e-5)
+
+
+# --- tokens ---
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [[1, 2, 3], [4]],
+        [np.array([1, 2, 3]), np.array([4], dtype=np.int32)],
+        [(1, 2, 3), (4,)],
+        [[np.int64(1), np.int8(2), 3], [4]],
+        [torch.tensor([1, 2, 3]), torch.tensor([4])],
+        [[[1, 2, 3], [4]]],
+    ],
+)
+def test_every_form_of_tokens(cells):
+    for data in ({"tokens": cells}, cells, pd.DataFrame({"tokens": pd.Series(cells)})):
+        assert read_inputs(data, "tokens", 20) == [[1, 2, 3], [4]]
+
+
+@pytest.mark.parametrize("kind", ["tokens", "features"])
+def test_through_mlflow(tmp_path, kind):
+    parent = tiny_parent(kind)
+    mlflow_rnnmod.save_model(parent, tmp_path)
+    model = mlflow.pyfunc.load_model(str(tmp_path))
+    inputs = tiny_inputs(parent, 5)
+    cells = [item.tolist() if kind == "features" else item for item in inputs]
+    expected = RnnmodModel(parent).predict(inputs).tolist()
+    assert model.predict(pd.DataFrame({kind: cells})).tolist() == expected
+    assert model.predict([{kind: cell} for cell in cells]).tolist() == expected
+    assert model.predict(pd.DataFrame({kind: []})).shape == (0,)
+    with pytest.raises(MlflowException):
+        model.predict(pd.DataFrame({kind: ["text"]}))
+    with pytest.raises(MlflowException):
+        model.predict(pd.DataFrame({"others": cells}))
+
+
+def test_missing_tokens_are_an_empty_row():
+    model = RnnmodModel(tiny_parent("tokens"))
+    assert model.predict([None, [], [1]])[0] == model.predict([[]])[0]
+
+
+@pytest.mark.parametrize("wrong", [[1, 20], [-1], [1.5], [True], ["a"], "12", 3, [[1], 2], [None]])
+def test_tokens_that_do_not_fit_are_named(wrong):
+    with pytest.raises(MlflowException, match="tokens in row 1 ") as error:
+        read_inputs([[1], wrong], "tokens", 20)
+    assert "expected a list of token ids from 0 to 19" in str(error.value)
+
+
+# --- features ---
+
+
+def test_every_form_of_features():
+    steps = [[1.0, 2.0], [3.0, 4.0]]
+    nested = np.empty(2, dtype=object)  # an array of arrays, as Spark hands over
+    nested[:] = [np.array(step) for step in steps]
+    for cells in ([steps], [np.array(steps)], [nested], [torch.tensor(steps)], np.array([steps])):
+        (found,) = read_inputs(cells, "features", 2)
+        assert found.tolist() == steps
+    (found,) = read_inputs([[[1, 2]]], "features", 2)
+    assert found.tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    "wrong", [[[1.0]], [[1.0, 2.0], [3.0]], [1.0, 2.0], "text", 3, None, [["a", "b"]], [[1, 2, 3]]]
+)
+def test_features_that_do_not_fit_are_named(wrong):
+    with pytest.raises(MlflowException, match="features in row 1 ") as error:
+        read_inputs([[[1.0, 2.0]], wrong], "features", 2)
+    assert "each a list of 2 numbers" in str(error.value)
+
+
+def test_features_without_a_step_answer_something():
+    model = RnnmodModel(tiny_parent("features"))
+    assert model.predict([np.zeros((0, 5)), np.zeros((2, 5))])[0] in LABELS
+
+
+# --- params ---
+
+
+def test_params_of_the_wrong_type_are_refused(text_model):
+    with pytest.raises(MlflowException, match="reject_below"):
+        text_model.predict({"text": ["a"]}, params={"reject_below": "high"})
+
+
+def test_whole_numbers_do_as_threshold(text_model):
+    found = text_model.predict({"text": ["a"]}, params={"reject_below": 1000})
+    assert found.tolist() == ["none of these"]
+    for none in (None, float("nan")):
+        assert text_model.predict({"text": ["a"]}, params={"reject_below": none})[0] in LABELS
