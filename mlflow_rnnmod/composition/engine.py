@@ -14,7 +14,7 @@ from mlflow_rnnmod.composition.inputs import to_rows
 from mlflow_rnnmod.composition.kinds import whole_input
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.composition.steps import Observed, widened
-from mlflow_rnnmod.composition.ways import Trunks, check_way
+from mlflow_rnnmod.networks.recurrent.ways import Trunks, check_way
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig

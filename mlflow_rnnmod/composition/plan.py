@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from mlflow_rnnmod.composition.contracts import find_problems
-from mlflow_rnnmod.composition.cost import Work, seconds
+from mlflow_rnnmod.networks.recurrent.cost import Work, seconds
 from mlflow_rnnmod.composition.kinds import ANSWERS, competes, output_of
-from mlflow_rnnmod.composition.machine import SHIPPED, Machine, read_cached
+from mlflow_rnnmod.networks.recurrent.machine import SHIPPED, Machine, read_cached
 from mlflow_rnnmod.decomposition.module import Contract, Module
 from mlflow_rnnmod.networks.recurrent.config import GATES, STEPWISE, NetworkConfig
 from mlflow_rnnmod.networks.translator.config import TRANSLATION, TranslatorConfig

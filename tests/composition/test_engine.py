@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlflow_rnnmod.composition import SCORES, Composite, compose
 from mlflow_rnnmod.composition.engine import bucket
 from mlflow_rnnmod.composition.scores import ENERGY_WEIGHT
-from mlflow_rnnmod.composition.ways import WAYS, _parts
+from mlflow_rnnmod.networks.recurrent.ways import WAYS, _parts
 from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
 from mlflow_rnnmod.networks import Parent, Rows, Trunk
 from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork

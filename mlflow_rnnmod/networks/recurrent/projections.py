@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
-from mlflow_rnnmod.networks.recurrent.products import Product
+from mlflow_rnnmod.networks.products import Product
 from mlflow_rnnmod.networks.rows import Rows
 
 

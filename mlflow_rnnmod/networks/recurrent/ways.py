@@ -9,8 +9,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.composition.cost import Work, choose
-from mlflow_rnnmod.composition.workers import on_threads, threads
+from mlflow_rnnmod.networks.recurrent.cost import Work, choose
+from mlflow_rnnmod.networks.workers import on_threads, threads
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, feed
 from mlflow_rnnmod.networks.recurrent.slicing import TrunkNetwork, View, masked, sliced

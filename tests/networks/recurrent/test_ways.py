@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.composition.ways import WAYS, Trunks
+from mlflow_rnnmod.networks.recurrent.ways import WAYS, Trunks
 from mlflow_rnnmod.networks import masked
 from tests.builders import tiny_parent, tiny_rows
 from tests.networks.recurrent.strategies import networks, random_rows, random_trunk

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.composition.workers import on_threads
+from mlflow_rnnmod.networks.workers import on_threads
 from mlflow_rnnmod.networks.digest import digest_text
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork

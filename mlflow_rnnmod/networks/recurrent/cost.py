@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from mlflow_rnnmod.composition.machine import SHIPPED, Machine, Product, current_machine
+from mlflow_rnnmod.networks.recurrent.machine import SHIPPED, Machine, Product, current_machine
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, GATES, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.packed import packable
 from mlflow_rnnmod.networks.trunk import Trunk

@@ -1,0 +1,133 @@
+"""The ways of running many trunks of one parent; all of them give the same."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.networks.protocol import Finish, Network
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import Trunk
+from mlflow_rnnmod.networks.workers import on_threads, threads
+
+WAYS = ("auto", "loop", "sliced", "threads", "stacked")
+"""How modules with trunks of their own are run.
+
+``loop``: one masked network after the other, as everybody else does; ``sliced``: one after the
+other, cut down to their units; ``threads``: the same on a thread each; ``stacked``: all at once.
+``auto`` takes what should be fastest. Trunks with masks for single steps or gates are never cut
+down, but run in any of these ways.
+"""
+
+# Readouts (trunks x observations) whose heads are finished at once.
+MAX_FINISHED = 2048
+
+# What a way needs is made once, whoever asks first.
+_lock = threading.Lock()
+
+# From what :meth:`ManyTrunks.feed` makes of a batch to a trunk's readout.
+Run = Callable[[Any], Tensor]
+
+
+def check_way(way: str) -> None:
+    """Raises ``ValueError`` for a way that does not exist."""
+    if way not in WAYS:
+        raise ValueError(f"engine={way!r}, expected one of {WAYS}.")
+
+
+class ManyTrunks:
+    """Some trunks of one parent, none of them full; what each way needs is made when it is used.
+
+    What an architecture adds are :meth:`choose`, :meth:`make_stack` and :meth:`run_stack`; and
+    :meth:`feed` and :meth:`cut` where views share what they read.
+
+    Args:
+        network: the parent's.
+        trunks: at least one, all different.
+    """
+
+    def __init__(self, network: Network, trunks: Sequence[Trunk]) -> None:
+        self.network, self.trunks = network, tuple(trunks)
+        self._views: dict[bool, list[Run]] = {}
+        self._stack: Any = None
+        self._chosen: dict[tuple[int, int], str] = {}
+
+    def way(self, way: str, rows: Rows) -> str:
+        """The way that is taken for a batch, where ``"auto"`` is asked for."""
+        if way != "auto":
+            return way
+        if len(self.trunks) == 1:
+            return "sliced"
+        if self.network.device.type != "cpu":
+            return "stacked"
+        size = len(rows), self.steps(rows)
+        if size not in self._chosen:  # asked once for each size of batch
+            self._chosen[size] = self.choose(*size)
+        return self._chosen[size]
+
+    def run(self, rows: Rows, way: str, finish: Finish) -> None:
+        """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
+
+        Args:
+            rows: a batch, on the network's device.
+            way: any of ``WAYS`` but ``auto``.
+            finish: called on this thread or on others.
+        """
+        if way == "stacked":
+            with _lock:
+                if self._stack is None:
+                    self._stack = self.make_stack()
+            self.run_stack(self._stack, rows, finish)
+            return
+        plain = way == "loop"
+        with _lock:
+            if plain not in self._views:
+                self._views[plain] = [self.cut(trunk, not plain) for trunk in self.trunks]
+        views, fed = self._views[plain], self.feed(rows)
+
+        def task(part: slice) -> Callable[[], None]:
+            return lambda: finish(part, torch.stack([view(fed) for view in views[part]]))
+
+        workers = self.workers() if way == "threads" else 1
+        # Heads are finished for some trunks at a time: many small operations become a few.
+        stepwise = self.network.answered(rows) is not None if len(rows) else False
+        found = len(rows) * (self.steps(rows) if stepwise else 1)
+        size = max(min(-(-len(views) // workers), MAX_FINISHED // max(found, 1)), 1)
+        tasks = [task(slice(i, i + size)) for i in range(0, len(views), size)]
+        if workers > 1:
+            on_threads(tasks)
+        else:
+            for run in tasks:
+                run()
+
+    def workers(self) -> int:
+        """Threads that may be used."""
+        return threads() if self.network.device.type == "cpu" else 1
+
+    def steps(self, rows: Rows) -> int:
+        """Steps that are run for a batch."""
+        return 1
+
+    def feed(self, rows: Rows) -> Any:
+        """What all views of a batch read."""
+        return rows
+
+    def cut(self, trunk: Trunk, cut: bool) -> Run:
+        """How one trunk is run, cut down to its units or masked."""
+        return self.network.view(trunk, cut).readout
+
+    def choose(self, rows: int, steps: int) -> str:
+        """The way that should be fastest on the CPU for a batch of this size."""
+        return "sliced"
+
+    def make_stack(self) -> Any:
+        """What :meth:`run_stack` needs, made once."""
+        raise NotImplementedError
+
+    def run_stack(self, stack: Any, rows: Rows, finish: Finish) -> None:
+        """Run all trunks at once."""
+        raise NotImplementedError

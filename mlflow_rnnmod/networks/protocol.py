@@ -1,0 +1,362 @@
+"""What floors above ask of a network, whatever it is made of.
+
+Nothing else of a network is known to them: not its layers, nor whether it takes steps. A new
+architecture is a :class:`Network`, and a row of the table in
+:mod:`~mlflow_rnnmod.networks.architectures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mlflow_rnnmod.networks.groups import Completion, Groups, shares_kept, state_shapes
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import Trunk
+
+
+class Config(Protocol):
+    """The structure of a network, as plain data.
+
+    A frozen dataclass; ``from_dict`` of its class reads what :meth:`to_dict` wrote.
+    """
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the output labels, in the order of the logits."""
+
+    @property
+    def input(self) -> str:
+        """Name of the kind of input (a key of ``INPUTS``)."""
+
+    @property
+    def input_size(self) -> int:
+        """Size of the vocabulary, or how many numbers are read at once."""
+
+    @property
+    def output(self) -> str:
+        """Name of the kind of answer (a key of ``ANSWERS``)."""
+
+    @property
+    def end_label(self) -> str | None:
+        """The label that ends a list of labels."""
+
+    @property
+    def steps(self) -> int | None:
+        """Steps that every input is padded or cut to; ``None`` where there is no such number."""
+
+    @property
+    def readout_size(self) -> int:
+        """Length of the vector that the output layer reads."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told apart while units are watched.
+
+    Args:
+        steps: so many steps are watched by themselves, later ones as the last; ``None`` for all
+            together.
+        gates: whether each gate's activation is watched, in the place of outputs.
+        last: whether only the last step of a row is kept where observations are kept.
+    """
+
+    steps: int | None = None
+    gates: bool = False
+    last: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """What the units of one group did in a batch, or at one of its steps, or in one of its gates.
+
+    Args:
+        name: of the group, with step and gate where these are told apart (see
+            :func:`~mlflow_rnnmod.networks.parts.part_name`).
+        values: ``(observations, units)``.
+        sides: what each stands for, ``(2, observations)`` or bool ``(2, observations, labels)``
+            (see :meth:`Watch.observations`).
+        joint: whether it is a whole group's, whose units guess for one another.
+        chosen: those that are kept where all observations are, bool ``(observations,)``; ``None``
+            for all.
+        block: so many observations, one after the other, stand for the same labels.
+        also: more values, which only guesses are made from, with sides of their own.
+    """
+
+    name: str
+    values: Tensor
+    sides: Tensor
+    joint: bool
+    chosen: Tensor | None = None
+    block: int = 1
+    also: tuple[Tensor, Tensor] | None = None
+
+
+class Watch(Protocol):
+    """One batch through an unmasked network, which can be asked what its units did."""
+
+    def observations(self, sides: Tensor) -> Iterator[Observations]:
+        """What each group's units did.
+
+        Args:
+            sides: for each row - or row and step, where each step is answered - the label that it
+                is a positive of and the one that it is a negative of, int64 ``(2, rows)`` or ``(2,
+                rows, steps)``, the number of labels for none; or bool ``(2, rows, labels)``.
+        """
+
+    def squared(self, sides: Tensor) -> dict[str, Tensor]:
+        """Squared derivatives of labels' margins by units' outputs, added up.
+
+        They are total derivatives: through all that comes behind. Only of watches that were made
+        with ``gradients``.
+
+        Args:
+            sides: as for :meth:`observations`.
+
+        Returns:
+            by the names of the observations, float64 ``(2, labels, units)``.
+        """
+
+
+class View(Protocol):
+    """A network seen through one trunk."""
+
+    def readout(self, rows: Rows) -> Tensor:
+        """Float ``(rows, parent's readout size)``, or with steps before the last dimension."""
+        ...  # pragma: no cover
+
+
+class TrunkNetwork(nn.Module):
+    """A network seen through a trunk: the readout of its kept units, at the parent's width.
+
+    Columns of removed units hold the trunk's guesses, so the parent's output layer, or any head
+    over the parent's readout, can be applied as it stands.
+
+    Args:
+        inner: the parent masked, or cut down to the trunk's units.
+        completion: puts the guesses in; ``None`` where ``inner`` has done so.
+    """
+
+    def __init__(self, inner: Network, completion: Completion | None) -> None:
+        super().__init__()
+        self.inner = inner
+        self.completion = completion
+
+    def readout(self, rows: Rows) -> Tensor:
+        """Float ``(rows, parent's readout size)``, or with steps before the last dimension."""
+        found = self.inner.readout(rows)
+        return found if self.completion is None else self.completion(found)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A batch for some trunks of one parent, told without their masks.
+
+    Args:
+        kept: for each trunk, the units that are run of each group.
+        mixed: groups in which some trunk guesses removed units from others.
+        rows: rows of the batch.
+        steps: of each; ``None`` for what the network is fixed to, or 16.
+    """
+
+    kept: Sequence[Mapping[str, int]]
+    mixed: frozenset[str]
+    rows: int
+    steps: int | None
+
+
+# Called with a slice of the trunks and their readouts (trunks, rows, readout size).
+Finish = Callable[[slice, Tensor], None]
+
+
+class Trunks(Protocol):
+    """Many trunks of one network at once, none of them full and all different."""
+
+    def way(self, way: str, rows: Rows) -> str:
+        """The way that is taken for a batch, where ``"auto"`` is asked for."""
+
+    def run(self, rows: Rows, way: str, finish: Finish) -> None:
+        """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
+
+        Args:
+            rows: a batch, on the network's device.
+            way: as :meth:`way` gives it.
+            finish: called on this thread or on others.
+        """
+
+
+class Network(nn.Module):
+    """A trained network that answers, can be watched, and can be seen through trunks.
+
+    What a subclass must have are the methods that raise ``NotImplementedError``, and ``config``;
+    the others have answers that suit networks that read each row at once.
+
+    Args:
+        config: the structure. Its class is the architecture's.
+    """
+
+    architecture: ClassVar[str]
+    """Name in the table of architectures, and in files."""
+    guesses_by_label: ClassVar[bool] = False
+    """Whether removed units are guessed from each label's own observations."""
+    ranks_unexplained: ClassVar[bool] = False
+    """Whether ``sensitivity`` counts only what the other units can't guess of a unit."""
+
+    config: Any
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the output labels, in the order of the logits."""
+        found: tuple[str, ...] = self.config.labels
+        return found
+
+    @property
+    def groups(self) -> Groups:
+        """Groups of units that can be masked, by name, from the input to the readout."""
+        raise NotImplementedError
+
+    @property
+    def readout_groups(self) -> tuple[str, ...]:
+        """Names of the groups that make up the readout, in the order of its columns."""
+        raise NotImplementedError
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Number of units of each group, by name."""
+        return {name: group.units for name, group in self.groups.items()}
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype of states and logits, where the weights are."""
+        return next(iter(self.parameters()))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of states and logits."""
+        return self.like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.like.device
+
+    # Rows
+
+    def prepare(self, rows: Rows) -> Rows:
+        """Rows as the network reads them: cut or padded where it has a fixed number of steps."""
+        return rows
+
+    def lengths(self, rows: Rows) -> Tensor:
+        """Valid steps of each row, int64 ``(rows,)``; 1 where a row is read at once."""
+        return torch.ones(len(rows), dtype=torch.int64, device=rows.values.device)
+
+    def sizes(self, rows: Rows) -> Tensor:
+        """How many steps are run for each row, without needless ones, int64 ``(rows,)``."""
+        return self.lengths(rows)
+
+    def trimmed(self, rows: Rows) -> Rows:
+        """The rows without steps that change no answer."""
+        return rows
+
+    def answered(self, rows: Rows) -> Tensor | None:
+        """Which steps have an answer, bool ``(rows, steps)``; ``None`` where each row has one."""
+        return None
+
+    # Running
+
+    def readout(self, rows: Rows) -> Tensor:
+        """What the output layer reads, ``(rows, readout size)``, or with steps before the last."""
+        raise NotImplementedError
+
+    def logits(self, readout: Tensor) -> Tensor:
+        """The output layer: float ``(..., labels)`` from a readout ``(..., readout size)``."""
+        raise NotImplementedError
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Logits of a batch, float ``(rows, labels)``, or ``(rows, steps, labels)``."""
+        return self.logits(self.readout(rows))
+
+    # Watching
+
+    def told(
+        self, rows: Rows, variant: str, gates: str, unrolled_steps: int, last: bool = False
+    ) -> Told:
+        """What is told apart for masks of this kind.
+
+        Args:
+            rows: the sample.
+            variant: ``"unrolled"`` for a mask for each step.
+            gates: ``"separate"`` for one for each gate.
+            unrolled_steps: steps with masks of their own, at the most.
+            last: whether only the last step of a row is asked for.
+
+        Raises:
+            ValueError: if the network has no steps, or no gates, to tell apart.
+        """
+        if variant != "rolled" or gates != "joint":
+            raise ValueError(
+                f"variant={variant!r}, gates={gates!r}; expected 'rolled' and 'joint': a network "
+                f"of architecture {self.architecture!r} has neither steps nor gates."
+            )
+        return Told()
+
+    def watch(self, rows: Rows, told: Told, gradients: bool) -> Watch:
+        """Run a batch, and keep what is needed to be asked about it."""
+        raise NotImplementedError
+
+    # Trunks
+
+    def view(self, trunk: Trunk, cut: bool = True) -> View:
+        """The network through a trunk, cut down to its units where they can be cut out.
+
+        Args:
+            trunk: over the network's groups.
+            cut: False zeroes removed units instead: the plain meaning of a trunk.
+
+        Raises:
+            ValueError: if the trunk's groups are not the network's; both are shown.
+        """
+        raise NotImplementedError
+
+    def through(self, trunks: Sequence[Trunk]) -> Trunks:
+        """Several trunks at once."""
+        raise NotImplementedError
+
+    def shares_kept(self, trunk: Trunk) -> dict[str, float]:
+        """Shares of units and weights that a trunk keeps, from 0 to 1."""
+        return shares_kept(state_shapes(self), self.groups, trunk)
+
+    # For people
+
+    def words(self) -> str:
+        """The structure in words."""
+        raise NotImplementedError
+
+    def extra(self) -> Mapping[str, Any]:
+        """What is logged beside, as params: names and values."""
+        return {}
+
+
+def view(network: Network, trunk: Trunk) -> View:
+    """The fastest view that gives what ``network`` gives through ``trunk``.
+
+    Raises:
+        ValueError: if the trunk's groups are not the network's; both are shown.
+    """
+    return network if trunk.full else network.view(trunk)
+
+
+def moved(network: Network, device: torch.device | str) -> Network:
+    """A copy of a network on ``device``."""
+    with torch.device("meta"):
+        copy = type(network)(network.config)
+    state = {name: tensor.to(device, copy=True) for name, tensor in network.state_dict().items()}
+    copy.load_state_dict(state, assign=True)
+    return copy.requires_grad_(False).eval()
