@@ -164,7 +164,7 @@ def lengthened(network: RecurrentNetwork, rows: Rows, spec: NetworkSpec | None) 
     """
     config, longest = network.config, rows.values.shape[1]
     fixed = spec is not None and spec.steps is not None
-    open_ended = config.stepwise and config.feed == "steps" and config.steps is not None
+    open_ended = config.answer.stepwise and config.feed == "steps" and config.steps is not None
     if open_ended and not fixed and longest > (config.steps or 0):
         network.config = replace(config, steps=longest)
     return network

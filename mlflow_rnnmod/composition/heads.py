@@ -73,8 +73,7 @@ class ModuleStack:
     def __init__(self, modules: Sequence[Module]) -> None:
         self.modules = tuple(modules)
         network = self.modules[0].parent.network
-        weight = network.output.weight.detach()
-        assert isinstance(weight, Tensor)
+        weight = network.like.detach()
         size = network.config.readout_size
         self.index = torch.tensor([m.contract.index for m in modules], device=weight.device)
         self.head = HeadStack.of([m.head for m in modules], weight, size)
@@ -82,7 +81,7 @@ class ModuleStack:
         energies = [(m.energy.mean, m.energy.deviation) for m in modules]
         self.energy = weight.new_tensor(energies)
         self._whole = self.index.tolist() == list(range(len(network.labels)))
-        self.rivals = network.config.output != "multilabel"
+        self.rivals = network.config.answer.rivals
 
     def part(self, part: slice) -> ModuleStack:
         """Some of the modules."""

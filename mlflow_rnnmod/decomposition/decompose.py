@@ -20,11 +20,11 @@ from mlflow_rnnmod.decomposition.fitting import (
 from mlflow_rnnmod.decomposition.metrics import measure, said
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.observations import Labelled
+from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.rules import RULES, random_like
 from mlflow_rnnmod.decomposition.sample import Sample, draw_sample
 from mlflow_rnnmod.decomposition.sharing import estimated_cost
-from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
 from mlflow_rnnmod.decomposition.sizing import Job, Progress
 from mlflow_rnnmod.decomposition.splitting import share_out
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
@@ -159,7 +159,7 @@ def decompose(
         f"random_{job.metric}": random,
         "removal": share,
         "trunks": float(len(set(trunks))),
-        "cost": estimated_cost(network.config, trunks),
+        "cost": estimated_cost(network, trunks),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
     return Decomposition(
@@ -252,7 +252,7 @@ def _modules(
         figures = {
             **label_figures(answers[:, index], right[:, index]),
             "agreement": float((answers[:, index] == parents[:, index]).double().mean()),
-            **shares_kept(parent.network.config, trunk),
+            **parent.network.shares_kept(trunk),
             "jaccard": float(others.mean()),
         }
         modules.append(
@@ -302,6 +302,7 @@ def _figures(
     means = {
         name: sum(m.figures[name] for m in modules) / len(modules)
         for name in ("units_kept", "weights_kept", "recurrent_weights_kept", "jaccard")
+        if name in modules[0].figures
     }
     means["mean_jaccard"] = means.pop("jaccard")
     return {

@@ -9,8 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
-from mlflow_rnnmod.networks.recurrent.trimming import ignores_padding, trimmed
+from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
 
@@ -24,19 +23,21 @@ class Labelled:
     """
 
     rows: Rows
-    network: RecurrentNetwork
+    network: Network
 
     @cached_property
     def answered(self) -> Tensor:
         """Which steps are answered, bool ``(rows, steps)``, where every step is."""
-        return self.network.answered(self.rows.to(self.network.device)).cpu()
+        found = self.network.answered(self.rows.to(self.network.device))
+        assert found is not None
+        return found.cpu()
 
     @cached_property
     def targets(self) -> Tensor:
         """Label indices, int64 ``(observations,)``; or bool ``(rows, labels)``."""
         assert self.rows.targets is not None
         targets = self.rows.targets.cpu()
-        return targets[self.answered] if self.network.config.stepwise else targets
+        return targets[self.answered] if self.network.config.answer.stepwise else targets
 
     @cached_property
     def known(self) -> Tensor:
@@ -58,7 +59,7 @@ class Labelled:
 
 @torch.inference_mode()
 def run_readouts(
-    readout: Callable[[Rows], Tensor], rows: Rows, batch_size: int, network: RecurrentNetwork
+    readout: Callable[[Rows], Tensor], rows: Rows, batch_size: int, network: Network
 ) -> Tensor:
     """Readouts of all ``rows`` in batches, on the CPU: float ``(observations, readout size)``.
 
@@ -68,18 +69,16 @@ def run_readouts(
         batch_size: rows run at once.
         network: the unmasked one.
     """
-    device, stepwise = network.device, network.config.stepwise
-    order = torch.arange(len(rows))
-    if len(rows) > batch_size and ignores_padding(network.config):
-        order = network.lengths(rows).cpu().argsort(stable=True)
+    device = network.device
+    order = network.order(rows) if len(rows) > batch_size else torch.arange(len(rows))
     found, owners = [], []
     for start in range(0, len(rows), batch_size):
         index = order[start : start + batch_size]
         batch = rows[index]
-        batch = trimmed(network, Rows(batch.values, batch.lengths)).to(device)
+        batch = network.trimmed(Rows(batch.values, batch.lengths)).to(device)
         values = readout(batch)
-        if stepwise:
-            answered = network.answered(batch)
+        answered = network.answered(batch)
+        if answered is not None:
             owners.append(index.repeat_interleave(answered.sum(dim=1).cpu()))
             values = values[answered]
         else:

@@ -22,7 +22,6 @@ from mlflow_rnnmod.decomposition.guarded import guarded_trunks
 from mlflow_rnnmod.decomposition.metrics import METRICS, measure
 from mlflow_rnnmod.decomposition.rules import RULES, removed_units
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
-from mlflow_rnnmod.decomposition.sizes import shares_kept
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -130,8 +129,8 @@ class Job:
                 control = measured(self._try(0.0, alone)[1])
             trunks, heads = self._try(share, groups)
             found = measured(heads)
-            kept = [shares_kept(network.config, trunk)["weights_kept"] for trunk in trunks]
-            cost = estimated_cost(network.config, trunks)
+            kept = [network.shares_kept(trunk)["weights_kept"] for trunk in trunks]
+            cost = estimated_cost(network, trunks)
             tried.append(
                 {
                     "removal": share,

@@ -57,7 +57,7 @@ def share_out(
         source = f"{len(validation)} validation rows"
     words = {}
     if report is None:
-        side = parent.network.config.side
+        side = parent.network.side
         first, second = split_by_hash(replace_lengths(parent, validation), config.seed, side)
         if not first.any() or not second.any():
             first = torch.arange(len(validation)) % 2 == 0
@@ -76,8 +76,9 @@ def share_out(
 def _check_targets(parent: Parent, rows: Rows) -> None:
     network = parent.network
     targets = checked_targets(rows, len(parent.labels), network.config.output)
-    if network.config.stepwise:
-        steps = network.spans(rows)[1]
+    answered = network.answered(rows)
+    if answered is not None:
+        steps = answered.shape[1]
         if targets.shape[1] != steps:
             raise ValueError(
                 f"targets has {targets.shape[1]} steps; expected {steps}, as many as the network "

@@ -101,7 +101,7 @@ class ParentAnswers:
         network = self.parent.network
         checked = check_inputs(inputs, self.input_kind, network.config.input_size)
         if len(checked) == 0:
-            steps = (0,) if network.config.stepwise else ()
+            steps = (0,) if network.config.answer.stepwise else ()
             return torch.zeros(0, *steps, len(self.labels))
         rows = to_rows(self.parent, checked)
         found = all_margins(network(rows.to(network.device)), self.output).cpu()

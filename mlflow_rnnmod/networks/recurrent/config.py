@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from mlflow_rnnmod.answers import answer_of
+
 Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 InputKind = Literal["tokens", "features"]
 Readout = Literal[
@@ -166,9 +168,13 @@ class NetworkConfig:
         return problems
 
     @property
+    def answer(self):
+        return answer_of(self.output)
+
+    @property
     def stepwise(self) -> bool:
         """Whether there is an answer for each step."""
-        return self.output in STEPWISE
+        return self.answer.stepwise
 
     @property
     def units(self) -> dict[str, int]:
@@ -206,6 +212,11 @@ class NetworkConfig:
         """Length of the vector that the first recurrent layer reads at each step."""
         size = self.input_size if self.embedding_size is None else self.embedding_size
         return size if self.feed == "steps" else size * (self.steps or 1)
+
+    @property
+    def format(self) -> int:
+        """The format version of files that it takes to say this structure."""
+        return 1 if self.output == "label" and self.feed == "steps" else 2
 
     def to_dict(self) -> dict[str, Any]:
         """This structure as JSON types; :meth:`from_dict` reads it back."""
