@@ -27,7 +27,7 @@ _TRANSLATOR = {
 }
 _TRACKING = (
     "flavor bulk registration record parents fetch sources memory documents download directory "
-    "environment jobs evaluator pyfunc columns translated names planning"
+    "environment jobs evaluator pyfunc columns names planning"
 )
 _PAGES = "card page pictures report markdown dial wording"
 
@@ -41,6 +41,12 @@ MOVED = {
     **{f"{_NETWORK}.{n}": f"mlflow_rnnmod.networks.recurrent.{n}" for n in _RECURRENT.split()},
     **{f"{_NETWORK}.{a}": f"mlflow_rnnmod.networks.translator.{b}" for a, b in _TRANSLATOR.items()},
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.tracking.{name}" for name in _TRACKING.split()},
+    "mlflow_rnnmod.translated": "mlflow_rnnmod.tracking.pyfunc",
+    "mlflow_rnnmod.decomposition.sample": "mlflow_rnnmod.answers",
+    "mlflow_rnnmod.decomposition.metrics": "mlflow_rnnmod.answers",
+    "mlflow_rnnmod.decomposition.bleu": "mlflow_rnnmod.answers.translation",
+    "mlflow_rnnmod.composition.answers": "mlflow_rnnmod.answers.columns",
+    "mlflow_rnnmod.composition.kinds": "mlflow_rnnmod.answers.joining",
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.pages.{name}" for name in _PAGES.split()},
 }
 """New names of modules by their old ones, as of version 0.1."""

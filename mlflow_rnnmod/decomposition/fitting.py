@@ -9,18 +9,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Labelled, Sample
 from mlflow_rnnmod.decomposition.background import make_background
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head
-from mlflow_rnnmod.decomposition.module import margins as margins_of
-from mlflow_rnnmod.decomposition.observations import Labelled, run_readouts
+from mlflow_rnnmod.decomposition.observations import run_readouts
 from mlflow_rnnmod.decomposition.repairs import (
     cross_fitted_loss,
     fit_calibration,
     fit_logistic,
     log_loss,
 )
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.recurrent.slicing import view
 from mlflow_rnnmod.networks.rows import Rows
@@ -252,7 +251,7 @@ def fit_heads(
     def odds(readout: Tensor) -> Tensor:
         with torch.inference_mode():
             logits = network.logits(readout.to(network.device))
-            return margins_of(logits, label, network.config.output).cpu()
+            return network.config.answer.margins(logits, label).cpu()
 
     fit_positive = material.fitted_on.positive(label)[fit_rows]
     known = material.calibrated_on.known
@@ -274,7 +273,7 @@ def fit_heads(
         head = replace(head, calibration=fit_calibration(margins, positive))
         kept.append("calibrate")
         tried.append((head, tuple(kept)))
-    if network.config.output == "multilabel":
+    if not network.config.answer.rivals:
         scores = [_f1(option(found.calibration, own) >= 0, positive) for option, _ in tried]
         # The last of equals: the one with the lowest loss.
         best = max(range(len(tried)), key=lambda i: (scores[i], i))

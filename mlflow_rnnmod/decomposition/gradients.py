@@ -14,7 +14,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.module import all_margins
 from mlflow_rnnmod.decomposition.tapes import Tape, make_tape
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
 from mlflow_rnnmod.networks.recurrent.network import ACTIVATION_FUNCTIONS, RecurrentNetwork, States
@@ -129,7 +128,7 @@ class Watch:
         names, leaves, _, logits = self._head
         found = []
         with torch.enable_grad():
-            odds = all_margins(logits, self.network.config.output)
+            odds = self.network.config.answer.all_margins(logits)
             for side in sides:
                 own = odds.gather(-1, side.clamp(min=0)[..., None])[..., 0]
                 own = torch.where(side == IGNORE, 0.0, own)

@@ -22,10 +22,9 @@ from mlflow_rnnmod.decomposition.right_translations import (
     written,
 )
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
-from mlflow_rnnmod.decomposition.sample import split_by_hash
 from mlflow_rnnmod.decomposition.sizes import overlap_matrix
 from mlflow_rnnmod.decomposition.sizing import Progress
-from mlflow_rnnmod.decomposition.splitting import HELD_OUT
+from mlflow_rnnmod.decomposition.splitting import HELD_OUT, split_by_hash
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.translation_sizes import decoder_shares
 from mlflow_rnnmod.decomposition.translation_statistics import (

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.counting import Counter
 from mlflow_rnnmod.decomposition.exact import Exact
 from mlflow_rnnmod.decomposition.gradients import Squares, Watch
 from mlflow_rnnmod.decomposition.layers import GATE_NAMES, layer_name
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.decomposition.statistics import (
     ActivationStatistics,
     LayerStatistics,
@@ -181,7 +181,7 @@ class _Pass:
 
     def _views(self, rows: Rows, states: States, sides: Tensor) -> Iterator[_View]:
         watched = states.valid
-        if self.network.config.output == "list" and rows.targets is not None:
+        if self.network.config.answer.ends and rows.targets is not None:
             watched = watched & (rows.targets != IGNORE)  # nobody reads on behind a list's end
         row, step = watched.nonzero(as_tuple=True)
         number = self._numbers(states.valid)[row, step]
