@@ -243,7 +243,8 @@ class Composite:
         for module in self.modules:
             parent = module.parent
             if parent.digest not in parents:
-                parents[parent.digest] = parent.to(device)
+                parents[parent.digest] = moved = parent.to(device)
+                vars(moved)["digest"] = parent.digest  # weights are the same wherever they are
         modules = tuple(changed(m, parent=parents[m.parent.digest]) for m in self.modules)
         return changed(self, modules=modules)
 
