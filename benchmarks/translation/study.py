@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks.data import TranslationData
 from benchmarks.translation.parents import Trained
-from mlflow_rnnmod.composition import compose
-from mlflow_rnnmod.composition.translation import TranslatingComposite, whole_parent
-from mlflow_rnnmod.decomposition.bleu import corpus_bleu
+from mlflow_rnnmod.answers.translation import corpus_bleu
+from mlflow_rnnmod.composition import compose, whole_parent
+from mlflow_rnnmod.composition.translation import TranslatingComposite
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
 from mlflow_rnnmod.decomposition.overlap import overlap_matrix

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.answers.whole import whole_input
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
 from mlflow_rnnmod.composition.inputs import to_rows
-from mlflow_rnnmod.composition.kinds import whole_input
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.composition.steps import Observed, widened
 from mlflow_rnnmod.decomposition.module import Module
@@ -35,7 +36,7 @@ class Engine:
     Args:
         modules: at least one.
         batch_size: rows run at once, at the most.
-        output: what they answer together (see :func:`~.kinds.output_of`).
+        output: what they answer together (see :func:`~mlflow_rnnmod.answers.joining.output_of`).
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Engine:
     ) -> None:
         self.modules = tuple(modules)
         self.batch_size = batch_size
-        self.output = output
+        self.answer = answer_of(output)
         parents = {m.parent.digest: m.parent for m in reversed(self.modules)}
         self.groups = [
             _Group(parents[d], [(i, m) for i, m in enumerate(self.modules) if m.parent.digest == d])
@@ -74,7 +75,7 @@ class Engine:
             ValueError: if there is no such way, or parents read a row as different numbers of steps
                 and are to answer them together.
         """
-        if self.output not in ("label", "multilabel"):
+        if self.answer.stepwise:
             tables = self.tables(inputs, strategy, parameters, way)
             return self.joined([scores for _, scores in tables])
         check_way(way)
@@ -82,7 +83,7 @@ class Engine:
         for group in self.groups:
             rows, given = to_rows(group.parent, inputs), (strategy, parameters, way)
             if group.stepwise:
-                scores = group.whole(rows, *given, self.batch_size, self.output == "label")
+                scores = group.whole(rows, *given, self.batch_size, self.answer.rivals)
             else:
                 scores = group.scores(rows, *given, self.batch_size)
             found.append(scores)
@@ -105,11 +106,11 @@ class Engine:
         for group in self.groups:
             rows = to_rows(group.parent, inputs)
             scores = group.scores(rows, strategy, parameters, way, self.batch_size)
-            if self.output == "tags":  # other kinds have to answer something for nothing, too
+            if self.answer.each_step:  # other kinds have to answer something for nothing, too
                 assert rows.lengths is not None
                 scores[:, rows.lengths == 0] = torch.nan
             found.append((group, scores))
-        if self.output == "tags":
+        if self.answer.each_step:
             self._check_steps(found)
         return found
 

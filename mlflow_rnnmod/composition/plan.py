@@ -7,16 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mlflow_rnnmod.answers import Answer, answer_of
+from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import find_problems
-from mlflow_rnnmod.composition.kinds import ANSWERS, competes, output_of
 from mlflow_rnnmod.decomposition.module import Contract, Module
 from mlflow_rnnmod.networks.architectures import FIRST, architecture_of
 from mlflow_rnnmod.networks.protocol import Load
-from mlflow_rnnmod.networks.recurrent.config import STEPWISE
-from mlflow_rnnmod.networks.translator.config import TRANSLATION
-
-SEVERAL = ("multilabel", "list")
-"""Kinds of answer that are several labels, which F1 measures."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +140,13 @@ class Plan:
             (f"parent passes, batch of {self.batch_size}", _number(self.passes, "{:.1f}")),
             ("milliseconds here", _number(self.milliseconds, "{:.1f}")),
         ]
-        if self.output in SEVERAL:
-            shown.append(("F1 to expect", _number(self.f1, "{:.1%}")))
-        elif self.output != TRANSLATION:
-            shown.append(("accuracy to expect", _number(self.accuracy, "{:.1%}")))
-        if self.output not in (None, "label"):
-            shown.insert(1, ("answer", ANSWERS.get(str(self.output), str(self.output))))
+        answer = answer_of(self.output or "label")
+        expected = {"accuracy": ("accuracy", self.accuracy), "f1": ("F1", self.f1)}
+        if answer.metric in expected:
+            name, value = expected[answer.metric]
+            shown.append((f"{name} to expect", _number(value, "{:.1%}")))
+        if answer.words:
+            shown.insert(1, ("answer", answer.words))
         shown += [("note", note) for note in self.notes]
         return shown + [("problem", problem) for problem in self.problems]
 
@@ -210,14 +207,15 @@ def make_plan(
     notes = []
     if entries and not complete:
         notes.append("some modules were written by an older version and do not tell their size")
-    if any(entry.contract.output == TRANSLATION for entry in entries):
+    if not all(entry.contract.answer.scored for entry in entries):
         notes.append("how long a translation takes depends on what is translated: not estimated")
-    output = output_of(entry.contract.output for entry in entries)
-    if len(groups) > 1 and output not in SEVERAL:
+    answer = joined(entry.contract for entry in entries)
+    metric = None if answer is None else answer.metric
+    if len(groups) > 1 and metric != "f1":
         notes.append(
             "several parents: the accuracy is what each has among its own labels, an upper bound"
         )
-    notes += _notes_on_kinds(entries, output)
+    notes += _notes_on_kinds(entries, answer)
     return Plan(
         problems=tuple(found),
         labels=tuple(entry.contract.label for entry in entries),
@@ -228,22 +226,23 @@ def make_plan(
         batch_size=batch_size,
         passes=sum(cost[1] for cost in known) if costed else None,
         milliseconds=1e3 * sum(cost[0] for cost in known) if costed else None,
-        accuracy=None if output in SEVERAL else _accuracy(entries),
+        accuracy=None if metric == "f1" else _accuracy(entries),
         notes=tuple(notes),
-        output=output,
-        f1=_micro_f1(entries) if output in SEVERAL else None,
+        output=None if answer is None else answer.name,
+        f1=_micro_f1(entries) if metric == "f1" else None,
     )
 
 
-def _notes_on_kinds(entries: Sequence[Entry], output: str | None) -> list[str]:
+def _notes_on_kinds(entries: Sequence[Entry], answer: Answer | None) -> list[str]:
     """What one should know of modules that answer each step, or have masks for single steps."""
     found = []
-    if output == "label" and any(e.contract.output in STEPWISE for e in entries):
+    stepwise, rivals = (answer.stepwise, answer.rivals) if answer else (False, False)
+    if rivals and not stepwise and any(e.contract.answer.stepwise for e in entries):
         found.append(
             "modules that answer each step answer for the whole input by their best one, less the "
             "logarithm of the number of steps; their figures are those of single steps or lists"
         )
-    if output == "list" and not competes(entry.contract for entry in entries):
+    if stepwise and not rivals:
         found.append(
             "not all labels of a list are there: each says for itself whether it is anywhere in it"
         )

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch import distributed as dist
 
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.exact import Exact
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, LayerStatistics
 
 

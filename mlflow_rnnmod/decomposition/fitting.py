@@ -9,17 +9,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Labelled, Sample
 from mlflow_rnnmod.decomposition.background import make_background
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head
-from mlflow_rnnmod.decomposition.observations import Labelled, run_readouts
+from mlflow_rnnmod.decomposition.observations import run_readouts
 from mlflow_rnnmod.decomposition.repairs import (
     cross_fitted_loss,
     fit_calibration,
     fit_logistic,
     log_loss,
 )
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.protocol import view
 from mlflow_rnnmod.networks.rows import Rows

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Labelled
 from mlflow_rnnmod.decomposition.fitting import Material, calibrated_loss
 from mlflow_rnnmod.decomposition.folding import make_trunk
-from mlflow_rnnmod.decomposition.observations import Labelled, run_readouts
+from mlflow_rnnmod.decomposition.observations import run_readouts
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.protocol import view
 from mlflow_rnnmod.networks.trunk import Trunk

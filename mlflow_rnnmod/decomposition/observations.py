@@ -1,60 +1,14 @@
-"""Observations: what carries a label. A row, or a step where every step is answered."""
+"""Readouts of all observations of some rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from mlflow_rnnmod.networks.protocol import Network
-from mlflow_rnnmod.networks.rows import IGNORE, Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """Rows with their targets, seen as observations, in the order of rows and steps.
-
-    Args:
-        rows: with targets.
-        network: what answers them.
-    """
-
-    rows: Rows
-    network: Network
-
-    @cached_property
-    def answered(self) -> Tensor:
-        """Which steps are answered, bool ``(rows, steps)``, where every step is."""
-        found = self.network.answered(self.rows.to(self.network.device))
-        assert found is not None
-        return found.cpu()
-
-    @cached_property
-    def targets(self) -> Tensor:
-        """Label indices, int64 ``(observations,)``; or bool ``(rows, labels)``."""
-        assert self.rows.targets is not None
-        targets = self.rows.targets.cpu()
-        return targets[self.answered] if self.network.config.answer.stepwise else targets
-
-    @cached_property
-    def known(self) -> Tensor:
-        """Which observations have a target, bool ``(observations,)``."""
-        if self.targets.dtype == torch.bool:
-            return torch.ones(len(self.targets), dtype=torch.bool)
-        return self.targets != IGNORE
-
-    def positive(self, label: int) -> Tensor:
-        """Which observations carry a label, bool ``(observations,)``."""
-        return self.targets[:, label] if self.targets.ndim == 2 else self.targets == label
-
-    def by_row(self, values: Tensor, fill: float) -> Tensor:
-        """``(observations, ...)`` as ``(rows, steps, ...)``, where every step is answered."""
-        table = values.new_full((*self.answered.shape, *values.shape[1:]), fill)
-        table[self.answered] = values
-        return table
+from mlflow_rnnmod.networks.rows import Rows
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.sample import Sample
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows, fitted
 from mlflow_rnnmod.networks.translator.forced import ForcedRows

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import distributed as dist
 
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.distributed import merge_across_processes, share_of
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.protocol import Network

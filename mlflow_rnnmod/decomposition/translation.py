@@ -23,9 +23,8 @@ from mlflow_rnnmod.decomposition.right_translations import (
     written,
 )
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
-from mlflow_rnnmod.decomposition.sample import split_by_hash
 from mlflow_rnnmod.decomposition.sizing import Progress
-from mlflow_rnnmod.decomposition.splitting import HELD_OUT
+from mlflow_rnnmod.decomposition.splitting import HELD_OUT, split_by_hash
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks.parent import Parent

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.counting import Counter
 from mlflow_rnnmod.decomposition.exact import Exact
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.decomposition.statistics import (
     ActivationStatistics,
     LayerStatistics,

@@ -9,8 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-IGNORE = -1
-"""Target of a step that has no label: padding, or what lies behind the end of a list."""
+from mlflow_rnnmod.answers.targets import IGNORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +23,7 @@ class Rows:
             network (for tokens it looks for its padding index, for features all steps count).
         targets: what is right, where known: the index of each row's label, int64 ``(rows,)``; for
             several labels a row, bool ``(rows, labels)``; for a label a step, int64
-            ``(rows, output steps)`` with :data:`IGNORE` where there is none.
+            ``(rows, output steps)`` with ``IGNORE`` (-1) where there is none.
 
     Raises:
         ValueError: if the three do not have the same number of rows.

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
+from mlflow_rnnmod.answers.translation import corpus_bleu
 from mlflow_rnnmod.decomposition import DecompositionConfig, Pairs, decompose
-from mlflow_rnnmod.decomposition.bleu import corpus_bleu
 from mlflow_rnnmod.decomposition.pairs import padded
 from mlflow_rnnmod.decomposition.right_translations import known_rows, references
 from mlflow_rnnmod.decomposition.translation import draw_pairs

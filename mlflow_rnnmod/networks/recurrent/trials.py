@@ -189,7 +189,7 @@ def _hints(module: nn.Module, parts: Parts, trials: list[Trial]) -> list[str]:
     if extra:
         hints.append("Not covered: " + ", ".join(extra) + ".")
     hints += refused_kinds(module)
-    several = any(trial.setting.config.output == "multilabel" for trial in trials)
+    several = any(not trial.setting.config.answer.rivals for trial in trials)
     if any(_are_probabilities(trial) for trial in trials):
         hints.append(
             "The network's answers are probabilities; expected logits or log-softmax. Give a "
@@ -214,7 +214,7 @@ def _hints(module: nn.Module, parts: Parts, trials: list[Trial]) -> list[str]:
 
 def _are_probabilities(trial: Trial) -> bool:
     answers, wanted = trial.answers, trial.wanted
-    if trial.setting.output != "logits" or trial.setting.config.output == "multilabel":
+    if trial.setting.output != "logits" or not trial.setting.config.answer.rivals:
         return False
     found = answers.sigmoid() if wanted.shape[-1] == 1 else answers.softmax(dim=-1)
     return _near(found, trial)

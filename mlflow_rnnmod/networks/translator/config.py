@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.answers import Answer, answer_of
 from mlflow_rnnmod.networks.recurrent.config import CELLS, DIRECTIONS, Cell, NetworkConfig, Side
 
 Bridge = Literal["linear", "state"]
@@ -188,8 +188,14 @@ class TranslatorConfig:
         return TRANSLATION
 
     @property
-    def answer(self):
+    def answer(self) -> Answer:
+        """What goes out, as an object."""
         return answer_of(self.output)
+
+    @property
+    def stepwise(self) -> bool:
+        """Translations have steps of their own: no step of the source has an answer."""
+        return self.answer.stepwise
 
     @property
     def end_label(self) -> None:

@@ -1,88 +1,11 @@
-"""What modules of different kinds of answer answer together, and what the others add to it."""
+"""Scores for whole inputs, from the scores of their steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-
-from mlflow_rnnmod.decomposition.module import Contract
-from mlflow_rnnmod.networks.recurrent.config import STEPWISE
-
-KINDS = ("label", "multilabel", "tags", "list", "translation")
-"""Kinds of answer, as contracts name them."""
-
-ANSWERS = {
-    "multilabel": "any number of labels",
-    "tags": "a label for each step",
-    "list": "a list of labels",
-    "translation": "a translation",
-}
-"""Kinds of answer in words, beside a label."""
-
-_TOGETHER = {"label": {"label", *STEPWISE}, "multilabel": {"multilabel", "list"}}
-_WHY = {
-    frozenset(("label", "multilabel")): "a label competes with the others, one of several does not",
-    frozenset(("multilabel", "tags")): "a tag competes with the others, one of several does not",
-    frozenset(("tags", "list")): (
-        "steps of a text and places in a list are not the same; with a module that answers one "
-        "label for the whole input, both answer for the whole input"
-    ),
-}
-
-
-def output_of(kinds: Iterable[str]) -> str | None:
-    """What modules of these kinds answer together; ``None`` where they can't.
-
-    Modules of one kind answer as they do alone. Modules that answer each step answer for the whole
-    input beside some that do: the best label wins (``"label"``), or, lists only, each label is for
-    itself (``"multilabel"``).
-
-    Example:
-        >>> output_of(["tags", "tags"]), output_of(["tags", "label"]), output_of(["list", "tags"])
-        ('tags', 'label', None)
-    """
-    found = set(kinds)
-    if len(found) == 1:
-        return found.pop()
-    for output, members in _TOGETHER.items():
-        if output in found and found <= members:
-            return output
-    return None
-
-
-def reason_against(kinds: Iterable[str]) -> str:
-    """Why modules of these kinds can't be composed, where :func:`output_of` says so.
-
-    Example:
-        >>> reason_against(["label", "translation"])
-        'a translation is a text, not one of some labels'
-    """
-    found = set(kinds)
-    if "translation" in found:
-        return "a translation is a text, not one of some labels"
-    return "; ".join(why for pair, why in _WHY.items() if pair <= found)
-
-
-def competes(contracts: Iterable[Contract]) -> bool:
-    """Whether the labels of some modules are rivals, or each has a threshold of its own.
-
-    In a list they are where the modules answer for all labels of their parents: then it can be read
-    place by place. With some labels alone it can't, as who comes first is not there: each label
-    says for itself whether it is anywhere in the list. (With toxicity lists, modules of two labels
-    and of the end, read place by place, find 0.1 % of those that come late.)
-
-    Args:
-        contracts: of modules that can be composed.
-    """
-    found = list(contracts)
-    output = output_of(contract.output for contract in found)
-    if output != "list":
-        return output in ("label", "tags")
-    labels = {contract.label for contract in found}
-    return all(labels.issuperset(contract.labels) for contract in found)
 
 
 def best_step(scores: Tensor) -> tuple[Tensor, Tensor]:
