@@ -60,7 +60,8 @@ format: $(VENV)/.test  ## let ruff put things right
 	$(VENV)/bin/ruff format .
 
 docs: $(VENV)/.docs  ## build the documentation into build/site
-	$(VENV)/bin/mkdocs build --quiet --strict
+	@rm -rf build/site build/pages && mkdir -p build/pages
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -c docs build/pages build/site
 
 clean:  ## remove the environment, caches and what the demo logged
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

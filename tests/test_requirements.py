@@ -64,7 +64,7 @@ def test_everything_imported_is_declared(folder: str) -> None:
     missing = {
         name
         for name in names - ours - set(sys.stdlib_module_names)
-        # What is not installed (here the tools of `docs`) is called as it is imported.
+        # What is not installed is called as it is imported.
         if not {canonicalize_name(each) for each in known.get(name, [name])} & there
     }
     assert not missing, f"{folder} imports {sorted(missing)}, which setup.cfg does not declare"
@@ -72,7 +72,7 @@ def test_everything_imported_is_declared(folder: str) -> None:
 
 def test_nothing_is_declared_that_nobody_imports() -> None:
     """Tools that are run and not imported are the exception."""
-    tools = {"mypy", "ruff", "pytest-xdist", "mkdocs-material", "mkdocstrings-python", "lightning"}
+    tools = {"mypy", "ruff", "pytest-xdist", "furo", "myst-parser", "sphinx", "lightning"}
     paths = [path for folder in EXTRAS for path in (ROOT / folder).rglob("*.py")]
     names = {name for path in paths for name in imported(path)}.union(*BY_NAME.values())
     known = packages_distributions()
