@@ -1,12 +1,15 @@
-"""Which MLflow run the modules of a training go to, and what it is told of their data."""
+"""Which MLflow run modules go to, and what it is told of them and their data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_rnnmod.decomposition import Pairs
-from mlflow_rnnmod.networks import Rows
+import torch
+
+from mlflow_rnnmod.decomposition import Decomposition, Module
+from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,41 @@ class Destination:
     run_id: str | None = None
     tracking_uri: str | None = None
 
+    def log(
+        self,
+        decomposition: Decomposition,
+        modules: Sequence[Module],
+        rows: Any,
+        name: str,
+        registered_model_prefix: str | None = None,
+        progress: Any = None,
+    ) -> LoggedDecomposition | None:
+        """Log some modules; nothing, where there are none.
 
-def find_destination(loggers: list[Any]) -> Destination:
+        Args:
+            decomposition: what they are of.
+            modules: those that are logged.
+            rows: that its figures were measured on.
+            name: what to call those.
+            registered_model_prefix: registers under this name; ``None`` registers nothing.
+            progress: called with a stage's name, steps done and steps in all.
+
+        Raises:
+            ValueError: if one of the modules is none of the decomposition's.
+        """
+        if not modules:
+            return None
+        return log_decomposition(
+            only(decomposition, modules),
+            run_id=self.run_id,
+            tracking_uri=self.tracking_uri,
+            registered_model_prefix=registered_model_prefix,
+            dataset=figures_dataset(rows, name),
+            progress=progress,
+        )
+
+
+def find_destination(loggers: Sequence[Any] = ()) -> Destination:
     """The run of an ``MLFlowLogger`` among ``loggers``, else the active run, else a new one.
 
     The logger is known by its name, as it may be of either Lightning namespace. It has no active
@@ -36,7 +72,7 @@ def find_destination(loggers: list[Any]) -> Destination:
     return Destination()
 
 
-def figures_dataset(rows: Rows | Pairs, name: str) -> Any:
+def figures_dataset(rows: Any, name: str) -> Any:
     """The rows that figures come from as an MLflow dataset, which groups figures in its pages.
 
     Args:
@@ -45,6 +81,24 @@ def figures_dataset(rows: Rows | Pairs, name: str) -> Any:
     """
     import mlflow.data
 
-    rows = rows.sources if isinstance(rows, Pairs) else rows
+    rows = getattr(rows, "sources", rows)
     targets = None if rows.targets is None else rows.targets.cpu().numpy()
     return mlflow.data.from_numpy(rows.values.cpu().numpy(), targets=targets, name=name)  # type: ignore[attr-defined]
+
+
+def only(decomposition: Decomposition, modules: Sequence[Module]) -> Decomposition:
+    """A decomposition with some of its modules; figures stay those of the whole.
+
+    Raises:
+        ValueError: if one of them is none of its modules.
+    """
+    position = {id(module): index for index, module in enumerate(decomposition.modules)}
+    strangers = [module for module in modules if id(module) not in position]
+    if strangers:
+        raise ValueError(
+            f"modules_to_log returned {strangers[0]!r}, which is none of the decomposition's "
+            "modules; expected some of decomposition.modules."
+        )
+    kept = torch.tensor([position[id(module)] for module in modules])
+    overlap = decomposition.overlap[kept][:, kept]
+    return replace(decomposition, modules=tuple(modules), overlap=overlap)
