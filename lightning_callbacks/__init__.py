@@ -15,22 +15,12 @@ if TYPE_CHECKING:
     from lightning_callbacks.module_decomposition import ModuleDecomposition
     from lightning_callbacks.sources import Sources
 
+_HOMES = {"Decomposed": "decomposer", "ModuleDecomposition": "module_decomposition"}
 __all__ = ["Decomposed", "Decomposer", "Destination", "ModuleDecomposition", "Sources"]
-
-_HOMES = {
-    "Decomposed": "decomposer",
-    "Decomposer": "decomposer",
-    "Destination": "destination",
-    "ModuleDecomposition": "module_decomposition",
-    "Sources": "sources",
-}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    home = _HOMES.get(name, name.lower())
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

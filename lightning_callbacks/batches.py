@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,29 +41,6 @@ class Batch:
     rows: Rows
 
 
-class Layout(Protocol):
-    """What the inputs of a batch are; a reader of models says it of those that it reads."""
-
-    expected: ClassVar[str]
-
-    def fits(self, values: Tensor) -> bool:
-        """Whether inputs of this shape may be such."""
-        ...
-
-    def rows(self, values: Tensor, lengths: Any, mask: Any, targets: Tensor) -> Rows:
-        """Inputs with lengths or mask as they came, and targets, as :class:`Rows`.
-
-        Raises:
-            ValueError: if they don't fit together; the message goes on from "the batch can't be
-                taken apart".
-        """
-        ...
-
-    def as_seen(self, batch: Batch) -> Layout:
-        """The layout of more batches like this one, where shapes do not tell."""
-        ...
-
-
 @dataclass(frozen=True)
 class Steps:
     """Rows of steps: a token id or some floats at each.
@@ -82,7 +59,7 @@ class Steps:
         return values.ndim in (2, 3)
 
     def rows(self, values: Tensor, lengths: Any, mask: Any, targets: Tensor) -> Rows:
-        """Rows first; lengths from the mask where there are none."""
+        """Rows first, lengths from the mask where there are none; a ``ValueError`` on a misfit."""
         if _is_turned(values, targets, lengths, self.time_first):
             targets = targets.T
         count = len(targets)
@@ -115,6 +92,10 @@ class Whole:
     def as_seen(self, batch: Batch) -> Whole:
         """Rows always come first."""
         return self
+
+
+Layout = Steps | Whole
+"""What the inputs of a batch are: a reader of models says it of those that it reads."""
 
 
 def split(

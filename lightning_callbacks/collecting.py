@@ -169,15 +169,6 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Batches of all ``loaders``, taken apart; random state is as before whenever one is given out.
 
-    Args:
-        loaders: one or several.
-        transfer: what happens to a batch before the model sees it.
-        split_batch: the user's way of taking a batch apart; ``None`` for the usual kinds.
-        layout: what the inputs of a batch are.
-        seed: for the order, where a data set can be indexed.
-        max_rows: read no more rows of each loader than this.
-        least_rows: make smaller batches this large, where that can be said.
-
     Raises:
         ValueError: if a batch can't be taken apart.
     """

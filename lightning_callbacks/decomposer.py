@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from torch import nn
 
 from lightning_callbacks.arguments import check_arguments
 from lightning_callbacks.collecting import random_state_kept
-from lightning_callbacks.destination import Destination, find_destination
+from lightning_callbacks.destination import Destination, figures_dataset, find_destination, only
 from lightning_callbacks.progress import progress_bar
-from lightning_callbacks.readers import ROWS, Prepared, Spec, reader_of
+from lightning_callbacks.readers import ROWS, Prepared, Settings, Spec, reader_of
 from lightning_callbacks.sources import Sources, find_labels
 from mlflow_rnnmod.decomposition import (
     Decomposition,
@@ -26,7 +26,7 @@ from mlflow_rnnmod.decomposition import (
     help_decompose,
 )
 from mlflow_rnnmod.networks import Parent
-from mlflow_rnnmod.tracking.bulk import LoggedDecomposition
+from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
 
 _METRICS = {"accuracy": "accuracy", "f1": "micro-F1", "bleu": "BLEU"}
 
@@ -142,8 +142,7 @@ class Decomposer:
             model: the model.
             datamodule: is asked for the labels where they are not known.
         """
-        spec = self.settings.spec
-        return reader_of(model, spec).problems(model, self._labels(datamodule, model), spec)
+        return reader_of(model, self.settings.spec).problems(model, self._for(model, datamodule))
 
     def prepare(self, model: nn.Module, sources: Sources) -> Prepared:
         """Read a model with one real batch; the model may then be trained, and decomposed later.
@@ -155,15 +154,15 @@ class Decomposer:
         Raises:
             ValueError: if there is no batch, or the model can't be read.
         """
-        labels, own = self._labels(sources.datamodule, model), self.settings
-        return reader_of(model, own.spec).prepare(model, sources, labels, own)
+        settings = self._for(model, sources.datamodule)
+        return reader_of(model, settings.spec).prepare(model, sources, settings)
 
     def decompose(
         self,
         model: nn.Module,
         sources: Sources,
         checkpoint: str | Path | None = None,
-        destination: Destination | None = None,
+        destination: Destination = Destination(),  # noqa: B008
         *,
         prepared: Prepared | None = None,
         choose: Callable[[Decomposition], Sequence[Module]] | None = None,
@@ -201,9 +200,17 @@ class Decomposer:
             modules = found.modules if choose is None else tuple(choose(found))
             known = {"report": report, "validation": validation, "training": train}
             name, rows = next((name, rows) for name, rows in known.items() if rows is not None)
-            prefix = self.settings.registered_model_prefix
-            where = find_destination() if destination is None else destination
-            logged = where.log(found, modules, rows, name, prefix, show)
+            where = find_destination() if destination == Destination() else destination
+            logged = None
+            if modules:
+                logged = log_decomposition(
+                    only(found, modules),
+                    run_id=where.run_id,
+                    tracking_uri=where.tracking_uri,
+                    registered_model_prefix=self.settings.registered_model_prefix,
+                    dataset=figures_dataset(rows, name),
+                    progress=show,
+                )
         for warning in found.warnings:
             warn(warning)
         return Decomposed(found, modules, logged)
@@ -220,9 +227,11 @@ class Decomposer:
         parent, train, validation = self._read(prepared, sources, model, checkpoint)
         help_decompose(team, parent, train, validation, config=self.settings.config)
 
-    def _labels(self, datamodule: Any, model: Any) -> Sequence[str] | None:
-        own = self.settings.labels
-        return own if own is not None else find_labels(datamodule, model)
+    def _for(self, model: Any, datamodule: Any) -> Settings:
+        """The settings, with the labels that a datamodule or model has where none are said."""
+        if self.settings.labels is not None:
+            return self.settings
+        return replace(self.settings, labels=find_labels(datamodule, model))
 
     def _read(
         self,

@@ -1,4 +1,4 @@
-"""Which MLflow run modules go to, and what it is told of them and their data."""
+"""Which MLflow run modules go to, which of them, and what it is told of their data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from mlflow_rnnmod.decomposition import Decomposition, Module
-from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
 
 
 @dataclass(frozen=True)
@@ -18,39 +17,6 @@ class Destination:
 
     run_id: str | None = None
     tracking_uri: str | None = None
-
-    def log(
-        self,
-        decomposition: Decomposition,
-        modules: Sequence[Module],
-        rows: Any,
-        name: str,
-        registered_model_prefix: str | None = None,
-        progress: Any = None,
-    ) -> LoggedDecomposition | None:
-        """Log some modules; nothing, where there are none.
-
-        Args:
-            decomposition: what they are of.
-            modules: those that are logged.
-            rows: that its figures were measured on.
-            name: what to call those.
-            registered_model_prefix: registers under this name; ``None`` registers nothing.
-            progress: called with a stage's name, steps done and steps in all.
-
-        Raises:
-            ValueError: if one of the modules is none of the decomposition's.
-        """
-        if not modules:
-            return None
-        return log_decomposition(
-            only(decomposition, modules),
-            run_id=self.run_id,
-            tracking_uri=self.tracking_uri,
-            registered_model_prefix=registered_model_prefix,
-            dataset=figures_dataset(rows, name),
-            progress=progress,
-        )
 
 
 def find_destination(loggers: Sequence[Any] = ()) -> Destination:

@@ -55,7 +55,7 @@ def find_forward(
         except Exception as error:  # a user's forward may raise anything
             failures.append(f"  {name}: {type(error).__name__}: {str(error)[:200]}")
         else:
-            return partial(_checked_call, check, way)
+            return lambda module: check(way(module))
     raise ValueError(
         f"{type(module).__name__} could not be called on a batch. Tried:\n"
         + "\n".join(failures)
@@ -92,12 +92,6 @@ def count_outputs(module: nn.Module, answers: Tensor) -> int:
     sizes = {part.out_features for part in module.modules() if isinstance(part, nn.Linear)}
     axes = [*reversed(answers.shape[1:])]
     return next((size for size in axes if size in sizes), 1 if 1 in sizes else axes[0])
-
-
-def _checked_call(
-    check: Callable[[Any], Tensor], way: Callable[[nn.Module], Any], module: nn.Module
-) -> Tensor:
-    return check(way(module))
 
 
 def _usual_ways(module: nn.Module, batch: Batch) -> Iterator[Way]:

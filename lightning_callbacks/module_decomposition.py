@@ -158,13 +158,10 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             "max_rows": max_rows,
         }
         self._settings = settings
-        self._prefix = registered_model_prefix
-        self._weights = weights
-        self._strict = strict
-
+        self._weights, self._strict = weights, strict
         self._decomposer: Decomposer | None = None
         self._prepared: Prepared | None = None
-        self._destination: Destination | None = None
+        self._destination = Destination()
         self.decomposition: Decomposition | None = None
         """What the last decomposition gave; ``None`` before one, and where it failed."""
         self.logged: LoggedDecomposition | None = None
@@ -173,8 +170,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     @property
     @override
     def state_key(self) -> str:
+        prefix = self._arguments["registered_model_prefix"]
         return self._generate_state_key(
-            weights=self._weights, prefix=self._prefix, settings=self._settings
+            weights=self._weights, prefix=prefix, settings=self._settings
         )
 
     def modules_to_log(self, decomposition: Decomposition) -> Sequence[Module]:
@@ -201,12 +199,12 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         self.decomposition, self.logged = None, None
         problems = trainer_problems(trainer, self._weights)
         try:
-            self._decomposer = self._checked()
+            found = self._checked()
+            if not is_overridden("configure_model", pl_module):  # else layers may be made later
+                datamodule = trainer.datamodule  # type: ignore[attr-defined]
+                problems += found.problems(pl_module, datamodule)
         except ValueError as error:
             problems.insert(0, str(error))
-        else:
-            if not is_overridden("configure_model", pl_module):  # else layers may be made later
-                problems += self._decomposer.problems(pl_module, trainer.datamodule)
         if problems:
             raise misconfiguration("ModuleDecomposition: " + "; ".join(problems), trainer)
 
@@ -224,7 +222,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decompose and log, on rank zero; other ranks help to watch the sample."""
         failure = None
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("ModuleDecomposition: checked; nothing is decomposed in a fast_dev_run.")
         else:
             with team_of(trainer) as team, random_state_kept():
@@ -270,73 +268,54 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             ValueError: if it can't be decomposed.
         """
         try:
+            self._checked()
             sources = Sources.of_arguments(model, train_dataloaders, val_dataloaders, datamodule)
             prepared = self._prepare(model, sources)
         except Exception as error:
             raise misconfiguration(f"ModuleDecomposition: {error}", model) from error
-        given = Destination(run_id, tracking_uri) if run_id or tracking_uri else self._destination
+        given = Destination(run_id, tracking_uri)
+        destination = self._destination if given == Destination() else given
         with random_state_kept():
-            return self._work(model, sources, checkpoint, prepared, given, "tqdm")
+            return self._work(model, sources, checkpoint, destination, prepared=prepared)
 
     def _checked(self) -> Decomposer:
-        """What does the work; all arguments that don't fit are a ``ValueError``."""
-        problems = []
-        if self._weights not in ("last", "best"):
-            problems.append(f"weights={self._weights!r}, expected 'last' or 'best'")
-        try:
-            found = Decomposer(**self._arguments, **self._settings)
-        except ValueError as error:
-            problems.insert(0, str(error))
-        if problems:
-            raise ValueError("; ".join(problems))
-        return found
+        """What does the work, once all arguments are found to fit; else a ``ValueError``."""
+        if self._decomposer is None:
+            problems = []
+            if self._weights not in ("last", "best"):
+                problems.append(f"weights={self._weights!r}, expected 'last' or 'best'")
+            try:
+                found = Decomposer(**self._arguments, **self._settings)
+            except ValueError as error:
+                problems.insert(0, str(error))
+            if problems:
+                raise ValueError("; ".join(problems))
+            self._decomposer = found
+        return self._decomposer
 
     def _prepare(self, model: nn.Module, sources: Sources) -> Prepared:
-        self._decomposer = self._decomposer or self._checked()
-        prepared = self._decomposer.prepare(model, sources)
+        prepared = self._checked().prepare(model, sources)
         for note in prepared.notes:
             _warn(note)
         return prepared
 
-    def _work_for(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, team: Team | None
-    ) -> None:
+    def _work_for(self, trainer: Any, model: nn.Module, team: Team | None) -> None:
         """The work for a trainer; anything may be raised."""
         if trainer.is_global_zero:
             self._destination = find_destination(trainer.loggers)
         checkpoint = checkpoint_of(trainer, self._weights)
-        sources = Sources.of_trainer(trainer, pl_module)
+        sources = Sources.of_trainer(trainer, model)
         # A training that was finished when it was resumed never started.
-        prepared = self._prepared or self._prepare(pl_module, sources)
+        prepared = self._prepared or self._prepare(model, sources)
         if trainer.is_global_zero:
-            style, where = bar_style(trainer), self._destination
-            self._work(pl_module, sources, checkpoint, prepared, where, style, team)
-        elif team is not None and self._decomposer is not None:
-            self._decomposer.help(team, pl_module, sources, checkpoint, prepared)
+            how = {"progress": bar_style(trainer), "team": team}
+            self._work(model, sources, checkpoint, self._destination, prepared=prepared, **how)
+        elif team is not None:
+            self._checked().help(team, model, sources, checkpoint, prepared)
 
-    def _work(
-        self,
-        model: nn.Module,
-        sources: Sources,
-        checkpoint: str | Path | None,
-        prepared: Prepared,
-        destination: Destination | None,
-        style: str | None,
-        team: Team | None = None,
-    ) -> Decomposition:
-        assert self._decomposer is not None
+    def _work(self, *where: Any, **how: Any) -> Decomposition:
         self.decomposition, self.logged = None, None
-        done = self._decomposer.decompose(
-            model,
-            sources,
-            checkpoint,
-            destination,
-            prepared=prepared,
-            choose=self._chosen,
-            progress=style,
-            team=team,
-            warn=_warn,
-        )
+        done = self._checked().decompose(*where, choose=self._chosen, warn=_warn, **how)
         self.logged = done.logged
         rank_zero_info(f"ModuleDecomposition: {done.summary}")
         self.on_modules_ready(list(done.modules))

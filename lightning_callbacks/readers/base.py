@@ -24,19 +24,9 @@ LEAST_ROWS = 16
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What a user says of a model and its data, checked, in the form in which it is used.
+    """What a user says of a model and its data, checked: see the callback for each.
 
-    Args:
-        labels: names of the outputs, where they are said.
-        tokenizer: a tokenizer's JSON.
-        target_tokenizer: of a translator that writes with another one.
-        split_batch: from a batch to its parts; ``None`` for the usual kinds.
-        forward: from module and batch to logits; ``None`` for the usual ways.
-        spec: what is known of the network, in the class of its reader.
-        config: the decomposition's settings.
-        report_data: rows, dataloaders, or ``"test"``.
-        registered_model_prefix: name to register under.
-        max_rows: so many rows of each dataloader are read.
+    Tokenizers are their JSON, and ``spec`` is of the class of its reader.
     """
 
     labels: Sequence[str] | None = None
@@ -52,16 +42,12 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared(ABC):
-    """A model that can be read, with all that is needed to read it again.
-
-    What is here suits models that answer with labels.
+class Given:
+    """What a reader is given: a model, and a real batch of its data.
 
     Args:
         copy: of the model, on the CPU.
-        batch: the real batch that it was read with.
-        call: the model's answers to that batch.
-        reading: how it was read: its ``config``, and ``notes`` for the user.
+        batch: taken apart.
         settings: what the user said.
         transfer: what happens to a batch before the model sees it.
         layout: what the inputs of a batch are.
@@ -69,11 +55,24 @@ class Prepared(ABC):
 
     copy: nn.Module
     batch: Batch
-    call: Call
-    reading: Any
     settings: Settings
     transfer: Transfer
     layout: Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared(ABC):
+    """A model that can be read, and read again. What is here suits models that answer with labels.
+
+    Args:
+        given: the model, and the batch that it was read with.
+        call: a model's answers to that batch.
+        reading: how it was read: its ``config``, and ``notes`` for the user.
+    """
+
+    given: Given
+    call: Call
+    reading: Any
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -94,7 +93,7 @@ class Prepared(ABC):
         Raises:
             ValueError: if the tokenizer does not fit the network.
         """
-        config, text = self.reading.config, self.settings.tokenizer
+        config, text = self.reading.config, self.given.settings.tokenizer
         if text is not None and config.input != "tokens":
             raise ValueError(
                 "tokenizer is given, but the model reads float features; expected None."
@@ -108,11 +107,11 @@ class Prepared(ABC):
             ValueError: if they can't be had, the network no longer answers as the model does, or a
                 tokenizer does not fit.
         """
-        return self.parent_of(self.network_of(with_weights(self.copy, live, checkpoint)))
+        return self.parent_of(self.network_of(with_weights(self.given.copy, live, checkpoint)))
 
     def parent_of(self, network: Any) -> Parent:
         """A network with its tokenizers."""
-        return Parent(network, *self.encoders())
+        return Parent(network, self.encoders()[0])
 
     def rows(self, loaders: Any, source: str) -> Any:
         """Rows of some dataloaders, at most ``max_rows``; ``None`` where there are none.
@@ -124,15 +123,13 @@ class Prepared(ABC):
         Raises:
             ValueError: if they don't fit the network.
         """
-        own = self.settings
-        layout = self.layout.as_seen(self.batch)
-        seed, limit = own.config.seed, own.max_rows
-        batches = read_batches(loaders, self.transfer, own.split_batch, layout, seed, limit)
-        return self.collected(batches, source)
+        given, own = self.given, self.given.settings
+        how = own.split_batch, given.layout.as_seen(given.batch), own.config.seed, own.max_rows
+        return self.collected(read_batches(loaders, given.transfer, *how), source)
 
     def collected(self, batches: Iterator[Batch], source: str) -> Any:
         """All rows of some batches in one, ``None`` where there are none."""
-        return collect(batches, self.reading.config, source, self.settings.max_rows)
+        return collect(batches, self.reading.config, source, self.given.settings.max_rows)
 
     def accepted(self, rows: Any, parent: Parent, source: str) -> Any:
         """Rows that the user made, as the parent wants them."""
@@ -179,27 +176,18 @@ class Reader(ABC):
         """Whether this reader is the one for a model, and for what is said of it."""
 
     @abstractmethod
-    def problems(self, module: nn.Module, labels: Sequence[str] | None, spec: Any) -> list[str]:
+    def problems(self, module: nn.Module, settings: Settings) -> list[str]:
         """What is wrong with a model, as far as it shows without data."""
 
     @abstractmethod
-    def look(
-        self,
-        copy: nn.Module,
-        batch: Batch,
-        labels: Sequence[str] | None,
-        settings: Settings,
-        transfer: Transfer,
-    ) -> Prepared:
-        """Read a copy of a model with one batch.
+    def look(self, given: Given) -> Prepared:
+        """Read a model with one batch.
 
         Raises:
             ValueError: if it can't be read.
         """
 
-    def prepare(
-        self, module: nn.Module, sources: Sources, labels: Sequence[str] | None, settings: Settings
-    ) -> Prepared:
+    def prepare(self, module: nn.Module, sources: Sources, settings: Settings) -> Prepared:
         """Read a model with one real batch of its training data.
 
         Neither the model nor random state is changed.
@@ -207,7 +195,6 @@ class Reader(ABC):
         Args:
             module: the user's model; a copy is looked at.
             sources: where the batch is from.
-            labels: names of the outputs; ``None`` to number them.
             settings: what the user said.
 
         Raises:
@@ -217,14 +204,13 @@ class Reader(ABC):
         failure: Exception | None = None
         # A batch may be too small, or its rows of one length, to tell how the model reads it.
         for least in (LEAST_ROWS, 1):
-            own, seed = settings.split_batch, settings.config.seed
-            batches = read_batches(
-                sources.train, transfer, own, self.layout, seed, least_rows=least
-            )
+            how = settings.split_batch, self.layout, settings.config.seed
+            batches = read_batches(sources.train, transfer, *how, least_rows=least)
             try:
                 for batch in islice(batches, 3):
                     try:
-                        prepared = self.look(copy, batch, labels, settings, transfer)
+                        given = Given(copy, batch, settings, transfer, self.layout)
+                        prepared = self.look(given)
                     except ValueError as error:
                         failure = failure or error
                     else:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_callbacks.batches import Batch
 from lightning_callbacks.forwards import count_outputs, find_forward
-from lightning_callbacks.readers.base import Prepared, Reader, Settings
-from lightning_callbacks.sources import Transfer
+from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
 from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.guard import undisturbed
@@ -28,7 +25,8 @@ class PreparedRecurrent(Prepared):
     def network_of(self, module: nn.Module) -> Any:
         """The network, which answers the batch as ``module`` does."""
         network = read_weights(module, self.reading)
-        check_parity(module, network, self.batch.rows, lambda: self.call(module), self.reading)
+        rows = self.given.batch.rows
+        check_parity(module, network, rows, lambda: self.call(module), self.reading)
         return network
 
     def accepted(self, rows: Rows, parent: Parent, source: str) -> Rows:
@@ -42,9 +40,9 @@ class PreparedRecurrent(Prepared):
         what is longer would be cut, and have no answers there. The user's word goes first.
         """
         config, longest = parent.network.config, rows.values.shape[1]
-        fixed = self.settings.spec is not None and self.settings.spec.steps is not None
+        spec = self.given.settings.spec or NetworkSpec()
         open_ended = config.stepwise and config.feed == "steps" and config.steps is not None
-        if open_ended and not fixed and longest > (config.steps or 0):
+        if open_ended and spec.steps is None and longest > (config.steps or 0):
             parent.network.config = replace(config, steps=longest)
             return replace(parent)  # what it knew of itself by its old structure is forgotten
         return parent
@@ -59,12 +57,13 @@ class RecurrentReader(Reader):
         """All that nobody else reads: this reader says best what is missing."""
         return spec is None or isinstance(spec, self.spec)
 
-    def problems(self, module: nn.Module, labels: Sequence[str] | None, spec: Any) -> list[str]:
+    def problems(self, module: nn.Module, settings: Settings) -> list[str]:
         """Why no reading of the model's submodules fits; empty where one does.
 
         Without a batch it is not known whether the inputs are token ids or features, nor, without
         labels, how many there are; one combination that fits is enough.
         """
+        spec = settings.spec or NetworkSpec()
         recurrent = next((part for part in module.modules() if isinstance(part, nn.RNNBase)), None)
         size = recurrent.input_size if recurrent is not None else 1
         tokens, features = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, size)
@@ -72,31 +71,25 @@ class RecurrentReader(Reader):
         kinds = [tokens, features] if has_embedding else [features, tokens]
         dense = [part for part in module.modules() if isinstance(part, nn.Linear)]
         counts = sorted({max(part.out_features, 2) for part in dense}) or [2]
+        labels, first = settings.labels, ""
         names = [list(map(str, range(count))) for count in counts]
-        first = ""
         for given in names if labels is None else [list(labels)]:
             for values in kinds:
                 try:
-                    find_parts(module, values, given, spec or NetworkSpec(), steps_known=False)
+                    find_parts(module, values, given, spec, steps_known=False)
                 except ValueError as error:
                     first = first or str(error)
                 else:
                     return []
         return [first]
 
-    def look(
-        self,
-        copy: nn.Module,
-        batch: Batch,
-        labels: Sequence[str] | None,
-        settings: Settings,
-        transfer: Transfer,
-    ) -> Prepared:
+    def look(self, given: Given) -> PreparedRecurrent:
         """Read the network by trying what is not said of it."""
+        copy, rows, own = given.copy, given.batch.rows, given.settings
         with undisturbed(copy):
-            call = find_forward(copy, batch, settings.forward)
+            call = find_forward(copy, given.batch, own.forward)
             outputs = count_outputs(copy, call(copy))
-        names = tuple(labels or map(str, range(max(outputs, 2))))
-        _, reading = read_network(copy, batch.rows, lambda: call(copy), names, settings.spec)
-        conform(batch.rows, reading.config, "training dataloader")
-        return PreparedRecurrent(copy, batch, call, reading, settings, transfer, self.layout)
+        names = tuple(own.labels or map(str, range(max(outputs, 2))))
+        _, reading = read_network(copy, rows, lambda: call(copy), names, own.spec)
+        conform(rows, reading.config, "training dataloader")
+        return PreparedRecurrent(given, call, reading)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from lightning_callbacks.batches import Batch, describe
 from lightning_callbacks.forwards import Way, find_forward, logits_in, with_arguments
-from lightning_callbacks.readers.base import Prepared, Reader, Settings, encoder_of
-from lightning_callbacks.sources import Transfer
+from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings, encoder_of
 from mlflow_rnnmod.decomposition import Pairs
 from mlflow_rnnmod.decomposition.pairs import padded
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
@@ -41,14 +40,13 @@ class PreparedTranslator(Prepared):
     def network_of(self, module: nn.Module) -> Any:
         """The translator, which says the same of each next token of the batch."""
         translator = read_translator_weights(module, self.reading)
-        check_translator_parity(
-            module, translator, _sources(self.batch), self.tokens, lambda: self.call(module)
-        )
+        rows = _sources(self.given.batch)
+        check_translator_parity(module, translator, rows, self.tokens, lambda: self.call(module))
         return translator
 
     def encoders(self) -> tuple[TextEncoder | None, ...]:
         """How it reads text, and how it writes it where that is another tokenizer."""
-        config, own = self.reading.config, self.settings
+        config, own = self.reading.config, self.given.settings
         reads = encoder_of("tokenizer", own.tokenizer, config.source_size, config)
         writes = encoder_of("target_tokenizer", own.target_tokenizer, config.target_size, config)
         tokens = 0 if reads is None else reads.tokenizer.get_vocab_size()
@@ -77,7 +75,7 @@ class PreparedTranslator(Prepared):
             told = _told(batch, self.reading.spec).tolist()
             read = _contents(_sources(batch), config.pad_index, config.side)
             for values, tokens in zip(read, told, strict=True):
-                if len(sources) == self.settings.max_rows:
+                if len(sources) == self.given.settings.max_rows:
                     break
                 if tokens[0] not in codes:
                     raise ValueError(
@@ -91,9 +89,9 @@ class PreparedTranslator(Prepared):
                     found.append(body if code == codes[tokens[0]] else [])
         if not sources:
             return None
-        rows = padded(sources, config.pad_index)
-        if config.side == "left":
-            rows = Rows(_moved_right(rows), rows.lengths)
+        left = config.side == "left"
+        rows = padded([ids[::-1] for ids in sources] if left else sources, config.pad_index)
+        rows = replace(rows, values=rows.values.flip(1)) if left else rows
         return Pairs(rows, {code: padded(ids, config.pad_index) for code, ids in targets.items()})
 
 
@@ -112,14 +110,11 @@ class TranslatorReader(Reader):
         self, labels: Any, tokenizer: str | None, target_tokenizer: str | None, spec: Any
     ) -> list[str]:
         """What is wrong with arguments: there is a language for each start token."""
-        count = len(spec.starts)
-        if labels is not None and hasattr(labels, "__len__") and len(labels) != count:
-            problems = [
-                f"labels={labels!r:.200} with {count} start tokens; expected a language for each"
-            ]
+        count, problems = len(spec.starts), []
+        if hasattr(labels, "__len__") and len(labels) != count:
+            shown = f"labels={labels!r:.200} with {count} start tokens"
+            problems.append(f"{shown}; expected a language for each")
             labels = None
-        else:
-            problems = []
         unread = target_tokenizer if tokenizer is None else None  # with the other it is welcome
         return problems + super().problems_of_arguments(labels, tokenizer, unread, spec)
 
@@ -127,34 +122,26 @@ class TranslatorReader(Reader):
         """What is said to translate."""
         return isinstance(spec, self.spec)
 
-    def problems(self, module: nn.Module, labels: Sequence[str] | None, spec: Any) -> list[str]:
+    def problems(self, module: nn.Module, settings: Settings) -> list[str]:
         """Why the model's submodules are no encoder-decoder's."""
         try:
-            find_translator_parts(module, spec)
+            find_translator_parts(module, settings.spec)
         except ValueError as error:
             return [str(error)]
         return []
 
-    def look(
-        self,
-        copy: nn.Module,
-        batch: Batch,
-        labels: Sequence[str] | None,
-        settings: Settings,
-        transfer: Transfer,
-    ) -> Prepared:
+    def look(self, given: Given) -> PreparedTranslator:
         """Read the translator by trying what is not said of it."""
-        told = _told(batch, settings.spec)
+        copy, batch, own = given.copy, given.batch, given.settings
+        told = _told(batch, own.spec)
         check = partial(_token_logits, told.shape)
         with undisturbed(copy):
-            call = find_forward(copy, batch, settings.forward, _ways(batch, told), check)
+            call = find_forward(copy, batch, own.forward, _ways(batch, told), check)
             tokens = told[:, : _steps(call(copy), told.shape)]
-        codes = list(map(str, settings.spec.starts)) if labels is None else labels
-        _, reading = read_translator(
-            copy, _sources(batch), tokens, lambda: call(copy), codes, settings.spec
-        )
-        own = settings, transfer, self.layout
-        return PreparedTranslator(copy, batch, call, reading, *own, tokens)
+        codes = list(map(str, own.spec.starts)) if own.labels is None else own.labels
+        rows = _sources(batch)
+        _, reading = read_translator(copy, rows, tokens, lambda: call(copy), codes, own.spec)
+        return PreparedTranslator(given, call, reading, tokens)
 
 
 def _sources(batch: Batch) -> Rows:
@@ -172,14 +159,6 @@ def _contents(rows: Rows, pad_index: int, side: str) -> list[list[int]]:
         lengths = (content * torch.arange(1, steps + 1)).amax(dim=1)
     both = zip(rows.values.tolist(), lengths.tolist(), strict=True)
     return [values[steps - length :] if left else values[:length] for values, length in both]
-
-
-def _moved_right(rows: Rows) -> Tensor:
-    """Values with their padding on the left."""
-    assert rows.lengths is not None
-    steps = rows.values.shape[1]
-    index = (torch.arange(steps) + rows.lengths[:, None]) % steps
-    return rows.values.gather(1, index)
 
 
 def _told(batch: Batch, spec: TranslatorSpec) -> Tensor:
@@ -203,14 +182,8 @@ def _ways(batch: Batch, told: Tensor) -> Iterator[Way]:
     inputs, lengths = batch.inputs, batch.lengths
     for name, tokens in (("targets without the last", told[:, :-1]), ("targets", told)):
         if lengths is not None:
-            yield (
-                f"module(inputs, lengths, {name})",
-                with_arguments(inputs, lengths, tokens),
-            )
-            yield (
-                f"module(inputs, {name}, lengths)",
-                with_arguments(inputs, tokens, lengths),
-            )
+            yield f"module(inputs, lengths, {name})", with_arguments(inputs, lengths, tokens)
+            yield f"module(inputs, {name}, lengths)", with_arguments(inputs, tokens, lengths)
         yield f"module(inputs, {name})", with_arguments(inputs, tokens)
     yield "module(batch)", with_arguments(batch.raw)
 

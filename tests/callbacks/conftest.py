@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_callbacks import decomposer, destination
+from lightning_callbacks import decomposer
 from tests.builders import tiny_decomposition
 
 
@@ -30,5 +30,5 @@ def calls(monkeypatch):
         return SimpleNamespace(parent_model_id="m-1")
 
     monkeypatch.setattr(decomposer, "decompose", decompose)
-    monkeypatch.setattr(destination, "log_decomposition", log_decomposition)
+    monkeypatch.setattr(decomposer, "log_decomposition", log_decomposition)
     return seen

@@ -97,13 +97,13 @@ def test_a_training_with_lightning_alone(tracking_uri, tmp_path):
 
 def test_a_trainer_of_the_other_namespace_in_the_same_process(monkeypatch):
     other = importlib.import_module("lightning.pytorch")
-    from lightning_callbacks import decomposer, destination
+    from lightning_callbacks import decomposer
     from tests.builders import tiny_decomposition
 
     monkeypatch.setattr(
         decomposer, "decompose", lambda parent, *_, **__: tiny_decomposition(parent)
     )
-    monkeypatch.setattr(destination, "log_decomposition", lambda *_, **__: "logged")
+    monkeypatch.setattr(decomposer, "log_decomposition", lambda *_, **__: "logged")
     for namespace in (other, pytorch_lightning):
 
         class Model(models.Trained, namespace.LightningModule):
