@@ -28,7 +28,7 @@ def find_namespace() -> str:
         ImportError: if neither is there.
     """
     for name in NAMESPACES:
-        if name in sys.modules:
+        if sys.modules.get(name) is not None:
             return name
     for name in NAMESPACES:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:

@@ -3,69 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_callbacks.readers import READERS, ROWS, Settings, read_spec, reader_of_spec
+from lightning_callbacks.readers import READERS, Settings, read_spec, reader_of_spec
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.networks import TextEncoder
 
 
 def check_arguments(
-    *,
-    labels: Any,
-    tokenizer: Any,
-    target_tokenizer: Any,
-    functions: Mapping[str, Any],
-    network_spec: Any,
+    given: Settings,
     config: Any,
     settings: Mapping[str, Any],
     config_of_settings: Callable[[], DecompositionConfig],
-    report_data: Any,
-    registered_model_prefix: Any,
-    max_rows: Any,
 ) -> Settings:
     """Check arguments, and bring them into the form in which they are used.
+
+    Args:
+        given: as the user gave them.
+        config: settings of the decomposition, together.
+        settings: the same one by one.
+        config_of_settings: makes one thing of these.
 
     Raises:
         ValueError: naming every argument that does not fit, its value and what is accepted.
     """
     problems: list[str] = []
-    text = _read_tokenizer("tokenizer", tokenizer, problems)
-    target_text = _read_tokenizer("target_tokenizer", target_tokenizer, problems)
-    for name, function in functions.items():
+    text = _read_tokenizer("tokenizer", given.tokenizer, problems)
+    target_text = _read_tokenizer("target_tokenizer", given.target_tokenizer, problems)
+    for name in ("split_batch", "forward"):
+        function = getattr(given, name)
         if function is not None and not callable(function):
             problems.append(f"{name}={function!r}, expected a function or None")
-    spec = _read_spec(network_spec, problems)
-    problems += reader_of_spec(spec).problems_of_arguments(labels, text, target_text, spec)
+    spec = _read_spec(given.spec, problems)
+    reader = reader_of_spec(spec)
+    problems += reader.problems_of_arguments(given.labels, text, target_text, spec)
     found = _read_config(config, settings, config_of_settings, problems)
-    if not _is_report_data(report_data):
+    if not _is_report_data(given.report_data, reader.rows):
         problems.append(
-            f"report_data={report_data!r:.100}, expected a dataloader, Rows, 'test' (the test "
-            "dataloader) or None"
+            f"report_data={given.report_data!r:.100}, expected a dataloader, "
+            f"{reader.rows.__name__}, 'test' (the test dataloader) or None"
         )
-    prefix = registered_model_prefix
+    prefix = given.registered_model_prefix
     if prefix is not None and (
         not isinstance(prefix, str) or not prefix.strip() or set("/:") & set(prefix)
     ):
         problems.append(
             f"registered_model_prefix={prefix!r}, expected a name without '/' and ':', or None"
         )
-    if not isinstance(max_rows, int) or isinstance(max_rows, bool) or max_rows < 1:
-        problems.append(f"max_rows={max_rows!r}, expected a positive whole number")
+    limit = given.max_rows
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        problems.append(f"max_rows={limit!r}, expected a positive whole number")
     if problems:
         raise ValueError("; ".join(problems))
-    return Settings(
-        labels=labels,
-        tokenizer=text,
-        target_tokenizer=target_text,
-        **functions,
-        spec=spec,
-        config=found,
-        report_data=report_data,
-        registered_model_prefix=prefix,
-        max_rows=max_rows,
-    )
+    given = replace(given, tokenizer=text, target_tokenizer=target_text)
+    return replace(given, spec=spec, config=found)
 
 
 def _read_tokenizer(name: str, tokenizer: Any, problems: list[str]) -> str | None:
@@ -117,7 +110,7 @@ def _read_config(
     return found
 
 
-def _is_report_data(data: Any) -> bool:
-    if data is None or isinstance(data, ROWS):
+def _is_report_data(data: Any, rows: type) -> bool:
+    if data is None or isinstance(data, rows):
         return True
     return data == "test" if isinstance(data, str) else hasattr(data, "__iter__")

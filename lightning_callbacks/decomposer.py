@@ -120,20 +120,20 @@ class Decomposer:
         max_rows: int = 100_000,
         **settings: Any,
     ) -> None:
-        self.settings = check_arguments(
+        given = Settings(
             labels=labels,
             tokenizer=tokenizer,
             target_tokenizer=target_tokenizer,
-            functions={"split_batch": split_batch, "forward": forward},
-            network_spec=network_spec,
-            config=config,
-            settings=settings,
-            # Spelled out, so that LightningCLI finds out what `settings` may hold.
-            config_of_settings=lambda: DecompositionConfig(**settings),
+            split_batch=split_batch,
+            forward=forward,
+            spec=network_spec,
             report_data=report_data,
             registered_model_prefix=registered_model_prefix,
             max_rows=max_rows,
         )
+        # Spelled out, so that LightningCLI finds out what `settings` may hold.
+        one_by_one = lambda: DecompositionConfig(**settings)  # noqa: E731
+        self.settings = check_arguments(given, config, settings, one_by_one)
 
     def problems(self, model: nn.Module, datamodule: Any = None) -> list[str]:
         """What is wrong with a model, as far as it shows without data.

@@ -15,6 +15,7 @@ from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps
 from lightning_callbacks.collecting import collect, read_batches
 from lightning_callbacks.forwards import Call, ForwardFunction
 from lightning_callbacks.sources import Sources, Transfer
+from lightning_callbacks.targets import conform
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
@@ -133,7 +134,7 @@ class Prepared(ABC):
 
     def accepted(self, rows: Any, parent: Parent, source: str) -> Any:
         """Rows that the user made, as the parent wants them."""
-        return rows
+        return conform(rows, parent.network.config, source)
 
     def with_room(self, parent: Parent, rows: Any) -> Parent:
         """The parent with room for all of these rows, where what it reads depends on it."""

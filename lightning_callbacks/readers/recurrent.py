@@ -29,10 +29,6 @@ class PreparedRecurrent(Prepared):
         check_parity(module, network, rows, lambda: self.call(module), self.reading)
         return network
 
-    def accepted(self, rows: Rows, parent: Parent, source: str) -> Rows:
-        """Rows with the targets that the network's kind of answer wants."""
-        return conform(rows, parent.network.config, source)
-
     def with_room(self, parent: Parent, rows: Rows) -> Parent:
         """A network that answers at each step has room for the longest of some rows.
 

@@ -61,6 +61,10 @@ class PreparedTranslator(Prepared):
         """A translator with its tokenizers."""
         return Parent.of_translator(network, *self.encoders())
 
+    def accepted(self, rows: Pairs, parent: Parent, source: str) -> Pairs:
+        """Sentences are as the parent wants them."""
+        return rows
+
     def collected(self, batches: Iterator[Batch], source: str) -> Pairs | None:
         """All rows as sentences with a translation each, whose first token says its language.
 

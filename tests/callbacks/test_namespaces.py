@@ -1,11 +1,6 @@
 """``lightning.pytorch`` and ``pytorch_lightning``: one callback for both."""
 
 import importlib
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 import pytorch_lightning
@@ -15,21 +10,7 @@ from torch import nn
 from lightning_callbacks import ModuleDecomposition, _lightning
 from lightning_callbacks.sources import is_overridden
 from tests.callbacks import models
-
-ROOT = Path(__file__).parents[2]
-
-
-def run_python(code, tmp_path):
-    """Run code in a process of its own, where nothing is imported yet."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+from tests.callbacks.training import run_python
 
 
 @pytest.mark.slow
