@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers import Labelled, Sample
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
-from mlflow_rnnmod.decomposition.fitting import (
-    FittedHeads,
-    Material,
-    prepare_material,
-    report_table,
-)
-from mlflow_rnnmod.decomposition.module import Module, make_contract
+from mlflow_rnnmod.decomposition.head_job import HeadJob
+from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.decomposition.pairs import Pairs
+from mlflow_rnnmod.decomposition.routed_job import RoutedJob
 from mlflow_rnnmod.decomposition.rules import RULES, random_like
-from mlflow_rnnmod.decomposition.sharing import estimated_cost
-from mlflow_rnnmod.decomposition.sizing import Job, Progress
+from mlflow_rnnmod.decomposition.sizing import Job, Made, Progress
 from mlflow_rnnmod.decomposition.splitting import share_out
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.team import Team
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.trunk import Trunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +98,7 @@ def decompose(
         ValueError: if there are no rows, or their targets are no indices of the parent's labels.
 
     Example:
+        >>> import torch
         >>> from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork
         >>> structure = NetworkConfig("features", 2, None, "gru", ((8,),), ("a", "b"))
         >>> parent = Parent(RecurrentNetwork(structure))
@@ -113,51 +107,35 @@ def decompose(
         >>> [module.trunk.kept for module in found.modules]
         [6, 6]
     """
-    if parent.translates:
-        from mlflow_rnnmod.decomposition.translation import decompose_translator
-
-        return decompose_translator(parent, train, validation, report, config, progress)
     started = time.perf_counter()
     config = config or DecompositionConfig()
     told: Progress = progress or (lambda stage, done, total: None)
-    network, labels = parent.network, parent.labels
-    train, calibration, figures_rows, words, warnings = share_out(
-        parent, train, validation, report, config
-    )
-    sample = _drawn(parent, train, config)
-    seen = Labelled(sample.rows, network)
-    missing = [label for i, label in enumerate(labels) if not seen.positive(i).any()]
-    if missing:
-        warnings.append(
-            f"no training rows for {missing}: their modules know nothing of their label"
-        )
+    kind = _job_of(parent)
+    given = share_out(parent, kind.examples, train, validation, report, config)
+    sample = kind.sample(parent, given.train, config)
+    warnings = [*given.warnings, *kind.warnings(parent, given.train, sample, config.rule)]
     watch = _watcher(parent, config, told)
-    statistics = watch(sample) if team is None else team.watch(network, sample, watch)
+    statistics = watch(sample) if team is None else team.watch(parent.network, sample, watch)
     assert statistics is not None
-    material = prepare_material(parent, sample, calibration, figures_rows, config)
-    job = Job(material, statistics, config, told)
+    job = kind.start(parent, statistics, config, told, sample, given.calibration, given.report)
     share, groups, sizing = job.choose()
-    removed = job.removed(share, groups)
-    trunks, heads = job.fit(removed, "fitting modules", open_head=True)
-    control = job.measure(job.fit(job.removed(0.0, groups), "control", open_head=False)[1])
-    none_removed = all(trunk.full for trunk in trunks)
-    # Labels that share a trunk share a random one too.
-    seeds = {label: config.seed + group[0] for group in groups for label in group}
-    drawn = [random_like(units, seeds[i]) for i, units in enumerate(removed)]
-    random = (
-        control
-        if none_removed
-        else job.measure(job.fit(drawn, "random control", open_head=False)[1])
-    )
-    overlap = overlap_matrix(trunks)
-    modules = _modules(material, trunks, heads, config, share, words, overlap)
+    made = job.make(job.removed(share, groups), "fitting modules", last=True)
+    control = job.reported(job.make(job.removed(0.0, groups), "control"))[job.metric]
+    random = control
+    if not all(trunk.full for trunk in made.trunks):
+        # Labels that share a trunk share a random one too.
+        seeds = {label: config.seed + group[0] for group in groups for label in group}
+        drawn = [random_like(units, seeds[i]) for i, units in enumerate(made.removed)]
+        random = job.reported(job.make(drawn, "random control"))[job.metric]
+    overlap = overlap_matrix(made.trunks)
+    modules = job.modules(made, share, given.words, overlap)
     figures = {
-        **_figures(material, modules, heads, overlap),
+        **_figures(job, made, modules),
         f"control_{job.metric}": control,
         f"random_{job.metric}": random,
         "removal": share,
-        "trunks": float(len(set(trunks))),
-        "cost": estimated_cost(network, trunks),
+        "trunks": float(len(set(made.trunks))),
+        **job.cost(made.trunks),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
     return Decomposition(
@@ -166,7 +144,7 @@ def decompose(
         config=config,
         figures=figures,
         sizing=sizing,
-        rows=words,
+        rows=given.words,
         overlap=overlap,
         warnings=tuple(warnings),
         seconds=time.perf_counter() - started,
@@ -192,17 +170,15 @@ def help_decompose(
         report: see there.
         config: see there.
     """
-    if parent.translates or not isinstance(train, Rows):
-        return  # the first process does that alone
-    config = config or DecompositionConfig()
-    train = share_out(parent, train, validation, report, config)[0]
+    config, kind = config or DecompositionConfig(), _job_of(parent)
+    given = share_out(parent, kind.examples, train, validation, report, config)
     watch = _watcher(parent, config, lambda stage, done, total: None)
-    team.watch(parent.network, _drawn(parent, train, config), watch)
+    team.watch(parent.network, kind.sample(parent, given.train, config), watch)
 
 
-def _drawn(parent: Parent, train: Rows, config: DecompositionConfig) -> Sample:
-    answer, published = parent.network.config.answer, RULES[config.rule].published
-    return answer.draw(train, len(parent.labels), config.rows_per_label, config.seed, published)
+def _job_of(parent: Parent) -> type[HeadJob | RoutedJob]:
+    """How modules of this parent are made."""
+    return HeadJob if parent.network.config.answer.scored else RoutedJob
 
 
 def _watcher(
@@ -225,79 +201,8 @@ def _watcher(
     )
 
 
-def _modules(
-    material: Material,
-    trunks: list[Trunk],
-    heads: list[FittedHeads],
-    config: DecompositionConfig,
-    share: float,
-    words: Mapping[str, str],
-    overlap: Tensor,
-) -> tuple[Module, ...]:
-    parent, truth = material.parent, material.reported_on
-    answer = parent.network.config.answer
-    answers, right = answer.said(report_table(heads), truth)
-    parents, _ = answer.said(_parent_scores(material), truth)
-    made = {
-        "rule": config.rule,
-        "removal": share,
-        "seed": config.seed,
-        "rows": dict(words),
-    }
-    modules = []
-    for index, (label, trunk, fitted) in enumerate(zip(parent.labels, trunks, heads, strict=True)):
-        others = torch.cat([overlap[index, :index], overlap[index, index + 1 :]])
-        figures = {
-            **label_figures(answers[:, index], right[:, index]),
-            "agreement": float((answers[:, index] == parents[:, index]).double().mean()),
-            **parent.network.shares_kept(trunk),
-            "jaccard": float(others.mean()),
-        }
-        modules.append(
-            Module(
-                parent=parent,
-                trunk=trunk,
-                head=fitted.head,
-                open_head=fitted.open_head,
-                energy=material.energy,
-                contract=replace(make_contract(parent, label), mask_steps=trunk.steps),
-                figures=figures,
-                made={**made, "repairs": list(fitted.kept)},
-            )
-        )
-    return tuple(modules)
-
-
-def label_figures(answered: Tensor, truth: Tensor) -> dict[str, float]:
-    """Precision, recall, F1, accuracy and support of yes-or-no answers, bool ``(rows,)``.
-
-    Precision is 0 where nothing was answered, recall where there is nothing to find.
-    """
-    hits = float((answered & truth).sum())
-    precision = hits / max(float(answered.sum()), 1.0)
-    recall = hits / max(float(truth.sum()), 1.0)
-    return {
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / max(precision + recall, 1e-12),
-        "accuracy": float((answered == truth).double().mean()),
-        "support": float(truth.sum()),
-    }
-
-
-def _parent_scores(material: Material) -> Tensor:
-    """The parent's own logits on the report rows, ``(observations, labels)``, on the CPU."""
-    parent = material.parent
-    return parent.network.logits(material.whole.report.to(parent.device)).cpu()
-
-
-def _figures(
-    material: Material, modules: tuple[Module, ...], heads: list[FittedHeads], overlap: Tensor
-) -> dict[str, float]:
-    truth = material.reported_on
-    answer = material.parent.network.config.answer
-    parents = answer.measure(_parent_scores(material), truth)
-    composed = answer.measure(report_table(heads), truth)
+def _figures(job: Job, made: Made, modules: tuple[Module, ...]) -> dict[str, float]:
+    parents, composed = job.parent_reported, job.reported(made)
     means = {
         name: sum(m.figures[name] for m in modules) / len(modules)
         for name in ("units_kept", "weights_kept", "recurrent_weights_kept", "jaccard")
@@ -310,5 +215,5 @@ def _figures(
         **{f"delta_{name}": value - parents[name] for name, value in composed.items()},
         **means,
         "modules": float(len(modules)),
-        "rows": float(len(truth.rows)),
+        "rows": float(job.rows),
     }

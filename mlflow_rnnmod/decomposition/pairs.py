@@ -120,6 +120,27 @@ def padded(ids: Sequence[Sequence[int]], pad_index: int) -> Rows:
     return Rows(values, lengths)
 
 
+def draw_pairs(pairs: Pairs, per_label: int, seed: int) -> Pairs:
+    """A sample with at most ``per_label`` translations into each language, in the data's order.
+
+    Whole sentences are drawn, in the same order for all languages, so that where all languages
+    translate the same sentences, their statistics are of the same sentences.
+    """
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
+    taken = torch.zeros(len(pairs), dtype=torch.bool)
+    for code in pairs.targets:
+        known = pairs.known(code)
+        taken[order[known[order]][:per_label]] = True
+    found = pairs[taken.nonzero()[:, 0]]
+    targets = {}
+    for code, rows in found.targets.items():
+        assert rows.lengths is not None
+        known = found.known(code)
+        beyond = known & (known.cumsum(0) > per_label)
+        targets[code] = Rows(rows.values, rows.lengths.masked_fill(beyond, 0))
+    return Pairs(found.sources, targets, found.references)
+
+
 def forced_sample(pairs: Pairs, labels: Sequence[str]) -> Sample:
     """Every translation by itself, as a positive of its language and a negative of all others.
 

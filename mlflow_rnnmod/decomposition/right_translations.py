@@ -31,7 +31,7 @@ class RightTranslations:
     """The right translations of some sources, to compare others with."""
 
     def __init__(self, parent: Parent, pairs: Pairs) -> None:
-        self.parent, self.signature = parent, ""
+        self.parent, self.pairs, self.signature = parent, pairs, ""
         self.right = [references(parent, pairs, code) for code in parent.labels]
         # Tokens are compared as they are.
         self.tokens = [

@@ -3,63 +3,84 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
-from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
 
 HELD_OUT = 0.2
 
 
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Rows - or sentences - by what they are for.
+
+    Args:
+        train: to watch and to fit on.
+        calibration: to size and calibrate on.
+        report: to report on.
+        words: which rows were used for what, in words.
+        warnings: what the user should be told.
+    """
+
+    train: Any
+    calibration: Any
+    report: Any
+    words: dict[str, str]
+    warnings: list[str]
+
+
 def share_out(
     parent: Parent,
-    train: Rows | Pairs,
-    validation: Rows | Pairs | None,
-    report: Rows | Pairs | None,
+    examples: Any,
+    train: Any,
+    validation: Any,
+    report: Any,
     config: DecompositionConfig,
-) -> tuple[Rows, Rows, Rows, dict[str, str], list[str]]:
-    """Training, calibration and report rows, in words who is who, and warnings."""
-    for name, given in (("train", train), ("validation", validation), ("report", report)):
-        if isinstance(given, Pairs):
-            raise TypeError(f"{name} is Pairs, which are for translators; expected Rows.")
-    assert not (isinstance(train, Pairs) or isinstance(validation, Pairs))
-    assert not isinstance(report, Pairs)
-    for name, rows in (("train", train), ("validation", validation), ("report", report)):
-        if rows is not None:
-            try:
-                _check_targets(parent, rows)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-    # As composites do with their inputs, where the network has a fixed number of steps.
-    prepare = parent.network.prepare
-    train = prepare(train)
-    validation = None if validation is None else prepare(validation)
-    report = None if report is None else prepare(report)
-    warnings = []
+) -> Shares:
+    """Training, calibration and report rows.
+
+    Args:
+        parent: whose.
+        examples: what it is decomposed with (see :mod:`~mlflow_rnnmod.decomposition.examples`).
+        train: rows it was trained on.
+        validation: rows it was not trained on, or ``None``: a fifth of the training rows then.
+        report: rows for the figures alone, or ``None``: half of the validation rows then.
+        config: the settings.
+
+    Raises:
+        TypeError: if they are no examples of this kind.
+        ValueError: if they do not fit, or there are too few.
+    """
+    train, validation, report = (
+        None if given is None and name != "train" else examples.checked(parent, name, given)
+        for name, given in (("train", train), ("validation", validation), ("report", report))
+    )
+    noun, warnings = examples.noun, []
     if validation is None:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
         held = max(int(HELD_OUT * len(train)), 1)
+        if held == len(train):
+            raise ValueError("train has 1 row; expected at least two, or validation rows as well.")
         validation, train = train[order[:held]], train[order[held:]]
-        source = f"{held} training rows held out (the parent was trained on them)"
+        source = f"{held} training {noun} held out (the parent was trained on them)"
         use = "calibrate and report on" if report is None else "calibrate on"
         too_good = "figures are" if report is None else "the calibration is"
         warnings.append(
-            f"there are no validation rows: {held} training rows are held out to {use}. The parent "
-            f"was trained on them, so {too_good} too good"
+            f"there are no validation {noun}: {held} training {noun} are held out to {use}. The "
+            f"parent was trained on them, so {too_good} too good"
         )
-        if len(train) == 0:
-            raise ValueError("train has 1 row; expected at least two, or validation rows as well.")
     else:
-        source = f"{len(validation)} validation rows"
+        source = f"{len(validation)} validation {noun}"
     words = {}
     if report is None:
-        side = parent.network.side
-        first, second = split_by_hash(replace_lengths(parent, validation), config.seed, side)
+        content = examples.content(parent, validation)
+        first, second = split_by_hash(content, config.seed, parent.network.side)
         if not first.any() or not second.any():
             first = torch.arange(len(validation)) % 2 == 0
             second = ~first if len(validation) > 1 else first
@@ -69,27 +90,11 @@ def share_out(
     else:
         calibration = validation
         words["calibrated"] = source
-        words["figures"] = f"{len(report)} rows given for the report alone"
-    words["fitted"] = f"up to {config.rows_per_label} of {len(train)} training rows for each label"
-    return train, calibration, report, words, warnings
-
-
-def _check_targets(parent: Parent, rows: Rows) -> None:
-    network = parent.network
-    targets = network.config.answer.checked(rows, len(parent.labels))
-    answered = network.answered(rows)
-    if answered is not None:
-        steps = answered.shape[1]
-        if targets.shape[1] != steps:
-            raise ValueError(
-                f"targets has {targets.shape[1]} steps; expected {steps}, as many as the network "
-                "answers."
-            )
-
-
-def replace_lengths(parent: Parent, rows: Rows) -> Rows:
-    """The same rows, with the lengths that the network finds where none are given."""
-    return replace(rows, lengths=parent.network.lengths(rows).cpu())
+        words["figures"] = f"{len(report)} {noun} given for the report alone"
+    words["fitted"] = (
+        f"up to {config.rows_per_label} of {len(train)} training {noun} for each {examples.each}"
+    )
+    return Shares(train, calibration, report, words, warnings)
 
 
 def split_by_hash(rows: Rows, seed: int, side: str = "right") -> tuple[Tensor, Tensor]:

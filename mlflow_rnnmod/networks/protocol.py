@@ -268,6 +268,10 @@ class Network(nn.Module):
         """Rows as the network reads them: cut or padded where it has a fixed number of steps."""
         return rows
 
+    def content(self, rows: Rows) -> Rows:
+        """The rows with what tells their content from padding, where there is padding."""
+        return rows
+
     def lengths(self, rows: Rows) -> Tensor:
         """Valid steps of each row, int64 ``(rows,)``; 1 where a row is read at once."""
         return torch.ones(len(rows), dtype=torch.int64, device=rows.values.device)

@@ -10,7 +10,7 @@ import torch
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import Material
 from mlflow_rnnmod.decomposition.guarded import guarded_trunks
-from mlflow_rnnmod.decomposition.sizing import Job
+from mlflow_rnnmod.decomposition.head_job import HeadJob
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks import Parent, Trunk
@@ -89,7 +89,9 @@ def test_nothing_removed_is_left_as_it_is(material, statistics):
 
 
 def test_modules_say_that_their_guesses_were_not_kept(material, statistics):
-    job = Job(material, astray(statistics), DecompositionConfig(), lambda *_: None)
-    trunks, heads = job.fit(half(statistics), "fitting", open_head=False)
+    parent, config = material.parent, DecompositionConfig()
+    job = HeadJob(parent, astray(statistics), config, lambda *_: None, material)
+    made = job.make(half(statistics), "fitting")
+    trunks, heads = made.trunks, made.rest
     assert not any(map(guesses, trunks))
     assert all("fold" not in found.kept for found in heads)

@@ -10,9 +10,8 @@ import torch
 
 from mlflow_rnnmod.answers.translation import corpus_bleu
 from mlflow_rnnmod.decomposition import DecompositionConfig, Pairs, decompose
-from mlflow_rnnmod.decomposition.pairs import padded
+from mlflow_rnnmod.decomposition.pairs import draw_pairs, padded
 from mlflow_rnnmod.decomposition.right_translations import known_rows, references
-from mlflow_rnnmod.decomposition.translation import draw_pairs
 from mlflow_rnnmod.networks.recurrent.config import CELLS
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder

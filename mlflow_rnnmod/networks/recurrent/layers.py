@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -122,6 +122,10 @@ class RecurrentLayers(Network):
         found = self.hidden[index]
         assert isinstance(found, nn.Linear)
         return found
+
+    def content(self, rows: Rows) -> Rows:
+        """The rows with the lengths that are found where none are given, on the CPU."""
+        return replace(rows, lengths=self.lengths(rows).cpu())
 
     def lengths(self, rows: Rows) -> Tensor:
         """Valid steps of each row, int64 ``(rows,)``, at least 1: an empty row is one padding step.

@@ -1,0 +1,169 @@
+"""Modules that score: a trunk each, and heads over its readouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.answers import Labelled, Sample
+from mlflow_rnnmod.decomposition.config import DecompositionConfig
+from mlflow_rnnmod.decomposition.examples import RowExamples
+from mlflow_rnnmod.decomposition.fitting import (
+    FittedHeads,
+    Material,
+    calibration_table,
+    fit_heads,
+    pool_calibrations,
+    prepare_material,
+    report_table,
+    shared_readouts,
+)
+from mlflow_rnnmod.decomposition.guarded import guarded_trunks
+from mlflow_rnnmod.decomposition.module import Module, make_contract
+from mlflow_rnnmod.decomposition.rules import RULES
+from mlflow_rnnmod.decomposition.sizing import Job, Made, Progress
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.rows import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class HeadJob(Job):
+    """Modules with heads.
+
+    Args:
+        material: the rows that heads are fitted on and measured on.
+    """
+
+    material: Material
+
+    examples = RowExamples()
+    """What such networks are decomposed with."""
+
+    @classmethod
+    def start(
+        cls,
+        parent: Parent,
+        statistics: ActivationStatistics,
+        config: DecompositionConfig,
+        told: Progress,
+        sample: Sample,
+        calibration: Rows,
+        report: Rows,
+    ) -> HeadJob:
+        """The job, with its material."""
+        material = prepare_material(parent, sample, calibration, report, config)
+        return cls(parent, statistics, config, told, material)
+
+    @staticmethod
+    def sample(parent: Parent, train: Rows, config: DecompositionConfig) -> Sample:
+        """The rows to watch, balanced over labels."""
+        published = RULES[config.rule].published
+        answer, labels = parent.network.config.answer, len(parent.labels)
+        found: Sample = answer.draw(train, labels, config.rows_per_label, config.seed, published)
+        return found
+
+    @staticmethod
+    def warnings(parent: Parent, train: Rows, sample: Sample, rule: str) -> list[str]:
+        """What the user should be told of the training rows."""
+        seen = Labelled(sample.rows, parent.network)
+        missing = [label for i, label in enumerate(parent.labels) if not seen.positive(i).any()]
+        told = f"no training rows for {missing}: their modules know nothing of their label"
+        return [told] if missing else []
+
+    def make(self, removed: Sequence[Mapping[str, Tensor]], stage: str, last: bool = False) -> Made:
+        """Trunks and heads of all labels; open heads for the last setting alone."""
+        asked = self.config.repairs
+        trunks, repairs = guarded_trunks(self.material, self.statistics, removed, asked)
+        heads: dict[int, FittedHeads] = {}
+        for trunk in dict.fromkeys(trunks):
+            mine = [label for label, other in enumerate(trunks) if other == trunk]
+            shared = shared_readouts(self.material, trunk) if len(mine) > 1 else None
+            for label in mine:
+                heads[label] = fit_heads(self.material, trunk, label, repairs, last, shared)
+                self.told(stage, len(heads), len(trunks))
+        found = pool_calibrations([heads[y] for y in range(len(trunks))], repairs)
+        return Made(trunks, found, removed)
+
+    def sized(self, made: Made) -> float:
+        """How good all modules together are, on the calibration rows."""
+        table, truth = calibration_table(made.rest), self.material.calibrated_on
+        return self.answer.measure(table, truth)[self.metric]
+
+    def reported(self, made: Made) -> dict[str, float]:
+        """How good they are on the report rows."""
+        return self.answer.measure(report_table(made.rest), self.material.reported_on)
+
+    @cached_property
+    def parent_sized(self) -> float:
+        """How good the parent is by itself, on the calibration rows."""
+        logits = self._logits(self.material.whole.calibration)
+        return self.answer.measure(logits, self.material.calibrated_on)[self.metric]
+
+    @cached_property
+    def parent_reported(self) -> dict[str, float]:
+        """How good the parent is by itself, on the report rows."""
+        logits = self._logits(self.material.whole.report)
+        return self.answer.measure(logits, self.material.reported_on)
+
+    def _logits(self, readouts: Tensor) -> Tensor:
+        """The parent's own logits, ``(observations, labels)``, on the CPU."""
+        return self.parent.network.logits(readouts.to(self.parent.device)).cpu()
+
+    @property
+    def rows(self) -> int:
+        """Number of report rows."""
+        return len(self.material.report)
+
+    def modules(
+        self, made: Made, share: float, words: Mapping[str, str], overlap: Tensor
+    ) -> tuple[Module, ...]:
+        """The modules, with their figures on the report rows."""
+        parent, truth, config = self.parent, self.material.reported_on, self.config
+        answers, right = self.answer.said(report_table(made.rest), truth)
+        parents, _ = self.answer.said(self._logits(self.material.whole.report), truth)
+        how = {"rule": config.rule, "removal": share, "seed": config.seed, "rows": dict(words)}
+        modules = []
+        for index, (trunk, fitted) in enumerate(zip(made.trunks, made.rest, strict=True)):
+            label = parent.labels[index]
+            others = torch.cat([overlap[index, :index], overlap[index, index + 1 :]])
+            figures = {
+                **label_figures(answers[:, index], right[:, index]),
+                "agreement": float((answers[:, index] == parents[:, index]).double().mean()),
+                **parent.network.shares_kept(trunk),
+                "jaccard": float(others.mean()),
+            }
+            modules.append(
+                Module(
+                    parent=parent,
+                    trunk=trunk,
+                    head=fitted.head,
+                    open_head=fitted.open_head,
+                    energy=self.material.energy,
+                    contract=replace(make_contract(parent, label), mask_steps=trunk.steps),
+                    figures=figures,
+                    made={**how, "repairs": list(fitted.kept)},
+                )
+            )
+        return tuple(modules)
+
+
+def label_figures(answered: Tensor, truth: Tensor) -> dict[str, float]:
+    """Precision, recall, F1, accuracy and support of yes-or-no answers, bool ``(rows,)``.
+
+    Precision is 0 where nothing was answered, recall where there is nothing to find.
+    """
+    hits = float((answered & truth).sum())
+    precision = hits / max(float(answered.sum()), 1.0)
+    recall = hits / max(float(truth.sum()), 1.0)
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / max(precision + recall, 1e-12),
+        "accuracy": float((answered == truth).double().mean()),
+        "support": float(truth.sum()),
+    }
