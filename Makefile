@@ -1,22 +1,26 @@
 # make help lists the targets. Python 3.11 and a package index are all that is needed.
 PYTHON ?= python3.11
 VENV ?= .venv
-PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
+CONSTRAINTS ?= constraints.txt
+TORCH ?= 2.13.0
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 DEMO_ARGS ?=
 TEST_ARGS ?= -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(TEST_ARGS)
+CORE := networks inputs answers decomposition composition storage
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test lint format clean
+.PHONY: help install demo ui test test-fast lint format docs clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch first and by itself: resolved together with the rest, another build of it may be taken.
-$(VENV)/.torch: constraints.txt | $(VENV)/bin/python
-	$(PIP) torch==2.13.0
+$(VENV)/.torch: $(CONSTRAINTS) | $(VENV)/bin/python
+	$(PIP) torch==$(TORCH)
 	@touch $@
 
 $(VENV)/.demo: setup.cfg pyproject.toml $(VENV)/.torch
@@ -24,8 +28,12 @@ $(VENV)/.demo: setup.cfg pyproject.toml $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml $(VENV)/.torch
-	$(PIP) -e '.[demo,test]'
+	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: setup.cfg pyproject.toml $(VENV)/.torch
+	$(PIP) -e '.[docs]'
+	@touch $@
 
 install: $(VENV)/.demo  ## make .venv and install the package with all that the demo needs
 
@@ -36,9 +44,13 @@ ui:  ## look at what the demo logged
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 test: $(VENV)/.test  ## install what the tests need and run them
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(TEST_ARGS)
+	$(PYTEST)
 
-lint: $(VENV)/.test  ## ruff check, ruff format --check, mypy over the core
+test-fast: $(VENV)/.test  ## the core's tests alone: floors 1 to 4 and the packaging, in about a minute
+	$(PYTEST) -m 'not slow' $(wildcard $(CORE:%=tests/%) $(CORE:%=mlflow_rnnmod/%)) \
+		tests/test_packaging.py tests/test_public_face.py tests/test_requirements.py
+
+lint: $(VENV)/.test  ## ruff check, ruff format --check, mypy over the package
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -46,6 +58,10 @@ lint: $(VENV)/.test  ## ruff check, ruff format --check, mypy over the core
 format: $(VENV)/.test  ## let ruff put things right
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(VENV)/.docs  ## build the documentation into build/site
+	@rm -rf build/site build/pages && mkdir -p build/pages
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -c docs build/pages build/site
 
 clean:  ## remove the environment, caches and what the demo logged
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,4 +1,4 @@
-"""Figures of the paper (Imtiaz et al., ICSE 2023), as METHOD.md has them, to stand beside ours."""
+"""Figures of the paper (Imtiaz et al., ICSE 2023), to stand beside ours."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from benchmarks.data import TextData
 from benchmarks.parents import Training, train_parent, trained_weights
 from benchmarks.scoring import composite_points, points
 from benchmarks.study import Study
+from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.decomposition import Energy, Head, Module, make_contract
-from mlflow_rnnmod.decomposition.metrics import METRICS
 from mlflow_rnnmod.networks import Parent, Trunk
 
 PAIRS = 6
@@ -111,7 +111,7 @@ def reuse_row(
         "rule": rule,
         "removal": removal if rule != "none" else 0.0,
         "repairs": "all",
-        "metric": METRICS[data.output],
+        "metric": answer_of(data.output).metric,
         **beside,
         "score": composite_points(composite, data),
         "score_strategy": composite.score,

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from benchmarks.study import Study
+from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.decomposition.rules import random_like
-from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
 from mlflow_rnnmod.networks.trunk import Trunk
 
 DRAWS = 3
@@ -113,8 +113,8 @@ def _mean(found: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def sizes_of(study: Study, trunks: list[Trunk]) -> dict[str, float]:
     """Mean shares kept, and mean Jaccard index between modules."""
-    config = study.parent.network.config
-    shares = [shares_kept(config, trunk) for trunk in trunks]
+    network = study.parent.network
+    shares = [network.shares_kept(trunk) for trunk in trunks]
     found = {name: sum(s[name] for s in shares) / len(shares) for name in shares[0]}
     overlap = overlap_matrix(trunks)
     count = len(trunks)

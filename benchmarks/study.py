@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import draw_sample
 from mlflow_rnnmod.decomposition.config import REPAIRS, DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
     FittedHeads,
@@ -21,10 +22,8 @@ from mlflow_rnnmod.decomposition.fitting import (
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.guarded import guarded_trunks
-from mlflow_rnnmod.decomposition.metrics import METRICS, measure
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
-from mlflow_rnnmod.decomposition.sample import draw_sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks import Parent, Rows
@@ -90,7 +89,7 @@ class Study:
     @property
     def metric(self) -> str:
         """What the kind of output is measured by."""
-        return METRICS[self.parent.network.config.output]
+        return self.parent.network.config.answer.metric
 
     @property
     def parent_scores(self) -> dict[str, float]:
@@ -99,7 +98,7 @@ class Study:
 
     def points(self, scores: Tensor) -> dict[str, float]:
         """How good scores of the test split are, in points: the metric, and what stands beside."""
-        found = measure(scores, self.material.reported_on)
+        found = self.parent.network.config.answer.measure(scores, self.material.reported_on)
         return {name: 100 * value for name, value in found.items()}
 
     def removed(self, rule: str, share: float) -> Removed:

@@ -1,5 +1,26 @@
-"""Lightning callbacks: a network that was trained comes apart into modules, in MLflow."""
+"""A network that was trained comes apart into modules, in MLflow: by a callback or by hand.
 
-from lightning_callbacks.module_decomposition import ModuleDecomposition
+:class:`ModuleDecomposition` is the callback, and needs Lightning; :class:`Decomposer` does its work
+for any ``nn.Module`` and any dataloaders, without it. Names are imported when first asked for.
+"""
 
-__all__ = ["ModuleDecomposition"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_callbacks.decomposer import Decomposed, Decomposer
+    from lightning_callbacks.destination import Destination
+    from lightning_callbacks.module_decomposition import ModuleDecomposition
+    from lightning_callbacks.sources import Sources
+
+_HOMES = {"Decomposed": "decomposer", "ModuleDecomposition": "module_decomposition"}
+__all__ = ["Decomposed", "Decomposer", "Destination", "ModuleDecomposition", "Sources"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name, name.lower())
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

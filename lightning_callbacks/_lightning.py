@@ -1,7 +1,8 @@
-"""The one place that knows Lightning's two names: ``lightning.pytorch`` and ``pytorch_lightning``.
+"""All that is known of Lightning: its two names, and what a trainer is asked.
 
-Both hold the same classes twice. A callback of either works in both trainers, so one class is
-enough; but nothing here may ask ``isinstance`` against one of them.
+``lightning.pytorch`` and ``pytorch_lightning`` hold the same classes twice. A callback of either
+works in both trainers, so one class is enough; but nothing here may ask ``isinstance`` against one
+of them.
 """
 
 from __future__ import annotations
@@ -9,8 +10,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from torch import distributed as dist
+
+from mlflow_rnnmod.decomposition import Team
+
+SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 NAMESPACES = ("lightning.pytorch", "pytorch_lightning")
 
 
@@ -21,7 +28,7 @@ def find_namespace() -> str:
         ImportError: if neither is there.
     """
     for name in NAMESPACES:
-        if name in sys.modules:
+        if sys.modules.get(name) is not None:
             return name
     for name in NAMESPACES:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
@@ -52,10 +59,56 @@ def misconfiguration(message: str, owner: Any = None) -> Exception:
     return error
 
 
-def is_overridden(hook: str, owner: Any) -> bool:
-    """Whether ``owner`` (a module or datamodule of either namespace) has a ``hook`` of its own."""
-    method = getattr(owner, hook, None)
-    if method is None:
-        return False
-    home = getattr(getattr(method, "__func__", method), "__module__", None) or ""
-    return home.partition(".")[0] not in ("lightning", "pytorch_lightning")
+def trainer_problems(trainer: Any, weights: str) -> list[str]:
+    """What is wrong with a trainer, for the weights that are to be taken apart."""
+    problems = []
+    strategy = type(trainer.strategy).__name__
+    if strategy in SHARDED:
+        problems.append(
+            f"strategy={strategy}; the model's weights are spread over devices, expected a "
+            "strategy that keeps the model whole, such as ddp"
+        )
+    if weights == "best" and not trainer.fast_dev_run:
+        checkpoint = trainer.checkpoint_callback
+        if checkpoint is None or getattr(checkpoint, "monitor", "") is None:
+            found = "none" if checkpoint is None else "one with monitor=None"
+            problems.append(
+                f"weights='best' with {found} as checkpoint callback; expected a ModelCheckpoint "
+                "with monitor= and mode=, or weights='last'"
+            )
+    return problems
+
+
+def checkpoint_of(trainer: Any, weights: str) -> str | None:
+    """The checkpoint with the weights to take apart; ``None`` for those that the model has.
+
+    Raises:
+        ValueError: if there should be one, and is none.
+    """
+    if weights != "best":
+        return None
+    checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", None)
+    if not checkpoint:
+        raise ValueError("weights='best', but no checkpoint was saved.")
+    return str(checkpoint)
+
+
+def team_of(trainer: Any) -> AbstractContextManager[Team | None]:
+    """The processes of a trainer, to work together; none where there is one only."""
+    if trainer.world_size > 1 and dist.is_available() and dist.is_initialized():
+        return Team()
+    return nullcontext()
+
+
+def failure_message(error: Exception, trainer: Any, model: Any, weights: str) -> str:
+    """Why there are no modules, and how to get them later."""
+    checkpoint = getattr(trainer.checkpoint_callback, f"{weights}_model_path", "") or getattr(
+        trainer.checkpoint_callback, "best_model_path", ""
+    )
+    where = repr(str(checkpoint)) if checkpoint else "None"
+    data = "datamodule=datamodule" if trainer.datamodule is not None else "train, val"
+    return (
+        f"ModuleDecomposition could not take {type(model).__name__} apart, and logged no modules; "
+        f"the training itself is not affected. {type(error).__name__}: {error}\nTo repeat it: "
+        f"callback.decompose_checkpoint({where}, model, {data})"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,18 +41,79 @@ class Batch:
     rows: Rows
 
 
-def split(raw: Any, split_batch: SplitFunction | None = None, time_first: bool = False) -> Batch:
+@dataclass(frozen=True)
+class Steps:
+    """Rows of steps: a token id or some floats at each.
+
+    Args:
+        time_first: whether steps come before rows where the shape does not tell.
+    """
+
+    expected: ClassVar[str] = (
+        "token ids (rows, steps), float features (rows, steps, features) or a PackedSequence"
+    )
+    time_first: bool = False
+
+    def fits(self, values: Tensor) -> bool:
+        """Whether there is a token id or a vector at each step."""
+        return values.ndim in (2, 3)
+
+    def rows(self, values: Tensor, lengths: Any, mask: Any, targets: Tensor) -> Rows:
+        """Rows first, lengths from the mask where there are none; a ``ValueError`` on a misfit."""
+        if _is_turned(values, targets, lengths, self.time_first):
+            targets = targets.T
+        count = len(targets)
+        _check_count(count, values, values.shape[:2])
+        values = _rows_first(values, count, self.time_first)
+        found = _lengths(lengths, mask, count, values.shape[1])
+        return Rows(_numbers(values), found, targets)
+
+    def as_seen(self, batch: Batch) -> Steps:
+        """Steps come first where they did so in this batch."""
+        return Steps(is_time_first(batch))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Rows that are read at once: vectors of floats, images."""
+
+    expected: ClassVar[str] = "vectors (rows, numbers) or images (rows, channels, height, width)"
+
+    def fits(self, values: Tensor) -> bool:
+        """Whether each row has some numbers."""
+        return values.ndim >= 2
+
+    def rows(self, values: Tensor, lengths: Any, mask: Any, targets: Tensor) -> Rows:
+        """Inputs as floats in the shape that they have."""
+        _check_count(len(targets), values, values.shape[:1])
+        values = values.detach().cpu()
+        return Rows(values if values.is_floating_point() else values.float(), None, targets)
+
+    def as_seen(self, batch: Batch) -> Whole:
+        """Rows always come first."""
+        return self
+
+
+Layout = Steps | Whole
+"""What the inputs of a batch are: a reader of models says it of those that it reads."""
+
+
+def split(
+    raw: Any,
+    split_batch: SplitFunction | None = None,
+    layout: Layout = Steps(),  # noqa: B008
+) -> Batch:
     """Take a batch apart.
 
     Args:
         raw: ``(x, y)``, ``(x, lengths, y)``, ``(x, mask, y)``, ``((x, lengths), y)``, a named tuple
             or a mapping with the usual keys; ``x`` is int ``(rows, steps)``, float
-            ``(rows, steps, features)`` or ``(rows, steps)``, or a ``PackedSequence``; ``y`` is a
-            label index a row, ``(rows,)``, or a step, ``(rows, steps)``, or zeros and ones as
-            floats or bools, ``(rows, labels)``.
+            ``(rows, steps, features)`` or ``(rows, steps)``, or a ``PackedSequence``, or what
+            ``layout`` says; ``y`` is a label index a row, ``(rows,)``, or a step, ``(rows,
+            steps)``, or zeros and ones as floats or bools, ``(rows, labels)``.
         split_batch: gives ``(x, y)``, ``(x, lengths, y)`` or a mapping with the usual keys from a
             batch of any other kind.
-        time_first: whether steps come before rows where the shape does not tell.
+        layout: what the inputs are.
 
     Raises:
         ValueError: saying what the batch looks like and what would be accepted.
@@ -61,45 +122,30 @@ def split(raw: Any, split_batch: SplitFunction | None = None, time_first: bool =
         >>> batch = split((torch.tensor([[4, 2, 0], [3, 0, 0]]), torch.tensor([1, 0])))
         >>> batch.rows.values.shape, batch.rows.targets.tolist()
         (torch.Size([2, 3]), [1, 0])
+        >>> pixels = torch.zeros(2, 5), torch.tensor([1, 0])
+        >>> split(pixels).rows.values.shape, split(pixels, layout=Whole()).rows.values.shape
+        (torch.Size([2, 5, 1]), torch.Size([2, 5]))
     """
     parts = raw if split_batch is None else split_batch(raw)
     source = "the batch" if split_batch is None else "what split_batch returned"
     inputs, lengths, mask, targets = _parts(parts, source)
-    values = inputs
+    values, rows, problems = inputs, None, []
     if isinstance(values, PackedSequence):
         values, lengths = pad_packed_sequence(values, batch_first=True)
-    problems = []
-    if not isinstance(values, Tensor) or values.ndim not in (2, 3):
-        problems.append(
-            f"its inputs are {describe(values)}; expected token ids (rows, steps), float features "
-            "(rows, steps, features) or a PackedSequence"
-        )
-    targets, problem = _targets(targets)
-    problems += [problem] if problem else []
-    if (
-        problem is None
-        and isinstance(values, Tensor)
-        and _is_turned(values, targets, lengths, time_first)
-    ):
-        targets = targets.T
-    if not problems:
-        rows = len(targets)
-        if rows not in values.shape[:2]:
-            problems.append(
-                f"it has {rows} targets and inputs of shape {tuple(values.shape)}; expected as "
-                "many rows in both"
-            )
-        else:
-            values = _rows_first(values, rows, time_first)
-            lengths_found, problem = _lengths(lengths, mask, rows, values.shape[1])
-            problems += [problem] if problem else []
-    if problems:
+    if not isinstance(values, Tensor) or not layout.fits(values):
+        problems.append(f"its inputs are {describe(values)}; expected {layout.expected}")
+    try:
+        targets = _targets(targets)
+        rows = None if problems else layout.rows(values, lengths, mask, targets)
+    except ValueError as error:
+        problems.append(str(error))
+    if rows is None:
         raise ValueError(
             f"{source} can't be taken apart: " + "; ".join(problems) + f". It is {describe(raw)}. "
             "Give split_batch=, a function from a batch to (inputs, targets) or "
             "(inputs, lengths, targets)."
         )
-    return Batch(raw, inputs, lengths, mask, Rows(_numbers(values), lengths_found, targets))
+    return Batch(raw, inputs, lengths, mask, rows)
 
 
 def is_time_first(batch: Batch) -> bool:
@@ -178,36 +224,46 @@ def _between(value: Any) -> tuple[Any, Any]:
     return value, None
 
 
-def _targets(targets: Any) -> tuple[Any, str | None]:
-    """Targets as int64 ``(rows,)`` or ``(rows, steps)``, or bool; or what is wrong with them."""
+def _targets(targets: Any) -> Tensor:
+    """Targets as int64 ``(rows,)`` or ``(rows, steps)``, or bool; a ``ValueError`` otherwise."""
     if isinstance(targets, PackedSequence):
         targets, _ = pad_packed_sequence(targets, batch_first=True, padding_value=IGNORE)
+    given = f"its targets are {describe(targets)}"
     if isinstance(targets, Sequence) and not isinstance(targets, str):
         try:
             targets = torch.tensor(targets)
         except (TypeError, ValueError):
-            return None, f"its targets are {describe(targets)}; expected label indices"
+            raise ValueError(f"{given}; expected label indices") from None
     if not isinstance(targets, Tensor):
-        return None, f"its targets are {describe(targets)}; expected label indices"
+        raise ValueError(f"{given}; expected label indices")
     found = targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 else targets
     if found.ndim not in (1, 2):
-        return None, (
-            f"its targets are {describe(targets)}; expected one label index for each row, (rows,), "
-            "or for each step, (rows, steps), or zeros and ones (rows, labels)"
+        raise ValueError(
+            f"{given}; expected one label index for each row, (rows,), or for each step, (rows, "
+            "steps), or zeros and ones (rows, labels)"
         )
     if found.is_floating_point() and not torch.equal(found, found.round()):
-        return None, (
-            f"its targets are {describe(targets)} with fractions in it; expected label indices, "
-            "or zeros and ones (rows, labels)"
+        raise ValueError(
+            f"{given} with fractions in it; expected label indices, or zeros and ones (rows, "
+            "labels)"
         )
     found = found.detach().cpu()
     if found.ndim == 1:
-        return found.long(), None
+        return found.long()
     yes_or_no = not bool(((found != 0) & (found != 1)).any())
     if found.dtype == torch.bool or (found.is_floating_point() and yes_or_no):
-        return found.bool(), None
+        return found.bool()
     found = found.long()
-    return torch.where(found < 0, IGNORE, found), None
+    return torch.where(found < 0, IGNORE, found)
+
+
+def _check_count(count: int, values: Tensor, sizes: Sequence[int]) -> None:
+    """Raise unless there are as many targets as one of ``sizes``."""
+    if count not in sizes:
+        raise ValueError(
+            f"it has {count} targets and inputs of shape {tuple(values.shape)}; expected as many "
+            "rows in both"
+        )
 
 
 def _is_turned(values: Tensor, targets: Tensor, lengths: Any, time_first: bool) -> bool:
@@ -233,28 +289,27 @@ def _numbers(values: Tensor) -> Tensor:
     return values.long() if values.ndim == 2 else values.float()
 
 
-def _lengths(lengths: Any, mask: Any, rows: int, steps: int) -> tuple[Tensor | None, str | None]:
-    """Lengths as int64 ``(rows,)``, from the mask where there are none; or what is wrong."""
+def _lengths(lengths: Any, mask: Any, rows: int, steps: int) -> Tensor | None:
+    """Lengths as int64 ``(rows,)``, from the mask where there are none; ``None`` without both."""
     if lengths is None and mask is None:
-        return None, None
+        return None
     if lengths is None:
         mask = torch.as_tensor(mask).cpu()
         if mask.shape == (steps, rows) and rows != steps:
             mask = mask.T
         if mask.shape != (rows, steps):
-            return None, f"its mask has shape {tuple(mask.shape)}; expected {(rows, steps)}"
-        return mask.bool().sum(dim=1), None
+            raise ValueError(f"its mask has shape {tuple(mask.shape)}; expected {(rows, steps)}")
+        return mask.bool().sum(dim=1)
+    given = f"its lengths are {describe(lengths)}"
     try:
         found = torch.as_tensor(lengths).detach().cpu().flatten()
     except (TypeError, ValueError, RuntimeError):
-        return None, f"its lengths are {describe(lengths)}; expected one whole number for each row"
+        raise ValueError(f"{given}; expected one whole number for each row") from None
     if found.is_floating_point() or len(found) != rows:
-        return None, (
-            f"its lengths are {describe(lengths)}; expected {rows} whole numbers, one a row"
-        )
+        raise ValueError(f"{given}; expected {rows} whole numbers, one a row")
     if len(found) and (int(found.min()) < 0 or int(found.max()) > steps):
-        return None, (
+        raise ValueError(
             f"its lengths go from {int(found.min())} to {int(found.max())}; expected 0 to {steps}, "
             "the number of steps"
         )
-    return found.long(), None
+    return found.long()

@@ -10,14 +10,14 @@ a position between iterations, give the callback's ``decompose_checkpoint`` a fr
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+import random
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -28,13 +28,41 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
-from lightning_callbacks._lightning import is_overridden
-from lightning_callbacks.batches import Batch, split
-from lightning_callbacks.guards import random_state_kept
+from lightning_callbacks.batches import Batch, Layout, Steps, split
+from lightning_callbacks.sources import Transfer
 from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks import NetworkConfig, Rows, concatenate
 
-Transfer = Callable[[Any], Any]
+
+@contextmanager
+def random_state_kept(*generators: Any) -> Iterator[None]:
+    """Random state of Python, NumPy, PyTorch and some generators as before, also after an error.
+
+    Lightning's ``isolate_rng`` does not restore after an exception, and wakes up CUDA.
+
+    Args:
+        generators: ``torch.Generator`` objects to restore too; ``None`` among them is skipped.
+
+    Example:
+        >>> state = torch.get_rng_state()
+        >>> with random_state_kept():
+        ...     _ = torch.rand(3)
+        >>> torch.equal(state, torch.get_rng_state())
+        True
+    """
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    kept = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        for generator, state in kept:
+            generator.set_state(state)
 
 
 def flatten_loaders(loaders: Any) -> list[Any]:
@@ -52,34 +80,6 @@ def flatten_loaders(loaders: Any) -> list[Any]:
     if isinstance(loaders, list | tuple) and not isinstance(loaders, DataLoader):
         return [found for item in loaders for found in flatten_loaders(item)]
     return [loaders]
-
-
-def transfer_hooks(
-    module: Any, datamodule: Any = None, dtype: torch.dtype | None = None
-) -> Transfer:
-    """What Lightning does to a batch before ``training_step`` sees it, on the CPU.
-
-    The batch transfer hooks are called where a user wrote them, the datamodule's before the
-    module's as Lightning has it; float tensors become ``dtype``, as the precision settings do.
-    """
-
-    def hook(name: str, batch: Any, *args: Any) -> Any:
-        for owner in (datamodule, module):
-            if is_overridden(name, owner):
-                return getattr(owner, name)(batch, *args)
-        return batch
-
-    def transfer(batch: Any) -> Any:
-        batch = hook("on_before_batch_transfer", batch, 0)
-        batch = hook("transfer_batch_to_device", batch, torch.device("cpu"), 0)
-        batch = hook("on_after_batch_transfer", batch, 0)
-        if dtype is not None:
-            batch = apply_to_collection(
-                batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t
-            )
-        return batch
-
-    return transfer
 
 
 def raw_batches(
@@ -162,7 +162,7 @@ def read_batches(
     loaders: Any,
     transfer: Transfer,
     split_batch: Any = None,
-    time_first: bool = False,
+    layout: Layout = Steps(),  # noqa: B008
     seed: int = 0,
     max_rows: int | None = None,
     least_rows: int = 1,
@@ -182,7 +182,7 @@ def read_batches(
                     item = next(raw, None)
                     if item is None:
                         break
-                    batch = split(transfer(item), split_batch, time_first)
+                    batch = split(transfer(item), split_batch, layout)
                 seen += len(batch.rows)
                 yield batch
 

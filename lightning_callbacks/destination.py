@@ -1,12 +1,14 @@
-"""Which MLflow run the modules of a training go to, and what it is told of their data."""
+"""Which MLflow run modules go to, which of them, and what it is told of their data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_rnnmod.decomposition import Pairs
-from mlflow_rnnmod.networks import Rows
+import torch
+
+from mlflow_rnnmod.decomposition import Decomposition, Module
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Destination:
     tracking_uri: str | None = None
 
 
-def find_destination(loggers: list[Any]) -> Destination:
+def find_destination(loggers: Sequence[Any] = ()) -> Destination:
     """The run of an ``MLFlowLogger`` among ``loggers``, else the active run, else a new one.
 
     The logger is known by its name, as it may be of either Lightning namespace. It has no active
@@ -36,7 +38,7 @@ def find_destination(loggers: list[Any]) -> Destination:
     return Destination()
 
 
-def figures_dataset(rows: Rows | Pairs, name: str) -> Any:
+def figures_dataset(rows: Any, name: str) -> Any:
     """The rows that figures come from as an MLflow dataset, which groups figures in its pages.
 
     Args:
@@ -45,6 +47,24 @@ def figures_dataset(rows: Rows | Pairs, name: str) -> Any:
     """
     import mlflow.data
 
-    rows = rows.sources if isinstance(rows, Pairs) else rows
+    rows = getattr(rows, "sources", rows)
     targets = None if rows.targets is None else rows.targets.cpu().numpy()
     return mlflow.data.from_numpy(rows.values.cpu().numpy(), targets=targets, name=name)  # type: ignore[attr-defined]
+
+
+def only(decomposition: Decomposition, modules: Sequence[Module]) -> Decomposition:
+    """A decomposition with some of its modules; figures stay those of the whole.
+
+    Raises:
+        ValueError: if one of them is none of its modules.
+    """
+    position = {id(module): index for index, module in enumerate(decomposition.modules)}
+    strangers = [module for module in modules if id(module) not in position]
+    if strangers:
+        raise ValueError(
+            f"modules_to_log returned {strangers[0]!r}, which is none of the decomposition's "
+            "modules; expected some of decomposition.modules."
+        )
+    kept = torch.tensor([position[id(module)] for module in modules])
+    overlap = decomposition.overlap[kept][:, kept]
+    return replace(decomposition, modules=tuple(modules), overlap=overlap)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,41 +13,49 @@ from lightning_callbacks.batches import LENGTH_KEYS, MASK_KEYS, TARGET_KEYS, Bat
 from mlflow_rnnmod.networks import Rows
 
 ForwardFunction = Callable[[Any, Any], Any]
+Call = Callable[[nn.Module], Tensor]
+Way = tuple[str, Callable[[nn.Module], Any]]
+"""A way to call a model, in words and as a function."""
 
 
 def find_forward(
-    module: nn.Module, batch: Batch, forward: ForwardFunction | None = None
-) -> Callable[[nn.Module], Tensor]:
+    module: nn.Module,
+    batch: Batch,
+    forward: ForwardFunction | None = None,
+    ways: Iterable[Way] | None = None,
+    check: Callable[[Any], Tensor] | None = None,
+) -> Call:
     """How to get the answers to a batch out of a module.
 
     Args:
         module: in evaluation mode, on the batch's device; it is called.
         batch: a real batch.
-        forward: the user's own way, from the module and the batch as the dataloader gives it. By
-            default the ways that fit the signature are tried: by keyword from a mapping, inputs
-            alone, inputs with lengths or mask, the whole batch.
+        forward: the user's own way, from the module and the batch as the dataloader gives it. It
+            goes before all others.
+        ways: what else is tried, in this order. By default what fits the signature: by keyword
+            from a mapping, inputs alone, inputs with lengths or mask, the whole batch.
+        check: from a module's answer to its logits, with a ``ValueError`` where it has none.
+            By default logits of labels, for each row or each row and step.
 
     Returns:
         A function from a module (this one, or a copy with other weights) to its output on the
-        batch: floats of shape ``(rows, outputs)``, or with an axis of steps.
+        batch, as ``check`` gives it: floats of shape ``(rows, outputs)``, or with an axis of steps.
 
     Raises:
         ValueError: if no way gives such an output; it lists what was tried.
     """
-    ways: list[tuple[str, Callable[[nn.Module], Tensor]]]
-    if forward is None:
-        ways = list(_ways(module, batch))
-    else:
-        rows, raw, ask = batch.rows, batch.raw, forward
-        ways = [("forward(module, batch)", lambda module: _output(ask(module, raw), rows))]
+    check = check or partial(_label_logits, batch.rows)
+    if forward is not None:
+        raw, ask = batch.raw, forward
+        ways = [("forward(module, batch)", lambda module: ask(module, raw))]
     failures = []
-    for name, way in ways:
+    for name, way in _usual_ways(module, batch) if ways is None else ways:
         try:
-            way(module)
+            check(way(module))
         except Exception as error:  # a user's forward may raise anything
             failures.append(f"  {name}: {type(error).__name__}: {str(error)[:200]}")
         else:
-            return way
+            return lambda module: check(way(module))
     raise ValueError(
         f"{type(module).__name__} could not be called on a batch. Tried:\n"
         + "\n".join(failures)
@@ -55,15 +64,41 @@ def find_forward(
     )
 
 
-def _ways(module: nn.Module, batch: Batch) -> Iterator[tuple[str, Callable[[nn.Module], Tensor]]]:
+def with_arguments(*args: Any, **kwargs: Any) -> Callable[[nn.Module], Any]:
+    """The way to call a model with these arguments."""
+    return lambda module: module(*args, **kwargs)
+
+
+def logits_in(answer: Any, expected: str) -> Tensor:
+    """The logits in a model's answer: itself, its ``logits``, or the first of a tuple.
+
+    Raises:
+        ValueError: if there are none; with what was ``expected``.
+    """
+    found = answer
+    if isinstance(found, Mapping):
+        found = found.get("logits", found)
+    elif hasattr(found, "logits"):
+        found = found.logits
+    elif isinstance(found, tuple | list) and found:
+        found = found[0]
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        raise ValueError(f"its answer is {describe(answer)}; expected float logits{expected}")
+    return found
+
+
+def count_outputs(module: nn.Module, answers: Tensor) -> int:
+    """How many labels answers have: along an axis behind the rows that a dense layer can fill."""
+    sizes = {part.out_features for part in module.modules() if isinstance(part, nn.Linear)}
+    axes = [*reversed(answers.shape[1:])]
+    return next((size for size in axes if size in sizes), 1 if 1 in sizes else axes[0])
+
+
+def _usual_ways(module: nn.Module, batch: Batch) -> Iterator[Way]:
+    """The ways that fit a signature, the likeliest first."""
     names, required = _parameters(module)
-    rows = batch.rows
-
-    def way(*args: Any, **kwargs: Any) -> Callable[[nn.Module], Tensor]:
-        return lambda module: _output(module(*args, **kwargs), rows)
-
     # The signature first: a forward with optional lengths must get them where the batch has them.
-    whole = ("module(batch)", way(batch.raw))
+    whole = ("module(batch)", with_arguments(batch.raw))
     takes_batch = names[:1] == ["batch"]
     if takes_batch:
         yield whole
@@ -74,7 +109,7 @@ def _ways(module: nn.Module, batch: Batch) -> Iterator[tuple[str, Callable[[nn.M
             if key in names and key not in TARGET_KEYS
         }
         if usable and set(required) <= set(usable):
-            yield f"module(**batch), of it {sorted(usable)}", way(**usable)
+            yield f"module(**batch), of it {sorted(usable)}", with_arguments(**usable)
     second = {"lengths": batch.lengths, "mask": batch.mask}
     second = {name: value for name, value in second.items() if value is not None}
     expects = {"lengths": ("len", *LENGTH_KEYS), "mask": MASK_KEYS}
@@ -83,17 +118,17 @@ def _ways(module: nn.Module, batch: Batch) -> Iterator[tuple[str, Callable[[nn.M
         key=lambda kind: not any(word in name for name in names[1:] for word in expects[kind]),
     )
     asked = any(word in name for name in names[1:] for kind in second for word in expects[kind])
-    alone = ("module(inputs)", way(batch.inputs))
+    alone = ("module(inputs)", with_arguments(batch.inputs))
     if not asked and len(required) <= 1:
         yield alone
     for kind in wanted:
-        yield f"module(inputs, {kind})", way(batch.inputs, second[kind])
+        yield f"module(inputs, {kind})", with_arguments(batch.inputs, second[kind])
     if asked or len(required) > 1:
         yield alone
     if not takes_batch:
         yield whole
     if isinstance(batch.raw, tuple | list) and isinstance(batch.raw[0], tuple | list):
-        yield "module(batch[0])", way(batch.raw[0])
+        yield "module(batch[0])", with_arguments(batch.raw[0])
 
 
 def _parameters(module: nn.Module) -> tuple[list[str], list[str]]:
@@ -103,20 +138,9 @@ def _parameters(module: nn.Module) -> tuple[list[str], list[str]]:
     return [p.name for p in plain], [p.name for p in plain if p.default is p.empty]
 
 
-def _output(answer: Any, rows: Rows) -> Tensor:
-    """The logits in a model's answer: itself, its ``logits``, or the first of a tuple."""
-    found = answer
-    if isinstance(found, Mapping):
-        found = found.get("logits", found)
-    elif hasattr(found, "logits"):
-        found = found.logits
-    elif isinstance(found, tuple | list) and found:
-        found = found[0]
-    if not isinstance(found, Tensor) or not found.is_floating_point():
-        raise ValueError(
-            f"its answer is {describe(answer)}; expected float logits (rows, labels), or (rows, "
-            "steps, labels)"
-        )
+def _label_logits(rows: Rows, answer: Any) -> Tensor:
+    """Logits for each row, or for each row and step."""
+    found = logits_in(answer, " (rows, labels), or (rows, steps, labels)")
     count, targets = len(rows), rows.targets
     if found.ndim == 1 and len(found) == count:
         found = found[:, None]

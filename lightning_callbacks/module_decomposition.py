@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,45 +10,21 @@ from typing_extensions import override
 
 from lightning_callbacks._lightning import (
     Callback,
+    checkpoint_of,
+    failure_message,
     misconfiguration,
     rank_zero_info,
     rank_zero_warn,
-)
-from lightning_callbacks.arguments import Checked, check_arguments, check_structure
-from lightning_callbacks.collecting import Transfer, transfer_hooks
-from lightning_callbacks.destination import Destination, figures_dataset, find_destination
-from lightning_callbacks.guards import random_state_kept
-from lightning_callbacks.progress import bar_style, progress_bar
-from lightning_callbacks.sources import Sources
-from lightning_callbacks.targets import conform
-from lightning_callbacks.translators import (
-    PreparedTranslator,
-    prepare_translator,
-    translator_parent,
-)
-from lightning_callbacks.work import (
-    Prepared,
-    find_labels,
-    lengthened,
-    make_encoder,
-    only,
-    prepare,
     team_of,
-    weights_dtype,
+    trainer_problems,
 )
-from mlflow_rnnmod.decomposition import (
-    Decomposition,
-    DecompositionConfig,
-    Module,
-    Pairs,
-    Team,
-    decompose,
-    help_decompose,
-)
-from mlflow_rnnmod.networks import Parent, Rows
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
-from mlflow_rnnmod.networks.translator.spec import TranslatorSpec
-from mlflow_rnnmod.tracking.bulk import log_decomposition
+from lightning_callbacks.collecting import random_state_kept
+from lightning_callbacks.decomposer import Decomposer
+from lightning_callbacks.destination import Destination, find_destination
+from lightning_callbacks.progress import bar_style
+from lightning_callbacks.readers import Prepared, Spec
+from lightning_callbacks.sources import Sources, is_overridden
+from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, Module, Team
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -159,7 +134,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         *,
         split_batch: Callable[[Any], Any] | None = None,
         forward: Callable[[Any, Any], Any] | None = None,
-        network_spec: NetworkSpec | TranslatorSpec | Mapping[str, Any] | None = None,
+        network_spec: Spec | Mapping[str, Any] | None = None,
         target_tokenizer: Any = None,
         weights: str = "last",
         config: DecompositionConfig | Mapping[str, Any] | None = None,
@@ -170,21 +145,22 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         **settings: Any,
     ) -> None:
         super().__init__()
-        self._labels = labels
-        self._tokenizer = tokenizer
-        self._split_batch = split_batch
-        self._forward = forward
-        self._network_spec = network_spec
-        self._target_tokenizer = target_tokenizer
-        self._weights = weights
-        self._config = config
-        self._report_data = report_data
-        self._registered_model_prefix = registered_model_prefix
-        self._max_rows = max_rows
-        self._strict = strict
+        self._arguments: dict[str, Any] = {
+            "labels": labels,
+            "tokenizer": tokenizer,
+            "split_batch": split_batch,
+            "forward": forward,
+            "network_spec": network_spec,
+            "target_tokenizer": target_tokenizer,
+            "config": config,
+            "report_data": report_data,
+            "registered_model_prefix": registered_model_prefix,
+            "max_rows": max_rows,
+        }
         self._settings = settings
-
-        self._prepared: Prepared | PreparedTranslator | None = None
+        self._weights, self._strict = weights, strict
+        self._decomposer: Decomposer | None = None
+        self._prepared: Prepared | None = None
         self._destination = Destination()
         self.decomposition: Decomposition | None = None
         """What the last decomposition gave; ``None`` before one, and where it failed."""
@@ -194,8 +170,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     @property
     @override
     def state_key(self) -> str:
+        prefix = self._arguments["registered_model_prefix"]
         return self._generate_state_key(
-            weights=self._weights, prefix=self._registered_model_prefix, settings=self._settings
+            weights=self._weights, prefix=prefix, settings=self._settings
         )
 
     def modules_to_log(self, decomposition: Decomposition) -> Sequence[Module]:
@@ -218,13 +195,16 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         """Check arguments and the model's structure."""
         if stage != "fit":
             return
-        self._prepared, self.decomposition, self.logged = None, None, None
+        self._decomposer, self._prepared = None, None
+        self.decomposition, self.logged = None, None
+        problems = trainer_problems(trainer, self._weights)
         try:
-            checked = self._checked()
-            labels = self._find_labels(trainer.datamodule, pl_module)
-            problems = check_structure(trainer, pl_module, labels, self._weights, checked)
+            found = self._checked()
+            if not is_overridden("configure_model", pl_module):  # else layers may be made later
+                datamodule = trainer.datamodule  # type: ignore[attr-defined]
+                problems += found.problems(pl_module, datamodule)
         except ValueError as error:
-            problems = [str(error)]
+            problems.insert(0, str(error))
         if problems:
             raise misconfiguration("ModuleDecomposition: " + "; ".join(problems), trainer)
 
@@ -232,8 +212,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the model with one real batch, before the first step."""
         try:
-            sources = Sources.of_trainer(trainer, pl_module)
-            self._prepared = self._prepare(pl_module, sources)
+            self._prepared = self._prepare(pl_module, Sources.of_trainer(trainer, pl_module))
         except Exception as error:  # the user's data set and forward may raise anything
             raise misconfiguration(
                 f"ModuleDecomposition can't take {type(pl_module).__name__} apart: {error}", trainer
@@ -243,7 +222,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decompose and log, on rank zero; other ranks help to watch the sample."""
         failure = None
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("ModuleDecomposition: checked; nothing is decomposed in a fast_dev_run.")
         else:
             with team_of(trainer) as team, random_state_kept():
@@ -252,8 +231,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
                 except Exception as error:
                     failure = error if trainer.is_global_zero else None
                     if not self._strict:
-                        message = _failure_message(error, trainer, pl_module, self._weights)
-                        rank_zero_warn(message)
+                        rank_zero_warn(failure_message(error, trainer, pl_module, self._weights))
         trainer.strategy.barrier("ModuleDecomposition.on_fit_end")
         if failure is not None and self._strict:
             raise failure
@@ -296,201 +274,57 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         except Exception as error:
             raise misconfiguration(f"ModuleDecomposition: {error}", model) from error
         given = Destination(run_id, tracking_uri)
-        destination = given if run_id or tracking_uri else self._destination
-        if destination == Destination():
-            destination = find_destination([])
+        destination = self._destination if given == Destination() else given
         with random_state_kept():
-            return self._work(prepared, sources, model, checkpoint, destination, "tqdm")
+            return self._work(model, sources, checkpoint, destination, prepared=prepared)
 
-    def _checked(self) -> Checked:
-        return check_arguments(
-            self._labels,
-            self._tokenizer,
-            {"split_batch": self._split_batch, "forward": self._forward},
-            self._network_spec,
-            self._weights,
-            self._config,
-            self._settings,
-            self._config_of_settings,
-            self._report_data,
-            self._registered_model_prefix,
-            self._max_rows,
-            self._target_tokenizer,
-        )
+    def _checked(self) -> Decomposer:
+        """What does the work, once all arguments are found to fit; else a ``ValueError``."""
+        if self._decomposer is None:
+            problems = []
+            if self._weights not in ("last", "best"):
+                problems.append(f"weights={self._weights!r}, expected 'last' or 'best'")
+            try:
+                found = Decomposer(**self._arguments, **self._settings)
+            except ValueError as error:
+                problems.insert(0, str(error))
+            if problems:
+                raise ValueError("; ".join(problems))
+            self._decomposer = found
+        return self._decomposer
 
-    def _config_of_settings(self) -> DecompositionConfig:
-        # Spelled out here, so that LightningCLI finds out what `settings` may hold.
-        return DecompositionConfig(**self._settings)
-
-    def _find_labels(self, datamodule: Any, model: Any) -> Sequence[str] | None:
-        return self._labels if self._labels is not None else find_labels(datamodule, model)
-
-    def _prepare(self, model: nn.Module, sources: Sources) -> Prepared | PreparedTranslator:
-        checked = self._checked()
-        transfer = transfer_hooks(model, sources.datamodule, weights_dtype(model))
-        if isinstance(checked.spec, TranslatorSpec):
-            return self._prepare_translator(model, sources, transfer, checked, checked.spec)
-        prepared = prepare(
-            model,
-            sources.train,
-            transfer,
-            self._split_batch,
-            self._forward,
-            self._find_labels(sources.datamodule, model),
-            checked.spec,
-            checked.config.seed,
-        )
-        make_encoder(checked.tokenizer, prepared.reading.config)  # before any work is lost
-        for note in prepared.reading.notes:
-            rank_zero_warn(f"ModuleDecomposition: {note}")
+    def _prepare(self, model: nn.Module, sources: Sources) -> Prepared:
+        prepared = self._checked().prepare(model, sources)
+        for note in prepared.notes:
+            _warn(note)
         return prepared
 
-    def _prepare_translator(
-        self,
-        model: nn.Module,
-        sources: Sources,
-        transfer: Transfer,
-        checked: Checked,
-        spec: TranslatorSpec,
-    ) -> PreparedTranslator:
-        labels = self._find_labels(sources.datamodule, model)
-        prepared = prepare_translator(
-            model,
-            sources.train,
-            transfer,
-            self._split_batch,
-            self._forward,
-            list(map(str, spec.starts)) if labels is None else labels,
-            spec,
-            checked.config.seed,
-        )
-        # Before any work is lost: whether the tokenizers fit.
-        translator = prepared.weights_of(model, None)
-        translator_parent(translator, checked.tokenizer, checked.target_tokenizer)
-        for note in prepared.reading.notes:
-            rank_zero_warn(f"ModuleDecomposition: {note}")
-        return prepared
-
-    def _work_for(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, team: Team | None
-    ) -> None:
+    def _work_for(self, trainer: Any, model: nn.Module, team: Team | None) -> None:
         """The work for a trainer; anything may be raised."""
         if trainer.is_global_zero:
             self._destination = find_destination(trainer.loggers)
-        checkpoint = None
-        if self._weights == "best":
-            checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", None)
-            if not checkpoint:
-                raise ValueError("weights='best', but no checkpoint was saved.")
-        sources = Sources.of_trainer(trainer, pl_module)
+        checkpoint = checkpoint_of(trainer, self._weights)
+        sources = Sources.of_trainer(trainer, model)
         # A training that was finished when it was resumed never started.
-        prepared = self._prepared or self._prepare(pl_module, sources)
+        prepared = self._prepared or self._prepare(model, sources)
         if trainer.is_global_zero:
-            style = bar_style(trainer)
-            self._work(prepared, sources, pl_module, checkpoint, self._destination, style, team)
+            how = {"progress": bar_style(trainer), "team": team}
+            self._work(model, sources, checkpoint, self._destination, prepared=prepared, **how)
         elif team is not None:
-            parent, train, validation = self._read(prepared, sources, pl_module, checkpoint)
-            config = self._checked().config
-            help_decompose(team, parent, train, validation, config=config)
+            self._checked().help(team, model, sources, checkpoint, prepared)
 
-    def _work(
-        self,
-        prepared: Prepared | PreparedTranslator,
-        sources: Sources,
-        live: nn.Module,
-        checkpoint: str | Path | None,
-        destination: Destination,
-        style: str | None,
-        team: Team | None = None,
-    ) -> Decomposition:
+    def _work(self, *where: Any, **how: Any) -> Decomposition:
         self.decomposition, self.logged = None, None
-        checked = self._checked()
-        parent, train, validation = self._read(prepared, sources, live, checkpoint)
-        report = self._report_data
-        if report is not None and not isinstance(report, Rows | Pairs):
-            loaders = sources.test() if isinstance(report, str) else report
-            report = self._rows(prepared, loaders, "report_data")
-        elif isinstance(report, Rows) and not parent.translates:
-            report = conform(report, parent.network.config, "report_data")
-        known = {"report": report, "validation": validation, "training": train}
-        name, shown = next((name, rows) for name, rows in known.items() if rows is not None)
-        with progress_bar(style) as progress:
-            work = decompose if team is None else partial(decompose, team=team)
-            found = work(parent, train, validation, report, checked.config, progress)
-            self.decomposition = found
-            modules = list(self.modules_to_log(found))
-            if modules:
-                self.logged = log_decomposition(
-                    only(found, modules),
-                    run_id=destination.run_id,
-                    tracking_uri=destination.tracking_uri,
-                    registered_model_prefix=self._registered_model_prefix,
-                    dataset=figures_dataset(shown, name),
-                    progress=progress,
-                )
-        for warning in found.warnings:
-            rank_zero_warn(f"ModuleDecomposition: {warning}")
-        rank_zero_info(_summary(found, self.logged))
-        self.on_modules_ready(modules)
-        return found
+        done = self._checked().decompose(*where, choose=self._chosen, warn=_warn, **how)
+        self.logged = done.logged
+        rank_zero_info(f"ModuleDecomposition: {done.summary}")
+        self.on_modules_ready(list(done.modules))
+        return done.decomposition
 
-    def _read(
-        self,
-        prepared: Prepared | PreparedTranslator,
-        sources: Sources,
-        live: nn.Module,
-        checkpoint: str | Path | None,
-    ) -> tuple[Parent, Rows | Pairs, Rows | Pairs | None]:
-        """The parent, and training and validation rows."""
-        checked = self._checked()
-        if isinstance(prepared, PreparedTranslator):
-            translator = prepared.weights_of(live, checkpoint)
-            sentences = self._rows(prepared, sources.train, "training dataloader")
-            if sentences is None:
-                raise ValueError("The training dataloader has no rows.")
-            parent = translator_parent(translator, checked.tokenizer, checked.target_tokenizer)
-            held = self._rows(prepared, sources.validation, "validation dataloader")
-            return parent, sentences, held
-        network = prepared.weights_of(live, checkpoint)
-        train = self._rows(prepared, sources.train, "training dataloader")
-        if train is None:
-            raise ValueError("The training dataloader has no rows.")
-        assert not isinstance(checked.spec, TranslatorSpec)
-        network = lengthened(network, train, checked.spec)
-        parent = Parent(network, make_encoder(checked.tokenizer, network.config))
-        return parent, train, self._rows(prepared, sources.validation, "validation dataloader")
-
-    def _rows(self, prepared: Prepared | PreparedTranslator, loaders: Any, source: str) -> Any:
-        return prepared.rows(loaders, source, self._checked().config.seed, self._max_rows)
+    def _chosen(self, decomposition: Decomposition) -> Sequence[Module]:
+        self.decomposition = decomposition  # it is there even where logging fails
+        return self.modules_to_log(decomposition)
 
 
-_METRICS = {"accuracy": "accuracy", "f1": "micro-F1", "bleu": "BLEU"}
-
-
-def _summary(decomposition: Decomposition, logged: Any) -> str:
-    """What came of it, in one line."""
-    figures = decomposition.figures
-    parts = [f"ModuleDecomposition: {len(decomposition.modules)} modules"]
-    metric = decomposition.metric
-    known = {
-        "units_kept": "units kept",
-        f"parent_{metric}": f"{_METRICS[metric]} of the network",
-        f"composed_{metric}": "of its modules together",
-    }
-    parts += [f"{text} {figures[key]:.1%}" for key, text in known.items() if key in figures]
-    parts.append("logged to MLflow" if logged is not None else "not logged")
-    return ", ".join(parts) + f" ({decomposition.seconds:.1f} s to decompose)."
-
-
-def _failure_message(error: Exception, trainer: Any, model: Any, weights: str) -> str:
-    """Why there are no modules, and how to get them later."""
-    checkpoint = getattr(trainer.checkpoint_callback, f"{weights}_model_path", "") or getattr(
-        trainer.checkpoint_callback, "best_model_path", ""
-    )
-    where = repr(str(checkpoint)) if checkpoint else "None"
-    data = "datamodule=datamodule" if trainer.datamodule is not None else "train, val"
-    return (
-        f"ModuleDecomposition could not take {type(model).__name__} apart, and logged no modules; "
-        f"the training itself is not affected. {type(error).__name__}: {error}\nTo repeat it: "
-        f"callback.decompose_checkpoint({where}, model, {data})"
-    )
+def _warn(message: str) -> None:
+    rank_zero_warn(f"ModuleDecomposition: {message}")

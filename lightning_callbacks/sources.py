@@ -1,11 +1,16 @@
-"""Where the rows of a training come from."""
+"""Where the rows and the labels of a training come from, and what happens to a batch on its way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from lightning_callbacks._lightning import is_overridden
+import torch
+from torch import Tensor, nn
+
+Transfer = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,21 +18,22 @@ class Sources:
     """Dataloaders of a training; ``None`` where there are none.
 
     Args:
-        model: the user's model.
-        datamodule: the user's datamodule.
-        train: one dataloader or several.
-        validation: one dataloader or several.
+        train: one dataloader or several - in a list, a mapping, nested. A dataloader is a
+            ``DataLoader`` or anything else that gives batches as it is iterated, afresh each time.
+        validation: one or several.
+        datamodule: a Lightning datamodule, whose batch transfer hooks and test data are used.
+        model: the user's model, which may have such hooks and data too.
     """
 
-    model: Any
-    datamodule: Any
     train: Any
-    validation: Any
+    validation: Any = None
+    datamodule: Any = None
+    model: Any = None
 
     @classmethod
     def of_trainer(cls, trainer: Any, model: Any) -> Sources:
         """The dataloaders that a trainer fits with."""
-        return cls(model, trainer.datamodule, trainer.train_dataloader, trainer.val_dataloaders)
+        return cls(trainer.train_dataloader, trainer.val_dataloaders, trainer.datamodule, model)
 
     @classmethod
     def of_arguments(cls, model: Any, train: Any, validation: Any, datamodule: Any) -> Sources:
@@ -43,7 +49,7 @@ class Sources:
         if datamodule is not None:
             datamodule.prepare_data()
             datamodule.setup("fit")
-        found = cls(model, datamodule, train, validation)
+        found = cls(train, validation, datamodule, model)
         train = found._own("train_dataloader") if train is None else train
         validation = found._own("val_dataloader") if validation is None else validation
         if train is None:
@@ -51,7 +57,7 @@ class Sources:
                 "train_dataloaders=None; expected a dataloader, or a datamodule or model with "
                 "train_dataloader()."
             )
-        return cls(model, datamodule, train, validation)
+        return replace(found, train=train, validation=validation)
 
     def test(self) -> Any:
         """The test dataloaders of the datamodule or model.
@@ -69,8 +75,77 @@ class Sources:
             )
         return found
 
+    def transfer(self, model: nn.Module) -> Transfer:
+        """What happens to a batch before ``model`` sees it; floats become what its weights are."""
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+        return transfer_hooks(model, self.datamodule, dtype)
+
     def _own(self, hook: str) -> Any:
         for owner in (self.datamodule, self.model):
             if is_overridden(hook, owner):
                 return getattr(owner, hook)()
         return None
+
+
+def is_overridden(hook: str, owner: Any) -> bool:
+    """Whether ``owner`` (a module or datamodule, of Lightning's or not) has its own ``hook``."""
+    method = getattr(owner, hook, None)
+    if method is None:
+        return False
+    home = getattr(getattr(method, "__func__", method), "__module__", None) or ""
+    return home.partition(".")[0] not in ("lightning", "pytorch_lightning")
+
+
+def find_labels(*owners: Any) -> list[str] | None:
+    """Names of the labels as the first of ``owners`` has them; ``None`` where none does.
+
+    They are looked for in attributes ``labels``, ``label_names``, ``class_names`` and ``classes``.
+    """
+    for owner in owners:
+        for name in ("labels", "label_names", "class_names", "classes"):
+            found: Any = getattr(owner, name, None)
+            listed = isinstance(found, list | tuple) and len(found) > 1
+            if listed and all(isinstance(label, str) for label in found):
+                return list(found)
+    return None
+
+
+def transfer_hooks(
+    module: Any, datamodule: Any = None, dtype: torch.dtype | None = None
+) -> Transfer:
+    """What Lightning does to a batch before ``training_step`` sees it, on the CPU.
+
+    The batch transfer hooks are called where a user wrote them, the datamodule's before the
+    module's as Lightning has it; float tensors become ``dtype``, as the precision settings do.
+    """
+
+    def hook(name: str, batch: Any, *args: Any) -> Any:
+        for owner in (datamodule, module):
+            if is_overridden(name, owner):
+                return getattr(owner, name)(batch, *args)
+        return batch
+
+    def transfer(batch: Any) -> Any:
+        batch = hook("on_before_batch_transfer", batch, 0)
+        batch = hook("transfer_batch_to_device", batch, torch.device("cpu"), 0)
+        batch = hook("on_after_batch_transfer", batch, 0)
+        return batch if dtype is None else _with_dtype(batch, dtype)
+
+    return transfer
+
+
+def _with_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """``value`` with the float tensors in it as ``dtype``."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, MutableMapping):
+        found = copy.copy(value)
+        found.update({key: _with_dtype(item, dtype) for key, item in value.items()})
+        return found
+    if isinstance(value, list | tuple):
+        items = (_with_dtype(item, dtype) for item in value)
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+        return replace(value, **{name: _with_dtype(item, dtype) for name, item in own.items()})
+    return value

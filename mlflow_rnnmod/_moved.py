@@ -14,8 +14,8 @@ from types import ModuleType
 
 _NETWORK = "mlflow_rnnmod.network"
 _RECURRENT = (
-    "config cells gates network packed stepwise unrolled slicing trimming projections products "
-    "candidates reading spec structure submodules trials weights"
+    "config cells gates network packed stepwise unrolled slicing projections candidates reading "
+    "spec structure submodules trials weights"
 )
 _TRANSLATOR = {
     "translator": "network",
@@ -27,13 +27,15 @@ _TRANSLATOR = {
 }
 _TRACKING = (
     "flavor bulk registration record parents fetch sources memory documents download directory "
-    "environment jobs evaluator pyfunc columns translated names planning"
+    "environment jobs evaluator pyfunc columns names planning"
 )
 _PAGES = "card page pictures report markdown dial wording"
 
 MOVED = {
     _NETWORK: "mlflow_rnnmod.networks",
     f"{_NETWORK}.answers": "mlflow_rnnmod.networks.recurrent.forms",
+    f"{_NETWORK}.trimming": "mlflow_rnnmod.networks.recurrent.layers",
+    f"{_NETWORK}.products": "mlflow_rnnmod.networks.products",
     **{
         f"{_NETWORK}.{name}": f"mlflow_rnnmod.networks.{name}"
         for name in ("digest", "rows", "trunk", "parent", "text", "tolerance", "guard")
@@ -41,6 +43,24 @@ MOVED = {
     **{f"{_NETWORK}.{n}": f"mlflow_rnnmod.networks.recurrent.{n}" for n in _RECURRENT.split()},
     **{f"{_NETWORK}.{a}": f"mlflow_rnnmod.networks.translator.{b}" for a, b in _TRANSLATOR.items()},
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.tracking.{name}" for name in _TRACKING.split()},
+    "mlflow_rnnmod.translated": "mlflow_rnnmod.tracking.pyfunc",
+    "mlflow_rnnmod.decomposition.sample": "mlflow_rnnmod.answers",
+    "mlflow_rnnmod.decomposition.metrics": "mlflow_rnnmod.answers",
+    "mlflow_rnnmod.decomposition.bleu": "mlflow_rnnmod.answers.translation",
+    "mlflow_rnnmod.decomposition.layers": "mlflow_rnnmod.networks.parts",
+    "mlflow_rnnmod.decomposition.sizes": "mlflow_rnnmod.decomposition.overlap",
+    "mlflow_rnnmod.decomposition.translation_watch": "mlflow_rnnmod.networks.translator.forcing",
+    **{
+        f"mlflow_rnnmod.decomposition.{name}": f"mlflow_rnnmod.networks.recurrent.{name}"
+        for name in ("gradients", "tapes")
+    },
+    **{
+        f"mlflow_rnnmod.composition.{name}": f"mlflow_rnnmod.networks.recurrent.{name}"
+        for name in ("cost", "machine", "ways")
+    },
+    "mlflow_rnnmod.composition.workers": "mlflow_rnnmod.networks.workers",
+    "mlflow_rnnmod.composition.answers": "mlflow_rnnmod.answers.columns",
+    "mlflow_rnnmod.composition.kinds": "mlflow_rnnmod.answers.joining",
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.pages.{name}" for name in _PAGES.split()},
 }
 """New names of modules by their old ones, as of version 0.1."""

@@ -27,6 +27,7 @@ from mlflow_rnnmod.networks import (
     Trunk,
     jaccard,
 )
+from mlflow_rnnmod.networks.groups import Group
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
@@ -254,3 +255,13 @@ def tiny_decomposition(parent: Parent, **changes: Any) -> Decomposition:
         "seconds": 1.25,
     }
     return Decomposition(**{**fields, **changes})
+
+
+def groups_named(sizes: dict[str, int], bounded: bool = True) -> dict[str, Group]:
+    """Groups of a recurrent network that does not exist; ``bounded`` as no ReLU is."""
+    found = {}
+    for name, units in sizes.items():
+        recurrent = not name.startswith("hidden")
+        kind = {"bounded": bounded and recurrent, "idles": not bounded and recurrent}
+        found[name] = Group(name, units, (), **kind)
+    return found

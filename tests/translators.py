@@ -12,9 +12,12 @@ import torch
 from torch.nn import functional as F
 
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
-from mlflow_rnnmod.decomposition.pairs import Pairs, forced_tokens, padded
+from mlflow_rnnmod.decomposition.pairs import Pairs, forced_sample, padded
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks import Parent, TextEncoder, Translator, TranslatorConfig, Trunk
 from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.translator.forced import forced_tokens
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LANGUAGES = {
@@ -170,7 +173,7 @@ def trained_translator(cell: str = "gru", units: int = 40, steps: int = 500) -> 
             states = translator.encode(pairs.sources[index])
             loss = torch.zeros(())
             for code, rows in pairs.targets.items():
-                given, wanted, valid = forced_tokens(translator.config, code, rows[index])
+                given, wanted, valid = told_rows(translator, code, rows[index])
                 logits = translator.force(states, given).logits
                 loss = loss + F.cross_entropy(logits[valid], wanted[valid])
             optimizer.zero_grad()
@@ -184,3 +187,19 @@ def plain_ids(rows: Rows) -> list[list[int]]:
     """Token ids of each row without padding."""
     assert rows.lengths is not None
     return [v[:n].tolist() for v, n in zip(rows.values, rows.lengths.tolist(), strict=True)]
+
+
+def told_rows(translator, code: str, rows: Rows):
+    """What a decoder is told, should answer, and where, of translations into one language."""
+    starts = torch.full((len(rows),), translator.config.start_of(code))
+    return forced_tokens(translator.config, starts, rows)
+
+
+def told(translator, code: str, ids: list[list[int]]):
+    """The same of token ids."""
+    return told_rows(translator, code, padded(ids, 0))
+
+
+def collect_translations(translator, pairs: Pairs, **options) -> ActivationStatistics:
+    """Statistics of a decoder on right translations."""
+    return collect(translator, forced_sample(pairs, translator.labels), **options)

@@ -10,8 +10,7 @@ from benchmarks.published import SCENARIOS as PUBLISHED
 from benchmarks.translation.parents import Translators
 from benchmarks.translation.questions import RULES, Done, Studies, Told, common
 from benchmarks.translation.study import Bleu, bleu
-from mlflow_rnnmod.composition import add, compose, replace
-from mlflow_rnnmod.composition.translation import whole_parent
+from mlflow_rnnmod.composition import add, compose, replace, whole_parent
 
 
 @dataclass(frozen=True)

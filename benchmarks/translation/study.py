@@ -11,18 +11,17 @@ from torch import Tensor
 
 from benchmarks.data import TranslationData
 from benchmarks.translation.parents import Trained
-from mlflow_rnnmod.composition import compose
-from mlflow_rnnmod.composition.translation import TranslatingComposite, whole_parent
-from mlflow_rnnmod.decomposition.bleu import corpus_bleu
+from mlflow_rnnmod.answers.translation import corpus_bleu
+from mlflow_rnnmod.composition import compose, whole_parent
+from mlflow_rnnmod.composition.translation import TranslatingComposite
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
-from mlflow_rnnmod.decomposition.pairs import Pairs
+from mlflow_rnnmod.decomposition.overlap import overlap_matrix
+from mlflow_rnnmod.decomposition.pairs import Pairs, forced_sample
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
-from mlflow_rnnmod.decomposition.sizes import overlap_matrix
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.translation import draw_pairs, language_trunks
-from mlflow_rnnmod.decomposition.translation_sizes import decoder_shares
-from mlflow_rnnmod.decomposition.translation_statistics import collect_translations
+from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Removed = list[dict[str, Tensor]]
@@ -64,9 +63,8 @@ class TranslationStudy:
         references = {code: data.references("train", code) for code in parent.labels}
         pairs = Pairs.from_texts(parent, data.sources("train"), references)
         per_label = DecompositionConfig().rows_per_label
-        statistics = collect_translations(
-            parent.translator, draw_pairs(pairs, per_label, seed), variant=variant, gates=gates
-        )
+        sample = forced_sample(draw_pairs(pairs, per_label, seed), parent.labels)
+        statistics = collect(parent.network, sample, variant=variant, gates=gates)
         return cls(trained, statistics, time.perf_counter() - started)
 
     @cached_property
@@ -108,8 +106,8 @@ class TranslationStudy:
         for index, trunk in enumerate(trunks):
             others = [float(overlap[index, i]) for i in range(len(trunks)) if i != index]
             jaccard = sum(others) / len(others) if others else 1.0
-            config = self.trained.parent.translator.config
-            found.append({**decoder_shares(config, trunk), "jaccard": jaccard})
+            shares = self.trained.parent.network.shares_kept(trunk)
+            found.append({**shares, "jaccard": jaccard})
         return found
 
 

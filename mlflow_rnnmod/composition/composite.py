@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from functools import cached_property
@@ -11,21 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.composition.answers import NONE_OF_THESE, Answerer, check_thresholds
+from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, Columns
+from mlflow_rnnmod.answers.columns import check_thresholds
+from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
 from mlflow_rnnmod.composition.inputs import check_inputs
-from mlflow_rnnmod.composition.joint import calibrated
-from mlflow_rnnmod.composition.kinds import competes, output_of
 from mlflow_rnnmod.composition.scores import (
     ENERGY_WEIGHT_ACROSS,
     SCORES,
     ScoreStrategy,
     check_score,
-    default_score,
 )
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.networks.translator.config import TRANSLATION
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,7 @@ class Composite:
     reaches its threshold, by the chance that it is anywhere in the list.
 
     It is never changed: :func:`replace`, :func:`add`, :func:`remove` and :func:`select` return new
-    ones. Use :func:`compose` to make one.
+    ones. Use :func:`~mlflow_rnnmod.composition.compose` to make one.
 
     Args:
         modules: one for each label; ties go to the first.
@@ -83,25 +81,32 @@ class Composite:
         return tuple(module.label for module in self.modules)
 
     @cached_property
-    def output(self) -> str:
-        """Kind of answer: ``"label"``, ``"multilabel"``, ``"tags"`` or ``"list"``.
+    def answer(self) -> Answer:
+        """What the modules answer together.
 
         Modules of one kind answer as they do alone. Beside modules that answer one label for the
         whole input, those that answer each step do so too, by the step where they score highest
-        (see :func:`~mlflow_rnnmod.composition.kinds.whole_input`).
+        (see :func:`~mlflow_rnnmod.answers.whole.whole_input`).
         """
-        return str(output_of(module.contract.output for module in self.modules))
+        found = joined(module.contract for module in self.modules)
+        assert found is not None  # as the contracts have no problems
+        return found
+
+    @property
+    def output(self) -> str:
+        """Name of the kind of answer: ``"label"``, ``"multilabel"``, ``"tags"`` or ``"list"``."""
+        return self.answer.name
 
     @property
     def end_label(self) -> str | None:
         """The label that ends a list, where a module answers for it."""
         ends = (m.label for m in self.modules if m.label == m.contract.end_label)
-        return next(ends, None) if self.output == "list" else None
+        return next(ends, None) if self.answer.ends else None
 
     @property
     def rivals(self) -> bool:
         """Whether labels compete; else each is compared with a threshold of its own."""
-        return competes(module.contract for module in self.modules)
+        return self.answer.rivals
 
     @property
     def base(self) -> str:
@@ -159,7 +164,7 @@ class Composite:
         """
         inputs = check_inputs(inputs, self.input_kind, self.modules[0].contract.input_size)
         if len(inputs) == 0:
-            steps = (0,) if self.output in ("tags", "list") else ()
+            steps = (0,) if self.answer.stepwise else ()
             return torch.zeros(0, *steps, len(self.modules))
         return self.engine.scores(inputs, self._strategy(), self.settings, engine)
 
@@ -211,17 +216,15 @@ class Composite:
         reject_label: str = NONE_OF_THESE,
     ) -> list[Any]:
         """Answers from what :meth:`scores` returned."""
-        answerer = Answerer(
+        columns = Columns(
             labels=self.labels,
-            output=self.output,
-            rivals=self.rivals,
             end_label=self.end_label,
             thresholds=self.parameters.get("thresholds", {}),
             threshold=0.5 if self.score == "probability" else 0.0,
             single=len(self.modules) == 1 and self.score == "margin",
             odds=SCORES[self.score].odds,
         )
-        return answerer(scores, reject_below, reject_label)
+        return self.answer.answers(scores, columns, reject_below, reject_label)
 
     def explain(self, inp: Any) -> Any:
         """The score of each module for one input, best first: a dict, or one for each step."""
@@ -240,7 +243,8 @@ class Composite:
         for module in self.modules:
             parent = module.parent
             if parent.digest not in parents:
-                parents[parent.digest] = parent.to(device)
+                parents[parent.digest] = moved = parent.to(device)
+                vars(moved)["digest"] = parent.digest  # weights are the same wherever they are
         modules = tuple(changed(m, parent=parents[m.parent.digest]) for m in self.modules)
         return changed(self, modules=modules)
 
@@ -250,53 +254,3 @@ class Composite:
             f"Composite({list(self.labels)}, score={self.score!r}, "
             f"{parents} parent{'s' if parents > 1 else ''})"
         )
-
-
-def compose(
-    modules: Iterable[Module],
-    score: str | None = None,
-    calibrate_on: tuple[Any, Sequence[Any]] | None = None,
-    thresholds: Mapping[str, float] | None = None,
-) -> Composite:
-    """Make a model of some modules, without training.
-
-    Args:
-        modules: one for each label, of one parent or of many.
-        score: how they are compared: ``"margin"`` (the default for parents of the same labels, and
-            for labels without rivals), ``"open"`` (for others), ``"joint"``, ``"logit"``,
-            ``"probability"``.
-        calibrate_on: inputs and what is right for them, of all the composite's labels (see
-            :func:`~mlflow_rnnmod.composition.joint.calibrated`); scales and an offset are fitted
-            for each module on its score (``"joint"``): one scale for the margin, or one each for
-            the open head and the parent's energy.
-        thresholds: what the scores of single labels have to reach, where labels have no rivals; 0
-            for the others.
-
-    Raises:
-        IncompatibleModules: with every reason why the modules do not fit together.
-        TypeError: if something else than modules is given.
-        ValueError: if ``score`` is unknown or asks for ``calibrate_on``, a label of
-            ``calibrate_on`` or ``thresholds`` is none of the modules', or labels with thresholds
-            are rivals.
-    """
-    if isinstance(modules, Module):
-        raise TypeError(f"modules is the single {modules!r}; expected a list of modules.")
-    modules = tuple(modules)
-    for position, module in enumerate(modules):
-        if not isinstance(module, Module):
-            raise TypeError(f"modules[{position}] is {module!r:.80}; expected a Module.")
-    if not modules:
-        raise IncompatibleModules(["there is no module; expected at least one"])
-    recipe = ({"verb": "compose", "labels": [module.label for module in modules]},)
-    if all(module.contract.output == TRANSLATION for module in modules):
-        from mlflow_rnnmod.composition.translation import compose_translations
-
-        return compose_translations(
-            modules, recipe, score=score, calibrate_on=calibrate_on, thresholds=thresholds
-        )
-    if score == "joint" and calibrate_on is None:
-        raise ValueError('score="joint" needs calibrate_on=(inputs, labels); got None.')
-    base = default_score(modules) if score in (None, "joint") else str(score)
-    parameters = {} if thresholds is None else {"thresholds": dict(thresholds)}
-    composite = Composite(modules, base, parameters, recipe)
-    return composite if calibrate_on is None else calibrated(composite, *calibrate_on)

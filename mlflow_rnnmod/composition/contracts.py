@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from mlflow_rnnmod.composition.kinds import output_of, reason_against
+from mlflow_rnnmod.answers.joining import joined, reason_against
 from mlflow_rnnmod.decomposition.module import Contract
 
 
@@ -37,8 +37,9 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
                 "module a label: use replace() to swap one for another"
             )
     problems += _different(found, "input kind", lambda c: c.input)
-    kinds = {contract.output for _, contract, _ in found}
-    if output_of(kinds) is None:
+    answer = joined(contract for _, contract, _ in found)
+    if answer is None:
+        kinds = {contract.output for _, contract, _ in found}
         problems += _different(
             found,
             "output kind",
@@ -46,10 +47,10 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
             f"kinds that go together, but {reason_against(kinds)}",
         )
     ends = [(name, c) for name, c, _ in found if c.label == c.end_label]
-    if kinds == {"list"} and len(ends) > 1:
+    if answer is not None and answer.ends and len(ends) > 1:
         told = ", ".join(f"{name} ({c.label!r})" for name, c in ends)
         problems.append(f"{len(ends)} modules end lists: {told}; expected one at the most")
-    if kinds == {"tags"}:
+    if answer is not None and answer.each_step:
         # Cut at different places, they would have different steps to answer.
         problems += _different(found, "number of steps", lambda c: c.steps)
     if len({c.input for _, c, _ in found}) == 1 and found[0][1].input == "features":

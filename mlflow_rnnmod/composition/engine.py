@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.answers.whole import whole_input
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
 from mlflow_rnnmod.composition.inputs import to_rows
-from mlflow_rnnmod.composition.kinds import whole_input
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.composition.steps import Observed, widened
-from mlflow_rnnmod.networks.recurrent.ways import Trunks, check_way
 from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.networks.many import check_way
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
-from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, feed
-from mlflow_rnnmod.networks.recurrent.trimming import ignores_padding
 from mlflow_rnnmod.networks.rows import Rows
 
 # Steps times rows that are run at once: a single very long text must not pad a whole batch to its
@@ -31,13 +29,14 @@ class Engine:
     """Runs the modules of a composite.
 
     Modules are grouped by parent and trunk: a trunk is run once for all its heads, and trunks of
-    one parent are run in whichever way should be fastest (see :data:`~.ways.WAYS`). The unmasked
+    one parent are run in whichever way should be fastest (see
+    :data:`~mlflow_rnnmod.networks.many.WAYS`). The unmasked
     parent runs once where some module has the full trunk or its energy is asked for.
 
     Args:
         modules: at least one.
         batch_size: rows run at once, at the most.
-        output: what they answer together (see :func:`~.kinds.output_of`).
+        output: what they answer together (see :func:`~mlflow_rnnmod.answers.joining.output_of`).
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class Engine:
     ) -> None:
         self.modules = tuple(modules)
         self.batch_size = batch_size
-        self.output = output
+        self.answer = answer_of(output)
         parents = {m.parent.digest: m.parent for m in reversed(self.modules)}
         self.groups = [
             _Group(parents[d], [(i, m) for i, m in enumerate(self.modules) if m.parent.digest == d])
@@ -66,7 +65,7 @@ class Engine:
             inputs: as :func:`~.inputs.check_inputs` returns them, at least one row.
             strategy: how outputs become scores.
             parameters: what the strategy needs.
-            way: one of :data:`~.ways.WAYS`.
+            way: one of :data:`~mlflow_rnnmod.networks.many.WAYS`.
 
         Returns:
             float ``(rows, modules)``, or ``(rows, steps, modules)`` for answers that have one for
@@ -76,7 +75,7 @@ class Engine:
             ValueError: if there is no such way, or parents read a row as different numbers of steps
                 and are to answer them together.
         """
-        if self.output not in ("label", "multilabel"):
+        if self.answer.stepwise:
             tables = self.tables(inputs, strategy, parameters, way)
             return self.joined([scores for _, scores in tables])
         check_way(way)
@@ -84,7 +83,7 @@ class Engine:
         for group in self.groups:
             rows, given = to_rows(group.parent, inputs), (strategy, parameters, way)
             if group.stepwise:
-                scores = group.whole(rows, *given, self.batch_size, self.output == "label")
+                scores = group.whole(rows, *given, self.batch_size, self.answer.rivals)
             else:
                 scores = group.scores(rows, *given, self.batch_size)
             found.append(scores)
@@ -107,11 +106,11 @@ class Engine:
         for group in self.groups:
             rows = to_rows(group.parent, inputs)
             scores = group.scores(rows, strategy, parameters, way, self.batch_size)
-            if self.output == "tags":  # other kinds have to answer something for nothing, too
+            if self.answer.each_step:  # other kinds have to answer something for nothing, too
                 assert rows.lengths is not None
                 scores[:, rows.lengths == 0] = torch.nan
             found.append((group, scores))
-        if self.output == "tags":
+        if self.answer.each_step:
             self._check_steps(found)
         return found
 
@@ -143,7 +142,7 @@ class Engine:
 
     def ways(self, rows: int, steps: int) -> list[str]:
         """The way that each parent's trunks would be run in, for a batch of this size."""
-        return [group.trunks.way("auto", rows, steps) for group in self.groups if group.trunks]
+        return [group.trunks.planned(rows, steps) for group in self.groups if group.trunks]
 
 
 class _Group:
@@ -166,7 +165,7 @@ class _Group:
         spans = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
         self.full = spans.pop(0) if trunks[0].full else None
         masks = [trunk for trunk in trunks if not trunk.full]
-        self.trunks = Trunks(parent.network, masks) if masks else None
+        self.trunks = parent.network.through(masks) if masks else None
         self.spans = spans
 
     def scores(
@@ -179,19 +178,16 @@ class _Group:
     ) -> Tensor:
         """Scores of all modules, ``(modules, rows)`` or ``(modules, rows, steps)``, on the CPU."""
         network = self.parent.network
-        if len(rows) == 1 and rows.values.shape[1] <= MAX_STEPS:
+        if len(rows) == 1 and rows.values.numel() <= MAX_STEPS:
             return self._batch(self._here(rows), strategy, parameters, way).cpu()
-        lengths = network.lengths(rows)
-        longest = int(lengths.max())
-        most = max(longest, network.config.output_steps or 0)
-        if len(rows) <= batch_size and most * len(rows) <= MAX_STEPS:
-            part = _cut(network.config, Rows(rows.values, lengths), longest)
+        rows, sizes = Rows(rows.values, network.lengths(rows)), network.sizes(rows)
+        if len(rows) <= batch_size and int(sizes.max()) * len(rows) <= MAX_STEPS:
+            part = network.trimmed(rows)
             return self._batch(self._here(part), strategy, parameters, way).cpu()
         found = []
-        chunks = bucket(lengths.clamp(min=network.config.output_steps or 1), batch_size)
+        chunks = bucket(sizes, batch_size)
         for chunk in chunks:
-            part = Rows(rows.values[chunk], lengths[chunk])
-            part = _cut(network.config, part, int(lengths[chunk].max()))
+            part = network.trimmed(rows[chunk])
             found.append(self._batch(self._here(part), strategy, parameters, way).cpu())
         return torch.cat(widened(found), dim=1)[:, torch.cat(chunks).argsort()]
 
@@ -202,7 +198,7 @@ class _Group:
     @property
     def stepwise(self) -> bool:
         """Whether the modules answer each step."""
-        return self.parent.network.config.stepwise
+        return self.parent.network.config.answer.stepwise
 
     def whole(
         self,
@@ -230,11 +226,12 @@ class _Group:
     def energies(self, rows: Rows, batch_size: int) -> Tensor:
         """The mean standardized energy over each row's steps, ``(modules, rows)``, on the CPU."""
         network, found = self.parent.network, []
-        steps = max(rows.values.shape[1], network.config.output_steps or 0)
+        steps = max(rows.values.shape[1], int(network.sizes(rows).max()))
         for part in rows.batches(max(min(batch_size, MAX_STEPS // steps), 1)):
             part = self._here(part)
             energy = torch.logsumexp(network(part), dim=2)
             answered = network.answered(part)
+            assert answered is not None
             found.append(((energy * answered).sum(dim=1) / answered.sum(dim=1)).cpu())
         mean, deviation = self.stack.energy.cpu().T[..., None]
         return (torch.cat(found) - mean) / deviation
@@ -270,7 +267,7 @@ class _Group:
                     return strategy.score(found, parameters)
         assert self.trunks is not None
         count = len(rows) if observed is None else len(observed)
-        scores = network.output.weight.new_empty(len(self.positions), count)
+        scores = network.like.new_empty(len(self.positions), count)
         if found is not None and self.full is not None:
             scores[self.full] = strategy.score(found, parameters)
 
@@ -280,20 +277,14 @@ class _Group:
                 outputs = self._outputs(span, given, network.logits(given), energy)
                 scores[span] = strategy.score(outputs, parameters)
 
-        taken = self.trunks.way(way, len(rows), self.trunks.steps(rows))
+        taken = self.trunks.way(way, rows)
         self.trunks.run(rows, taken, finish)
         return scores
 
     @cached_property
-    def _packed(self) -> PackedNetwork | None:
-        """The unmasked parent, where it can be packed."""
-        network = self.parent.network
-        return PackedNetwork(network) if can_pack(network) else None
-
-    def _whole(self, rows: Rows) -> Tensor:
+    def _whole(self) -> Callable[[Rows], Tensor]:
         """The readout of the unmasked parent."""
-        network, packed = self.parent.network, self._packed
-        return network.readout(rows) if packed is None else packed.readout(feed(network, rows))
+        return self.parent.network.fastest()
 
     def _parts(self, part: slice, readout: Tensor) -> list[tuple[slice, Tensor]]:
         """Modules with their readouts: together where each has a trunk of its own."""
@@ -324,10 +315,3 @@ def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:
         chunks.append(order[start:end])
         start = end
     return chunks
-
-
-def _cut(config: NetworkConfig, rows: Rows, longest: int) -> Rows:
-    """Rows without the steps behind the longest row's last, where those change no answer."""
-    if longest == rows.values.shape[1] or not ignores_padding(config):
-        return rows
-    return Rows(rows.values[:, :longest], rows.lengths)

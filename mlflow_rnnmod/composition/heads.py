@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.module import Head, Module, all_log_odds
+from mlflow_rnnmod.answers.margins import all_log_odds
+from mlflow_rnnmod.decomposition.module import Head, Module
 
 # Logits that are few; and log-odds that float64 probabilities give to 1e-7.
 _FEW, _SURE = 512, 20.0
@@ -73,8 +74,7 @@ class ModuleStack:
     def __init__(self, modules: Sequence[Module]) -> None:
         self.modules = tuple(modules)
         network = self.modules[0].parent.network
-        weight = network.output.weight.detach()
-        assert isinstance(weight, Tensor)
+        weight = network.like.detach()
         size = network.config.readout_size
         self.index = torch.tensor([m.contract.index for m in modules], device=weight.device)
         self.head = HeadStack.of([m.head for m in modules], weight, size)
@@ -82,7 +82,7 @@ class ModuleStack:
         energies = [(m.energy.mean, m.energy.deviation) for m in modules]
         self.energy = weight.new_tensor(energies)
         self._whole = self.index.tolist() == list(range(len(network.labels)))
-        self.rivals = network.config.output != "multilabel"
+        self.rivals = network.config.answer.rivals
 
     def part(self, part: slice) -> ModuleStack:
         """Some of the modules."""
@@ -119,7 +119,7 @@ class ModuleStack:
 
 
 def quick_log_odds(logits: Tensor) -> Tensor:
-    """:func:`~mlflow_rnnmod.decomposition.module.all_log_odds` where no gradient is asked for.
+    """:func:`~mlflow_rnnmod.answers.margins.all_log_odds` where no gradient is asked for.
 
     A few numbers go through float64 probabilities, in three operations instead of a dozen, unless
     a label is so sure that its odds would lose digits there. Many numbers are worked on in place.

@@ -120,7 +120,7 @@ def to_rows(parent: Parent, inputs: Any) -> Rows:
         rows = _padded(inputs, config.pad_index, config.side)
     prepared = network.prepare(rows)
     lengths = network.lengths(prepared).cpu()
-    if config.stepwise:
+    if config.answer.stepwise:
         lengths[_without_step(rows, config)] = 0
     return Rows(prepared.values, lengths, prepared.targets)
 

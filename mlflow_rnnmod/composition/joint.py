@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers.whole import anywhere, best_step, step_correction
+from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
-from mlflow_rnnmod.composition.kinds import anywhere, best_step, step_correction
 from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint, without_energy
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
 from mlflow_rnnmod.networks.rows import IGNORE
-
-if TYPE_CHECKING:
-    from mlflow_rnnmod.composition.composite import Composite
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Comp
             f"calibrate_on has {len(inputs)} inputs and {len(labels)} labels; expected as many of "
             "both, and at least one."
         )
-    stepwise = composite.output == "tags" or (composite.output == "list" and composite.rivals)
+    stepwise = composite.answer.stepwise and composite.rivals
     if not stepwise:
         _check_known(composite, labels)
     if composite.score == "joint":  # scales are fitted anew, on the score underneath
@@ -101,7 +99,7 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
     strategy, engine = SCORES[composite.score], composite.engine
     given = composite.settings
     runs = [strategy] if strategy.parts is None else [_part(strategy, n) for n in range(2)]
-    if composite.output not in ("label", "multilabel"):
+    if composite.answer.stepwise:
         tables = [engine.tables(inputs, one, given) for one in runs]
         joined = [engine.joined([scores for _, scores in table]) for table in tables]
         return Parts(torch.stack(joined, dim=-1), None)
@@ -136,10 +134,8 @@ def _part(strategy: ScoreStrategy, number: int) -> ScoreStrategy:
 
 
 def _check_known(composite: Composite, labels: Sequence[Any]) -> None:
-    alone = composite.output == "label"
-    unknown = sorted(
-        {str(y) for row in labels for y in ([row] if alone else row) if y not in composite.labels}
-    )
+    found = {y for row in labels for y in composite.answer.labels_of(row)}
+    unknown = sorted(str(y) for y in found if y not in composite.labels)
     if unknown:
         raise ValueError(
             f"calibrate_on has the labels {unknown}, which no module answers for; expected some of "
@@ -193,13 +189,6 @@ def _step_targets(composite: Composite, scores: Tensor, labels: Sequence[Any]) -
     counts = (~scores.isnan().any(dim=2)).sum(dim=1).tolist()
     targets = torch.full(scores.shape[:2], IGNORE)
     for row, (count, wanted) in enumerate(zip(counts, labels, strict=True)):
-        wanted = list(wanted)
-        if composite.output == "list":
-            wanted = [*wanted, composite.end_label][:count]
-        elif len(wanted) != count:
-            raise ValueError(
-                f"calibrate_on: row {row} has {len(wanted)} labels and {count} steps; expected a "
-                "label for each step (a token of the tokenizer), None where it is not known."
-            )
-        targets[row, : len(wanted)] = torch.tensor([index.get(y, IGNORE) for y in wanted])
+        right = composite.answer.step_labels(wanted, count, composite.end_label, row)
+        targets[row, : len(right)] = torch.tensor([index.get(y, IGNORE) for y in right])
     return targets

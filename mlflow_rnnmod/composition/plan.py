@@ -7,19 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
+from mlflow_rnnmod.answers import Answer, answer_of
+from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import find_problems
-from mlflow_rnnmod.networks.recurrent.cost import Work, seconds
-from mlflow_rnnmod.composition.kinds import ANSWERS, competes, output_of
-from mlflow_rnnmod.networks.recurrent.machine import SHIPPED, Machine, read_cached
 from mlflow_rnnmod.decomposition.module import Contract, Module
-from mlflow_rnnmod.networks.recurrent.config import GATES, STEPWISE, NetworkConfig
-from mlflow_rnnmod.networks.translator.config import TRANSLATION, TranslatorConfig
-from mlflow_rnnmod.networks.translator.network import Translator
-
-SEVERAL = ("multilabel", "list")
-"""Kinds of answer that are several labels, which F1 measures."""
+from mlflow_rnnmod.networks.architectures import FIRST, architecture_of
+from mlflow_rnnmod.networks.protocol import Load
 
 
 @dataclass(frozen=True)
@@ -35,8 +28,9 @@ class Entry:
             single steps or gates; empty where an older file does not say.
         full: whether nothing is removed; None where an older file does not say.
         mixed: layers whose removed units are guessed from kept ones.
-        network: the parent's structure, as :meth:`NetworkConfig.to_dict` (of a translator
-            :meth:`TranslatorConfig.to_dict`) gives it; None where an older file does not say.
+        network: the parent's structure, as its config's ``to_dict`` gives it; None where an older
+            file does not say.
+        architecture: of the parent.
         figures: as the module has them.
         bytes: of the module's own files; None where unknown.
         parent_bytes: of the parent's weights; None where unknown.
@@ -50,6 +44,7 @@ class Entry:
     full: bool | None = None
     mixed: tuple[str, ...] = ()
     network: Mapping[str, Any] | None = None
+    architecture: str = FIRST
     figures: Mapping[str, float] = field(default_factory=dict)
     bytes: int | None = None
     parent_bytes: int | None = None
@@ -72,7 +67,9 @@ def facts_of(module: Module) -> dict[str, Any]:
     network = module.parent.network.config.to_dict()
     if "labels" in network:
         network["labels"] = []  # they are in the contract
+    architecture = module.parent.network.architecture
     return {
+        **({} if architecture == FIRST else {"architecture": architecture}),
         "kept": module.trunk.sizes,
         "full": module.trunk.full,
         "mixed": tuple(sorted(module.trunk.mix)),
@@ -143,12 +140,13 @@ class Plan:
             (f"parent passes, batch of {self.batch_size}", _number(self.passes, "{:.1f}")),
             ("milliseconds here", _number(self.milliseconds, "{:.1f}")),
         ]
-        if self.output in SEVERAL:
-            shown.append(("F1 to expect", _number(self.f1, "{:.1%}")))
-        elif self.output != TRANSLATION:
-            shown.append(("accuracy to expect", _number(self.accuracy, "{:.1%}")))
-        if self.output not in (None, "label"):
-            shown.insert(1, ("answer", ANSWERS.get(str(self.output), str(self.output))))
+        answer = answer_of(self.output or "label")
+        expected = {"accuracy": ("accuracy", self.accuracy), "f1": ("F1", self.f1)}
+        if answer.metric in expected:
+            name, value = expected[answer.metric]
+            shown.append((f"{name} to expect", _number(value, "{:.1%}")))
+        if answer.words:
+            shown.insert(1, ("answer", answer.words))
         shown += [("note", note) for note in self.notes]
         return shown + [("problem", problem) for problem in self.problems]
 
@@ -193,8 +191,7 @@ def make_plan(
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.parent, []).append(entry)
-    machine = read_cached() or SHIPPED
-    costs = [_cost(group, batch_size, steps, machine) for group in groups.values()]
+    costs = [_cost(group, batch_size, steps) for group in groups.values()]
     parents = tuple(
         {
             "digest": digest,
@@ -210,14 +207,15 @@ def make_plan(
     notes = []
     if entries and not complete:
         notes.append("some modules were written by an older version and do not tell their size")
-    if any(entry.contract.output == TRANSLATION for entry in entries):
+    if not all(entry.contract.answer.scored for entry in entries):
         notes.append("how long a translation takes depends on what is translated: not estimated")
-    output = output_of(entry.contract.output for entry in entries)
-    if len(groups) > 1 and output not in SEVERAL:
+    answer = joined(entry.contract for entry in entries)
+    metric = None if answer is None else answer.metric
+    if len(groups) > 1 and metric != "f1":
         notes.append(
             "several parents: the accuracy is what each has among its own labels, an upper bound"
         )
-    notes += _notes_on_kinds(entries, output)
+    notes += _notes_on_kinds(entries, answer)
     return Plan(
         problems=tuple(found),
         labels=tuple(entry.contract.label for entry in entries),
@@ -228,22 +226,23 @@ def make_plan(
         batch_size=batch_size,
         passes=sum(cost[1] for cost in known) if costed else None,
         milliseconds=1e3 * sum(cost[0] for cost in known) if costed else None,
-        accuracy=None if output in SEVERAL else _accuracy(entries),
+        accuracy=None if metric == "f1" else _accuracy(entries),
         notes=tuple(notes),
-        output=output,
-        f1=_micro_f1(entries) if output in SEVERAL else None,
+        output=None if answer is None else answer.name,
+        f1=_micro_f1(entries) if metric == "f1" else None,
     )
 
 
-def _notes_on_kinds(entries: Sequence[Entry], output: str | None) -> list[str]:
+def _notes_on_kinds(entries: Sequence[Entry], answer: Answer | None) -> list[str]:
     """What one should know of modules that answer each step, or have masks for single steps."""
     found = []
-    if output == "label" and any(e.contract.output in STEPWISE for e in entries):
+    stepwise, rivals = (answer.stepwise, answer.rivals) if answer else (False, False)
+    if rivals and not stepwise and any(e.contract.answer.stepwise for e in entries):
         found.append(
             "modules that answer each step answer for the whole input by their best one, less the "
             "logarithm of the number of steps; their figures are those of single steps or lists"
         )
-    if output == "list" and not competes(entry.contract for entry in entries):
+    if stepwise and not rivals:
         found.append(
             "not all labels of a list are there: each says for itself whether it is anywhere in it"
         )
@@ -259,62 +258,47 @@ def _tells(entry: Entry) -> bool:
     return entry.network is not None and bool(entry.kept)
 
 
-def _cost(
-    group: Sequence[Entry], rows: int, steps: int | None, machine: Machine
-) -> tuple[float, float] | None:
+def _cost(group: Sequence[Entry], rows: int, steps: int | None) -> tuple[float, float] | None:
     """Seconds of a batch of one parent's modules, and passes of that parent; None if unknown."""
-    if any(not _tells(e) or e.contract.output == TRANSLATION for e in group):
+    tell = architecture_of(group[0].architecture).seconds
+    if tell is None or not all(_tells(entry) for entry in group):
         return None
-    config = _config(group[0])
     trunks = {entry.trunk: entry for entry in group}.values()
+    config = _config(group[0])
     full = [e for e in trunks if _is_full(e, config)]
     cut = [e for e in trunks if not _is_full(e, config)]
-    length = steps or config.steps or 16
-    if config.feed != "steps":
-        length = config.output_steps or 1
     run = cut or full
-    mixed = {name for entry in run for name in entry.mixed}
-    work = Work.from_sizes(config, [entry.kept for entry in run], mixed, rows, length)
-    times = dict(seconds(work, machine, torch.get_num_threads()))
+    mixed = frozenset(name for entry in run for name in entry.mixed)
+    times = dict(tell(config, Load([entry.kept for entry in run], mixed, rows, steps)))
     parent = times.pop("parent")
     total = parent * bool(full) + (min(times.values()) if cut else 0.0)
     return total, total / parent
 
 
-def _is_full(entry: Entry, config: NetworkConfig) -> bool:
+def _is_full(entry: Entry, config: Any) -> bool:
     return dict(entry.kept) == config.units if entry.full is None else entry.full
 
 
-def _config(entry: Entry) -> NetworkConfig:
+def _structure(entry: Entry) -> dict[str, Any]:
+    """The parent's structure, with the labels that the contract has."""
     assert entry.network is not None
-    return NetworkConfig.from_dict({**entry.network, "labels": list(entry.contract.labels)})
+    given = dict(entry.network)
+    return {**given, "labels": list(entry.contract.labels)} if "labels" in given else given
+
+
+def _config(entry: Entry) -> Any:
+    return architecture_of(entry.architecture).config.from_dict(_structure(entry))
 
 
 def _parameters(groups: Mapping[str, Sequence[Entry]]) -> int:
     """Of the parents, each once, and of two heads a module with a weight for each readout unit."""
     total = 0
     for group in groups.values():
-        if group[0].contract.output == TRANSLATION:
-            total += _translator_parameters(group[0])
-            continue
-        config = _config(group[0])
-        size = config.step_size
-        total += config.input_size * config.embedding_size if config.embedding_size else 0
-        for layer in config.recurrent:
-            total += sum(GATES[config.cell] * u * (size + u + 2) for u in layer)
-            size = sum(layer)
-        for dense in config.hidden:
-            total += dense.units * (size + 1)
-            size = dense.units
-        total += len(config.labels) * (size + 1) + len(group) * 2 * (size + 1)
+        network = architecture_of(group[0].architecture).build(_structure(group[0]))
+        total += sum(weight.numel() for weight in network.parameters())
+        if network.readout_groups:
+            total += len(group) * 2 * (network.config.readout_size + 1)
     return total
-
-
-def _translator_parameters(entry: Entry) -> int:
-    assert entry.network is not None
-    with torch.device("meta"):
-        translator = Translator(TranslatorConfig.from_dict(dict(entry.network)))
-    return sum(weight.numel() for weight in translator.parameters())
 
 
 def _bytes(groups: Mapping[str, Sequence[Entry]]) -> int | None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mlflow_rnnmod.answers.joining import competes
 from mlflow_rnnmod.composition.heads import ModuleOutputs
-from mlflow_rnnmod.composition.kinds import competes
 from mlflow_rnnmod.decomposition.module import Module
 
 ENERGY_WEIGHT = 0.5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.rows import Rows
 
 
@@ -26,11 +26,11 @@ class Observed:
     index: Tensor | None
 
     @classmethod
-    def of(cls, network: RecurrentNetwork, rows: Rows) -> Observed | None:
+    def of(cls, network: Network, rows: Rows) -> Observed | None:
         """The observations of a batch; ``None`` where a row is a single one."""
-        if not network.config.stepwise:
-            return None
         answered = network.answered(rows)
+        if answered is None:
+            return None
         counts = answered.sum(dim=1)
         if int(counts.sum()) == answered.numel():
             return cls(counts, None)

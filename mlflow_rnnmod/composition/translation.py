@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
-from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
+from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.translator.decoder import Decoder
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
 from mlflow_rnnmod.networks.translator.translating import translations
-from mlflow_rnnmod.networks.trunk import Trunk
 
 ROUTED = "routed"
 """What a composite of translating modules has in the place of a score: nothing is compared."""
@@ -47,11 +46,6 @@ class TranslatingComposite(Composite):
                 f"score={self.score!r}, parameters={dict(self.parameters)!r}; translations are "
                 "routed by language: expected neither a score nor thresholds."
             )
-
-    @property
-    def rivals(self) -> bool:
-        """No language competes with another."""
-        return False
 
     @cached_property
     def translators(self) -> list[_Group]:
@@ -158,39 +152,7 @@ def finished(parent: Parent, ids: list[list[int]]) -> list[Any]:
     return ids if parent.writer is None else parent.writer.decode(ids)
 
 
-def whole_parent(parent: Parent) -> TranslatingComposite:
-    """A translator as the composite of modules that remove nothing, which is what it is."""
-    trunk = Trunk.whole(parent.network.units)
-    modules = tuple(
-        Module(parent, trunk, Head(), Head(), Energy(), make_contract(parent, label, trunk))
-        for label in parent.labels
-    )
-    return TranslatingComposite(modules)
-
-
-def compose_translations(
-    modules: tuple[Module, ...], recipe: tuple[Mapping[str, Any], ...], **settings: Any
-) -> TranslatingComposite:
-    """A composite of modules that all translate.
-
-    Args:
-        modules: one for each language.
-        recipe: what was done to get here.
-        settings: what else :func:`~mlflow_rnnmod.composition.composite.compose` was given.
-
-    Raises:
-        IncompatibleModules: with every reason why the modules do not fit together.
-        ValueError: if there are settings.
-    """
-    given = {name: value for name, value in settings.items() if value is not None}
-    if given:
-        raise ValueError(
-            f"{', '.join(f'{name}={value!r:.60}' for name, value in given.items())}; translations "
-            "are routed by language, nothing is compared: expected none of these."
-        )
-    return TranslatingComposite(modules, recipe=recipe)
-
-
-def composite_class(score: str) -> type[Composite]:
-    """The class of a composite with this score."""
-    return TranslatingComposite if score == ROUTED else Composite
+def composite_class(modules: Sequence[Module]) -> type[Composite]:
+    """The class of a composite of some modules: where none has a score, they translate."""
+    scored = not modules or any(module.contract.answer.scored for module in modules)
+    return Composite if scored else TranslatingComposite

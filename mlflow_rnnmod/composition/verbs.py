@@ -1,14 +1,82 @@
-"""Reuse and replacement: new composites from old ones, which stay as they were."""
+"""Composites made of modules, and new ones from old ones, which stay as they were."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import Any
 
+from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.composite import Composite
-from mlflow_rnnmod.composition.kinds import competes, output_of
+from mlflow_rnnmod.composition.contracts import IncompatibleModules
+from mlflow_rnnmod.composition.joint import calibrated
 from mlflow_rnnmod.composition.scores import default_score
-from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.composition.translation import TranslatingComposite, composite_class
+from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.trunk import Trunk
+
+
+def compose(
+    modules: Iterable[Module],
+    score: str | None = None,
+    calibrate_on: tuple[Any, Sequence[Any]] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+) -> Composite:
+    """Make a model of some modules, without training.
+
+    Args:
+        modules: one for each label, of one parent or of many.
+        score: how they are compared: ``"margin"`` (the default for parents of the same labels, and
+            for labels without rivals), ``"open"`` (for others), ``"joint"``, ``"logit"``,
+            ``"probability"``.
+        calibrate_on: inputs and what is right for them, of all the composite's labels (see
+            :func:`~mlflow_rnnmod.composition.joint.calibrated`); scales and an offset are fitted
+            for each module on its score (``"joint"``): one scale for the margin, or one each for
+            the open head and the parent's energy.
+        thresholds: what the scores of single labels have to reach, where labels have no rivals; 0
+            for the others.
+
+    Raises:
+        IncompatibleModules: with every reason why the modules do not fit together.
+        TypeError: if something else than modules is given.
+        ValueError: if ``score`` is unknown or asks for ``calibrate_on``, a label of
+            ``calibrate_on`` or ``thresholds`` is none of the modules', or labels with thresholds
+            are rivals.
+    """
+    if isinstance(modules, Module):
+        raise TypeError(f"modules is the single {modules!r}; expected a list of modules.")
+    modules = tuple(modules)
+    for position, module in enumerate(modules):
+        if not isinstance(module, Module):
+            raise TypeError(f"modules[{position}] is {module!r:.80}; expected a Module.")
+    if not modules:
+        raise IncompatibleModules(["there is no module; expected at least one"])
+    recipe = ({"verb": "compose", "labels": [module.label for module in modules]},)
+    if composite_class(modules) is TranslatingComposite:
+        settings = {"score": score, "calibrate_on": calibrate_on, "thresholds": thresholds}
+        given = [f"{name}={value!r:.60}" for name, value in settings.items() if value is not None]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}; translations are routed by language, nothing is compared: "
+                "expected none of these."
+            )
+        return TranslatingComposite(modules, recipe=recipe)
+    if score == "joint" and calibrate_on is None:
+        raise ValueError('score="joint" needs calibrate_on=(inputs, labels); got None.')
+    base = default_score(modules) if score in (None, "joint") else str(score)
+    parameters = {} if thresholds is None else {"thresholds": dict(thresholds)}
+    composite = Composite(modules, base, parameters, recipe)
+    return composite if calibrate_on is None else calibrated(composite, *calibrate_on)
+
+
+def whole_parent(parent: Parent) -> Composite:
+    """A parent as the composite of modules that remove nothing, which is what it is."""
+    trunk = Trunk.whole(parent.network.units)
+    return compose(
+        Module(parent, trunk, Head(), Head(), Energy(), make_contract(parent, label, trunk))
+        for label in parent.labels
+    )
 
 
 def replace(composite: Composite, label: str, module: Module) -> Composite:
@@ -96,13 +164,12 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
     falls back to the one underneath. Thresholds are a label's own, whichever module answers for it.
     """
     score, parameters = composite.score, dict(composite.parameters)
-    output = output_of(m.contract.output for m in modules)
-    rivals = competes(m.contract for m in modules)
+    answer = joined(m.contract for m in modules)
+    rivals = answer is not None and answer.rivals
     notes = []
     if score == "joint":
         fitted = {m.label for m in composite.modules if m in modules}
-        same = output == composite.output and rivals == composite.rivals
-        if same and all(m.label in fitted for m in modules):
+        if answer == composite.answer and all(m.label in fitted for m in modules):
             parameters["scales"] = {m.label: parameters["scales"][m.label] for m in modules}
         else:
             score = parameters.pop("base")

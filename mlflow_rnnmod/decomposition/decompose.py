@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Labelled, Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
     FittedHeads,
@@ -17,14 +18,11 @@ from mlflow_rnnmod.decomposition.fitting import (
     prepare_material,
     report_table,
 )
-from mlflow_rnnmod.decomposition.metrics import measure, said
 from mlflow_rnnmod.decomposition.module import Module, make_contract
-from mlflow_rnnmod.decomposition.observations import Labelled
+from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.rules import RULES, random_like
-from mlflow_rnnmod.decomposition.sample import Sample, draw_sample
 from mlflow_rnnmod.decomposition.sharing import estimated_cost
-from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
 from mlflow_rnnmod.decomposition.sizing import Job, Progress
 from mlflow_rnnmod.decomposition.splitting import share_out
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
@@ -159,7 +157,7 @@ def decompose(
         f"random_{job.metric}": random,
         "removal": share,
         "trunks": float(len(set(trunks))),
-        "cost": estimated_cost(network.config, trunks),
+        "cost": estimated_cost(network, trunks),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
     return Decomposition(
@@ -203,9 +201,8 @@ def help_decompose(
 
 
 def _drawn(parent: Parent, train: Rows, config: DecompositionConfig) -> Sample:
-    labels, output = len(parent.labels), parent.network.config.output
-    published = RULES[config.rule].published
-    return draw_sample(train, labels, config.rows_per_label, config.seed, output, published)
+    answer, published = parent.network.config.answer, RULES[config.rule].published
+    return answer.draw(train, len(parent.labels), config.rows_per_label, config.seed, published)
 
 
 def _watcher(
@@ -238,8 +235,9 @@ def _modules(
     overlap: Tensor,
 ) -> tuple[Module, ...]:
     parent, truth = material.parent, material.reported_on
-    answers, right = said(report_table(heads), truth)
-    parents, _ = said(_parent_scores(material), truth)
+    answer = parent.network.config.answer
+    answers, right = answer.said(report_table(heads), truth)
+    parents, _ = answer.said(_parent_scores(material), truth)
     made = {
         "rule": config.rule,
         "removal": share,
@@ -252,7 +250,7 @@ def _modules(
         figures = {
             **label_figures(answers[:, index], right[:, index]),
             "agreement": float((answers[:, index] == parents[:, index]).double().mean()),
-            **shares_kept(parent.network.config, trunk),
+            **parent.network.shares_kept(trunk),
             "jaccard": float(others.mean()),
         }
         modules.append(
@@ -297,11 +295,13 @@ def _figures(
     material: Material, modules: tuple[Module, ...], heads: list[FittedHeads], overlap: Tensor
 ) -> dict[str, float]:
     truth = material.reported_on
-    parents = measure(_parent_scores(material), truth)
-    composed = measure(report_table(heads), truth)
+    answer = material.parent.network.config.answer
+    parents = answer.measure(_parent_scores(material), truth)
+    composed = answer.measure(report_table(heads), truth)
     means = {
         name: sum(m.figures[name] for m in modules) / len(modules)
         for name in ("units_kept", "weights_kept", "recurrent_weights_kept", "jaccard")
+        if name in modules[0].figures
     }
     means["mean_jaccard"] = means.pop("jaccard")
     return {

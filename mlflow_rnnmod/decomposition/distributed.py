@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import Tensor
 from torch import distributed as dist
 
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.exact import Exact
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, LayerStatistics
 
 
@@ -57,7 +57,7 @@ def merge_across_processes(
         }
         merged["exact"] = _joined(found.exact, group)
         layers[name] = LayerStatistics(**merged)
-    return ActivationStatistics(layers, statistics.bounded)
+    return replace(statistics, layers=layers)
 
 
 def _joined(exact: Exact | None, group: dist.ProcessGroup | None) -> Exact | None:

@@ -9,20 +9,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Labelled, Sample
 from mlflow_rnnmod.decomposition.background import make_background
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head
-from mlflow_rnnmod.decomposition.module import margins as margins_of
-from mlflow_rnnmod.decomposition.observations import Labelled, run_readouts
+from mlflow_rnnmod.decomposition.observations import run_readouts
 from mlflow_rnnmod.decomposition.repairs import (
     cross_fitted_loss,
     fit_calibration,
     fit_logistic,
     log_loss,
 )
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.recurrent.slicing import view
+from mlflow_rnnmod.networks.protocol import view
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -111,7 +110,7 @@ def prepare_material(
     """Make the background and measure the parent's energy."""
     network, unknown = parent.network, unknown_token(parent)
     # Where every step is an observation, a few rows have many.
-    stepwise = network.config.stepwise
+    stepwise = network.config.answer.stepwise
     count = min(len(sample.rows), 300 if stepwise else 3000)
     lengths = Rows(sample.rows.values, network.lengths(sample.rows))
     background = make_background(lengths, network.config, count, config.seed, unknown)
@@ -143,7 +142,7 @@ def _run(
         rows, wanted = material.fit.rows, refit or open_head
         if fit_rows is None or not wanted:
             return run(rows, wanted)
-        return run(rows)[fit_rows] if network.config.stepwise else run(rows[fit_rows])
+        return run(rows)[fit_rows] if network.config.answer.stepwise else run(rows[fit_rows])
 
     return Readouts(
         run_fit(),
@@ -173,7 +172,7 @@ def pick_fit_rows(material: Material, label: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(label)
     picked, undo = [], []
     mine = int(own.sum())
-    if material.parent.network.config.stepwise:  # samples hold all steps of their rows
+    if material.parent.network.config.answer.stepwise:  # samples hold all steps of their rows
         mine = min(mine, max(MAX_FIT_ROWS // 2, MAX_FIT_ROWS - int((~own).sum())))
     for side, room in ((own, mine), (~own, max(MAX_FIT_ROWS - mine, MAX_FIT_ROWS // 2))):
         found = rows[side]
@@ -252,7 +251,7 @@ def fit_heads(
     def odds(readout: Tensor) -> Tensor:
         with torch.inference_mode():
             logits = network.logits(readout.to(network.device))
-            return margins_of(logits, label, network.config.output).cpu()
+            return network.config.answer.margins(logits, label).cpu()
 
     fit_positive = material.fitted_on.positive(label)[fit_rows]
     known = material.calibrated_on.known
@@ -274,7 +273,7 @@ def fit_heads(
         head = replace(head, calibration=fit_calibration(margins, positive))
         kept.append("calibrate")
         tried.append((head, tuple(kept)))
-    if network.config.output == "multilabel":
+    if not network.config.answer.rivals:
         scores = [_f1(option(found.calibration, own) >= 0, positive) for option, _ in tried]
         # The last of equals: the one with the lowest loss.
         best = max(range(len(tried)), key=lambda i: (scores[i], i))

@@ -7,14 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.layers import TANH_GATES, split_name, stacked
-from mlflow_rnnmod.decomposition.statistics import ActivationStatistics, LayerStatistics
+from mlflow_rnnmod.decomposition.statistics import RIDGE, ActivationStatistics, LayerStatistics
+from mlflow_rnnmod.networks.parts import split_name, stacked
 from mlflow_rnnmod.networks.trunk import Trunk
-
-# Of the mean variance: what keeps the guess steady where kept units say the same.
-RIDGE = 1e-3
-# How close to its bounds a gate may be held.
-NEARLY = 1e-3
 
 
 def make_trunk(
@@ -40,7 +35,7 @@ def make_trunk(
                 if layer == first and statistics.layers[n].count > 0}  # fmt: skip
         last = max((s for s in seen if s is not None), default=0)
         removed = {n: m for n, m in removed.items() if (split_name(n)[1] or 0) <= last}
-    keep = stacked({name: ~mask for name, mask in removed.items()})
+    keep = stacked({name: ~mask for name, mask in removed.items()}, statistics.groups)
     variant, gates = "unrolled" if unrolled else "rolled", "separate" if separate else "joint"
     if not fold:
         return Trunk(keep, variant=variant, gates=gates)
@@ -49,7 +44,7 @@ def make_trunk(
             name: _constant(statistics, name, statistics.layers[name].mean).float()
             for name in removed
         }
-        return Trunk(keep, stacked(constants), variant=variant, gates=gates)
+        return Trunk(keep, stacked(constants, statistics.groups), variant=variant, gates=gates)
     constants, weights = {}, {}
     for name, mask in keep.items():
         constants[name], weights[name] = best_guess(statistics.layers[name], mask)
@@ -58,12 +53,8 @@ def make_trunk(
 
 def _constant(statistics: ActivationStatistics, name: str, mean: Tensor) -> Tensor:
     """What stands in for a removed unit or gate: its mean, or what goes in where that comes out."""
-    gate = split_name(name)[2]
-    if gate is None or (gate == "h" and not statistics.bounded):
-        return mean
-    if gate in TANH_GATES:
-        return torch.atanh(mean.clamp(-1 + NEARLY, 1 - NEARLY))
-    return torch.logit(mean, eps=NEARLY)
+    group, gate = statistics.group(name), split_name(name)[2]
+    return mean if gate is None else group.gates[group.gate(gate)].reaching(mean)
 
 
 def best_guess(statistics: LayerStatistics, keep: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Labelled
 from mlflow_rnnmod.decomposition.fitting import Material, calibrated_loss
 from mlflow_rnnmod.decomposition.folding import make_trunk
-from mlflow_rnnmod.decomposition.module import margins
-from mlflow_rnnmod.decomposition.observations import Labelled, run_readouts
+from mlflow_rnnmod.decomposition.observations import run_readouts
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.networks.recurrent.slicing import view
+from mlflow_rnnmod.networks.protocol import view
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # About so many labels, and rows at most, are looked at: whether guesses help is a matter of the
@@ -71,6 +71,6 @@ def _loss(material: Material, trunks: Sequence[Trunk]) -> float:
             )
             with torch.inference_mode():
                 logits[trunk] = network.logits(readouts[truth.known].to(network.device))
-        own = margins(logits[trunk], label, network.config.output).cpu()
+        own = network.config.answer.margins(logits[trunk], label).cpu()
         total += calibrated_loss(own, truth.positive(label)[truth.known])
     return total

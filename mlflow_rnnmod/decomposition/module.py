@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Answer, answer_of
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
-_TINY = 1e-30
 _LATER = ("end_label", "mask_steps", "target")
 
 
@@ -97,6 +96,11 @@ class Contract:
     end_label: str | None = None
     mask_steps: int | None = None
     target: Mapping[str, Any] | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """What the module answers by itself, as an object."""
+        return answer_of(self.output)
 
     @property
     def tokenizers(self) -> str | None:
@@ -187,62 +191,3 @@ def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Con
         mask_steps=None if trunk is None else trunk.steps,
         target=target,
     )
-
-
-def log_odds(logits: Tensor, index: int) -> Tensor:
-    """Log-odds of label ``index`` against any other: ``z_c - logsumexp`` of the other logits.
-
-    Unlike a float32 probability it neither saturates nor ties (METHOD.md, "ties"). The papers'
-    channeling by the mean of the others orders the labels of one parent in the same way.
-
-    Args:
-        logits: ``(..., labels)``.
-        index: which label.
-
-    Returns:
-        ``(...)``.
-
-    Example:
-        >>> log_odds(torch.tensor([[2.0, 0.0, 0.0]]), 0).exp()
-        tensor([3.6945])
-    """
-    others = [i for i in range(logits.shape[-1]) if i != index]
-    return logits[..., index] - torch.logsumexp(logits[..., others], dim=-1)
-
-
-def margins(logits: Tensor, index: int, output: str) -> Tensor:
-    """What a parent says for label ``index``: log-odds, or its logit where it has no rivals.
-
-    Args:
-        logits: ``(..., labels)``.
-        index: which label.
-        output: kind of answer; with ``"multilabel"`` each label is a yes or no of its own.
-
-    Returns:
-        ``(...)``.
-    """
-    return logits[..., index] if output == "multilabel" else log_odds(logits, index)
-
-
-def all_margins(logits: Tensor, output: str) -> Tensor:
-    """:func:`margins` of every label at once, ``(..., labels)``."""
-    return logits if output == "multilabel" else all_log_odds(logits)
-
-
-def all_log_odds(logits: Tensor) -> Tensor:
-    """:func:`log_odds` of every label at once, ``(..., labels)``, from one sum of exponentials.
-
-    A label's own exponential is taken from the sum, which loses no digits as long as the largest
-    stays in; the largest is left out from the start.
-    """
-    top, place = logits.max(dim=-1, keepdim=True)
-    shifted = logits - top
-    powers = shifted.exp().scatter(-1, place, 0.0)
-    rest = powers.sum(dim=-1, keepdim=True).clamp(min=_TINY)
-    others = (1 + rest - powers).scatter(-1, place, rest)
-    odds = shifted - others.log()
-    if bool((rest == _TINY).any()):  # no float32 can hold the others' sum
-        without = logits.scatter(-1, place, -torch.inf)
-        best = top - torch.logsumexp(without, dim=-1, keepdim=True)
-        odds = odds.scatter(-1, place, torch.where(rest == _TINY, best, odds.gather(-1, place)))
-    return odds

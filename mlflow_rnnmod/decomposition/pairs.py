@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.translator.config import TranslatorConfig
+from mlflow_rnnmod.networks.rows import Rows, fitted
+from mlflow_rnnmod.networks.translator.forced import ForcedRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,28 +120,31 @@ def padded(ids: Sequence[Sequence[int]], pad_index: int) -> Rows:
     return Rows(values, lengths)
 
 
-def forced_tokens(config: TranslatorConfig, code: str, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """What a decoder is told and should answer, where it is told the right translation.
+def forced_sample(pairs: Pairs, labels: Sequence[str]) -> Sample:
+    """Every translation by itself, as a positive of its language and a negative of all others.
 
     Args:
-        config: the translator's structure.
-        code: the language.
-        rows: its translations, without start and end.
+        pairs: sentences with their translations.
+        labels: the languages.
 
-    Returns:
-        tokens that are read, the start first; tokens that should follow them, the end last; both
-        int64 ``(rows, steps)``; and which steps count, bool ``(rows, steps)``: none of rows
-        without a translation.
+    Raises:
+        ValueError: if there is no translation.
     """
-    assert rows.lengths is not None
-    lengths = rows.lengths.to(rows.values.device)
-    longest = max(int(lengths.max()), 0) if len(lengths) else 0
-    values = rows.values[:, :longest]
-    start = values.new_full((len(values), 1), config.start_of(code))
-    position = torch.arange(longest + 1, device=values.device)
-    given = torch.cat([start, values], dim=1)
-    given = given.masked_fill(position > lengths[:, None], config.pad_index)
-    wanted = torch.cat([values, start], dim=1)
-    wanted = wanted.masked_fill(position == lengths[:, None], config.end)
-    valid = (position <= lengths[:, None]) & (lengths[:, None] > 0)
-    return given, wanted.masked_fill(~valid, config.pad_index), valid
+    parts = []
+    steps = max((rows.values.shape[1] for rows in pairs.targets.values()), default=1)
+    for number, code in enumerate(labels):
+        if code not in pairs.targets:
+            continue
+        known = pairs.known(code).nonzero()[:, 0]
+        rows, sources = pairs.targets[code][known], pairs.sources[known]
+        targets = torch.full((len(known),), number)
+        tokens = fitted(rows.values, steps, 0)
+        parts.append(ForcedRows(sources.values, sources.lengths, targets, tokens, rows.lengths))
+    if not any(len(part) for part in parts):
+        raise ValueError("pairs has no translations; expected some, with at least one token.")
+    fields = ("values", "lengths", "targets", "tokens", "token_lengths")
+    columns = [[getattr(part, name) for part in parts] for name in fields]
+    rows = ForcedRows(*[None if column[0] is None else torch.cat(column) for column in columns])
+    assert rows.targets is not None
+    own = torch.nn.functional.one_hot(rows.targets, len(labels)).bool()
+    return Sample(rows, ~own, torch.ones(len(rows)), own)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.bleu import corpus_bleu
+from mlflow_rnnmod.answers.translation import corpus_bleu
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.networks.parent import Parent
 

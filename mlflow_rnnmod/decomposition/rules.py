@@ -40,10 +40,10 @@ def _sensitivity(
 ) -> tuple[Tensor, Tensor]:
     """Units whose output moves the label's log-odds least (ours)."""
     found = statistics.layers[layer]
-    score = found.harm(label)
+    score = statistics.harm(layer, label)
     if not score.any():  # a label that was never seen at this step: what matters to the others
         others = range(found.observed.shape[1])
-        score = torch.stack([found.harm(other) for other in others]).sum(0)
+        score = torch.stack([statistics.harm(layer, other) for other in others]).sum(0)
     # As a share of the layer's, so that labels which share a trunk count alike.
     score = score / score.sum().clamp(min=1e-300)
     return score, torch.ones(len(score), dtype=torch.bool)
@@ -53,7 +53,7 @@ def _paper(
     statistics: ActivationStatistics, layer: str, label: int, _: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The paper's rule for logistic cells (RNN-D, Algorithm 4) and ReLU (Algorithm 5)."""
-    if not statistics.bounded and not layer.startswith("hidden"):
+    if statistics.group(layer).idles:
         found = statistics.layers[layer]
         idle = found.active_rate(0, label) == 0
         restored = found.active_rate(1, label) > 0
@@ -70,7 +70,7 @@ def _reference(
     statistics: ActivationStatistics, layer: str, label: int, _: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """What the papers' published code does (METHOD.md's table)."""
-    if not statistics.bounded and not layer.startswith("hidden"):
+    if statistics.group(layer).idles:
         found = statistics.layers[layer]
         difference = found.active_rate(0, label) - found.active_rate(1, label)
         # From 0 up, since the share is not overrun here.

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.sizes import shares_kept
-from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
+from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # A cut trunk's pass is not cheaper in proportion to its weights: steps, gates and readout remain.
@@ -53,7 +52,7 @@ def group_labels(removed: Sequence[Mapping[str, Tensor]], groups: int) -> list[l
     return sorted(members)
 
 
-def estimated_cost(config: NetworkConfig, trunks: Sequence[Trunk]) -> float:
+def estimated_cost(network: Network, trunks: Sequence[Trunk]) -> float:
     """Passes of the parent that running these trunks, each distinct one once, takes: an estimate.
 
     It depends on nothing but the masks, so that a decomposition comes out the same on any machine;
@@ -64,6 +63,6 @@ def estimated_cost(config: NetworkConfig, trunks: Sequence[Trunk]) -> float:
         if trunk.full or not trunk.sliceable:
             cost += 1.0
         else:
-            kept = shares_kept(config, trunk)["weights_kept"]
+            kept = network.shares_kept(trunk)["weights_kept"]
             cost += FIXED_COST + (1 - FIXED_COST) * kept
     return cost

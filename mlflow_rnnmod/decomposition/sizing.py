@@ -8,6 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
     FittedHeads,
@@ -19,10 +20,8 @@ from mlflow_rnnmod.decomposition.fitting import (
     shared_readouts,
 )
 from mlflow_rnnmod.decomposition.guarded import guarded_trunks
-from mlflow_rnnmod.decomposition.metrics import METRICS, measure
 from mlflow_rnnmod.decomposition.rules import RULES, removed_units
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
-from mlflow_rnnmod.decomposition.sizes import shares_kept
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -64,20 +63,25 @@ class Job:
         return trunks, pool_calibrations([heads[y] for y in range(len(trunks))], repairs)
 
     @property
+    def answer(self) -> Answer:
+        """What goes out of the network."""
+        return self.material.parent.network.config.answer
+
+    @property
     def metric(self) -> str:
         """What answers are measured by."""
-        return METRICS[self.material.parent.network.config.output]
+        return self.answer.metric
 
     def measure(self, heads: list[FittedHeads]) -> float:
         """How good all modules together are, on the report rows."""
-        return measure(report_table(heads), self.material.reported_on)[self.metric]
+        return self.answer.measure(report_table(heads), self.material.reported_on)[self.metric]
 
     @cached_property
     def parent_score(self) -> float:
         """How good the parent is by itself, on the calibration rows."""
         parent = self.material.parent
         logits = parent.network.logits(self.material.whole.calibration.to(parent.device))
-        return measure(logits.cpu(), self.material.calibrated_on)[self.metric]
+        return self.answer.measure(logits.cpu(), self.material.calibrated_on)[self.metric]
 
     def choose(self) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
         """The share to remove, which labels share a trunk, and what was tried."""
@@ -110,7 +114,8 @@ class Job:
         config, network = self.config, self.material.parent.network
 
         def measured(heads: list[FittedHeads]) -> float:
-            return measure(calibration_table(heads), self.material.calibrated_on)[self.metric]
+            table = calibration_table(heads)
+            return self.answer.measure(table, self.material.calibrated_on)[self.metric]
 
         labels = len(network.labels)
         alone = [[label] for label in range(labels)]
@@ -130,8 +135,8 @@ class Job:
                 control = measured(self._try(0.0, alone)[1])
             trunks, heads = self._try(share, groups)
             found = measured(heads)
-            kept = [shares_kept(network.config, trunk)["weights_kept"] for trunk in trunks]
-            cost = estimated_cost(network.config, trunks)
+            kept = [network.shares_kept(trunk)["weights_kept"] for trunk in trunks]
+            cost = estimated_cost(network, trunks)
             tried.append(
                 {
                     "removal": share,

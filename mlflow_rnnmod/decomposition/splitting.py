@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.pairs import Pairs
-from mlflow_rnnmod.decomposition.sample import checked_targets, split_by_hash
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
 
@@ -57,7 +58,7 @@ def share_out(
         source = f"{len(validation)} validation rows"
     words = {}
     if report is None:
-        side = parent.network.config.side
+        side = parent.network.side
         first, second = split_by_hash(replace_lengths(parent, validation), config.seed, side)
         if not first.any() or not second.any():
             first = torch.arange(len(validation)) % 2 == 0
@@ -75,9 +76,10 @@ def share_out(
 
 def _check_targets(parent: Parent, rows: Rows) -> None:
     network = parent.network
-    targets = checked_targets(rows, len(parent.labels), network.config.output)
-    if network.config.stepwise:
-        steps = network.spans(rows)[1]
+    targets = network.config.answer.checked(rows, len(parent.labels))
+    answered = network.answered(rows)
+    if answered is not None:
+        steps = answered.shape[1]
         if targets.shape[1] != steps:
             raise ValueError(
                 f"targets has {targets.shape[1]} steps; expected {steps}, as many as the network "
@@ -88,3 +90,33 @@ def _check_targets(parent: Parent, rows: Rows) -> None:
 def replace_lengths(parent: Parent, rows: Rows) -> Rows:
     """The same rows, with the lengths that the network finds where none are given."""
     return replace(rows, lengths=parent.network.lengths(rows).cpu())
+
+
+def split_by_hash(rows: Rows, seed: int, side: str = "right") -> tuple[Tensor, Tensor]:
+    """Split rows in two halves by a seeded hash of what is in them.
+
+    The same row always falls on the same side, whatever its place, so rows that size and calibrate
+    never give figures, even across runs.
+
+    Args:
+        rows: with lengths, where how far they are padded must not decide.
+        seed: another one splits otherwise.
+        side: where padding stands.
+
+    Returns:
+        two bool masks ``(rows,)``; the first half (calibration) and the second (figures).
+    """
+    key = seed.to_bytes(8, "little", signed=True)
+    values = rows.values.to("cpu").contiguous()
+    lengths = rows.lengths
+    sides = []
+    for i, row in enumerate(values):
+        # Padding is not part of a row: how far a batch was padded must not decide.
+        content = row
+        if lengths is not None:
+            length = int(lengths[i])
+            content = row[:length] if side == "right" else row[len(row) - length :]
+        data = content.contiguous().view(torch.uint8).numpy().tobytes()
+        sides.append(hashlib.blake2b(data, key=key, digest_size=1).digest()[0] & 1)
+    first = torch.tensor(sides, dtype=torch.bool)
+    return first, ~first

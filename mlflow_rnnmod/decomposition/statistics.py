@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.exact import Exact
+from mlflow_rnnmod.networks.groups import Group, Groups
+from mlflow_rnnmod.networks.parts import split_name
 
 BINS = 64
+# Of the mean variance: what keeps guesses steady where units say the same.
+RIDGE = 1e-3
 # |h| of ReLU has no bound: bins from 2**-20 to 2**12, equal on a log scale.
 _LOG_RANGE = (-20.0, 12.0)
 
@@ -24,15 +28,17 @@ class LayerStatistics:
     rivals. Shapes: ``(labels, units)`` unless stated. Two parts of a sample merge by adding.
 
     Args:
-        count: observations of all rows, ``()``.
+        count: observations of all rows, ``()``; with guesses for each label, of its own rows,
+            ``(labels,)``, and so for the next two.
         total: sum of each unit's output over all rows, ``(units,)``.
         products: sum of the products of every two units' outputs, ``(units, units)``; None where
             steps or gates are told apart.
         observed: observations, ``(2, labels)``: positives, negatives.
         active: observations with an output above 0, ``(2, labels, units)``.
         histogram: of ``|h|``, ``(2, labels, units, bins)``; None where no rule asked for it.
-        squared: sum of the squared gradient of the label's log-odds, ``(2, labels, units)``; None
-            where no rule asked for it.
+        squared: sum of the squared gradient of the label's log-odds, ``(2, labels, units)``, or
+            ``(1, labels, units)`` where only its positives owe it something; None where no rule
+            asked for it.
         exact: the observations themselves, which then give rates and tendencies; None where no rule
             asked for them.
     """
@@ -52,17 +58,30 @@ class LayerStatistics:
         merged: dict[str, Any] = {k: None if a is None else a + b for k, (a, b) in pairs.items()}
         return LayerStatistics(**merged)
 
+    def of(self, label: int) -> LayerStatistics:
+        """What guesses for a label's module are made from: its own rows', or else all rows'."""
+        if self.count.ndim == 0 or not self.count[label] > 0:
+            return self
+        products = None if self.products is None else self.products[label]
+        return replace(self, count=self.count[label], total=self.total[label], products=products)
+
     @property
     def mean(self) -> Tensor:
         """Mean output of each unit over all valid steps of all rows, float64 ``(units,)``."""
-        return self.total / self.count.clamp(min=1)
+        count, total = self.count, self.total
+        if count.ndim:
+            count, total = count.sum(0), total.sum(0)
+        return total / count.clamp(min=1)
 
     @property
     def covariance(self) -> Tensor:
         """Of the units' outputs, over all valid steps of all rows, float64 ``(units, units)``."""
         assert self.products is not None
+        count, products = self.count, self.products
+        if count.ndim:
+            count, products = count.sum(0), products.sum(0)
         mean = self.mean
-        return self.products / self.count.clamp(min=1) - mean[:, None] * mean
+        return products / count.clamp(min=1) - mean[:, None] * mean
 
     def active_rate(self, side: int, label: int) -> Tensor:
         """Share of observations with an output above 0, ``(units,)``; side 0: positives."""
@@ -71,29 +90,58 @@ class LayerStatistics:
         return self.active[side, label] / self.observed[side, label].clamp(min=1)
 
     def sensitivity(self, label: int) -> Tensor:
-        """Mean squared gradient of the label's log-odds, over both sides alike, ``(units,)``."""
+        """Mean squared gradient of the label's log-odds, over its sides alike, ``(units,)``."""
         assert self.squared is not None
-        rates = self.squared[:, label] / self.observed[:, label, None].clamp(min=1)
+        squared = self.squared[:, label]
+        rates = squared / self.observed[: len(squared), label, None].clamp(min=1)
         return rates.mean(dim=0)
 
-    def harm(self, label: int) -> Tensor:
-        """What the label loses by each unit's removal, ``(units,)``: its sensitivity."""
-        return self.sensitivity(label)
+    def unexplained(self) -> Tensor:
+        """What the other units can't guess of each unit, as a variance, float64 ``(units,)``."""
+        covariance = self.covariance
+        ridge = RIDGE * covariance.diagonal().mean().clamp(min=1e-12)
+        inverse = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).double())
+        return 1 / inverse.diagonal().clamp(min=1e-30)
 
 
 @dataclass(frozen=True, eq=False)
 class ActivationStatistics:
-    """:class:`LayerStatistics` of every maskable layer, by name."""
+    """:class:`LayerStatistics` of every part of every group, by name.
+
+    Args:
+        layers: see :func:`~mlflow_rnnmod.networks.parts.part_name`.
+        groups: of the network.
+        ranks_unexplained: as the network has it.
+    """
 
     layers: Mapping[str, LayerStatistics]
-    bounded: bool
+    groups: Groups
+    ranks_unexplained: bool = False
 
     def merge(self, other: ActivationStatistics) -> ActivationStatistics:
         """The statistics of both parts together."""
-        return ActivationStatistics(
-            {name: found.merge(other.layers[name]) for name, found in self.layers.items()},
-            self.bounded,
-        )
+        layers = {name: found.merge(other.layers[name]) for name, found in self.layers.items()}
+        return replace(self, layers=layers)
+
+    def of(self, label: int) -> ActivationStatistics:
+        """What guesses for a label's module are made from."""
+        return replace(self, layers={name: found.of(label) for name, found in self.layers.items()})
+
+    def group(self, name: str) -> Group:
+        """The group that a part is of."""
+        return self.groups[split_name(name)[0]]
+
+    def harm(self, name: str, label: int) -> Tensor:
+        """What the label loses by each unit's removal, ``(units,)``: its sensitivity.
+
+        Times what the other units can't guess of it, where the network is ranked so: to first
+        order, that is what its removal changes, squared. Not where steps or gates are told apart:
+        their units are not guessed from others.
+        """
+        sensitivity, own = self.layers[name].sensitivity(label), self.layers[name].of(label)
+        if not self.ranks_unexplained or own.products is None:
+            return sensitivity
+        return sensitivity * own.unexplained()
 
     def tendency(self, name: str, side: int, label: int) -> Tensor:
         """The papers' central tendency of ``|h|``: its mean without outliers, ``(units,)``.
@@ -108,7 +156,7 @@ class ActivationStatistics:
             return exact.tendency(side, label)
         histogram = self.layers[name].histogram
         assert histogram is not None
-        bounded = self.bounded and not name.startswith("hidden")
+        bounded = self.group(name).bounded
         return trimmed_mean(histogram[side, label].double(), bin_centres(bounded))
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import distributed as dist
 
+from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.distributed import merge_across_processes, share_of
-from mlflow_rnnmod.decomposition.sample import Sample
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.digest import digest_tensors
-from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.protocol import Network
 
 Collect = Callable[[Sample], ActivationStatistics]
 
@@ -40,7 +40,7 @@ class Team:
         self._alone = False
 
     def watch(
-        self, network: RecurrentNetwork, sample: Sample, collect: Collect
+        self, network: Network, sample: Sample, collect: Collect
     ) -> ActivationStatistics | None:
         """Statistics of the whole sample; each process watches its share of it.
 
@@ -81,7 +81,7 @@ class Team:
         return words
 
 
-def _digest(network: RecurrentNetwork, sample: Sample) -> str:
+def _digest(network: Network, sample: Sample) -> str:
     """Of everything that statistics depend on."""
     positives, negatives = sample.sides
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}

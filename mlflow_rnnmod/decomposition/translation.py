@@ -14,7 +14,8 @@ from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.decompose import Decomposition
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
-from mlflow_rnnmod.decomposition.pairs import Pairs
+from mlflow_rnnmod.decomposition.overlap import overlap_matrix
+from mlflow_rnnmod.decomposition.pairs import Pairs, forced_sample
 from mlflow_rnnmod.decomposition.right_translations import (
     RightTranslations,
     TranslationScores,
@@ -22,16 +23,10 @@ from mlflow_rnnmod.decomposition.right_translations import (
     written,
 )
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
-from mlflow_rnnmod.decomposition.sample import split_by_hash
-from mlflow_rnnmod.decomposition.sizes import overlap_matrix
 from mlflow_rnnmod.decomposition.sizing import Progress
-from mlflow_rnnmod.decomposition.splitting import HELD_OUT
+from mlflow_rnnmod.decomposition.splitting import HELD_OUT, split_by_hash
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.decomposition.translation_sizes import decoder_shares
-from mlflow_rnnmod.decomposition.translation_statistics import (
-    collect_translations,
-    for_language,
-)
+from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
@@ -101,9 +96,9 @@ def decompose_translator(
             f"rule {config.rule!r} contrasts a language with the others, and there is one only: "
             "nothing may be removed"
         )
-    statistics = collect_translations(
-        parent.translator,
-        draw_pairs(train, config.rows_per_label, config.seed),
+    statistics = collect(
+        parent.network,
+        forced_sample(draw_pairs(train, config.rows_per_label, config.seed), parent.labels),
         histograms=rule.histograms,
         gradients=rule.gradients,
         variant=config.variant,
@@ -159,13 +154,10 @@ def language_trunks(
 
     Args:
         removed: for each language, what its trunk leaves out, as :func:`make_trunk` takes it.
-        statistics: as :func:`collect_translations` finds them.
+        statistics: as :func:`collect` finds them.
         fold: whether to stand in for what is removed.
     """
-    return [
-        make_trunk(units, for_language(statistics, label), fold)
-        for label, units in enumerate(removed)
-    ]
+    return [make_trunk(units, statistics.of(label), fold) for label, units in enumerate(removed)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +214,7 @@ class _Job:
             bleu = control
             if share:
                 bleu = right.of(self.translated(pairs, trunks, f"{share:.0%} removed")).mean
-            kept = [decoder_shares(self.parent.translator.config, t) for t in trunks]
+            kept = [self.parent.network.shares_kept(t) for t in trunks]
             tried.append(
                 {
                     "removal": share,
@@ -338,7 +330,7 @@ def _module(
         "parent_bleu": of_parent.bleu[index],
         "agreement": sum(same) / len(same) if same else float("nan"),
         "support": float(len(own)),
-        **decoder_shares(parent.translator.config, trunk),
+        **parent.network.shares_kept(trunk),
         "jaccard": float(others.mean()),
     }
     return Module(

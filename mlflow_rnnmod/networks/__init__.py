@@ -1,10 +1,12 @@
 """Floor 1: the recurrent network, its masks and slices, and reading a user's model into it."""
 
 from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.protocol import Network, TrunkNetwork, View, view
 from mlflow_rnnmod.networks.recurrent.config import HiddenLayer, NetworkConfig
-from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork, States
+from mlflow_rnnmod.networks.recurrent.layers import States
+from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
-from mlflow_rnnmod.networks.recurrent.slicing import TrunkNetwork, View, masked, sliced, view
+from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
 from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.networks.rows import Rows, concatenate
 from mlflow_rnnmod.networks.text import TextEncoder
@@ -17,6 +19,7 @@ from mlflow_rnnmod.networks.trunk import Trunk, jaccard, shapes
 
 __all__ = [
     "HiddenLayer",
+    "Network",
     "NetworkConfig",
     "NetworkSpec",
     "Parent",

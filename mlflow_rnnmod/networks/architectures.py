@@ -50,6 +50,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 """Architectures by name."""
 
+FIRST = RecurrentNetwork.architecture
+"""The architecture of files that name none."""
+
 
 def architecture_of(name: str) -> Architecture:
     """The architecture with this name.
@@ -58,5 +61,6 @@ def architecture_of(name: str) -> Architecture:
         ValueError: if there is none.
     """
     if name not in ARCHITECTURES:
-        raise ValueError(f"architecture={name!r}, expected one of {tuple(ARCHITECTURES)}.")
+        known = " or ".join(map(repr, ARCHITECTURES))
+        raise ValueError(f"architecture {name!r}; expected {known}.")
     return ARCHITECTURES[name]

@@ -58,16 +58,17 @@ class ManyTrunks:
 
     def way(self, way: str, rows: Rows) -> str:
         """The way that is taken for a batch, where ``"auto"`` is asked for."""
-        if way != "auto":
-            return way
+        return self.planned(len(rows), self.steps(rows)) if way == "auto" else way
+
+    def planned(self, rows: int, steps: int) -> str:
+        """The way that is taken for a batch of so many rows and steps."""
         if len(self.trunks) == 1:
             return "sliced"
         if self.network.device.type != "cpu":
             return "stacked"
-        size = len(rows), self.steps(rows)
-        if size not in self._chosen:  # asked once for each size of batch
-            self._chosen[size] = self.choose(*size)
-        return self._chosen[size]
+        if (rows, steps) not in self._chosen:  # asked once for each size of batch
+            self._chosen[rows, steps] = self.choose(rows, steps)
+        return self._chosen[rows, steps]
 
     def run(self, rows: Rows, way: str, finish: Finish) -> None:
         """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
@@ -94,8 +95,7 @@ class ManyTrunks:
 
         workers = self.workers() if way == "threads" else 1
         # Heads are finished for some trunks at a time: many small operations become a few.
-        stepwise = self.network.answered(rows) is not None if len(rows) else False
-        found = len(rows) * (self.steps(rows) if stepwise else 1)
+        found = len(rows) * (self.steps(rows) if self.network.config.answer.stepwise else 1)
         size = max(min(-(-len(views) // workers), MAX_FINISHED // max(found, 1)), 1)
         tasks = [task(slice(i, i + size)) for i in range(0, len(views), size)]
         if workers > 1:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
 
 import torch
 
 from mlflow_rnnmod.networks.digest import digest_tensors
-from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.protocol import Network, moved
 from mlflow_rnnmod.networks.text import TextEncoder
 from mlflow_rnnmod.networks.translator.network import Translator
 
@@ -26,13 +25,13 @@ class Parent:
         target_tokenizer: of a translator, how it writes text; ``None`` where it writes as it reads.
 
     Example:
-        >>> from mlflow_rnnmod.networks import NetworkConfig
+        >>> from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork
         >>> config = NetworkConfig("features", 3, None, "gru", ((4,),), ("a", "b"))
         >>> len(Parent(RecurrentNetwork(config)).digest)
         64
     """
 
-    network: RecurrentNetwork
+    network: Network
     tokenizer: TextEncoder | None = None
     model_id: str | None = None
     tracking_uri: str | None = None
@@ -63,7 +62,7 @@ class Parent:
                 "target_tokenizer is given and tokenizer is None; expected both, or tokenizer "
                 "alone where one reads and writes."
             )
-        return cls(cast(Any, translator), tokenizer=tokenizer, target_tokenizer=target_tokenizer)
+        return cls(translator, tokenizer=tokenizer, target_tokenizer=target_tokenizer)
 
     @property
     def translates(self) -> bool:
@@ -77,7 +76,7 @@ class Parent:
         Raises:
             TypeError: if it is not.
         """
-        network: object = self.network
+        network = self.network
         if not isinstance(network, Translator):
             raise TypeError(
                 f"The parent with labels {list(self.labels)} is a {type(network).__name__}; "
@@ -120,9 +119,7 @@ class Parent:
         """The same parent with its weights on ``device``; this one stays where it is."""
         if torch.device(device) == self.device:
             return self
-        network = type(self.network)(self.network.config).to(self.network.dtype)
-        network.load_state_dict(self.network.state_dict())
-        return replace(self, network=network.to(device))
+        return replace(self, network=moved(self.network, device))
 
     @property
     def bytes(self) -> int:

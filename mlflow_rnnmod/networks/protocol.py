@@ -14,7 +14,13 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.networks.groups import Completion, Groups, shares_kept, state_shapes
+from mlflow_rnnmod.networks.groups import (
+    Completion,
+    Groups,
+    check_fits,
+    shares_kept,
+    state_shapes,
+)
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -52,6 +58,10 @@ class Config(Protocol):
     @property
     def readout_size(self) -> int:
         """Length of the vector that the output layer reads."""
+
+    @property
+    def format(self) -> int:
+        """The format version of files that it takes to say this structure."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -247,6 +257,11 @@ class Network(nn.Module):
         """Where the weights are."""
         return self.like.device
 
+    @property
+    def side(self) -> str:
+        """Where padding stands, ``"right"`` or ``"left"``."""
+        return "right"
+
     # Rows
 
     def prepare(self, rows: Rows) -> Rows:
@@ -265,6 +280,10 @@ class Network(nn.Module):
         """The rows without steps that change no answer."""
         return rows
 
+    def order(self, rows: Rows) -> Tensor:
+        """Row numbers in an order that leaves out most steps when batches are trimmed."""
+        return torch.arange(len(rows))
+
     def answered(self, rows: Rows) -> Tensor | None:
         """Which steps have an answer, bool ``(rows, steps)``; ``None`` where each row has one."""
         return None
@@ -282,6 +301,10 @@ class Network(nn.Module):
     def forward(self, rows: Rows) -> Tensor:
         """Logits of a batch, float ``(rows, labels)``, or ``(rows, steps, labels)``."""
         return self.logits(self.readout(rows))
+
+    def fastest(self) -> Callable[[Rows], Tensor]:
+        """:meth:`readout` in the fastest way; what that needs is made now."""
+        return self.readout
 
     # Watching
 
@@ -350,6 +373,7 @@ def view(network: Network, trunk: Trunk) -> View:
     Raises:
         ValueError: if the trunk's groups are not the network's; both are shown.
     """
+    check_fits(network.groups, trunk)
     return network if trunk.full else network.view(trunk)
 
 

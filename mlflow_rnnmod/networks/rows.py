@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
 
-IGNORE = -1
-"""Target of a step that has no label: padding, or what lies behind the end of a list."""
+from mlflow_rnnmod.answers.targets import IGNORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Rows:
             network (for tokens it looks for its padding index, for features all steps count).
         targets: what is right, where known: the index of each row's label, int64 ``(rows,)``; for
             several labels a row, bool ``(rows, labels)``; for a label a step, int64
-            ``(rows, output steps)`` with :data:`IGNORE` where there is none.
+            ``(rows, output steps)`` with ``IGNORE`` (-1) where there is none.
 
     Raises:
         ValueError: if the three do not have the same number of rows.
@@ -39,33 +39,29 @@ class Rows:
     targets: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lengths", "targets"):
-            other = getattr(self, name)
-            if other is not None and len(other) != len(self.values):
+        for name, other in self._tensors().items():
+            if len(other) != len(self.values):
                 raise ValueError(
                     f"{name} has {len(other)} rows, values has {len(self.values)}; "
                     "expected as many in both."
                 )
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """What it has a row of for each row, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, index: Tensor | slice) -> Rows:
-        return Rows(
-            self.values[index],
-            None if self.lengths is None else self.lengths[index],
-            None if self.targets is None else self.targets[index],
-        )
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        return type(self)(**{name: tensor[index] for name, tensor in self._tensors().items()})
 
-    def to(self, device: torch.device | str) -> Rows:
+    def to(self, device: torch.device | str) -> Self:
         """The same rows on ``device``."""
-        return Rows(
-            self.values.to(device),
-            None if self.lengths is None else self.lengths.to(device),
-            None if self.targets is None else self.targets.to(device),
-        )
+        return type(self)(**{name: tensor.to(device) for name, tensor in self._tensors().items()})
 
-    def batches(self, size: int) -> Iterator[Rows]:
+    def batches(self, size: int) -> Iterator[Self]:
         """The rows in order, ``size`` at a time (the last batch may be smaller)."""
         for start in range(0, len(self), size):
             yield self[slice(start, start + size)]

@@ -232,7 +232,7 @@ def jaccard(first: Trunk, second: Trunk) -> float:
     """Share of units kept by both among those kept by either (1.0 for equal masks).
 
     Units count at each step and in each gate that are told apart. The papers compare sets of weight
-    values instead, which flatters (METHOD.md, fact 2).
+    values instead, which flatters (docs/method.md).
 
     Raises:
         ValueError: if the trunks are of different variants or parents.

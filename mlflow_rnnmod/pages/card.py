@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mlflow_rnnmod.answers import Answer, answer_of
 from mlflow_rnnmod.pages.markdown import escape, fenced, fit, inline, link, table
 from mlflow_rnnmod.pages.wording import (
     SHOWN,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.networks import Parent
 
 LONGEST = 8000
-_TRANSLATION = "translation"
 _TOGETHER = "Modules of it together"
 FIGURES = {
     "precision": "precision",
@@ -73,7 +73,7 @@ def module_card(
         ("label", f"{escape(module.label)} ({contract.index + 1} of {len(contract.labels)})"),
         ("input", input_words(contract.input, contract.input_size, contract.steps)),
         ("parent", f"{network_words(parent.network.config)}, {_parent_name(parent, parent_link)}"),
-        *answer_words(contract.output, contract.mask_steps),
+        *answer_words(contract.answer, contract.mask_steps),
         *_made(module.made),
         *_sizes(module),
     ]
@@ -81,9 +81,9 @@ def module_card(
         [
             opening,
             _facts(facts),
-            _figures(module.figures, figure_rows(module.made), contract.output),
+            _figures(module.figures, figure_rows(module.made), contract.answer.counted),
             _layers(module),
-            _use(uri, contract.input, contract.input_size, contract.output),
+            _use(uri, contract.input, contract.input_size, contract.answer),
             _compose([uri, *others], contract.input, contract.input_size),
             _by_reference(parent),
         ],
@@ -122,7 +122,7 @@ def parent_card(
         ("input", input_words(parent.input_kind, config.input_size, config.steps)),
         ("weights", f"{parent.bytes / 2**20:.2f} MiB"),
         ("labels", label_words(parent.labels)),
-        *answer_words(config.output),
+        *answer_words(config.answer),
     ]
     if parent.tokenizer is not None:
         facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
@@ -130,8 +130,8 @@ def parent_card(
         facts.insert(4, ("tokenizer of translations", inline(parent.target_tokenizer.digest)))
     sections = [opening, _facts(facts)]
     if figures:
-        sections.append(_figures(figures, rows))
-    sections.append(_use(uri, parent.input_kind, config.input_size, config.output))
+        sections.append(_figures(figures, rows, config.answer.counted))
+    sections.append(_use(uri, parent.input_kind, config.input_size, config.answer))
     if modules:
         sections.append(_compose([modules], parent.input_kind, config.input_size, _TOGETHER))
     return fit(sections, LONGEST)
@@ -158,6 +158,7 @@ def registered_card(
     Returns:
         Markdown of at most 8000 characters.
     """
+    answer = answer_of(output)
     if label is None:
         opening = (
             "Trained networks, each of which was taken apart into the modules registered beside "
@@ -165,19 +166,16 @@ def registered_card(
             "module is in use, keep its network**, or export the module first."
         )
         return fit(
-            [opening, _use(uri, kind, size, output), _compose(others, kind, size, _TOGETHER)],
+            [opening, _use(uri, kind, size, answer), _compose(others, kind, size, _TOGETHER)],
             LONGEST,
         )
-    does = f"tell **{escape(label)}** from other labels"
-    if output == _TRANSLATION:
-        does = f"translate into **{escape(label)}**"
     opening = (
-        f"# {escape(label)}\n\nModules that {does}, cut out of "
+        f"# {escape(label)}\n\nModules that {answer.task(escape(label))}, cut out of "
         "trained networks without training. Each version is one module; its page and that of its "
         "source model say what it was made of, and how well it answers on which rows."
     )
     return fit(
-        [opening, _use(uri, kind, size, output), _compose([uri, *others], kind, size)], LONGEST
+        [opening, _use(uri, kind, size, answer), _compose([uri, *others], kind, size)], LONGEST
     )
 
 
@@ -224,7 +222,7 @@ def composite_card(composite: Composite, uri: str) -> str:
                     uri,
                     composite.input_kind,
                     composite.modules[0].contract.input_size,
-                    composite.output,
+                    composite.answer,
                     composite.labels,
                 ),
                 modules,
@@ -238,62 +236,20 @@ def composite_card(composite: Composite, uri: str) -> str:
 
 def _question(module: Module) -> str:
     """What a module is for."""
-    label, contract = escape(module.label), module.contract
-    if contract.output == _TRANSLATION:
-        return (
-            f"A module that translates into **{label}**: a mask over the decoder of its parent, "
-            f"which translates into {len(contract.labels)} "
-            f"{plural('language', len(contract.labels))}."
-        )
-    others = len(contract.labels) - 1
-    if contract.label == contract.end_label:
-        return (
-            f"A module that ends lists: at which place of a list of its parent's {others} other "
-            f"labels are there no more of them (**{label}**)?"
-        )
-    return {
-        "multilabel": (
-            f"A module for one label: does **{label}** apply to the input? Its parent's {others} "
-            "other labels are no rivals; any number of them can apply, too."
-        ),
-        "tags": (
-            f"A module for one label: is a step of the input **{label}**, or another of its "
-            f"parent's {others} labels?"
-        ),
-        "list": (
-            f"A module for one label: is **{label}** in the list of labels that the input has, out "
-            f"of its parent's {others + 1}?"
-        ),
-    }.get(
-        contract.output,
-        f"A module for one label: does the input mean **{label}**, or another of its parent's "
-        f"{others} labels?",
-    )
+    contract = module.contract
+    ends = contract.label == contract.end_label
+    return contract.answer.question(escape(module.label), len(contract.labels), ends)
 
 
 def _joined(composite: Composite) -> str:
     """How a composite comes to its answers."""
-    score, output = f"(score: {inline(composite.score)})", composite.output
-    if output == _TRANSLATION:
-        return "It translates into the language that is asked for, or into all of them."
-    kinds = {module.contract.output for module in composite.modules}
-    if output == "label" and len(kinds) > 1:
-        return (
-            f"The label with the best score wins {score}; modules that answer each step count by "
-            "their best one, less the logarithm of the number of steps."
-        )
-    if output == "tags":
-        return f"At each step, the label with the best score wins {score}."
-    if output == "list" and composite.rivals:
-        end = f", up to {inline(composite.end_label)}" if composite.end_label is not None else ""
-        return f"The label with the best score wins at each place of the list{end} {score}."
-    if not composite.rivals:
-        limits = composite.parameters.get("thresholds", {})
-        told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN])
-        return f"Each label whose score reaches its threshold is answered {score}; " + (
-            f"thresholds are 0, but: {told}." if told else "all thresholds are 0."
-        )
-    return f"The label with the best score wins {score}."
+    limits = composite.parameters.get("thresholds", {})
+    return composite.answer.joined_words(
+        f"(score: {inline(composite.score)})",
+        len({module.contract.output for module in composite.modules}) > 1,
+        None if composite.end_label is None else inline(composite.end_label),
+        ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN]),
+    )
 
 
 def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -328,16 +284,14 @@ def _sizes(module: Module) -> list[tuple[str, str]]:
     return facts
 
 
-def _figures(figures: Mapping[str, float], rows: str | None, output: str = "label") -> str:
+def _figures(figures: Mapping[str, float], rows: str | None, counted: str) -> str:
     shown = [
         (words, bleu(figures[name]) if name.endswith("bleu") else percent(figures[name]))
         for name, words in FIGURES.items()
         if name in figures
     ]
     if "support" in figures:
-        what = "steps with this label" if output == "tags" else "rows of this label"
-        what = "sentences" if "bleu" in figures else what
-        shown.append((what, f"{figures['support']:.0f}"))
+        shown.append((counted, f"{figures['support']:.0f}"))
     words = (
         f"Measured on {escape(rows, 300)}." if rows else "The rows behind them are not recorded."
     )
@@ -379,18 +333,16 @@ def _sample(kind: str, size: int) -> str:
     ]
 
 
-def _use(uri: str, kind: str, size: int, output: str = "label", labels: Sequence[str] = ()) -> str:
+def _use(uri: str, kind: str, size: int, answer: Answer, labels: Sequence[str] = ()) -> str:
     sample = _sample(kind, size)
-    asked = '{"scores": True}'
-    if output == _TRANSLATION:
-        target = f'"target": {_quoted(labels[0])}, ' if labels else ""
-        asked = f'{{{target}"beams": 4}}'
+    params = answer.example_params(labels).items()
+    asked = ", ".join(f"{_quoted(n)}: {_quoted(v) if type(v) is str else v}" for n, v in params)
     code = (
         "import mlflow, mlflow_rnnmod\n"
         "import pandas as pd\n\n"
         f"model = mlflow.pyfunc.load_model({_quoted(uri)})\n"
         f'model.predict(pd.DataFrame({{"{kind}": {sample}}}))\n'
-        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}), params={asked})'
+        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}), params={{{asked}}})'
     )
     return "## Use it\n\n" + fenced(code)
 

@@ -120,7 +120,7 @@ def index_markdown(
 ) -> str:
     """The index: every module with a link to its page in MLflow, however many there are.
 
-    MLflow's own lists stop at 50 models, or have no search (MLFLOW.md, section 4).
+    MLflow's own lists stop at 50 models, or have no search (docs/mlflow.md).
     """
     registered = any(entry.registered_name for entry in entries)
     shown = [name for name in _HEADER if any(name in e.module.figures for e in entries)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.pages.markdown import escape, plain
 
 # Labels, modules or steps that are listed one by one.
@@ -82,11 +83,9 @@ def network_words(config: Any) -> str:
     return f"{_CELLS.get(config.cell, config.cell)} of {layers} units{dense}{fed}"
 
 
-def answer_words(output: str, mask_steps: int | None = None) -> list[tuple[str, str]]:
+def answer_words(answer: Answer, mask_steps: int | None = None) -> list[tuple[str, str]]:
     """What is answered, where that is not one label, and masks for single steps."""
-    from mlflow_rnnmod.composition.kinds import ANSWERS
-
-    found = [("answer", ANSWERS[output])] if output in ANSWERS else []
+    found = [("answer", answer.words)] if answer.words else []
     if mask_steps is not None:
         found.append(("masks", f"{mask_steps}, one a step; later steps have the last one"))
     return found

@@ -115,7 +115,7 @@ def _read_1(body: dict[str, Any], directory: Path) -> Composite:
         read_module(directory / folder, find_parent, sha256)
         for folder, sha256 in _folders_1(body, path)
     )
-    return composite_class(body["score"])(
+    return composite_class(modules)(
         modules=modules,
         score=body["score"],
         parameters=body["parameters"],

@@ -25,8 +25,7 @@ from mlflow_rnnmod.decomposition.module import (
     make_contract,
 )
 from mlflow_rnnmod.networks import Parent, Trunk
-from mlflow_rnnmod.networks.recurrent.unrolled import check_fits
-from mlflow_rnnmod.networks.translator.masked_decoder import check_trunk
+from mlflow_rnnmod.networks.groups import check_fits
 from mlflow_rnnmod.storage.files import (
     FORMAT,
     by_version,
@@ -43,7 +42,7 @@ from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
 PARENTS = "parents"
-_FACTS = ("kept", "full", "mixed", "network", "bytes", "parent_bytes")
+_FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
 
 FindParent = Callable[[str, dict[str, Any]], Parent]
 """Gives the parent with a digest; the second argument is where the module says it was logged."""
@@ -226,10 +225,7 @@ def _check(module: Module, path: Path) -> None:
     ):
         problems.append(f"it starts translations with {contract.target}, which its parent does not")
     try:
-        if parent.translates:
-            check_trunk(parent.translator, module.trunk)
-        else:
-            check_fits(parent.network, module.trunk)
+        check_fits(parent.network.groups, module.trunk)
     except ValueError as error:
         problems.append(str(error).rstrip(".").replace("\n", " "))
     size = parent.network.config.readout_size

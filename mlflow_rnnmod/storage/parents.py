@@ -8,16 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mlflow_rnnmod.networks import (
-    NetworkConfig,
-    Parent,
-    RecurrentNetwork,
-    TextEncoder,
-    Translator,
-    TranslatorConfig,
-)
+from mlflow_rnnmod.networks import Parent, TextEncoder
+from mlflow_rnnmod.networks.architectures import FIRST, architecture_of
 from mlflow_rnnmod.storage.files import (
     by_version,
     check_digest,
@@ -50,8 +42,8 @@ def write_parent(parent: Parent, directory: Path) -> None:
         "tokenizer": None,
         "files": files,
     }
-    if parent.translates:
-        content["architecture"] = "translator"
+    if parent.network.architecture != FIRST:  # what older readers take for granted
+        content["architecture"] = parent.network.architecture
     for name, file, tokenizer in (
         ("tokenizer", TOKENIZER, parent.tokenizer),
         ("target_tokenizer", TARGET_TOKENIZER, parent.target_tokenizer),
@@ -70,9 +62,7 @@ def write_parent(parent: Parent, directory: Path) -> None:
 
 def format_of(parent: Parent) -> int:
     """The format version that it takes to say what this parent is."""
-    config = parent.network.config
-    first = not parent.translates and config.output == "label" and config.feed == "steps"
-    return 1 if first else 2
+    return parent.network.config.format
 
 
 def read_parent(directory: Path, digest: str | None = None) -> Parent:
@@ -107,29 +97,18 @@ def read_parent(directory: Path, digest: str | None = None) -> Parent:
 
 def _read_1(body: dict[str, Any], directory: Path) -> Parent:
     path = directory / DOCUMENT
-    architecture = body.get("architecture", "recurrent")
-    if architecture not in ("recurrent", "translator"):
-        raise ValueError(
-            f"{path} has architecture {architecture!r}; expected 'recurrent' or 'translator'."
-        )
     weights = read_tensors(directory / WEIGHTS, check_digest(body["files"][WEIGHTS], "files", path))
-    network: RecurrentNetwork | Translator
-    # On the meta device nothing is initialised; the stored tensors become the parameters,
-    # with their dtype.
-    with torch.device("meta"):
-        if architecture == "translator":
-            network = Translator(TranslatorConfig.from_dict(body["network"]))
-        else:
-            network = RecurrentNetwork(NetworkConfig.from_dict(body["network"]))
+    try:
+        network = architecture_of(body.get("architecture", FIRST)).build(body["network"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     try:
         network.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{directory / WEIGHTS} does not fit {path}: {error}") from error
     tokenizer = _tokenizer(body["tokenizer"], directory / TOKENIZER)
-    if isinstance(network, RecurrentNetwork):
-        return Parent(network, tokenizer)
     target = _tokenizer(body.get("target_tokenizer"), directory / TARGET_TOKENIZER)
-    return Parent.of_translator(network, tokenizer, target)
+    return Parent(network, tokenizer, target_tokenizer=target)
 
 
 def _tokenizer(found: dict[str, Any] | None, path: Path) -> TextEncoder | None:

@@ -2,7 +2,7 @@
 
 ``log_model`` for each module would take seconds a module. Here the files that are the same for all
 are made once, requests go out side by side where a server answers them, and what concerns all
-modules is one request (MLFLOW.md, section 3).
+modules is one request (docs/mlflow.md).
 
 Either everything is logged or nothing is: no model is ready before all files are there, and what an
 attempt has made is deleted again where it fails.

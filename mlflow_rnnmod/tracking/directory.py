@@ -15,10 +15,10 @@ from mlflow.types.schema import Array
 
 import mlflow_rnnmod
 from mlflow_rnnmod import FLAVOR_NAME
-from mlflow_rnnmod.composition import NONE_OF_THESE, Composite
+from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, answer_of
+from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
-from mlflow_rnnmod.networks.translator.config import TRANSLATION
 from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
 from mlflow_rnnmod.tracking import _mlflow, download
 from mlflow_rnnmod.tracking.columns import COLUMNS, WORDS
@@ -29,10 +29,26 @@ from mlflow_rnnmod.tracking.environment import (
     environment_files,
     own_requirement,
 )
-from mlflow_rnnmod.tracking.pyfunc import DEFAULTS, PREDICTION
-from mlflow_rnnmod.tracking.translated import PARAMS, outputs_of
+from mlflow_rnnmod.tracking.pyfunc import DEFAULTS
 
 Thing: TypeAlias = Parent | Module | Composite
+
+_CELLS: dict[str, Any] = {
+    "text": DataType.string,
+    "texts": Array(DataType.string),
+    "ids": Array(DataType.long),
+}
+# What can be asked for where answers have scores, and where they are routed by language.
+_SCORED = ParamSchema(
+    [
+        ParamSpec("scores", "boolean", False),
+        ParamSpec("reject_below", "double", None),
+        ParamSpec("reject_label", "string", NONE_OF_THESE),
+    ]
+)
+_ROUTED = ParamSchema(
+    [ParamSpec("target", DataType.string, None), ParamSpec("beams", DataType.long, 1)]
+)
 
 
 def kind(thing: Thing) -> str:
@@ -77,11 +93,11 @@ def model_tags(thing: Thing) -> dict[str, str]:
     return tags
 
 
-def output_kind(thing: Thing) -> str:
-    """Kind of answer: ``"label"``, ``"multilabel"``, ``"tags"``, ``"list"``, ``"translation"``."""
+def answer_in(thing: Thing) -> Answer:
+    """What goes out."""
     if isinstance(thing, Parent):
-        return thing.network.config.output
-    return thing.contract.output if isinstance(thing, Module) else thing.output
+        return thing.network.config.answer
+    return thing.contract.answer if isinstance(thing, Module) else thing.answer
 
 
 def labels_of(thing: Thing) -> tuple[str, ...]:
@@ -114,22 +130,14 @@ def signature_for(
     column = ColSpec(types[kind_of_input], COLUMNS[kind_of_input])
     if words:
         column = ColSpec(Array(DataType.string), WORDS)
-    if output == TRANSLATION:
-        return ModelSignature(
-            inputs=Schema([column]), outputs=outputs_of(kind_of_input, labels), params=PARAMS
-        )
-    # A column with a name, for Spark: MLflow makes text of lists that are no field of a struct.
-    lists = ColSpec(Array(DataType.string), PREDICTION)
+    answer = answer_of(output)
+    form = answer.form(labels, kind_of_input)
+    # Columns have names, for Spark: MLflow makes text of lists that are no field of a struct.
+    names: Sequence[str | None] = form.columns or (None,)
     return ModelSignature(
         inputs=Schema([column]),
-        outputs=Schema([ColSpec(DataType.string) if output == "label" else lists]),
-        params=ParamSchema(
-            [
-                ParamSpec("scores", "boolean", False),
-                ParamSpec("reject_below", "double", None),
-                ParamSpec("reject_label", "string", NONE_OF_THESE),
-            ]
-        ),
+        outputs=Schema([ColSpec(_CELLS[form.cell], name) for name in names]),
+        params=_SCORED if answer.scored else _ROUTED,
     )
 
 
@@ -176,7 +184,7 @@ def model_directory(
     _mlflow.prepare_target_path(str(path))
     model = Model() if mlflow_model is None else mlflow_model
     model.signature = model_signature or signature_for(
-        input_kind(thing), output_kind(thing), labels_of(thing)
+        input_kind(thing), answer_in(thing).name, labels_of(thing)
     )
     if metadata is not None:
         model.metadata = metadata

@@ -1,7 +1,7 @@
 """What a logged model needs around it: pinned packages, and our own code where it must go along.
 
 Requirements are computed from what is installed. MLflow's inference would load the model in another
-process, take seconds, and still not find this package (MLFLOW.md 1.1).
+process, take seconds, and still not find this package (docs/mlflow.md).
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlflow_rnnmod.answers import Answer
+
 MODEL_TYPES = ("rnnmod", "rnnmod-parent", "rnnmod-module", "rnnmod-composed")
 _MANY = 30
 
@@ -98,9 +100,9 @@ class RnnmodEvaluator(ModelEvaluator):
             )
         answers = _answers(found, predictions)
         truth = _answers(dataset.labels_data, None)
-        output = _output_of(model) if model is not None else config.get("output")
+        answer = _answer_of(model, config.get("output"))
         try:
-            if output == "tags":
+            if answer is not None and answer.each_step:
                 wanted, given = _by_step(truth, answers)
                 overall, table = figures(wanted, given, labels or sorted({*wanted, *given}))
                 overall = {**overall, "rows": float(len(truth)), "steps": overall["rows"]}
@@ -266,24 +268,21 @@ def _labels_of(model: Any) -> tuple[str, ...] | None:
     return tuple(raw.labels) if hasattr(raw, "labels") else None
 
 
-def _output_of(model: Any) -> str | None:
-    """What kind of answer one of our models gives."""
-    from mlflow_rnnmod.tracking.directory import output_kind
+def _answer_of(model: Any, output: str | None) -> Answer | None:
+    """What one of our models answers; for any other, what was said of it."""
+    from mlflow_rnnmod.answers import ANSWERS
+    from mlflow_rnnmod.tracking.directory import answer_in
 
-    raw = _raw(model)
-    ours = hasattr(raw, "contract") or hasattr(raw, "labels")
-    return output_kind(raw) if ours else None
+    if _labels_of(model) is None:
+        return ANSWERS.get(output or "")
+    return answer_in(_raw(model))
 
 
 def _ending_of(model: Any) -> str | None:
     """The label that ends the lists of one of our models."""
-    if _output_of(model) != "list":
-        return None
     raw = _raw(model)
-    if hasattr(raw, "network"):
-        return raw.network.config.end_label
-    contracts = [module.contract for module in getattr(raw, "modules", (raw,))]
-    return next((c.end_label for c in contracts if c.end_label is not None), None)
+    owner = getattr(raw, "contract", getattr(getattr(raw, "network", None), "config", raw))
+    return getattr(owner, "end_label", None)
 
 
 def _answers(found: Any, column: str | None) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -12,106 +12,15 @@ import torch
 from mlflow.exceptions import MlflowException
 from torch import Tensor
 
-from mlflow_rnnmod.composition import NONE_OF_THESE, Answerer, compose
-from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
-from mlflow_rnnmod.composition.steps import Observed
-from mlflow_rnnmod.composition.translation import TranslatingComposite, whole_parent
-from mlflow_rnnmod.decomposition.module import Module, all_margins
+from mlflow_rnnmod.answers import NONE_OF_THESE, PREDICTION, Form
+from mlflow_rnnmod.composition import Composite, compose, whole_parent
+from mlflow_rnnmod.composition.translation import TranslatingComposite
+from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
-from mlflow_rnnmod.tracking.translated import translate
-
-PREDICTION = "prediction"
-"""Name of the column of answers, where those are lists of labels or come with scores."""
 
 DEFAULTS: dict[str, Any] = {"device": None, "batch_size": 256}
 """What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set."""
-
-
-class Answers(Protocol):
-    """What is asked of a composite here, and of a parent in its place."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the columns of :meth:`scores`."""
-
-    @property
-    def input_kind(self) -> str:
-        """``"text"``, ``"tokens"`` or ``"features"``."""
-
-    @property
-    def output(self) -> str:
-        """Kind of answer: ``"label"``, ``"multilabel"``, ``"tags"`` or ``"list"``."""
-
-    def scores(self, inputs: Any) -> Tensor:
-        """Float ``(inputs, labels)``, or ``(inputs, steps, labels)`` with NaN behind the last."""
-
-    def answers(
-        self, scores: Tensor, reject_below: float | None = None, reject_label: str = NONE_OF_THESE
-    ) -> list[Any]:
-        """A label, or a list of labels, for each row of scores."""
-
-
-class ParentAnswers:
-    """A parent that is asked like a composite; its scores are its log-odds.
-
-    Args:
-        parent: the parent.
-        device: where it should run; the parent itself stays where it is.
-    """
-
-    def __init__(self, parent: Parent, device: str | None = None) -> None:
-        self.parent = parent if device is None else parent.to(device)
-        config = parent.network.config
-        self._answerer = Answerer(
-            labels=parent.labels,
-            output=config.output,
-            rivals=config.output != "multilabel",
-            end_label=config.end_label,
-        )
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The parent's labels."""
-        return self.parent.labels
-
-    @property
-    def input_kind(self) -> str:
-        """The parent's."""
-        return self.parent.input_kind
-
-    @property
-    def output(self) -> str:
-        """The parent's."""
-        return self._answerer.output
-
-    def answers(
-        self, scores: Tensor, reject_below: float | None = None, reject_label: str = NONE_OF_THESE
-    ) -> list[Any]:
-        """The label with the largest log-odds, or ``reject_label`` where they are too small.
-
-        At each step, where the parent answers each; of several labels those whose log-odds are at
-        least 0.
-        """
-        return self._answerer(scores, reject_below, reject_label)
-
-    @torch.no_grad()
-    def scores(self, inputs: Any) -> Tensor:
-        """Log-odds of each label, float ``(inputs, labels)``, or ``(inputs, steps, labels)``."""
-        network = self.parent.network
-        checked = check_inputs(inputs, self.input_kind, network.config.input_size)
-        if len(checked) == 0:
-            steps = (0,) if network.config.stepwise else ()
-            return torch.zeros(0, *steps, len(self.labels))
-        rows = to_rows(self.parent, checked)
-        found = all_margins(network(rows.to(network.device)), self.output).cpu()
-        observed = Observed.of(network, rows)
-        if observed is None:
-            return found
-        found = observed.place(observed.pick(found[None])[0].T).permute(1, 2, 0)
-        if self.output == "tags" and rows.lengths is not None:
-            found[rows.lengths == 0] = torch.nan
-        return found
 
 
 class RnnmodModel:
@@ -135,7 +44,7 @@ class RnnmodModel:
         self._batch_size: int = config["batch_size"]
         self._thing = thing
         try:
-            self._answers = _answers(thing, config["device"])
+            self._composite = _composite(thing, config["device"])
         except RuntimeError as error:  # torch, for a device that is not there
             raise MlflowException.invalid_parameter_value(
                 f"model_config['device'] is {config['device']!r}: {error}"
@@ -165,35 +74,42 @@ class RnnmodModel:
             MlflowException: if the data do not fit; the first value that does not is named.
         """
         params = params or {}
-        if isinstance(self._answers, TranslatingComposite):
-            inputs = read_inputs(data, self._answers.input_kind, self._size)
-            return translate(self._answers, inputs, params, self._batch_size)
-        reject_below = params.get("reject_below")
-        if reject_below is not None and math.isnan(reject_below):
-            reject_below = None
-        reject_label = params.get("reject_label")
-        reject_label = NONE_OF_THESE if reject_label is None else reject_label
-        asked = bool(params.get("scores"))
-        words = takes_words(self._answers)
-        inputs = read_inputs(data, self._answers.input_kind, self._size, words)
-        batches = [
-            inputs[start : start + self._batch_size]
-            for start in range(0, len(inputs), self._batch_size)
-        ]
-        answers: list[Any] = []
-        tables: list[Tensor] = []
+        composite, answer = self._composite, self._composite.answer
+        words = answer.each_step and composite.input_kind == "text"
+        inputs = read_inputs(data, composite.input_kind, self._size, words)
         try:
-            for batch in batches or [[]]:
-                found = self._answers.scores(batch)
-                answers += self._answers.answers(found, reject_below, reject_label)
-                tables.append(found)
+            if answer.scored:
+                return self._scored(inputs, params)
+            return self._routed(inputs, params)
         except (ValueError, TypeError) as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        if asked:
-            return _table(answers, tables, self._answers.labels)
-        if self._answers.output == "label":
-            return np.array(answers, dtype=object)
-        return pd.DataFrame({PREDICTION: pd.Series(answers, dtype=object)})
+
+    def _scored(self, inputs: list[Any], params: Mapping[str, Any]) -> Any:
+        """Labels or scores of checked inputs, in batches."""
+        reject_below, reject_label = params.get("reject_below"), params.get("reject_label")
+        if reject_below is not None and math.isnan(reject_below):
+            reject_below = None
+        reject_label = NONE_OF_THESE if reject_label is None else reject_label
+        answers: list[Any] = []
+        tables: list[Tensor] = []
+        for start in range(0, max(len(inputs), 1), self._batch_size):
+            found = self._composite.scores(inputs[start : start + self._batch_size])
+            answers += self._composite.answers(found, reject_below, reject_label)
+            tables.append(found)
+        if params.get("scores"):
+            return _table(answers, tables, self._composite.labels)
+        return _formed(answers, self._composite.answer.form())
+
+    def _routed(self, inputs: list[Any], params: Mapping[str, Any]) -> Any:
+        """Translations of checked inputs into the language that is asked for, or into all."""
+        composite, target, beams = self._composite, params.get("target"), params.get("beams")
+        beams = 1 if beams is None else beams
+        beams = beams.item() if isinstance(beams, np.generic) else beams
+        found = cast(TranslatingComposite, composite).predict(
+            inputs, target or None, beams, self._batch_size
+        )
+        labels = (target,) if target else composite.labels
+        return _formed(found, composite.answer.form(labels, composite.input_kind))
 
     @property
     def _size(self) -> int | None:
@@ -205,19 +121,22 @@ class RnnmodModel:
         return min(sizes)
 
 
-def _answers(thing: Any, device: str | None) -> Answers:
-    if isinstance(thing, Parent) and thing.translates:
-        thing = whole_parent(thing)
+def _composite(thing: Any, device: str | None) -> Composite:
+    """A parent or a module as a composite: a parent of all its modules, with nothing removed."""
     if isinstance(thing, Parent):
-        return ParentAnswers(thing, device)
+        thing = whole_parent(thing)
     if isinstance(thing, Module):
         thing = compose([thing])
     return thing if device is None else thing.to(device)
 
 
-def takes_words(thing: Any) -> bool:
-    """Whether texts can be given as words: where there is a label for each of them."""
-    return thing.input_kind == "text" and thing.output == "tags"
+def _formed(answers: list[Any], form: Form) -> np.ndarray | pd.DataFrame:
+    """Answers in an array, or in columns; each answer a dict of them where there are several."""
+    if form.columns is None:
+        return np.array(answers, dtype=object)
+    several = len(form.columns) > 1
+    columns = {name: [a[name] for a in answers] if several else answers for name in form.columns}
+    return pd.DataFrame({name: pd.Series(c, dtype=object) for name, c in columns.items()})
 
 
 def _table(answers: list[Any], tables: Sequence[Tensor], names: Sequence[str]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from benchmarks.translation.parents import Trained, Translators
 from benchmarks.translation.questions import Studies, rq1_rows, rq2_rows, rq3_rows
 from benchmarks.translation.scenarios import SCENARIOS, scenario_rows
 from benchmarks.translation.study import Bleu, TranslationStudy, bleu
-from mlflow_rnnmod.composition.translation import whole_parent
+from mlflow_rnnmod.composition import whole_parent
 
 WORDS = {
     "en": ["one", "two", "three", "red", "dog"],

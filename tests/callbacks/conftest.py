@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_callbacks import module_decomposition
+from lightning_callbacks import decomposer
 from tests.builders import tiny_decomposition
 
 
@@ -29,6 +29,6 @@ def calls(monkeypatch):
         seen.log.append(SimpleNamespace(decomposition=decomposition, **options))
         return SimpleNamespace(parent_model_id="m-1")
 
-    monkeypatch.setattr(module_decomposition, "decompose", decompose)
-    monkeypatch.setattr(module_decomposition, "log_decomposition", log_decomposition)
+    monkeypatch.setattr(decomposer, "decompose", decompose)
+    monkeypatch.setattr(decomposer, "log_decomposition", log_decomposition)
     return seen

@@ -154,7 +154,7 @@ def test_taggers_that_read_their_padding_have_room_for_the_longest_row(calls, sp
     callback = ModuleDecomposition(network_spec=spec, strict=True)
     loader = DataLoader(list(zip(x, (x != 0).sum(1), y, strict=True)), 16, collate_fn=trimmed)
     fit(callback, Unpacked(), (loader,))
-    assert callback._prepared.batch.rows.values.shape[1] == 4
+    assert callback._prepared.given.batch.rows.values.shape[1] == 4
     (call,) = calls.decompose
     assert (call.parent.network.config.steps, call.train.values.shape[1]) == (steps, 7)
 

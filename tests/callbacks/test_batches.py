@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from lightning_callbacks.batches import is_time_first, split
+from lightning_callbacks.batches import Steps, is_time_first, split
 
 X = torch.tensor([[4, 2, 0], [3, 0, 0]])
 LENGTHS = torch.tensor([2, 1])
@@ -74,7 +74,10 @@ def test_features(values, shape):
 def test_a_square_batch_is_turned_only_where_steps_are_known_to_come_first():
     square = torch.tensor([[1, 2], [3, 4]])
     assert split((square, Y)).rows.values.tolist() == [[1, 2], [3, 4]]
-    assert split((square, Y), time_first=True).rows.values.tolist() == [[1, 3], [2, 4]]
+    assert split((square, Y), layout=Steps(time_first=True)).rows.values.tolist() == [
+        [1, 3],
+        [2, 4],
+    ]
     assert is_time_first(split((X.T, Y)))
     assert not is_time_first(split((X, Y)))
 

@@ -20,11 +20,11 @@ from torch.utils.data import (
 from lightning_callbacks.collecting import (
     collect,
     flatten_loaders,
+    random_state_kept,
     read_batches,
     sampled_indices,
-    transfer_hooks,
 )
-from lightning_callbacks.guards import random_state_kept
+from lightning_callbacks.sources import transfer_hooks
 from mlflow_rnnmod.networks import NetworkConfig, Rows
 from tests.callbacks import models
 

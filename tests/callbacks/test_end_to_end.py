@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mlflow_rnnmod
-from lightning_callbacks import ModuleDecomposition, module_decomposition
+from lightning_callbacks import ModuleDecomposition, decomposer
 from mlflow_rnnmod.composition import compose
 from tests.builders import ODD_LABELS, character_encoder
 from tests.callbacks import models
@@ -96,7 +96,7 @@ def test_a_failed_decomposition_leaves_the_run_finished_and_can_be_repeated(
     checkpoint = ModelCheckpoint(tmp_path, filename="net", save_last=True)
     callback = ModuleDecomposition(models.LABELS, **QUICK)
     with monkeypatch.context() as patch:
-        patch.setattr(module_decomposition, "decompose", failing)
+        patch.setattr(decomposer, "decompose", failing)
         with pytest.warns(UserWarning, match="no units left"):
             model = fit(callback, logger, checkpoint)
     (run,) = runs()
@@ -115,7 +115,7 @@ def test_strict_marks_the_run_as_failed(logger, monkeypatch):
     def failing(*args, **kwargs):
         raise ArithmeticError("no units left")
 
-    monkeypatch.setattr(module_decomposition, "decompose", failing)
+    monkeypatch.setattr(decomposer, "decompose", failing)
     with pytest.raises(ArithmeticError):
         fit(ModuleDecomposition(models.LABELS, strict=True, **QUICK), logger)
     assert [run.info.status for run in runs()] == ["FAILED"]

@@ -1,11 +1,6 @@
 """``lightning.pytorch`` and ``pytorch_lightning``: one callback for both."""
 
 import importlib
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 import pytorch_lightning
@@ -13,22 +8,9 @@ import torch
 from torch import nn
 
 from lightning_callbacks import ModuleDecomposition, _lightning
+from lightning_callbacks.sources import is_overridden
 from tests.callbacks import models
-
-ROOT = Path(__file__).parents[2]
-
-
-def run_python(code, tmp_path):
-    """Run code in a process of its own, where nothing is imported yet."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+from tests.callbacks.training import run_python
 
 
 @pytest.mark.slow
@@ -96,13 +78,13 @@ def test_a_training_with_lightning_alone(tracking_uri, tmp_path):
 
 def test_a_trainer_of_the_other_namespace_in_the_same_process(monkeypatch):
     other = importlib.import_module("lightning.pytorch")
-    from lightning_callbacks import module_decomposition
+    from lightning_callbacks import decomposer
     from tests.builders import tiny_decomposition
 
     monkeypatch.setattr(
-        module_decomposition, "decompose", lambda parent, *_, **__: tiny_decomposition(parent)
+        decomposer, "decompose", lambda parent, *_, **__: tiny_decomposition(parent)
     )
-    monkeypatch.setattr(module_decomposition, "log_decomposition", lambda *_, **__: "logged")
+    monkeypatch.setattr(decomposer, "log_decomposition", lambda *_, **__: "logged")
     for namespace in (other, pytorch_lightning):
 
         class Model(models.Trained, namespace.LightningModule):
@@ -172,7 +154,7 @@ def test_hooks_of_lightning_itself_are_not_the_users():
         def on_before_batch_transfer(self, batch, dataloader_idx):
             return batch
 
-    assert not _lightning.is_overridden("on_before_batch_transfer", models.Classifier())
-    assert _lightning.is_overridden("on_before_batch_transfer", Own())
-    assert not _lightning.is_overridden("train_dataloader", models.Classifier())
-    assert not _lightning.is_overridden("anything", None)
+    assert not is_overridden("on_before_batch_transfer", models.Classifier())
+    assert is_overridden("on_before_batch_transfer", Own())
+    assert not is_overridden("train_dataloader", models.Classifier())
+    assert not is_overridden("anything", None)

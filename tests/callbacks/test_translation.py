@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import mlflow
 import pytest
 import pytorch_lightning as pl
@@ -13,7 +15,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mlflow_rnnmod
 from lightning_callbacks import ModuleDecomposition
+from lightning_callbacks.batches import split
+from lightning_callbacks.readers import Settings
+from lightning_callbacks.readers.translator import PreparedTranslator
 from mlflow_rnnmod.decomposition import Pairs
+from mlflow_rnnmod.networks import TranslatorSpec
 from tests.callbacks.training import equal, fit, states
 from tests.translators import LANGUAGES, PAD, plain_ids, sentences, word_encoder
 
@@ -140,6 +146,27 @@ def test_rows_become_sentences_of_the_language_they_start_with(calls):
             for i in known
         }
         assert found == set(zip(texts, targets[code], strict=True))
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("side", "given", "expected"),
+    [
+        ("right", [[7, 8, 0, 0], [9, 7, 9, 0]], [[7, 8, 0], [9, 7, 9]]),
+        ("left", [[0, 0, 7, 8], [0, 9, 7, 9]], [[0, 7, 8], [9, 7, 9]]),
+    ],
+)
+def test_sources_keep_their_padding_on_its_side(side, given, expected, known):
+    config = SimpleNamespace(starts=(3, 4), targets=("de", "fr"), pad_index=0, side=side, end=2)
+    reading = SimpleNamespace(config=config, spec=TranslatorSpec((3, 4), 2))
+    lengths = (torch.tensor([2, 3]),) if known else ()
+    batch = split((torch.tensor(given), *lengths, torch.tensor([[4, 5, 6, 2], [3, 6, 2, 0]])))
+    prepared = PreparedTranslator(SimpleNamespace(settings=Settings()), None, reading, None)
+    pairs = prepared.collected(iter([batch]), "data")
+    assert pairs.sources.values.tolist() == expected
+    assert pairs.sources.lengths.tolist() == [2, 3]
+    assert plain_ids(pairs.targets["de"]) == [[], [6]]
+    assert plain_ids(pairs.targets["fr"]) == [[5, 6], []]
 
 
 def test_a_report_of_ones_own(calls):

@@ -1,10 +1,31 @@
 """Short trainings with the callback."""
 
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from tests.callbacks import models
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_python(code, tmp_path):
+    """Run code in a process of its own, where nothing is imported yet."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def make_trainer(*callbacks, **options):

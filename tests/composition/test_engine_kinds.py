@@ -13,9 +13,9 @@ from torch import Tensor
 from mlflow_rnnmod.composition import SCORES, compose
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.scores import ENERGY_WEIGHT
-from mlflow_rnnmod.networks.recurrent.ways import WAYS
 from mlflow_rnnmod.decomposition.module import Head, Module
 from mlflow_rnnmod.networks import Parent, RecurrentNetwork, Rows, Trunk
+from mlflow_rnnmod.networks.many import WAYS
 from tests.builders import tiny_modules, tiny_parent, tiny_rows
 from tests.composition.test_engine import random_modules
 from tests.networks.recurrent.reference import reference_readout

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_rnnmod.answers.margins import log_odds
 from mlflow_rnnmod.composition.heads import quick_log_odds
-from mlflow_rnnmod.decomposition.module import log_odds
 
 
 @given(st.integers(1, 40), st.integers(2, 40), st.sampled_from([0.1, 3.0, 30.0, 300.0]))

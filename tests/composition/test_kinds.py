@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mlflow_rnnmod.answers import ANSWERS, Columns, answer_of
+from mlflow_rnnmod.answers.joining import output_of, reason_against
+from mlflow_rnnmod.answers.whole import whole_input
 from mlflow_rnnmod.composition import (
     NONE_OF_THESE,
     Composite,
@@ -21,9 +24,7 @@ from mlflow_rnnmod.composition import (
     replace,
     select,
 )
-from mlflow_rnnmod.composition.answers import Answerer
 from mlflow_rnnmod.composition.joint import parts_of
-from mlflow_rnnmod.composition.kinds import KINDS, output_of, reason_against, whole_input
 from mlflow_rnnmod.networks import Parent, Rows
 from tests.builders import tiny_inputs, tiny_modules, tiny_parent, tiny_texts
 from tests.networks.recurrent.reference import reference_readout
@@ -223,7 +224,11 @@ def test_two_labels_that_end_lists():
 
 def test_a_list_of_ends_is_empty_and_one_without_end_is_full():
     scores = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]])
-    assert Answerer(("x", "end"), "list", end_label="end")(scores) == [[], ["x", "x"]]
+    columns = Columns(("x", "end"), end_label="end")
+    assert answer_of("list").answers(scores, columns) == [
+        [],
+        ["x", "x"],
+    ]
 
 
 def test_explain_shows_every_step():
@@ -239,8 +244,8 @@ def test_explain_shows_every_step():
 # --- kinds together ---
 
 
-@pytest.mark.parametrize("first", KINDS)
-@pytest.mark.parametrize("second", KINDS)
+@pytest.mark.parametrize("first", ANSWERS)
+@pytest.mark.parametrize("second", ANSWERS)
 def test_which_kinds_go_together(first, second):
     together = {
         frozenset(("label", "tags")): "label",

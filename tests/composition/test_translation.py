@@ -16,8 +16,9 @@ from mlflow_rnnmod.composition import (
     remove,
     replace,
     select,
+    whole_parent,
 )
-from mlflow_rnnmod.composition.translation import TranslatingComposite, whole_parent
+from mlflow_rnnmod.composition.translation import TranslatingComposite
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.decoding import beam_search
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder

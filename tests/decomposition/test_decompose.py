@@ -141,7 +141,7 @@ def test_report_rows_decide_nothing():
 
 def test_halves_of_the_validation_rows_do_not_meet():
     """Targets of the half that gives the figures decide nothing, of the other half they do."""
-    from mlflow_rnnmod.decomposition.sample import split_by_hash
+    from mlflow_rnnmod.decomposition.splitting import split_by_hash
 
     config = DecompositionConfig(removal=0.3)
     lengths = PARENT.network.lengths(VALIDATION)

@@ -39,6 +39,7 @@ def one_process(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_get_what_one_gets(tmp_path):
     multiprocessing.spawn(one_process, (2, str(tmp_path)), nprocs=2)
     expected = watched(0, 1)

@@ -19,7 +19,7 @@ from mlflow_rnnmod.decomposition.rules import removed_units
 from mlflow_rnnmod.networks import RecurrentNetwork, Rows
 from mlflow_rnnmod.networks.recurrent.config import GATES
 from mlflow_rnnmod.networks.recurrent.gates import gate_activations
-from tests.builders import tiny_parent, tiny_rows
+from tests.builders import groups_named, tiny_parent, tiny_rows
 
 LABELS = 3
 LETTERS = {"lstm": "ifgo", "gru": "rzn", "rnn_tanh": "h", "rnn_relu": "h"}
@@ -209,7 +209,9 @@ def collect_of(exact: Exact):
     layer = LayerStatistics(
         torch.tensor(2.0), zeros[0, 0], None, torch.ones(2, 2), zeros, None, None, exact
     )
-    return ActivationStatistics({"recurrent.0.fwd": layer}, True)
+    return ActivationStatistics(
+        {"recurrent.0.fwd": layer}, groups_named({"recurrent.0.fwd": units})
+    )
 
 
 @pytest.mark.parametrize("cell", ["lstm", "rnn_relu"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mlflow_rnnmod.decomposition import RULES, ActivationStatistics
 from mlflow_rnnmod.decomposition.rules import random_like, removed_units
 from mlflow_rnnmod.decomposition.statistics import BINS, LayerStatistics
+from tests.builders import groups_named
 
 LABELS = 3
 shares = st.sampled_from([0.0, 0.05, 0.2, 0.35, 0.5, 0.9, 0.999])
@@ -35,7 +36,7 @@ def made_up(seed: int, sizes: dict[str, int], bounded: bool) -> ActivationStatis
             histogram=histogram,
             squared=count(2, LABELS, units).double(),
         )
-    return ActivationStatistics(layers, bounded)
+    return ActivationStatistics(layers, groups_named(sizes, bounded))
 
 
 def cap(share: float, units: int) -> int:
@@ -77,7 +78,7 @@ def sensitivity(found: ActivationStatistics, name: str, label: int, most: int) -
 def expected(rule, found: ActivationStatistics, name: str, label: int, most: int) -> set[int]:
     if rule == "sensitivity":
         return sensitivity(found, name, label, most)
-    if not found.bounded and name.startswith("recurrent"):
+    if found.group(name).idles:
         return paper_relu(found, name, label, most)
     return paper_logistic(found, name, label, most)
 
@@ -181,7 +182,7 @@ def test_each_rule_asks_for_what_it_reads(rule):
         layer.squared if RULES[rule].gradients else None,
     )
     found = removed_units(
-        RULES[rule], ActivationStatistics({"recurrent.0.fwd": less}, True), 1, 0.5
+        RULES[rule], ActivationStatistics({"recurrent.0.fwd": less}, whole.groups), 1, 0.5
     )
     expected = removed_units(RULES[rule], whole, 1, 0.5)
     assert torch.equal(found["recurrent.0.fwd"], expected["recurrent.0.fwd"])

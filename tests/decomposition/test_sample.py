@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.decomposition import draw_sample
-from mlflow_rnnmod.decomposition.sample import checked_targets, split_by_hash
+from mlflow_rnnmod.decomposition.splitting import split_by_hash
 from mlflow_rnnmod.networks import Rows
 
 
@@ -106,7 +107,7 @@ def test_the_seed_decides():
 def test_targets_that_are_no_labels(targets, said):
     rows = Rows(torch.ones(0 if targets is None else len(targets), 2), None, targets)
     for use in (
-        lambda: checked_targets(rows, 3),
+        lambda: answer_of("label").checked(rows, 3),
         lambda: draw_sample(rows, 3, 5, 0),
     ):
         with pytest.raises(ValueError, match=said):

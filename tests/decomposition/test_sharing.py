@@ -62,9 +62,9 @@ def test_labels_with_the_same_concern_share_first():
 
 def test_each_distinct_trunk_costs_once():
     parent = tiny_parent(recurrent=((8,),))
-    config, whole = parent.network.config, Trunk.whole(parent.network.units)
-    assert estimated_cost(config, [whole, whole, whole]) == 1.0
+    network, whole = parent.network, Trunk.whole(parent.network.units)
+    assert estimated_cost(network, [whole, whole, whole]) == 1.0
     half = tiny_trunk(parent, 0.5)
-    once = estimated_cost(config, [half])
+    once = estimated_cost(network, [half])
     assert FIXED_COST < once < 1.0
-    assert estimated_cost(config, [half, whole, half]) == pytest.approx(1.0 + once)
+    assert estimated_cost(network, [half, whole, half]) == pytest.approx(1.0 + once)

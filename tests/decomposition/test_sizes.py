@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.decomposition.sizes import overlap_matrix, shares_kept
+from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.networks import RecurrentNetwork, Trunk, jaccard, sliced
 from mlflow_rnnmod.networks.recurrent.config import GATES
 from tests.builders import tiny_parent
@@ -29,7 +29,7 @@ def counted(network: RecurrentNetwork) -> tuple[int, int]:
 @given(network=networks())
 def test_shares_are_those_of_the_cut_network(network):
     trunk = random_trunk(network, folded=True)
-    found = shares_kept(network.config, trunk)
+    found = network.shares_kept(trunk)
     cut = sliced(network, trunk).inner
     (weights, recurrent), (of, of_recurrent) = counted(cut), counted(network)
     if network.config.readout.startswith("max") and network.config.hidden:
@@ -45,7 +45,7 @@ def test_shares_are_those_of_the_cut_network(network):
 
 def test_the_full_trunk_keeps_all():
     network = tiny_parent(recurrent=((4, 5), (3,))).network
-    found = shares_kept(network.config, Trunk.whole(network.units))
+    found = network.shares_kept(Trunk.whole(network.units))
     assert set(found.values()) == {1.0}
 
 
@@ -92,7 +92,7 @@ def counted_by_steps(network: RecurrentNetwork, trunk: Trunk) -> tuple[float, fl
 @given(network=networks(), kind=st.sampled_from([("rolled", "joint"), *KINDS]))
 def test_shares_of_variants_are_counted_step_by_step(network, kind):
     trunk = random_masks(network, kind, 4)
-    found = shares_kept(network.config, trunk)
+    found = network.shares_kept(trunk)
     counts = counted_by_steps(network, trunk)
     of = counted_by_steps(network, Trunk.whole(network.units))
     assert list(found) == ["units_kept", "weights_kept", "recurrent_weights_kept"]
@@ -106,7 +106,7 @@ def test_the_same_mask_at_each_step_keeps_as_much_as_for_all(gates):
     torch.manual_seed(0)
     rolled = random_masks(network, ("rolled", gates))
     unrolled = same_at_all_steps(rolled, 7)
-    assert shares_kept(network.config, rolled) == shares_kept(network.config, unrolled)
+    assert network.shares_kept(rolled) == network.shares_kept(unrolled)
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

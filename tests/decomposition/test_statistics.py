@@ -98,7 +98,7 @@ def test_sums_are_those_of_a_loop(network):
     assert set(found.layers) == set(network.units)
     for name, seen in observations(network, sample).items():
         layer, units = found.layers[name], network.units[name]
-        bounded = found.bounded and name.startswith("recurrent")
+        bounded = found.group(name).bounded
         values = torch.tensor([values for *_, values in seen], dtype=torch.float64)
         assert int(layer.count) == len(seen)
         torch.testing.assert_close(layer.mean, values.mean(0), rtol=1e-9, atol=1e-11)
@@ -177,7 +177,7 @@ def test_tendency_of_a_label_nobody_saw_is_zero():
 
 
 def assert_same(first, second, exact: bool = False) -> None:
-    assert first.bounded == second.bounded and set(first.layers) == set(second.layers)
+    assert first.groups == second.groups and set(first.layers) == set(second.layers)
     for name, one in first.layers.items():
         for field in fields(one):
             a, b = getattr(one, field.name), getattr(second.layers[name], field.name)

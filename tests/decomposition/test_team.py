@@ -16,6 +16,7 @@ from mlflow_rnnmod.decomposition.decompose import help_decompose
 from tests.builders import tiny_parent
 from tests.decomposition.test_statistics import random_sample
 
+pytestmark = pytest.mark.slow  # processes that start and wait
 COUNT = 31
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mlflow_rnnmod.decomposition.pairs import Pairs, forced_tokens, padded
-from mlflow_rnnmod.decomposition.translation_statistics import (
-    collect_translations,
-    for_language,
-)
-from mlflow_rnnmod.decomposition.translation_watch import watch_decoder
+from mlflow_rnnmod.decomposition.pairs import Pairs, padded
 from mlflow_rnnmod.networks.recurrent.config import CELLS, GATES
+from mlflow_rnnmod.networks.translator.forcing import watch_decoder
 from tests.networks.translator.test_network import make, sources
+from tests.translators import collect_translations, told
 
 IDS = {
     "de": [[7, 9, 6, 8], [5, 11], [6], [], [12, 13, 14]],
@@ -32,7 +29,7 @@ def seen(translator, code, gates=False):
         if not ids:
             continue
         states = translator.encode(rows[slice(row, row + 1)])
-        given, wanted, valid = forced_tokens(translator.config, code, padded([ids], 0))
+        given, wanted, valid = told(translator, code, [ids])
         watched = watch_decoder(translator, states, given, wanted, valid, gates, gradients=True)
         for name, one in watched.items():
             found[name] += [(t, one.values[0, t], one.squared[0, t]) for t in range(len(ids) + 1)]
@@ -55,7 +52,7 @@ def test_sums_are_those_of_single_rows(cell, batch_size):
             code: torch.cat([values[code], first[[bool(ids) for ids in IDS[code]]]]) for code in IDS
         }
         for label, code in enumerate(IDS):
-            mine = for_language(found, label).layers[name]
+            mine = found.of(label).layers[name]
             torch.testing.assert_close(mine.mean, guessed[code].mean(0))
             torch.testing.assert_close(mine.covariance, guessed[code].T.cov(correction=0))
         both = torch.cat(list(guessed.values()))
@@ -154,7 +151,8 @@ def test_without_translations_there_is_nothing_to_see():
 
 def test_harm_is_sensitivity_times_what_the_others_cannot_guess():
     translator = make("gru", decoder=(4,))
-    layer = collect_translations(translator, pairs()).layers["decoder.0.fwd"]
+    found = collect_translations(translator, pairs())
+    layer = found.layers["decoder.0.fwd"]
     own = torch.cat(
         [
             torch.stack([v for _, v, _ in seen(translator, "fr")["decoder.0.fwd"]]),
@@ -164,9 +162,11 @@ def test_harm_is_sensitivity_times_what_the_others_cannot_guess():
     centred = own - own.mean(0)
     for unit in range(4):
         others = centred[:, [i for i in range(4) if i != unit]]
-        found = torch.linalg.lstsq(others, centred[:, unit]).solution
-        left = (centred[:, unit] - others @ found).square().mean()
+        fit = torch.linalg.lstsq(others, centred[:, unit]).solution
+        left = (centred[:, unit] - others @ fit).square().mean()
         expected = float(layer.sensitivity(1)[unit] * left)
-        assert float(layer.harm(1)[unit]) == pytest.approx(expected, rel=0.05, abs=1e-12)
-    apart = collect_translations(translator, pairs(), gates="separate").layers["decoder.0.fwd#z"]
-    assert torch.equal(apart.harm(0), apart.sensitivity(0))
+        harm = float(found.harm("decoder.0.fwd", 1)[unit])
+        assert harm == pytest.approx(expected, rel=0.05, abs=1e-12)
+    apart = collect_translations(translator, pairs(), gates="separate")
+    z = "decoder.0.fwd#z"
+    assert torch.equal(apart.harm(z, 0), apart.layers[z].sensitivity(0))

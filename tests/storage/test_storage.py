@@ -185,7 +185,7 @@ def test_documents_have_sorted_keys_and_plain_characters(tmp_path):
 
 @pytest.mark.parametrize("labels", [10, 150])
 def test_a_clinc_module_is_small(tmp_path, labels):
-    """DESIGN.md: at most 16 KB under ``data/``, with one LSTM of 100 units."""
+    """At most 16 KB under ``data/``, with one LSTM of 100 units."""
     names = [f"a_label_of_usual_length_{i}" for i in range(labels)]
     parent = tiny_parent(labels=names, recurrent=((100,),)).known_as("m-" + "0" * 32, "sqlite:///x")
     module = tiny_module(parent, removal=0.5)

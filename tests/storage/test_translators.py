@@ -112,7 +112,7 @@ def test_masks_of_another_decoder_are_refused(tmp_path):
     write_module(module, tmp_path)
     other = tiny_translator(decoder=(11,))
     edit(tmp_path / "module.json", lambda body: body["parent"].update(digest=other.digest))
-    with pytest.raises(ValueError, match="layers and the translator's differ"):
+    with pytest.raises(ValueError, match="layers and the network's differ"):
         read_module(tmp_path, lambda digest, reference: other)
 
 

@@ -21,7 +21,7 @@ from mlflow.types import ColSpec, Schema
 
 import mlflow_rnnmod
 from mlflow_rnnmod import composition
-from mlflow_rnnmod.decomposition.module import all_log_odds
+from mlflow_rnnmod.answers.margins import all_log_odds
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking import download, parents
 from mlflow_rnnmod.tracking.columns import COLUMNS

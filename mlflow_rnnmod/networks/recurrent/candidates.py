@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.recurrent.config import READOUTS, STEPWISE, NetworkConfig, Readout
+from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.networks.recurrent.config import READOUTS, NetworkConfig, Readout
 from mlflow_rnnmod.networks.recurrent.forms import Form
 from mlflow_rnnmod.networks.recurrent.spec import (
     ACTIVATIONS,
@@ -204,7 +205,7 @@ def _spelled(
         "output_steps": form.output_steps,
         "steps": None if form.feed == "steps" else steps,
     }
-    readouts = ("all_steps",) if form.kind in STEPWISE else _READOUTS
+    readouts = ("all_steps",) if answer_of(form.kind).stepwise else _READOUTS
     joined = [d for d in DIRECTIONS_JOINED if (d != "concatenate") == narrow]
     if spec.directions is not None:
         joined = [d for d in joined if d == spec.directions]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
+
 Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 InputKind = Literal["tokens", "features"]
 Readout = Literal[
@@ -24,8 +26,6 @@ Feed = Literal["steps", "flat", "repeat"]
 
 CELLS: tuple[str, ...] = get_args(Cell)
 READOUTS: tuple[str, ...] = get_args(Readout)
-# Kinds of answer that have one for each step.
-STEPWISE = ("tags", "list")
 GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 DIRECTIONS = ("fwd", "bwd")
 _LATER: dict[str, Any] = {"feed": "steps", "output_steps": None, "end_label": None}
@@ -141,10 +141,12 @@ class NetworkConfig:
     def _problems_of_kind(self) -> list[str]:
         """What does not fit between output, readout and feed."""
         problems = []
-        if (self.readout == "all_steps") != (self.output in STEPWISE):
+        answer = ANSWERS.get(self.output, ANSWERS["label"])
+        if (self.readout == "all_steps") != answer.stepwise:
+            stepwise = [name for name, other in ANSWERS.items() if other.stepwise]
             problems.append(
                 f"readout={self.readout!r} with output={self.output!r}; all_steps goes with "
-                f"{' and '.join(STEPWISE)}, and only with them"
+                f"{' and '.join(stepwise)}, and only with them"
             )
         if self.feed not in get_args(Feed):
             problems.append(f"feed={self.feed!r}, expected one of {get_args(Feed)}")
@@ -159,7 +161,7 @@ class NetworkConfig:
             )
         elif self.output_steps is not None and self.output_steps < 1:
             problems.append(f"output_steps={self.output_steps!r}, expected a positive number")
-        if self.end_label is not None and self.output != "list":
+        if self.end_label is not None and not answer.ends:
             problems.append(f"end_label={self.end_label!r} with output={self.output!r}")
         elif self.end_label is not None and self.end_label not in self.labels:
             problems.append(f"end_label={self.end_label!r}, expected one of {self.labels!r}")
@@ -168,7 +170,12 @@ class NetworkConfig:
     @property
     def stepwise(self) -> bool:
         """Whether there is an answer for each step."""
-        return self.output in STEPWISE
+        return self.answer.stepwise
+
+    @property
+    def answer(self) -> Answer:
+        """What goes out, as an object."""
+        return answer_of(self.output)
 
     @property
     def units(self) -> dict[str, int]:
@@ -206,6 +213,11 @@ class NetworkConfig:
         """Length of the vector that the first recurrent layer reads at each step."""
         size = self.input_size if self.embedding_size is None else self.embedding_size
         return size if self.feed == "steps" else size * (self.steps or 1)
+
+    @property
+    def format(self) -> int:
+        """The format version of files that it takes to say this structure."""
+        return 1 if self.output == "label" and self.feed == "steps" else 2
 
     def to_dict(self) -> dict[str, Any]:
         """This structure as JSON types; :meth:`from_dict` reads it back."""

@@ -6,10 +6,18 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from mlflow_rnnmod.networks.recurrent.machine import SHIPPED, Machine, Product, current_machine
+from mlflow_rnnmod.networks.protocol import Load
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, GATES, NetworkConfig
+from mlflow_rnnmod.networks.recurrent.machine import (
+    SHIPPED,
+    Machine,
+    Product,
+    current_machine,
+    read_cached,
+)
 from mlflow_rnnmod.networks.recurrent.packed import packable
 from mlflow_rnnmod.networks.trunk import Trunk
+from mlflow_rnnmod.networks.workers import threads as threads_here
 
 # Below this, the choice is made with the figures that the package comes with: measuring the machine
 # would take longer than it could ever save, and small tests stay the same everywhere.
@@ -148,3 +156,12 @@ def choose(work: Work, threads: int, machine: Machine | None = None) -> str:
 
 def _ways(times: Mapping[str, float]) -> dict[str, float]:
     return {way: time for way, time in times.items() if way != "parent"}
+
+
+def estimate(config: NetworkConfig, load: Load) -> Mapping[str, float]:
+    """Seconds of each way of running some trunks here, and of ``"parent"``, one of its passes."""
+    steps = load.steps or config.steps or 16
+    if config.feed != "steps":
+        steps = config.output_steps or 1
+    work = Work.from_sizes(config, load.kept, load.mixed, load.rows, steps)
+    return seconds(work, read_cached() or SHIPPED, threads_here())

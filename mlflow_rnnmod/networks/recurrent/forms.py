@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.recurrent.config import STEPWISE
+from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, UnreadableNetwork
 from mlflow_rnnmod.networks.rows import Rows
 
@@ -148,7 +148,7 @@ def find_forms(
     for axes, answers in found.items():
         for feed, output_steps in _feeds(answers, rows, longest, vector, reads, spec):
             kind = _kind(answers, feed, rows, spec)
-            if (kind in STEPWISE) != (answers.ndim == 3):
+            if answer_of(kind).stepwise != (answers.ndim == 3):
                 each = "at each step" if answers.ndim == 3 else "for each row"
                 refused.append(
                     f"kind={kind!r}, but answers of shape {tuple(answers.shape)} are {each}"
@@ -215,7 +215,7 @@ def _outputs(answers: Tensor, kind: str, spec: NetworkSpec) -> tuple[str, ...]:
     """Whether answers may be logits, their log-softmax or their sigmoid."""
     if spec.output is not None:
         return (spec.output,)
-    if kind == "multilabel":
+    if not answer_of(kind).rivals:
         inside = bool(((answers >= 0) & (answers <= 1)).all())
         return ("logits", "sigmoid") if inside else ("logits",)
     if answers.shape[-1] == 1:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.networks.recurrent.cells import cell_weights
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
-from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
 from mlflow_rnnmod.networks.rows import Rows
 
 # What each gate's value passes, in PyTorch's order of gates.
@@ -21,7 +21,7 @@ _FUNCTIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
 
 
 @torch.no_grad()
-def gate_activations(network: RecurrentNetwork, rows: Rows) -> dict[str, Tensor]:
+def gate_activations(network: RecurrentLayers, rows: Rows) -> dict[str, Tensor]:
     """The activation of every gate of every recurrent unit, after its nonlinearity.
 
     Args:
@@ -36,7 +36,7 @@ def gate_activations(network: RecurrentNetwork, rows: Rows) -> dict[str, Tensor]
     Example:
         >>> from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
         >>> config = NetworkConfig("features", 3, None, "gru", ((4,),), ("a", "b"))
-        >>> found = gate_activations(RecurrentNetwork(config), Rows(torch.randn(2, 5, 3)))
+        >>> found = gate_activations(RecurrentLayers(config), Rows(torch.randn(2, 5, 3)))
         >>> found["recurrent.0.fwd"].shape
         torch.Size([2, 5, 3, 4])
     """

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.networks.workers import on_threads
 from mlflow_rnnmod.networks.digest import digest_text
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
-from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
+from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
 from mlflow_rnnmod.networks.recurrent.packed import PackedLstm, packing_works
 from mlflow_rnnmod.networks.recurrent.stepwise import Stepwise
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
+from mlflow_rnnmod.networks.workers import on_threads
 
 # How much of each thing that takes time there is to do.
 Product = tuple[float, ...]
@@ -235,7 +235,7 @@ def _stepped_case(
     name = "recurrent.0.fwd"
     mix = {name: torch.full((units, units), 0.01)} if mixed else {}
     trunk = Trunk({name: keep}, {}, mix)
-    stepwise = Stepwise(RecurrentNetwork(config).requires_grad_(False), [trunk] * trunks)
+    stepwise = Stepwise(RecurrentLayers(config).requires_grad_(False), [trunk] * trunks)
     inputs = Rows(torch.randn(rows, _STEPS, _INPUTS))
     states = float(_STEPS * trunks * rows)
     guesses = _STEPS * trunks * units * (units // 4) if mixed else 0

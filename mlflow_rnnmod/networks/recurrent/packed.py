@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlflow_rnnmod.networks.groups import Completion
 from mlflow_rnnmod.networks.recurrent.cells import cell_weights
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
-from mlflow_rnnmod.networks.recurrent.network import ACTIVATION_FUNCTIONS, RecurrentNetwork, States
-from mlflow_rnnmod.networks.recurrent.slicing import Completion
+from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers, States
 from mlflow_rnnmod.networks.rows import Rows
 
 _LSTM = 2  # how the operator calls it
@@ -83,7 +83,7 @@ class Fed:
     at: Tensor | None
 
 
-def feed(network: RecurrentNetwork, rows: Rows) -> Fed:
+def feed(network: RecurrentLayers, rows: Rows) -> Fed:
     """A batch as a network, and every trunk cut from it, reads it."""
     config, values = network.config, rows.values
     if network.embedding is not None and config.feed == "steps" and values.ndim == 2:
@@ -91,7 +91,7 @@ def feed(network: RecurrentNetwork, rows: Rows) -> Fed:
     else:
         x = network.feed(rows).transpose(0, 1)
     lasts = config.readout == "last_step" or config.side == "left" or config.feed != "steps"
-    if config.stepwise or lasts:
+    if config.answer.stepwise or lasts:
         return Fed(x.contiguous(), None)
     steps, count = x.shape[:2]
     if count == 1 and rows.lengths is not None:  # what is behind its last step is not read
@@ -108,9 +108,9 @@ class PackedNetwork:
         completion: from the units of the readout to those of the parent.
     """
 
-    def __init__(self, network: RecurrentNetwork, completion: Completion | None = None) -> None:
+    def __init__(self, network: RecurrentLayers, completion: Completion | None = None) -> None:
         config = network.config
-        self.stepwise = config.stepwise
+        self.stepwise = config.answer.stepwise
         self.layers = [PackedLstm(network.cell(i, "fwd")) for i in range(len(config.recurrent))]
         self.hidden = [
             (network.dense(i), ACTIVATION_FUNCTIONS[layer.activation])
@@ -134,8 +134,8 @@ class PackedNetwork:
         return x if self.completion is None else self.completion(x)
 
 
-def packed_states(network: RecurrentNetwork) -> Callable[[Rows], States]:
-    """:meth:`RecurrentNetwork.states`, with weights that are packed now; inference only.
+def packed_states(network: RecurrentLayers) -> Callable[[Rows], States]:
+    """:meth:`RecurrentLayers.states`, with weights that are packed now; inference only.
 
     Args:
         network: one of :func:`can_pack`.
@@ -172,7 +172,7 @@ def packable(config: NetworkConfig) -> bool:
     )
 
 
-def can_pack(network: RecurrentNetwork) -> bool:
+def can_pack(network: RecurrentLayers) -> bool:
     """Whether a network, and trunks cut from it, can be packed."""
     return (
         network.completion is None

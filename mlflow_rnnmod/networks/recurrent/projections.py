@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.products import Product
+from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
 from mlflow_rnnmod.networks.rows import Rows
 
 
@@ -26,7 +26,7 @@ class Projecting(Protocol):
 
 
 def project_rows(
-    network: RecurrentNetwork, layers: Sequence[Projecting], rows: Rows
+    network: RecurrentLayers, layers: Sequence[Projecting], rows: Rows
 ) -> list[Tensor]:
     """What the first layer's directions read, ``(steps, rows, gates)``, for all trunks."""
     lengths, _ = network.spans(rows)
@@ -40,7 +40,7 @@ def project_rows(
 
 
 def project_outputs(
-    network: RecurrentNetwork, layers: Sequence[Projecting], below: list[Tensor], lengths: Tensor
+    network: RecurrentLayers, layers: Sequence[Projecting], below: list[Tensor], lengths: Tensor
 ) -> list[Tensor]:
     """What a higher layer's directions read: ``(steps, trunks, rows, gates)``.
 

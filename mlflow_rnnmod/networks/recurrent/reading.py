@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
 from mlflow_rnnmod.networks.recurrent.candidates import (
     Setting,
@@ -127,7 +128,7 @@ def read_network(
             raise UnreadableNetwork(no_winner(module, parts, [whole]))
         config, notes = _fix_steps(network, rows, spec)
         network.config = config
-    if config.output == "list" and spec.kind is None and spec.end_label is None:
+    if config.answer.ends and spec.kind is None and spec.end_label is None:
         notes.append(
             "The network answers with a list of labels, of which none was said to end it: where "
             "one does, say NetworkSpec(end_label=...)."
@@ -283,7 +284,7 @@ def _some(found: Arrangements, chosen: Tensor) -> Arrangements:
 
 def _check_head(forms: Sequence[Form], outputs: int, labels: Sequence[str]) -> None:
     """Raise unless there is an output for each of several labels."""
-    if outputs != len(labels) and all(form.kind == "multilabel" for form in forms):
+    if outputs != len(labels) and not any(answer_of(form.kind).rivals for form in forms):
         raise UnreadableNetwork(
             f"kind='multilabel' with {len(labels)} labels, {list(labels)!r:.200}, and a head of "
             f"{outputs} outputs; expected an output for each label"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from mlflow_rnnmod.answers import ANSWERS
 from mlflow_rnnmod.networks.recurrent.config import (
     READOUTS,
-    STEPWISE,
     Activation,
     Feed,
     NetworkConfig,
@@ -158,15 +158,16 @@ class NetworkSpec:
     def _problems_of_kind(self) -> list[str]:
         """What does not fit between kind, readout, axes and feed."""
         problems = []
+        answer = ANSWERS.get(self.kind or "label", ANSWERS["label"])
         if self.kind is not None:
-            stepwise = self.kind in STEPWISE
+            stepwise = answer.stepwise
             for name, value, fits in (
                 ("readout", self.readout, (self.readout == "all_steps") == stepwise),
                 ("axes", self.axes, (self.axes != "rows_labels") == stepwise),
             ):
                 if value is not None and not fits:
                     problems.append(f"{name}={value!r} with kind={self.kind!r}")
-        if self.end_label is not None and self.kind not in (None, "list"):
+        if self.end_label is not None and not (self.kind is None or answer.ends):
             problems.append(f"end_label={self.end_label!r} with kind={self.kind!r}; a list has one")
         if self.output == "sigmoid" and self.kind not in (None, "multilabel"):
             problems.append(f"output='sigmoid' with kind={self.kind!r}; expected 'multilabel'")

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.networks.products import Product
 from mlflow_rnnmod.networks.recurrent.cells import cell_weights
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
-from mlflow_rnnmod.networks.recurrent.network import ACTIVATION_FUNCTIONS, RecurrentNetwork
-from mlflow_rnnmod.networks.products import Product
+from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers
 from mlflow_rnnmod.networks.recurrent.projections import project_outputs, project_rows
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
@@ -109,14 +109,14 @@ class Stepwise:
     Example:
         >>> from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
         >>> config = NetworkConfig("features", 3, None, "lstm", ((4,),), ("a", "b"))
-        >>> network, rows = RecurrentNetwork(config), Rows(torch.randn(2, 5, 3))
+        >>> network, rows = RecurrentLayers(config), Rows(torch.randn(2, 5, 3))
         >>> with torch.no_grad():
         ...     found = Stepwise(network).readout(rows)[0]
         ...     torch.allclose(found, network.states(rows).readout, atol=1e-5)
         True
     """
 
-    def __init__(self, network: RecurrentNetwork, trunks: Sequence[Trunk] | None = None) -> None:
+    def __init__(self, network: RecurrentLayers, trunks: Sequence[Trunk] | None = None) -> None:
         self.network = network
         self.count = 1 if trunks is None else len(trunks)
         config = network.config
@@ -226,7 +226,7 @@ class Stepwise:
 
 
 def _prepare(
-    network: RecurrentNetwork,
+    network: RecurrentLayers,
     index: int,
     direction: str,
     trunks: Sequence[Trunk] | None,

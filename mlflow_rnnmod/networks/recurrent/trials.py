@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mlflow_rnnmod.networks.recurrent.candidates import Setting
 from mlflow_rnnmod.networks.recurrent.forms import Arrangements, shown
-from mlflow_rnnmod.networks.recurrent.network import ACTIVATION_FUNCTIONS, RecurrentNetwork
+from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS
+from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.structure import Parts
 from mlflow_rnnmod.networks.recurrent.submodules import refused_kinds, uncovered
 from mlflow_rnnmod.networks.recurrent.weights import copy_network
@@ -122,12 +123,12 @@ def _judge(
         answers = answers.sigmoid()
     elif wanted.shape[-1] == 1:
         answers = answers[..., 1:] - answers[..., :1]
-    if setting.config.stepwise:
+    if setting.config.answer.stepwise:
         # Unpacked to the longest row only, there are no answers behind it.
         missing = answers.shape[1] - wanted.shape[1]
         wanted = torch.nn.functional.pad(wanted, (0, 0, 0, missing), value=torch.nan)
     gaps = (answers - wanted).abs().nan_to_num(torch.inf)
-    if setting.config.stepwise:
+    if setting.config.answer.stepwise:
         gaps = torch.where(network.answered(rows)[..., None], gaps, 0.0)
     units = sum(sum(layer) for layer in setting.config.recurrent)
     size = torch.where(wanted.isfinite(), wanted, 0.0)
@@ -188,7 +189,7 @@ def _hints(module: nn.Module, parts: Parts, trials: list[Trial]) -> list[str]:
     if extra:
         hints.append("Not covered: " + ", ".join(extra) + ".")
     hints += refused_kinds(module)
-    several = any(trial.setting.config.output == "multilabel" for trial in trials)
+    several = any(not trial.setting.config.answer.rivals for trial in trials)
     if any(_are_probabilities(trial) for trial in trials):
         hints.append(
             "The network's answers are probabilities; expected logits or log-softmax. Give a "
@@ -213,7 +214,7 @@ def _hints(module: nn.Module, parts: Parts, trials: list[Trial]) -> list[str]:
 
 def _are_probabilities(trial: Trial) -> bool:
     answers, wanted = trial.answers, trial.wanted
-    if trial.setting.output != "logits" or trial.setting.config.output == "multilabel":
+    if trial.setting.output != "logits" or not trial.setting.config.answer.rivals:
         return False
     found = answers.sigmoid() if wanted.shape[-1] == 1 else answers.softmax(dim=-1)
     return _near(found, trial)

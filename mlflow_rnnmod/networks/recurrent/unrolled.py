@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.networks.groups import check_fits
+from mlflow_rnnmod.networks.products import Product
 from mlflow_rnnmod.networks.recurrent.cells import cell_weights
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, GATES
-from mlflow_rnnmod.networks.recurrent.network import ACTIVATION_FUNCTIONS, RecurrentNetwork
-from mlflow_rnnmod.networks.products import Product
+from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers
 from mlflow_rnnmod.networks.recurrent.projections import project_outputs, project_rows
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
@@ -74,7 +75,7 @@ class Unrolled:
     Example:
         >>> from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
         >>> config = NetworkConfig("features", 3, None, "lstm", ((4,),), ("a", "b"))
-        >>> network, rows = RecurrentNetwork(config), Rows(torch.randn(2, 5, 3))
+        >>> network, rows = RecurrentLayers(config), Rows(torch.randn(2, 5, 3))
         >>> nothing = Trunk({"recurrent.0.fwd": torch.ones(5, 4).bool()}, variant="unrolled")
         >>> with torch.no_grad():
         ...     found = Unrolled(network, [nothing]).readout(rows)[0]
@@ -82,9 +83,9 @@ class Unrolled:
         True
     """
 
-    def __init__(self, network: RecurrentNetwork, trunks: Sequence[Trunk]) -> None:
+    def __init__(self, network: RecurrentLayers, trunks: Sequence[Trunk]) -> None:
         for trunk in trunks:
-            check_fits(network, trunk)
+            check_fits(network.groups, trunk)
             if trunk.sliceable:
                 raise ValueError("trunks has a rolled one with joint gates; such are cut out.")
         self.network = network
@@ -167,7 +168,7 @@ class UnrolledNetwork:
         trunk: unrolled, or with separate gates.
     """
 
-    def __init__(self, network: RecurrentNetwork, trunk: Trunk) -> None:
+    def __init__(self, network: RecurrentLayers, trunk: Trunk) -> None:
         self.all = Unrolled(network, [trunk])
 
     def readout(self, rows: Rows) -> Tensor:
@@ -175,28 +176,8 @@ class UnrolledNetwork:
         return self.all.readout(rows)[0]
 
 
-def check_fits(network: RecurrentNetwork, trunk: Trunk) -> None:
-    """Whether a trunk is one of this network's.
-
-    Raises:
-        ValueError: if the trunk's layers are not the network's, or its gates not the cell's.
-    """
-    if trunk.units != network.units:
-        raise ValueError(
-            f"The trunk's layers and the network's differ:\ntrunk: {trunk.units}\n"
-            f"network: {network.units}."
-        )
-    gates = GATES[network.config.cell]
-    for name, mask in trunk.keep.items():
-        if trunk.gates == "separate" and mask.ndim > 1 and mask.shape[-2] != gates:
-            raise ValueError(
-                f"The trunk's mask of {name} has {mask.shape[-2]} gates; expected {gates}, as "
-                f"{network.config.cell} has."
-            )
-
-
 def _prepare(
-    network: RecurrentNetwork, index: int, direction: str, trunks: Sequence[Trunk], steps: int
+    network: RecurrentLayers, index: int, direction: str, trunks: Sequence[Trunk], steps: int
 ) -> _Layer:
     cell, name = network.config.cell, f"recurrent.{index}.{direction}"
     weight_ih, weight_hh, bias_ih, bias_hh = cell_weights(network.cell(index, direction))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from mlflow_rnnmod.answers import Answer, answer_of
 from mlflow_rnnmod.networks.recurrent.config import CELLS, DIRECTIONS, Cell, NetworkConfig, Side
 
 Bridge = Literal["linear", "state"]
@@ -187,9 +188,14 @@ class TranslatorConfig:
         return TRANSLATION
 
     @property
+    def answer(self) -> Answer:
+        """What goes out, as an object."""
+        return answer_of(self.output)
+
+    @property
     def stepwise(self) -> bool:
         """Translations have steps of their own: no step of the source has an answer."""
-        return False
+        return self.answer.stepwise
 
     @property
     def end_label(self) -> None:
@@ -220,6 +226,11 @@ class TranslatorConfig:
         if target not in self.targets:
             raise ValueError(f"target={target!r}, expected one of {self.targets!r}.")
         return self.starts[self.targets.index(target)]
+
+    @property
+    def format(self) -> int:
+        """The format version of files that it takes to say this structure."""
+        return 2
 
     def to_dict(self) -> dict[str, Any]:
         """This structure as JSON types; :meth:`from_dict` reads it back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,14 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlflow_rnnmod.networks.recurrent.cells import STEPS, State
 from mlflow_rnnmod.networks.products import Product
+from mlflow_rnnmod.networks.recurrent.cells import STEPS, State
 
 States = tuple[State, ...]
 """What a decoder carries from token to token: for each layer ``(h,)`` or ``(h, c)``."""
 
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
 """``weight_ih``, ``weight_hh``, ``bias_ih`` and ``bias_hh`` of one layer."""
+
+
+def layer_weights(state: Mapping[str, Tensor], prefix: str) -> Weights:
+    """The weights of one layer, from a network's state."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    found = [state[f"{prefix}.{name}"].detach() for name in names]
+    return found[0], found[1], found[2], found[3]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mlflow_rnnmod.networks.groups import check_fits, trimmed_tensors
 from mlflow_rnnmod.networks.recurrent.cells import State
 from mlflow_rnnmod.networks.recurrent.config import GATES
 from mlflow_rnnmod.networks.translator.decoder import Decoder, States
-from mlflow_rnnmod.networks.translator.network import Translator
+from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 from mlflow_rnnmod.networks.trunk import Trunk
 
 
@@ -114,7 +115,7 @@ def from_gates(cell: str, given: Tensor, recurred: Tensor, state: State) -> Stat
     return (torch.tanh(total) if cell == "rnn_tanh" else torch.relu(total),)
 
 
-def trunk_decoder(translator: Translator, trunk: Trunk, cut: bool = True) -> Decoder:
+def trunk_decoder(translator: TranslatorLayers, trunk: Trunk, cut: bool = True) -> Decoder:
     """The translator's decoder through ``trunk``.
 
     Args:
@@ -130,10 +131,10 @@ def trunk_decoder(translator: Translator, trunk: Trunk, cut: bool = True) -> Dec
         >>> from mlflow_rnnmod.networks.translator.config import TranslatorConfig
         >>> config = TranslatorConfig("gru", 30, 8, 30, 8, ((6, 6),), (3,), ("de",), (2,), end=3)
         >>> trunk = Trunk({"decoder.0.fwd": torch.tensor([True, False, True])})
-        >>> trunk_decoder(Translator(config), trunk).weight.shape
+        >>> trunk_decoder(TranslatorLayers(config), trunk).weight.shape
         torch.Size([30, 2])
     """
-    check_trunk(translator, trunk)
+    check_fits(translator.groups, trunk)
     if trunk.full:
         return translator.stepper()
     if trunk.variant == "rolled" and trunk.gates == "joint":
@@ -141,60 +142,16 @@ def trunk_decoder(translator: Translator, trunk: Trunk, cut: bool = True) -> Dec
     return _stepped(translator, trunk)
 
 
-def check_trunk(translator: Translator, trunk: Trunk) -> None:
-    """Whether a trunk is one of this translator's.
-
-    Raises:
-        ValueError: if its layers are not the decoder's, or its gates not the cell's.
-    """
-    if trunk.units != translator.units:
-        raise ValueError(
-            f"The trunk's layers and the translator's differ:\ntrunk: {trunk.units}\n"
-            f"translator: {translator.units}."
-        )
-    gates = GATES[translator.config.cell]
-    found = {mask.shape[-2] for mask in trunk.keep.values() if trunk.gates == "separate"}
-    if found - {gates}:
-        raise ValueError(
-            f"The trunk's masks have {max(found)} gates; expected {gates}, as "
-            f"{translator.config.cell} has."
-        )
+def _trimmed(translator: TranslatorLayers, trunk: Trunk, cut: bool) -> TrimmedDecoder:
+    state = translator.state_dict()
+    decoder = {name: t for name, t in state.items() if not name.startswith(("encoder.", "bridge."))}
+    whole = translator.stepper(trimmed_tensors(decoder, translator.groups, trunk, cut))
+    keep = [mask.to(whole.weight.device) for mask in trunk.keep.values()]
+    parts = (whole.cell, whole.embedding, whole.layers, whole.weight, whole.bias)
+    return TrimmedDecoder(*parts, keep, cut)
 
 
-def _trimmed(translator: Translator, trunk: Trunk, cut: bool) -> TrimmedDecoder:
-    whole, gates = translator.stepper(), GATES[translator.config.cell]
-
-    def behind(weight: Tensor, bias: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """Weight and bias that read layer ``name``, with the guesses folded into them."""
-        keep = trunk.keep[name].to(weight.device)
-        bias = bias + weight @ trunk.fold[name].to(weight)
-        folded = weight * keep
-        if name in trunk.mix:
-            folded = folded + weight @ trunk.mix[name].to(weight)
-        return (folded[:, keep] if cut else folded), bias
-
-    def rows(keep: Tensor, tensor: Tensor) -> Tensor:
-        """Rows of kept units; a unit that is gone is neither fed nor biased."""
-        return tensor[keep] if cut else tensor * keep.view(-1, *[1] * (tensor.ndim - 1))
-
-    layers, below = [], None
-    for (weight_ih, weight_hh, bias_ih, bias_hh), name in zip(
-        whole.layers, trunk.keep, strict=True
-    ):
-        if below is not None:
-            weight_ih, bias_ih = behind(weight_ih, bias_ih, below)
-        weight_hh, bias_hh = behind(weight_hh, bias_hh, name)
-        kept = trunk.keep[name].to(weight_hh.device).repeat(gates)
-        found = [rows(kept, tensor) for tensor in (weight_ih, weight_hh, bias_ih, bias_hh)]
-        layers.append((found[0], found[1], found[2], found[3]))
-        below = name
-    assert below is not None
-    weight, bias = behind(whole.weight, whole.bias, below)
-    keep = [mask.to(weight.device) for mask in trunk.keep.values()]
-    return TrimmedDecoder(whole.cell, whole.embedding, layers, weight, bias, keep, cut)
-
-
-def _stepped(translator: Translator, trunk: Trunk) -> SteppedDecoder:
+def _stepped(translator: TranslatorLayers, trunk: Trunk) -> SteppedDecoder:
     whole, gates = translator.stepper(), GATES[translator.config.cell]
     masks, constants = [], []
     sent_masks: list[Tensor | None] = []

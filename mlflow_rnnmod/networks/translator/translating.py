@@ -10,7 +10,7 @@ from torch import Tensor
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.decoder import Decoder
 from mlflow_rnnmod.networks.translator.decoding import beam_search
-from mlflow_rnnmod.networks.translator.network import Translator
+from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 
 # Steps of sources that are read at once.
 _MOST_STEPS = 65_536
@@ -18,7 +18,7 @@ _MOST_STEPS = 65_536
 
 @torch.inference_mode()
 def translations(
-    translator: Translator,
+    translator: TranslatorLayers,
     rows: Rows,
     jobs: Sequence[tuple[Decoder, int]],
     beams: int = 1,

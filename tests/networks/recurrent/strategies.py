@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
+from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.networks import HiddenLayer, NetworkConfig, RecurrentNetwork, Rows, Trunk
-from mlflow_rnnmod.networks.recurrent.config import CELLS, READOUTS, STEPWISE
+from mlflow_rnnmod.networks.recurrent.config import CELLS, READOUTS
 
 STEPS = 6
 ONE_A_ROW = tuple(name for name in READOUTS if name != "all_steps")
@@ -22,7 +23,7 @@ def networks(
     """Small float64 networks of any structure, with weights large enough to matter."""
     layers = draw(st.integers(1, 3))
     output = draw(st.sampled_from(outputs))
-    readout = "all_steps" if output in STEPWISE else draw(st.sampled_from(readouts))
+    readout = "all_steps" if answer_of(output).stepwise else draw(st.sampled_from(readouts))
     feed = draw(st.sampled_from(["steps", "steps", "steps", "flat", "repeat"]))
     tokens, padding = draw(st.booleans()), draw(st.sampled_from(paddings))
     if paddings == ("packed",):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mlflow_rnnmod.composition import machine
+from mlflow_rnnmod.networks.recurrent import machine
 from mlflow_rnnmod.networks.recurrent.cost import Work, choose, seconds
 from mlflow_rnnmod.networks.recurrent.machine import SHIPPED, Machine, fit
 from tests.builders import tiny_module, tiny_parent

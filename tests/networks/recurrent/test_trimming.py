@@ -8,7 +8,6 @@ from hypothesis import given, settings
 
 from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork, Rows
 from mlflow_rnnmod.networks.recurrent.config import READOUTS
-from mlflow_rnnmod.networks.recurrent.trimming import ignores_padding, trimmed
 from tests.networks.recurrent.strategies import networks, random_rows
 
 
@@ -25,7 +24,7 @@ def padded(network: RecurrentNetwork, rows: Rows) -> Rows:
 
 def check(network: RecurrentNetwork, rows: Rows) -> None:
     rows = padded(network, rows)
-    short = trimmed(network, rows)
+    short = network.trimmed(rows)
     with torch.no_grad():
         expected, found = network(rows), network(short)
     if network.config.stepwise:
@@ -51,8 +50,8 @@ def test_every_readout(readout, packed):
     network = RecurrentNetwork(config).double()
     rows = Rows(torch.tensor([[3, 4, 5], [6, 0, 0], [7, 8, 0]]))
     check(network, rows)
-    cut = trimmed(network, padded(network, rows)).values.shape[1] == 3
-    assert cut == ignores_padding(config) == (readout in {
+    cut = network.trimmed(padded(network, rows)).values.shape[1] == 3
+    assert cut == RecurrentNetwork(config).ignores_padding == (readout in {
         False: ("last_valid", "mean_valid", "max_valid", "all_steps"),
         True: ("last_valid", "mean_valid", "max_valid", "all_steps", "final_state"),
     }[packed])  # fmt: skip

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.networks.recurrent.ways import WAYS, Trunks
 from mlflow_rnnmod.networks import masked
+from mlflow_rnnmod.networks.many import WAYS
+from mlflow_rnnmod.networks.recurrent.ways import RecurrentTrunks as Trunks
 from tests.builders import tiny_parent, tiny_rows
 from tests.networks.recurrent.strategies import networks, random_rows, random_trunk
 from tests.networks.recurrent.test_unrolled import KINDS, random_masks
@@ -53,8 +54,8 @@ def test_a_way_is_chosen(kind):
     trunks = Trunks(parent.network, [random_masks(parent.network, kind) for _ in range(12)])
     for count in (1, 200):
         rows = tiny_rows(parent, count, 9)
-        way = trunks.way("auto", count, 9)
+        way = trunks.planned(count, 9)
         assert way == "stacked" or kind[0] == "rolled"
         found = run(trunks, rows, way)
         torch.testing.assert_close(found, run(trunks, rows, "loop"), rtol=1e-4, atol=1e-5)
-    assert Trunks(parent.network, trunks.trunks[:1]).way("auto", 5, 9) == "sliced"
+    assert Trunks(parent.network, trunks.trunks[:1]).planned(5, 9) == "sliced"

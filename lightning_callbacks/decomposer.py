@@ -1,0 +1,259 @@
+"""The work itself, whoever has it done: a model and its rows are read, taken apart, and logged."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lightning_callbacks.arguments import check_arguments
+from lightning_callbacks.collecting import random_state_kept
+from lightning_callbacks.destination import Destination, figures_dataset, find_destination, only
+from lightning_callbacks.progress import progress_bar
+from lightning_callbacks.readers import ROWS, Prepared, Settings, Spec, reader_of
+from lightning_callbacks.sources import Sources, find_labels
+from mlflow_rnnmod.decomposition import (
+    Decomposition,
+    DecompositionConfig,
+    Module,
+    Team,
+    decompose,
+    help_decompose,
+)
+from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
+
+_METRICS = {"accuracy": "accuracy", "f1": "micro-F1", "bleu": "BLEU"}
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposed:
+    """What came of a decomposition.
+
+    Args:
+        decomposition: the parent and all of its modules, with their figures.
+        modules: those that were to be logged.
+        logged: where they are in MLflow; ``None`` where there were none.
+    """
+
+    decomposition: Decomposition
+    modules: tuple[Module, ...]
+    logged: LoggedDecomposition | None
+
+    @property
+    def summary(self) -> str:
+        """What came of it, in one line."""
+        found, metric = self.decomposition, self.decomposition.metric
+        parts = [f"{len(found.modules)} modules"]
+        known = {
+            "units_kept": "units kept",
+            f"parent_{metric}": f"{_METRICS[metric]} of the network",
+            f"composed_{metric}": "of its modules together",
+        }
+        figures = found.figures
+        parts += [f"{text} {figures[key]:.1%}" for key, text in known.items() if key in figures]
+        parts.append("logged to MLflow" if self.logged is not None else "not logged")
+        return ", ".join(parts) + f" ({found.seconds:.1f} s to decompose)."
+
+
+class Decomposer:
+    """Takes trained models apart into one module for each label, and logs these to MLflow.
+
+    It is what :class:`~lightning_callbacks.ModuleDecomposition` does at the end of a training, for
+    any ``nn.Module`` and any dataloaders; Lightning is not needed.
+
+    Args:
+        labels: This and all other arguments are those of
+            :class:`~lightning_callbacks.ModuleDecomposition`.
+        tokenizer: See there.
+        split_batch: See there.
+        forward: See there.
+        network_spec: See there.
+        target_tokenizer: See there.
+        config: See there.
+        report_data: See there.
+        registered_model_prefix: See there.
+        max_rows: See there.
+        settings: See there.
+
+    Raises:
+        ValueError: naming every argument that does not fit, its value and what is accepted.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> class Network(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.lstm = nn.LSTM(3, 8, batch_first=True)
+        ...         self.head = nn.Linear(8, 2)
+        ...     def forward(self, x):
+        ...         return self.head(self.lstm(x)[0][:, -1])
+        >>> rows = TensorDataset(torch.randn(64, 5, 3), torch.arange(64) % 2)
+        >>> train, held_out = DataLoader(rows, 16), DataLoader(rows, 16)
+        >>> decomposer = Decomposer(["no", "yes"], removal=0.25)
+        >>> nothing = lambda decomposition: ()  # to log all modules, leave choose= out
+        >>> done = decomposer.decompose(
+        ...     Network(), Sources(train, held_out), choose=nothing, progress=None
+        ... )
+        >>> [(module.label, module.trunk.kept) for module in done.decomposition.modules]
+        [('no', 6), ('yes', 6)]
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str] | None = None,
+        tokenizer: Any = None,
+        *,
+        split_batch: Callable[[Any], Any] | None = None,
+        forward: Callable[[Any, Any], Any] | None = None,
+        network_spec: Spec | Mapping[str, Any] | None = None,
+        target_tokenizer: Any = None,
+        config: DecompositionConfig | Mapping[str, Any] | None = None,
+        report_data: Any = None,
+        registered_model_prefix: str | None = None,
+        max_rows: int = 100_000,
+        **settings: Any,
+    ) -> None:
+        given = Settings(
+            labels=labels,
+            tokenizer=tokenizer,
+            target_tokenizer=target_tokenizer,
+            split_batch=split_batch,
+            forward=forward,
+            spec=network_spec,
+            report_data=report_data,
+            registered_model_prefix=registered_model_prefix,
+            max_rows=max_rows,
+        )
+        # Spelled out, so that LightningCLI finds out what `settings` may hold.
+        one_by_one = lambda: DecompositionConfig(**settings)  # noqa: E731
+        self.settings = check_arguments(given, config, settings, one_by_one)
+
+    def problems(self, model: nn.Module, datamodule: Any = None) -> list[str]:
+        """What is wrong with a model, as far as it shows without data.
+
+        Args:
+            model: the model.
+            datamodule: is asked for the labels where they are not known.
+        """
+        return reader_of(model, self.settings.spec).problems(model, self._for(model, datamodule))
+
+    def prepare(self, model: nn.Module, sources: Sources) -> Prepared:
+        """Read a model with one real batch; the model may then be trained, and decomposed later.
+
+        Args:
+            model: neither changed nor moved.
+            sources: where the batch is from.
+
+        Raises:
+            ValueError: if there is no batch, or the model can't be read.
+        """
+        settings = self._for(model, sources.datamodule)
+        return reader_of(model, settings.spec).prepare(model, sources, settings)
+
+    def decompose(
+        self,
+        model: nn.Module,
+        sources: Sources,
+        checkpoint: str | Path | None = None,
+        destination: Destination = Destination(),  # noqa: B008
+        *,
+        prepared: Prepared | None = None,
+        choose: Callable[[Decomposition], Sequence[Module]] | None = None,
+        progress: str | None = "tqdm",
+        team: Team | None = None,
+        warn: Callable[[str], Any] = warnings.warn,
+    ) -> Decomposed:
+        """Take a model apart and log its modules.
+
+        Args:
+            model: neither changed nor moved.
+            sources: its training rows, and rows that it was not trained on.
+            checkpoint: path or URL of a Lightning checkpoint, or of a file with a ``state_dict``,
+                which is read without executing anything in it; ``None`` for the weights of
+                ``model``.
+            destination: the run to log to; by default the active one, else a new one.
+            prepared: what :meth:`prepare` gave for this model.
+            choose: which modules are logged; all by default, nothing for an empty list.
+            progress: how it is shown, ``"tqdm"``, ``"rich"`` or not at all.
+            team: processes that work together, of which this is the first.
+            warn: is told what the user should know.
+
+        Raises:
+            ValueError: if it can't be read or decomposed.
+        """
+        if prepared is None:
+            prepared = self.prepare(model, sources)
+            for note in prepared.notes:
+                warn(note)
+        with random_state_kept(), progress_bar(progress) as show:
+            parent, train, validation = self._read(prepared, sources, model, checkpoint)
+            report = self._report(prepared, sources, parent)
+            work = decompose if team is None else partial(decompose, team=team)
+            found = work(parent, train, validation, report, self.settings.config, show)
+            modules = found.modules if choose is None else tuple(choose(found))
+            known = {"report": report, "validation": validation, "training": train}
+            name, rows = next((name, rows) for name, rows in known.items() if rows is not None)
+            where = find_destination() if destination == Destination() else destination
+            logged = None
+            if modules:
+                logged = log_decomposition(
+                    only(found, modules),
+                    run_id=where.run_id,
+                    tracking_uri=where.tracking_uri,
+                    registered_model_prefix=self.settings.registered_model_prefix,
+                    dataset=figures_dataset(rows, name),
+                    progress=show,
+                )
+        for warning in found.warnings:
+            warn(warning)
+        return Decomposed(found, modules, logged)
+
+    def help(
+        self,
+        team: Team,
+        model: nn.Module,
+        sources: Sources,
+        checkpoint: str | Path | None,
+        prepared: Prepared,
+    ) -> None:
+        """What other processes than the first of a team do meanwhile: watch their share."""
+        parent, train, validation = self._read(prepared, sources, model, checkpoint)
+        help_decompose(team, parent, train, validation, config=self.settings.config)
+
+    def _for(self, model: Any, datamodule: Any) -> Settings:
+        """The settings, with the labels that a datamodule or model has where none are said."""
+        if self.settings.labels is not None:
+            return self.settings
+        return replace(self.settings, labels=find_labels(datamodule, model))
+
+    def _read(
+        self,
+        prepared: Prepared,
+        sources: Sources,
+        live: nn.Module,
+        checkpoint: str | Path | None,
+    ) -> tuple[Parent, Any, Any]:
+        """The parent, and training and validation rows."""
+        parent = prepared.weights_of(live, checkpoint)
+        train = prepared.rows(sources.train, "training dataloader")
+        if train is None:
+            raise ValueError("The training dataloader has no rows.")
+        parent = prepared.with_room(parent, train)
+        return parent, train, prepared.rows(sources.validation, "validation dataloader")
+
+    def _report(self, prepared: Prepared, sources: Sources, parent: Parent) -> Any:
+        """The rows that figures are measured on, where they are said."""
+        report = self.settings.report_data
+        if report is None:
+            return None
+        if isinstance(report, ROWS):
+            return prepared.accepted(report, parent, "report_data")
+        loaders = sources.test() if isinstance(report, str) else report
+        return prepared.rows(loaders, "report_data")

@@ -1,0 +1,265 @@
+"""What a reader of models does: it reads one with a real batch, and rows out of its dataloaders."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps
+from lightning_callbacks.collecting import collect, read_batches
+from lightning_callbacks.forwards import Call, ForwardFunction
+from lightning_callbacks.sources import Sources, Transfer
+from lightning_callbacks.targets import conform
+from lightning_callbacks.weights import copied, with_weights
+from mlflow_rnnmod.decomposition import DecompositionConfig
+from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
+
+LEAST_ROWS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What a user says of a model and its data, checked: see the callback for each.
+
+    Tokenizers are their JSON, and ``spec`` is of the class of its reader.
+    """
+
+    labels: Sequence[str] | None = None
+    tokenizer: str | None = None
+    target_tokenizer: str | None = None
+    split_batch: SplitFunction | None = None
+    forward: ForwardFunction | None = None
+    spec: Any = None
+    config: DecompositionConfig = DecompositionConfig()
+    report_data: Any = None
+    registered_model_prefix: str | None = None
+    max_rows: int = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a reader is given: a model, and a real batch of its data.
+
+    Args:
+        copy: of the model, on the CPU.
+        batch: taken apart.
+        settings: what the user said.
+        transfer: what happens to a batch before the model sees it.
+        layout: what the inputs of a batch are.
+    """
+
+    copy: nn.Module
+    batch: Batch
+    settings: Settings
+    transfer: Transfer
+    layout: Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared(ABC):
+    """A model that can be read, and read again. What is here suits models that answer with labels.
+
+    Args:
+        given: the model, and the batch that it was read with.
+        call: a model's answers to that batch.
+        reading: how it was read: its ``config``, and ``notes`` for the user.
+    """
+
+    given: Given
+    call: Call
+    reading: Any
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about how the model was read."""
+        return tuple(self.reading.notes)
+
+    @abstractmethod
+    def network_of(self, module: nn.Module) -> Any:
+        """Our network with the weights of ``module``, by the reading made before.
+
+        Raises:
+            ValueError: if it does not answer the batch as ``module`` does.
+        """
+
+    def encoders(self) -> tuple[TextEncoder | None, ...]:
+        """What turns text into token ids for the network.
+
+        Raises:
+            ValueError: if the tokenizer does not fit the network.
+        """
+        config, text = self.reading.config, self.given.settings.tokenizer
+        if text is not None and config.input != "tokens":
+            raise ValueError(
+                "tokenizer is given, but the model reads float features; expected None."
+            )
+        return (encoder_of("tokenizer", text, config.input_size, config),)
+
+    def weights_of(self, live: nn.Module, checkpoint: str | Path | None) -> Parent:
+        """The network as a parent, with the weights of a checkpoint, or of ``live`` as they are.
+
+        Raises:
+            ValueError: if they can't be had, the network no longer answers as the model does, or a
+                tokenizer does not fit.
+        """
+        return self.parent_of(self.network_of(with_weights(self.given.copy, live, checkpoint)))
+
+    def parent_of(self, network: Any) -> Parent:
+        """A network with its tokenizers."""
+        return Parent(network, self.encoders()[0])
+
+    def rows(self, loaders: Any, source: str) -> Any:
+        """Rows of some dataloaders, at most ``max_rows``; ``None`` where there are none.
+
+        Args:
+            loaders: one or several.
+            source: what to call them in errors.
+
+        Raises:
+            ValueError: if they don't fit the network.
+        """
+        given, own = self.given, self.given.settings
+        how = own.split_batch, given.layout.as_seen(given.batch), own.config.seed, own.max_rows
+        return self.collected(read_batches(loaders, given.transfer, *how), source)
+
+    def collected(self, batches: Iterator[Batch], source: str) -> Any:
+        """All rows of some batches in one, ``None`` where there are none."""
+        return collect(batches, self.reading.config, source, self.given.settings.max_rows)
+
+    def accepted(self, rows: Any, parent: Parent, source: str) -> Any:
+        """Rows that the user made, as the parent wants them."""
+        return conform(rows, parent.network.config, source)
+
+    def with_room(self, parent: Parent, rows: Any) -> Parent:
+        """The parent with room for all of these rows, where what it reads depends on it."""
+        return parent
+
+
+class Reader(ABC):
+    """Reads models of one architecture. What is here suits models that answer with labels."""
+
+    spec: ClassVar[type]
+    """What a user may say of such a model."""
+    rows: ClassVar[type] = Rows
+    """What its rows are."""
+    layout: ClassVar[Layout] = Steps()
+    """What the inputs of its batches are."""
+    least_labels: ClassVar[int] = 2
+
+    def spec_of(self, given: Mapping[str, Any]) -> Any:
+        """The spec that a mapping of its arguments makes; ``None`` where it is another reader's.
+
+        Raises:
+            TypeError: if an argument is unknown.
+            ValueError: if one does not fit.
+        """
+        return self.spec(**given)
+
+    def problems_of_arguments(
+        self, labels: Any, tokenizer: str | None, target_tokenizer: str | None, spec: Any
+    ) -> list[str]:
+        """What is wrong with arguments, whatever the model is."""
+        problems = label_problems(labels, self.least_labels)
+        if target_tokenizer is not None:
+            problems.append(
+                "target_tokenizer is given; expected it with tokenizer= and a TranslatorSpec alone"
+            )
+        return problems
+
+    @abstractmethod
+    def claims(self, module: nn.Module, spec: Any) -> bool:
+        """Whether this reader is the one for a model, and for what is said of it."""
+
+    @abstractmethod
+    def problems(self, module: nn.Module, settings: Settings) -> list[str]:
+        """What is wrong with a model, as far as it shows without data."""
+
+    @abstractmethod
+    def look(self, given: Given) -> Prepared:
+        """Read a model with one batch.
+
+        Raises:
+            ValueError: if it can't be read.
+        """
+
+    def prepare(self, module: nn.Module, sources: Sources, settings: Settings) -> Prepared:
+        """Read a model with one real batch of its training data.
+
+        Neither the model nor random state is changed.
+
+        Args:
+            module: the user's model; a copy is looked at.
+            sources: where the batch is from.
+            settings: what the user said.
+
+        Raises:
+            ValueError: if there is no batch, it can't be taken apart, or the model can't be read.
+        """
+        copy, transfer = copied(module), sources.transfer(module)
+        failure: Exception | None = None
+        # A batch may be too small, or its rows of one length, to tell how the model reads it.
+        for least in (LEAST_ROWS, 1):
+            how = settings.split_batch, self.layout, settings.config.seed
+            batches = read_batches(sources.train, transfer, *how, least_rows=least)
+            try:
+                for batch in islice(batches, 3):
+                    try:
+                        given = Given(copy, batch, settings, transfer, self.layout)
+                        prepared = self.look(given)
+                    except ValueError as error:
+                        failure = failure or error
+                    else:
+                        prepared.encoders()  # before any work is lost: whether they fit
+                        return prepared
+            except Exception as error:  # the user's data set and collation may raise anything
+                failure = failure or error
+        raise failure or ValueError(
+            "The training dataloader has no rows; expected at least one batch."
+        )
+
+
+def encoder_of(name: str, text: str | None, size: int, config: Any) -> TextEncoder | None:
+    """What turns text into token ids, from a tokenizer's JSON.
+
+    Args:
+        name: of the argument.
+        text: the JSON; ``None`` without a tokenizer.
+        size: of the model's vocabulary.
+        config: of the network, with its padding.
+
+    Raises:
+        ValueError: if the tokenizer has more tokens.
+    """
+    if text is None:
+        return None
+    encoder = TextEncoder(text, config.pad_index or 0, config.side)
+    tokens = encoder.tokenizer.get_vocab_size()
+    if tokens > size:
+        raise ValueError(
+            f"{name} has {tokens} tokens, and the model's embedding {size} rows; expected the "
+            "tokenizer that the model was trained with."
+        )
+    return encoder
+
+
+def label_problems(labels: Any, least: int) -> list[str]:
+    """What is wrong with the names of labels, of which there must be so many."""
+    if labels is None:
+        return []
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        return [f"labels={labels!r:.200}, expected a list of texts, in the order of the outputs"]
+    wrong = [label for label in labels if not isinstance(label, str)]
+    if wrong:
+        return [f"labels holds {wrong[0]!r}, a {type(wrong[0]).__name__}; expected texts"]
+    twice = sorted({label for label in labels if list(labels).count(label) > 1})
+    if len(labels) < least or twice:
+        extra = f" ({twice!r} more than once)" if twice else ""
+        many = "at least two, all different" if least > 1 else "languages, all different"
+        return [f"labels={list(labels)!r:.200}, expected {many}{extra}"]
+    return []

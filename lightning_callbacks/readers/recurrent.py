@@ -1,0 +1,91 @@
+"""Models with recurrent layers, which answer with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_callbacks.forwards import count_outputs, find_forward
+from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
+from lightning_callbacks.targets import conform
+from mlflow_rnnmod.networks import Parent, Rows
+from mlflow_rnnmod.networks.guard import undisturbed
+from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
+from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
+from mlflow_rnnmod.networks.recurrent.structure import find_parts
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRecurrent(Prepared):
+    """A recurrent model that can be read."""
+
+    def network_of(self, module: nn.Module) -> Any:
+        """The network, which answers the batch as ``module`` does."""
+        network = read_weights(module, self.reading)
+        rows = self.given.batch.rows
+        check_parity(module, network, rows, lambda: self.call(module), self.reading)
+        return network
+
+    def with_room(self, parent: Parent, rows: Rows) -> Parent:
+        """A network that answers at each step has room for the longest of some rows.
+
+        Where it reads its padding, the batch that it was read with said how far rows are padded;
+        what is longer would be cut, and have no answers there. The user's word goes first.
+        """
+        config, longest = parent.network.config, rows.values.shape[1]
+        spec = self.given.settings.spec or NetworkSpec()
+        open_ended = config.stepwise and config.feed == "steps" and config.steps is not None
+        if open_ended and spec.steps is None and longest > (config.steps or 0):
+            parent.network.config = replace(config, steps=longest)
+            return replace(parent)  # what it knew of itself by its old structure is forgotten
+        return parent
+
+
+class RecurrentReader(Reader):
+    """Reads ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` with dense layers behind them."""
+
+    spec = NetworkSpec
+
+    def claims(self, module: nn.Module, spec: Any) -> bool:
+        """All that nobody else reads: this reader says best what is missing."""
+        return spec is None or isinstance(spec, self.spec)
+
+    def problems(self, module: nn.Module, settings: Settings) -> list[str]:
+        """Why no reading of the model's submodules fits; empty where one does.
+
+        Without a batch it is not known whether the inputs are token ids or features, nor, without
+        labels, how many there are; one combination that fits is enough.
+        """
+        spec = settings.spec or NetworkSpec()
+        recurrent = next((part for part in module.modules() if isinstance(part, nn.RNNBase)), None)
+        size = recurrent.input_size if recurrent is not None else 1
+        tokens, features = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, size)
+        has_embedding = any(isinstance(part, nn.Embedding) for part in module.modules())
+        kinds = [tokens, features] if has_embedding else [features, tokens]
+        dense = [part for part in module.modules() if isinstance(part, nn.Linear)]
+        counts = sorted({max(part.out_features, 2) for part in dense}) or [2]
+        labels, first = settings.labels, ""
+        names = [list(map(str, range(count))) for count in counts]
+        for given in names if labels is None else [list(labels)]:
+            for values in kinds:
+                try:
+                    find_parts(module, values, given, spec, steps_known=False)
+                except ValueError as error:
+                    first = first or str(error)
+                else:
+                    return []
+        return [first]
+
+    def look(self, given: Given) -> PreparedRecurrent:
+        """Read the network by trying what is not said of it."""
+        copy, rows, own = given.copy, given.batch.rows, given.settings
+        with undisturbed(copy):
+            call = find_forward(copy, given.batch, own.forward)
+            outputs = count_outputs(copy, call(copy))
+        names = tuple(own.labels or map(str, range(max(outputs, 2))))
+        _, reading = read_network(copy, rows, lambda: call(copy), names, own.spec)
+        conform(rows, reading.config, "training dataloader")
+        return PreparedRecurrent(given, call, reading)

@@ -1,0 +1,71 @@
+"""Targets: what is asked of rows that have some, and what whole numbers among them must be."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+IGNORE = -1
+"""Target of a step that has no label: padding, or what lies behind the end of a list."""
+
+
+class Targeted(Protocol):
+    """What answers ask of rows (see :class:`~mlflow_rnnmod.networks.Rows`)."""
+
+    @property
+    def targets(self) -> Tensor | None:
+        """What is right, where known."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor | slice) -> Any: ...
+
+    def to(self, device: torch.device | str) -> Any:
+        """The same rows on ``device``."""
+
+
+def whole_numbers(targets: Tensor, labels: int, steps: bool) -> Tensor:
+    """Label indices, int64 on the CPU.
+
+    Args:
+        targets: ``(rows,)``; with ``steps`` ``(rows, steps)``, :data:`IGNORE` where there is none.
+        labels: how many there are.
+        steps: whether each step has a target.
+
+    Raises:
+        ValueError: if they have another shape or type, or are no labels.
+    """
+    if targets.ndim != 1 + steps or targets.is_floating_point() or targets.dtype == torch.bool:
+        wanted = "(rows, steps)" if steps else "(rows,)"
+        raise ValueError(
+            f"targets is {targets.dtype} of shape {tuple(targets.shape)}; expected whole numbers "
+            f"of shape {wanted}."
+        )
+    low, high = int(targets.min()), int(targets.max())
+    if low < (IGNORE if steps else 0) or high >= labels:
+        extra = f", or {IGNORE} where a step has none" if steps else ""
+        raise ValueError(
+            f"targets go from {low} to {high}; expected the index of one of {labels} labels, "
+            f"0 to {labels - 1}{extra}."
+        )
+    if high < 0:
+        raise ValueError(f"targets are all {IGNORE}; expected some steps with a label.")
+    return targets.to("cpu", torch.int64)
+
+
+def check_range(targets: Tensor, labels: int, source: str, ignoring: bool) -> None:
+    """Whether a user's targets are label indices.
+
+    Raises:
+        ValueError: if they are not; with ``ignoring``, negative ones are none.
+    """
+    low, high = int(targets.min()), int(targets.max())
+    if (low < 0 and not ignoring) or high >= labels:
+        rest = " or, where a step has no label, a negative number" if ignoring else ""
+        raise ValueError(
+            f"The {source} has targets from {low} to {high}; expected the index of one of "
+            f"{labels} labels, 0 to {labels - 1}{rest}. Check labels=, and in a batch of three "
+            "that the order is (inputs, lengths, targets)."
+        )

@@ -1,0 +1,80 @@
+"""A translation of the input, into the language that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlflow_rnnmod.answers.base import PREDICTION, Answer, Form
+
+
+class Translation(Answer):
+    """A text; languages are no rivals, and have no scores."""
+
+    name = "translation"
+    words = "a translation"
+    rivals = False
+    scored = False
+    metric = "bleu"
+    counted = "sentences"
+
+    def form(self, labels: Sequence[str] = (), kind_of_input: str = "text") -> Form:
+        """An array of texts, or a column for each language; ids where ids come in, too."""
+        cell = "text" if kind_of_input == "text" else "ids"
+        if len(labels) > 1:
+            return Form(cell, tuple(labels))
+        return Form(cell, None if cell == "text" else (PREDICTION,))
+
+    def example_params(self, labels: Sequence[str] = ()) -> dict[str, Any]:
+        """Params for a card's example."""
+        return {**({"target": labels[0]} if labels else {}), "beams": 4}
+
+    def task(self, label: str) -> str:
+        """What modules of a language do."""
+        return f"translate into **{label}**"
+
+    def question(self, label: str, labels: int, ends: bool = False) -> str:
+        """What a module is for, in Markdown."""
+        return (
+            f"A module that translates into **{label}**: a mask over the decoder of its parent, "
+            f"which translates into {labels} language{'' if labels == 1 else 's'}."
+        )
+
+    def joined_words(
+        self, score: str, mixed: bool = False, end: str | None = None, limits: str = ""
+    ) -> str:
+        """How a composite comes to its answers, in Markdown."""
+        return "It translates into the language that is asked for, or into all of them."
+
+
+def corpus_bleu(
+    translations: Sequence[str], references: Sequence[str], tokens: bool = False
+) -> tuple[float, str]:
+    """BLEU of some translations, and how it was computed.
+
+    Args:
+        translations: one a row.
+        references: the right one of each row.
+        tokens: whether rows are tokens with spaces between them already, and are compared so.
+
+    Returns:
+        a share from 0 to 1 (sacrebleu's score is in points), and sacrebleu's signature.
+
+    Raises:
+        ValueError: if there are not as many of both, or none.
+
+    Example:
+        >>> corpus_bleu(["Das ist ein Haus ."], ["Das ist ein Haus ."])[0]
+        1.0
+    """
+    # Imported here: nothing but a decomposition of a translator needs it.
+    from sacrebleu.metrics import BLEU
+
+    if len(translations) != len(references) or not references:
+        raise ValueError(
+            f"{len(translations)} translations and {len(references)} references; expected as many "
+            "of both, and at least one."
+        )
+    metric = BLEU(tokenize="none") if tokens else BLEU()
+    score = metric.corpus_score(list(translations), [list(references)]).score / 100
+    return min(float(score), 1.0), str(metric.get_signature())

@@ -1,0 +1,166 @@
+"""One batch through a recurrent network: what its units did, step by step and gate by gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.networks.parts import part_name
+from mlflow_rnnmod.networks.protocol import Observations, Told
+from mlflow_rnnmod.networks.recurrent.gates import gate_activations
+from mlflow_rnnmod.networks.recurrent.gradients import Squares, Tapes
+from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, States
+from mlflow_rnnmod.networks.rows import IGNORE, Rows
+
+
+class RecurrentWatch:
+    """A batch that was run, step by step where gradients are asked for.
+
+    Args:
+        network: unmasked.
+        rows: the batch.
+        told: what is told apart.
+        states: runs the network where no gradients are asked for; ``None`` where they are.
+    """
+
+    def __init__(
+        self,
+        network: RecurrentLayers,
+        rows: Rows,
+        told: Told,
+        states: Callable[[Rows], States] | None,
+    ) -> None:
+        self.network, self.rows, self.told = network, rows, told
+        self.stepwise = network.config.answer.stepwise
+        self.tapes = Tapes(network, rows) if states is None else None
+        self._run = states
+
+    def observations(self, sides: Tensor) -> Iterator[Observations]:
+        """What each group's units did: an observation is a valid step of a row."""
+        network, told, rows = self.network, self.told, self.rows
+        states = self._run(rows) if self._run is not None else self.tapes.states()  # type: ignore[union-attr]
+        watched = states.valid
+        if network.config.answer.ends and rows.targets is not None:
+            watched = watched & (rows.targets != IGNORE)  # nobody reads on behind a list's end
+        row, step = watched.nonzero(as_tuple=True)
+        number = self._numbers(states.valid)[row, step]
+        of_steps = sides[:, row, step] if self.stepwise else sides[:, row]
+        activations = gate_activations(network, rows) if told.gates else {}
+        every = bool(watched.all())
+        for name, output in states.layers.items():
+            group = network.groups[name]
+            if output.ndim == 2:  # a dense layer that puts out one vector a row
+                yield Observations(name, output, sides, True)
+                continue
+            parts: list[tuple[str | None, Tensor]] = [(None, output)]
+            if told.gates and group.gates:
+                of_gates = activations[name].unbind(dim=2)
+                letters = [gate.letter for gate in group.gates]
+                parts = list(zip(letters, of_gates, strict=True))
+            for gate, values in parts:
+                flat = values.flatten(0, 1) if every else values[watched]
+                if not group.steps or told.steps is None:
+                    last = self._last(name, states.valid)[row, step] if told.last else None
+                    block = values.shape[1] if every and not self.stepwise else 1
+                    named = part_name(name, gate=gate)
+                    yield Observations(named, flat, of_steps, gate is None, last, block)
+                    continue
+                for t in range(told.steps):
+                    here = number == t
+                    named = part_name(name, t, gate)
+                    yield Observations(named, flat[here], of_steps[:, here], False)
+
+    def _last(self, name: str, valid: Tensor) -> Tensor:
+        """Which valid step of each row a direction takes last, bool ``(rows, steps)``."""
+        number = valid.long().cumsum(dim=1)
+        wanted = 1 if name.endswith("bwd") else number[:, -1:]
+        return valid & (number == wanted)
+
+    def _numbers(self, valid: Tensor) -> Tensor:
+        """The number of each step, counted from its row's first valid one, up to the last told."""
+        number = valid.long().cumsum(dim=1) - 1
+        steps = self.told.steps
+        return number.clamp(min=0, max=None if steps is None else steps - 1)
+
+    def squared(self, sides: Tensor) -> dict[str, Tensor]:
+        """Squared derivatives by label and side, float64 ``(2, labels, units)``, by part."""
+        assert self.tapes is not None
+        labels, rows = len(self.network.labels), self.rows
+        asked, signs = sides, None
+        several = sides.dtype == torch.bool
+        if self.stepwise:
+            label = torch.arange(labels, device=sides.device)[None, :, None, None]
+            hit = sides[:, None] == label  # (2, labels, rows, steps)
+            asked = torch.where(hit, label, IGNORE).flatten(0, 1)
+            signs = _signs(rows, self.tapes.valid)
+        elif several:
+            asked = torch.arange(labels, device=sides.device)[:, None].expand(-1, len(rows))
+        else:
+            asked = torch.where(sides == labels, IGNORE, sides)
+        found: dict[str, Tensor] = {}
+
+        def add(name: str, place: tuple, value: Tensor) -> None:
+            if name not in found:
+                shape = (2, labels, value.shape[-1])
+                found[name] = torch.zeros(shape, dtype=torch.float64)
+            found[name][place] += value.double().cpu()
+
+        for part, squares in self.tapes.squares(asked, signs, self.told.gates):
+            for name, square in self._by_part(squares):  # (sides, rows, units)
+                for i, own in enumerate(range(part.start, part.stop)):
+                    if self.stepwise:
+                        add(name, divmod(own, labels), square[i].sum(0))
+                    elif several:
+                        both = sides[:, :, own].to(square.dtype)
+                        add(name, (slice(None), own), both @ square[i])
+                    else:
+                        add(name, (own,), group_sums(square[i], sides[own], labels))
+        return found
+
+    def _by_part(self, squares: Squares) -> Iterator[tuple[str, Tensor]]:
+        """Sums over steps, or over all steps of one number, ``(sides, rows, units)``, by name."""
+        assert self.tapes is not None
+        told = self.told
+        number = self._numbers(self.tapes.valid).T if told.steps is not None else None
+        for name, square in squares.items():
+            group = self.network.groups[name]
+            parts: list[tuple[str | None, Tensor]] = [(None, square)]
+            if told.gates and group.gates:
+                letters = [gate.letter for gate in group.gates]
+                parts = list(zip(letters, square.unbind(dim=3), strict=True))
+            for gate, values in parts:
+                if number is None or not group.steps:
+                    yield part_name(name, gate=gate), values.sum(0)
+                    continue
+                for t in range(told.steps or 0):
+                    here = (number == t)[:, None, :, None]
+                    yield part_name(name, t, gate), (values * here).sum(0)
+
+
+def group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Sum of ``values`` ``(rows, units)`` in each of ``count`` groups, float64; later ones none.
+
+    Example:
+        >>> group_sums(torch.ones(3, 1), torch.tensor([0, 1, 2]), 2).tolist()
+        [[1.0], [1.0]]
+    """
+    found = values.new_zeros(count + 1, values.shape[1], dtype=torch.float64)
+    return found.index_add_(0, groups, values.double())[:count]
+
+
+def _signs(rows: Rows, valid: Tensor) -> Tensor:
+    """1 or -1 for each step, ``(rows, steps)``: as good as random, but a row's own for ever."""
+    values = rows.values
+    if values.is_floating_point():
+        values = values.float().contiguous().view(torch.int32).sum(dim=-1)
+    if values.shape == valid.shape:
+        values = values * valid
+    place = torch.arange(1, values.shape[1] + 1, device=values.device)
+    code = (values.long() * place).sum(dim=1, keepdim=True)
+    step = valid.long().cumsum(dim=1)
+    mixed = code * 0x9E3779B1 + step * 0x85EBCA77
+    for shift, factor in ((15, 0xC2B2AE35), (13, 0x27D4EB2F)):
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    return 1 - 2 * ((mixed >> 17) & 1)

@@ -1,0 +1,131 @@
+"""A decoder on the right translations, step by step: what its units do, and what these owe them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mlflow_rnnmod.networks.recurrent.cells import cell_weights
+from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks.translator.decoder import States
+from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
+from mlflow_rnnmod.networks.translator.masked_decoder import from_gates
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """What one layer of a decoder did.
+
+    Args:
+        values: its outputs, ``(rows, steps, units)``, or what goes into its gates, ``(rows, steps,
+            gates, units)``.
+        squared: squared total derivatives by them of each row's mean log-likelihood of the right
+            tokens, of the same shape; None where nobody asked.
+    """
+
+    values: Tensor
+    squared: Tensor | None
+
+
+def watch_decoder(
+    translator: TranslatorLayers,
+    states: States,
+    given: Tensor,
+    wanted: Tensor,
+    valid: Tensor,
+    gates: bool = False,
+    gradients: bool = False,
+) -> dict[str, Watched]:
+    """Run the decoder on given tokens, and back through time where gradients are asked for.
+
+    Args:
+        translator: unmasked; it is not changed.
+        states: that the decoder starts from.
+        given: tokens that are read, int64 ``(rows, steps)``.
+        wanted: tokens that should follow them, of the same shape.
+        valid: which steps count, bool, of the same shape.
+        gates: by what goes into the gates, in the place of outputs.
+        gradients: whether derivatives are asked for. They are total: through later steps, through
+            the layers above, and through the output layer.
+
+    Returns:
+        by layer, from the first to the last.
+    """
+    if not gradients and not gates:
+        forced = translator.force(states, given, logits=False)
+        return {name: Watched(out.detach(), None) for name, out in forced.layers.items()}
+    with torch.set_grad_enabled(gradients):
+        run = _Run(translator, gates, gradients)
+        x = F.embedding(given, translator.embedding.weight.detach())
+        for index, state in enumerate(states):
+            x = run.layer(index, x, tuple(part.detach() for part in state))
+        if not gradients:
+            return run.watched(None)
+        logits = F.linear(
+            x[valid], translator.output.weight.detach(), translator.output.bias.detach()
+        )
+        # Of each row the mean over its tokens, and the sum over rows, which do not touch.
+        share = (1.0 / valid.sum(dim=1, keepdim=True).clamp(min=1)).expand(valid.shape)[valid]
+        likelihood = -F.cross_entropy(logits, wanted[valid], reduction="none") * share
+        return run.watched(torch.autograd.grad(likelihood.sum(), run.leaves))
+
+
+class _Run:
+    """Layers run step by step, with a zero added to each step that is differentiated by."""
+
+    def __init__(self, translator: TranslatorLayers, gates: bool, gradients: bool) -> None:
+        self.translator, self.gates, self.gradients = translator, gates, gradients
+        self.leaves: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def layer(self, index: int, x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        """Outputs ``(rows, steps, units)``."""
+        cell = self.translator.config.cell
+        weight_ih, weight_hh, bias_ih, bias_hh = cell_weights(self.translator.cell(index))
+        projected = F.linear(x, weight_ih, bias_ih)
+        outputs, inside = [], []
+        for t in range(x.shape[1]):
+            given, recurred = projected[:, t], F.linear(state[0], weight_hh, bias_hh)
+            if self.gates:
+                given = given + self._zeros(given)
+                inside.append(_into_gates(cell, given, recurred))
+            state = from_gates(cell, given, recurred, state)
+            if not self.gates:
+                state = (state[0] + self._zeros(state[0]), *state[1:])
+            outputs.append(state[0])
+        out = torch.stack(outputs, dim=1)
+        shown = torch.stack(inside, dim=1).unflatten(2, (GATES[cell], -1)) if self.gates else out
+        self.values.append(shown.detach())
+        return out
+
+    def _zeros(self, like: Tensor) -> Tensor:
+        zeros = torch.zeros_like(like, requires_grad=self.gradients)
+        self.leaves.append(zeros)
+        return zeros
+
+    def watched(self, slopes: tuple[Tensor, ...] | None) -> dict[str, Watched]:
+        """What was seen, by layer."""
+        found, steps = {}, self.values[0].shape[1]
+        for index, (name, values) in enumerate(
+            zip(self.translator.units, self.values, strict=True)
+        ):
+            squared = None
+            if slopes is not None:
+                own = slopes[index * steps : (index + 1) * steps]
+                squared = torch.stack(own, dim=1).square().view(values.shape)
+            found[name] = Watched(values, squared)
+        return found
+
+
+def _into_gates(cell: str, given: Tensor, recurred: Tensor) -> Tensor:
+    """What goes into each gate's sigmoid or tanh, ``(rows, gates x units)``."""
+    if cell != "gru":
+        return given + recurred
+    units = given.shape[-1] // 3
+    both = given + recurred
+    r = torch.sigmoid(both[:, :units])
+    inner = given[:, 2 * units :] + r * recurred[:, 2 * units :]
+    return torch.cat([both[:, : 2 * units], inner], dim=1)
