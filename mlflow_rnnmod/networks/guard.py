@@ -67,14 +67,20 @@ def perturbed(module: nn.Module) -> Iterator[None]:
     """Random weights near those of ``module``, put back afterwards.
 
     Weights may start at zero, and networks of different habits be alike until they are trained.
-    The zeros that an embedding has for padding are kept: training keeps them too.
+    The zeros that an embedding has for padding are kept: training keeps them too. Running
+    statistics start at 0 and 1, which is as good as no norm: they become others.
     """
     saved = [(weight, weight.detach().clone()) for weight in module.parameters()]
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
+    found = [x for part in norms for x in (part.running_mean, part.running_var) if x is not None]
+    kept = [(statistic, statistic.clone()) for statistic in found]
     try:
         with torch.no_grad():
             for weight, before in saved:
                 fan_in = weight[0].numel() if weight.ndim > 1 else 1
                 weight.add_(torch.randn_like(before) * (0.3 / max(1, fan_in) ** 0.5))
+            for statistic in found:
+                statistic.uniform_(0.5, 1.5)
             for part in module.modules():
                 if isinstance(part, nn.Embedding) and part.padding_idx is not None:
                     before = next(old for weight, old in saved if weight is part.weight)
@@ -82,7 +88,7 @@ def perturbed(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for weight, before in saved:
+            for weight, before in saved + kept:
                 weight.copy_(before)
 
 

@@ -1,0 +1,1 @@
+"""Networks as graphs of ordinary operations, dense ones for now."""

@@ -1,0 +1,179 @@
+"""Many trunks of a graph network at once: products of stacked weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.networks.graph.operations import Node
+from mlflow_rnnmod.networks.graph.structure import Part, evaluate
+from mlflow_rnnmod.networks.groups import Completion, trimmed_tensors
+from mlflow_rnnmod.networks.many import ManyTrunks
+from mlflow_rnnmod.networks.protocol import Finish, Load
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import Trunk
+from mlflow_rnnmod.networks.workers import threads
+
+# Units (trunks x rows x the widest layer) that are held at once, at the most.
+MAX_HELD = 2**20
+# Seconds that an operation takes to get going, and multiply-adds a second of one thread. A stack
+# moves its weights and what is between layers through memory once for all trunks, which is slower
+# than what stays in a cache.
+_START, _RATE, _STACKED_RATE = 6e-6, 2e10, 1e10
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Weights of some trunks, one after the other, with zeros where a trunk has fewer units.
+
+    Args:
+        weights: of each node, by its name; trunks before their own dimensions.
+        matrix: from kept units of the readout to all, ``(trunks, kept, readout size)``.
+        fold: constants of the removed ones, ``(trunks, 1, readout size)``.
+    """
+
+    weights: Mapping[str, Mapping[str, Tensor]]
+    matrix: Tensor
+    fold: Tensor
+
+    def __getitem__(self, part: slice) -> Stack:
+        weights = {
+            name: {key: tensor[part] for key, tensor in own.items()}
+            for name, own in self.weights.items()
+        }
+        return Stack(weights, self.matrix[part], self.fold[part])
+
+
+class GraphTrunks(ManyTrunks):
+    """Some trunks of a graph network; ``stacked`` runs them all in one product a layer."""
+
+    def choose(self, rows: int, steps: int) -> str:
+        """The way that should be fastest on the CPU."""
+        kept = [trunk.sizes for trunk in self.trunks]
+        mixed = frozenset(name for trunk in self.trunks for name in trunk.mix)
+        found = dict(estimate(self.network.config, Load(kept, mixed, rows, None)))
+        del found["parent"]
+        return min(found, key=lambda way: found[way])
+
+    def make_stack(self) -> Stack:
+        """Weights of all trunks, cut down and padded to the largest."""
+        return make_stack(self.network, self.trunks)
+
+    def run_stack(self, stack: Any, rows: Rows, finish: Finish) -> None:
+        """Run all trunks at once, or as many as memory is kept bounded with."""
+        x = self.network.prepare(rows).values
+        config: GraphConfig = self.network.config
+        widest = max(shape[0] for shape in config.structure.shapes.values())
+        size = max(MAX_HELD // max(widest * len(rows), 1), 1)
+        for start in range(0, len(self.trunks), size):
+            part = slice(start, min(start + size, len(self.trunks)))
+            own: Stack = stack if size >= len(self.trunks) else stack[part]
+
+            def weights(node: Node, own: Stack = own) -> Mapping[str, Tensor]:
+                return own.weights.get(node.name, {})
+
+            found = evaluate(config.nodes, x, weights)[config.readout]
+            finish(part, torch.baddbmm(own.fold, found, own.matrix))
+
+
+def make_stack(network: Any, trunks: Sequence[Trunk]) -> Stack:
+    """Weights of all trunks, cut down and padded to the largest.
+
+    Args:
+        network: the parent's.
+        trunks: over its groups.
+    """
+    config: GraphConfig = network.config
+    state, parts = network.state_dict(), config.structure.parts
+    most = {name: max(t.sizes[name] for t in trunks) for name in network.groups}
+    found: dict[str, dict[str, list[Tensor]]] = {}
+    matrices, folds = [], []
+    for trunk in trunks:
+        tensors = trimmed_tensors(state, network.groups, trunk, cut=False)
+        places = {name: _padded(trunk.keep[name], most[name]) for name in most}
+        for node in config.nodes:
+            along = {"out": _index(parts[node.name], places)}
+            along["read"] = _index(parts[node.inputs[0]], places)
+            for key, axes in node.operation.parameters.items():
+                tensor = tensors[f"{node.name}.{key}"]
+                for dim, axis in enumerate(axes):
+                    tensor = _taken(tensor, along[axis], dim)
+                found.setdefault(node.name, {}).setdefault(key, []).append(tensor)
+        ends = network.readout_groups
+        completion = Completion(trunk, ends, cut=False, like=network.like)
+        matrices.append(_taken(completion.matrix, _index(parts[config.readout], places), 0))
+        folds.append(completion.fold[None])
+    weights = {
+        name: {key: torch.stack(tensors) for key, tensors in own.items()}
+        for name, own in found.items()
+    }
+    return Stack(weights, torch.stack(matrices), torch.stack(folds))
+
+
+def _padded(keep: Tensor, size: int) -> Tensor:
+    """Numbers of the kept units, and one past the last unit up to ``size``."""
+    kept = keep.nonzero()[:, 0]
+    return functional.pad(kept, (0, size - len(kept)), value=len(keep))
+
+
+def _index(parts: Sequence[Part], places: Mapping[str, Tensor]) -> Tensor:
+    """Numbers of what is taken from the units of a node; one past the last for zeros."""
+    end = parts[-1].offset + parts[-1].size
+    found = []
+    for part in parts:
+        if part.group is None:
+            found.append(torch.arange(part.offset, part.offset + part.size))
+        else:
+            own = places[part.group]
+            found.append(torch.where(own < part.size, own + part.offset, end))
+    return torch.cat(found)
+
+
+def _taken(tensor: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Rows or columns by number; one past the last is zeros."""
+    nothing = tensor.new_zeros([1 if d == dim else size for d, size in enumerate(tensor.shape)])
+    return torch.cat([tensor, nothing], dim).index_select(dim, index.to(tensor.device))
+
+
+def estimate(config: GraphConfig, load: Load) -> Mapping[str, float]:
+    """What each way of running trunks should take on a CPU, and one pass of the parent, in seconds.
+
+    Counted from the weights, at a fixed rate: dense layers are fast enough that measuring a machine
+    would take longer than it could save.
+
+    Args:
+        config: of the parent.
+        load: the batch, and the trunks.
+    """
+    whole = {name: group.units for name, group in config.structure.groups.items()}
+    nodes, count, workers = len(config.nodes) + 2, len(load.kept), threads()
+    each = [_products(config, sizes) for sizes in load.kept]
+    readout = config.readout_size
+    parent = nodes * _START + load.rows * _products(config, whole) / _RATE
+    one = (nodes + 1) * _START + load.rows * (sum(each) / count + readout**2) / _RATE
+    most = {name: max(sizes[name] for sizes in load.kept) for name in whole}
+    held = count * load.rows * (_products(config, most) + readout**2)
+    return {
+        "parent": parent,
+        "sliced": count * one,
+        "stacked": nodes * _START + held / _STACKED_RATE,
+        **({"threads": 5e-5 + -(-count // workers) * one * 1.2} if workers > 1 < count else {}),
+    }
+
+
+def _products(config: GraphConfig, kept: Mapping[str, int]) -> float:
+    """Multiply-adds of one row through dense layers, with so many units in each group."""
+
+    def size(name: str) -> int:
+        parts = config.structure.parts[name]
+        return sum(part.size if part.group is None else kept[part.group] for part in parts)
+
+    return float(
+        sum(size(node.name) * size(node.inputs[0]) for node in config.nodes if node.operation.reads)
+    )

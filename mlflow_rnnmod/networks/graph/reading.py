@@ -1,0 +1,494 @@
+"""Reading a user's network into a graph: its ``forward`` is followed, and checked on a real batch.
+
+Nothing of the user's network is stored but its weights and what is done with them; both networks
+must give the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from mlflow_rnnmod.networks.graph.calls import (
+    ENDS,
+    Called,
+    Made,
+    NotCovered,
+    handler_of,
+    in_place,
+)
+from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.networks.graph.draft import Draft
+from mlflow_rnnmod.networks.graph.network import GraphNetwork
+from mlflow_rnnmod.networks.graph.structure import INPUT
+from mlflow_rnnmod.networks.graph.tracing import Call, find_call, trace
+from mlflow_rnnmod.networks.guard import perturbed, undisturbed
+from mlflow_rnnmod.networks.recurrent.forms import answer_tensor, shown, user_answers
+from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, UnreadableNetwork
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.tolerance import tolerance
+
+_SAID = ("kind", "output", "axes")
+
+
+@dataclass(frozen=True)
+class GraphReading:
+    """What reading a user's network found.
+
+    Args:
+        spec: with the kind of answer.
+        config: structure of the network that was read.
+        end: what answers end with, which was taken off: ``"logits"`` for nothing,
+            ``"log_softmax"``, ``"softmax"`` or ``"sigmoid"``.
+        outputs: numbers in an answer: one a label, or a single one for two labels.
+        call: how the user calls the network.
+        tried: what was tried, in words.
+        difference: the largest difference between both networks' answers on the batch.
+        notes: what a user should know about this reading.
+    """
+
+    spec: NetworkSpec
+    config: GraphConfig
+    end: str
+    outputs: int
+    call: Call = field(repr=False, compare=False)
+    tried: tuple[str, ...] = ()
+    difference: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def read_graph(
+    module: nn.Module,
+    rows: Rows,
+    forward: Callable[[], Any],
+    labels: Sequence[str],
+    spec: NetworkSpec | None = None,
+) -> tuple[GraphNetwork, GraphReading]:
+    """Read a user's dense network, and check that it was read right.
+
+    Its ``forward`` is followed with stand-ins for the input. Batch norm is taken into the dense
+    layers beside it, dropout is left out. Both networks must give the same answers, within
+    :func:`~mlflow_rnnmod.networks.tolerance.tolerance`, with the weights and running statistics
+    that it has, and with others near them.
+
+    Args:
+        module: the user's network: dense layers, activations, batch norm, sums and concatenations.
+            It is left as it was, random states too.
+        rows: a batch of float values ``(rows, features)``, or of any shape that the network
+            flattens first.
+        forward: runs ``module`` on that batch as the user does; gives logits, log-softmax, softmax
+            or sigmoid ``(rows, labels)``, or ``(rows, 1)`` or ``(rows,)`` for two labels (the
+            log-odds of the second, or its sigmoid). Of a tuple the first item is taken, of a
+            mapping ``"logits"``. It is called several times.
+        labels: names of the labels, in the order of the outputs.
+        spec: ``kind`` and ``output`` may be given. Left out, a target for each output, or a
+            sigmoid for each, means several labels a row.
+
+    Returns:
+        Our network, on the device of ``module``, with copies of its weights; and what was found.
+
+    Raises:
+        UnreadableNetwork: a ``ValueError``, naming what is not covered and its line in the user's
+            code, or both answers where they differ.
+
+    Example:
+        >>> class Classifier(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.hidden, self.norm = nn.Linear(6, 8), nn.BatchNorm1d(8)
+        ...         self.out = nn.Linear(8, 3)
+        ...     def forward(self, x):
+        ...         return self.out(self.norm(torch.relu(self.hidden(x))))
+        >>> model, x = Classifier(), torch.randn(5, 6)
+        >>> network, reading = read_graph(model, Rows(x), lambda: model(x), ("a", "b", "c"))
+        >>> [node.op for node in reading.config.nodes], network.units
+        (['linear', 'relu'], {'hidden.0': 8})
+    """
+    spec, labels = spec or NetworkSpec(), tuple(labels)
+    _check_spec(spec)
+    _check_rows(rows)
+    _check_module(module)
+    with undisturbed(module):
+        call = find_call(module, rows, forward)
+        followed = _follow(module, call)
+        outputs = followed.outputs
+        answers = user_answers(forward, rows, outputs, NetworkSpec(axes="rows_labels"))
+        kind = _kind(followed, answers["rows_labels"], rows, spec)
+        _check_outputs(outputs, labels, kind)
+        config = followed.config(labels, kind)
+        reading = GraphReading(
+            spec=replace(spec, kind=kind),
+            config=config,
+            end=followed.end,
+            outputs=outputs,
+            call=call,
+            notes=_notes(module, followed),
+        )
+        with perturbed(module):
+            _check(module, _network(module, reading), rows, forward, reading)
+        network = _network(module, reading)
+        difference = _check(module, network, rows, forward, reading)
+    return network, replace(reading, difference=difference)
+
+
+def read_graph_weights(module: nn.Module, reading: GraphReading) -> GraphNetwork:
+    """Our network with the weights that ``module`` has now, by a reading made before.
+
+    Args:
+        module: the network that was read, or a copy of it with other weights.
+        reading: what :func:`read_graph` found.
+
+    Raises:
+        UnreadableNetwork: a ``ValueError``, if its structure is another one now.
+    """
+    with undisturbed(module):
+        return _network(module, reading)
+
+
+def check_graph_parity(
+    module: nn.Module,
+    network: GraphNetwork,
+    rows: Rows,
+    forward: Callable[[], Any],
+    reading: GraphReading,
+) -> float:
+    """Whether both networks answer a batch alike.
+
+    Args:
+        module: the user's network.
+        network: what was read from it.
+        rows: a batch.
+        forward: runs ``module`` on that batch.
+        reading: what :func:`read_graph` found.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        UnreadableNetwork: a ``ValueError``, if it is more than rounding explains; both answers are
+            shown.
+    """
+    with undisturbed(module):
+        return _check(module, network, rows, forward, reading)
+
+
+@dataclass(frozen=True, eq=False)
+class _Followed:
+    """A network that was followed from its input to its answer.
+
+    Args:
+        draft: its nodes without the output layer.
+        readout: the node that the output layer reads.
+        weight, bias: of the output layer, float64.
+        end: what the answer ended with.
+        dtype: of the weights.
+        read: names of parameters and of submodules that were met.
+    """
+
+    draft: Draft
+    readout: str
+    weight: Tensor
+    bias: Tensor
+    end: str
+    dtype: torch.dtype
+    read: frozenset[str]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.weight)
+
+    def config(self, labels: tuple[str, ...], kind: str) -> GraphConfig:
+        """The structure; what has none is refused."""
+        nodes, _, names = self.draft.finished()
+        size = self.draft.nodes[INPUT].size
+        try:
+            return GraphConfig(nodes, labels, size, names[self.readout], kind)
+        except ValueError as error:
+            line = self.draft.nodes[self.readout].line
+            raise UnreadableNetwork(f"The network can't be read{line}: {error}") from error
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights by the names of the structure."""
+        _, tensors, _ = self.draft.finished()
+        weight, bias = self.weight, self.bias
+        if len(weight) == 1:
+            # One output z for two labels: the logits (0, z) have the same log-odds.
+            weight, bias = (torch.cat([torch.zeros_like(t), t]) for t in (weight, bias))
+        found = {**tensors, "output.weight": weight, "output.bias": bias}
+        return {name: tensor.to(self.dtype).contiguous() for name, tensor in found.items()}
+
+
+def _follow(module: nn.Module, call: Call) -> _Followed:
+    """A network as a draft of a graph, from its input to its output layer."""
+    name = type(module).__name__
+
+    def refused(reason: str, line: str = "") -> UnreadableNetwork:
+        return UnreadableNetwork(f"The network {name} can't be read{line}: {reason}")
+
+    graph = trace(module, call)
+    draft, answer, read = _drafted(module, graph)
+    if isinstance(answer, NotCovered):
+        raise refused(*answer.args)
+    if not isinstance(answer, Made):
+        raise refused("its answer does not depend on the input")
+    last, end = answer.name, "logits"
+    if draft.nodes[last].op in ENDS:
+        end = draft.nodes[last].op
+        last = draft.nodes[last].inputs[0]
+    last = draft.fold(last)
+    softmax = [node for node in draft.nodes.values() if node.op in ENDS[:2]]
+    if softmax:
+        raise refused("a softmax before the last layer is not covered", softmax[0].line)
+    output = draft.nodes[last]
+    shared = any(last in node.inputs for node in draft.nodes.values())
+    if output.op != "linear" or shared:
+        found = "the input itself" if output.op == INPUT else f"{output.op!r}"
+        raise refused(
+            f"answers come from {found}{', which is read elsewhere too' if shared else ''}; "
+            "expected a dense layer, then at most a softmax, log-softmax or sigmoid",
+            output.line,
+        )
+    del draft.nodes[last]
+    if output.inputs[0] == INPUT:
+        raise refused("it has no hidden layer, so there is nothing to take apart")
+    kinds = {parameter.dtype for parameter in module.parameters()}
+    if len(kinds) != 1 or not kinds <= {torch.float32, torch.float64}:
+        raise refused(
+            f"weights are {sorted(map(str, kinds))}; expected torch.float32 or torch.float64 for "
+            "all (module.float() makes it so)"
+        )
+    weights = output.weights
+    return _Followed(
+        draft, output.inputs[0], weights["weight"], weights["bias"], end, kinds.pop(), read
+    )
+
+
+def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[str]]:
+    """Nodes of a draft, what came out, or why that is not covered, and names of what was read.
+
+    What is not covered is no matter until an answer depends on it.
+    """
+    draft = Draft(1)
+    values: dict[fx.Node, Any] = {}
+    read: set[str] = set()
+    for node in graph.nodes:
+        found = node.meta.get("value")
+        if node.op == "placeholder":
+            draft = Draft(found[0].numel())
+            values[node] = Made(INPUT, tuple(found.shape))
+            continue
+        args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
+        if node.op == "output":
+            return draft, _first(args[0]), frozenset(read)
+        if node.op in ("get_attr", "call_module"):
+            read.add(str(node.target))
+        needed = [values[given] for given in node.all_input_nodes]
+        missing = next((value for value in needed if isinstance(value, NotCovered)), None)
+        if not any(isinstance(value, Made | NotCovered) for value in needed):
+            values[node] = found
+            continue
+        is_module = node.op == "call_module"
+        target = module.get_submodule(str(node.target)) if is_module else node.target
+        part = target if is_module else None
+        shape = tuple(found.shape) if isinstance(found, Tensor) else ()
+        line = node.meta["line"]
+        called = Called(draft, args, dict(kwargs), shape, line, part)
+        values[node] = missing or _value(node, target, called)
+        if in_place(target, called) and node.all_input_nodes:
+            _changed(values, node)
+    raise AssertionError("a traced graph ends with its output")
+
+
+def _changed(values: dict[fx.Node, Any], node: fx.Node) -> None:
+    """What a call changed in place is what it gave; other views of that can't be followed."""
+    changed = node.all_input_nodes[0]
+    before, given = values[changed], values[node]
+    for other, value in values.items():
+        if isinstance(value, Made) and isinstance(before, Made) and value.name == before.name:
+            line = node.meta["line"]
+            values[other] = NotCovered("a value is changed in place through another view", line)
+    values[changed] = values[node] = given
+
+
+def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered:
+    """What a call gives, or why that is not covered, with its line."""
+    handler, words = handler_of(target), _words(node, target)
+    if handler is None:
+        return NotCovered(f"{words} is not covered", called.line)
+    try:
+        return Made(handler(called), called.shape)
+    except NotCovered as error:
+        return NotCovered(f"{words} is not covered: {error}", called.line)
+
+
+def _words(node: fx.Node, target: Any) -> str:
+    if isinstance(target, nn.Module):
+        return f"{node.target} ({type(target).__name__})"
+    if isinstance(target, str):
+        return f"the method {target!r}"
+    return f"the function {getattr(target, '__name__', repr(target))!r}"
+
+
+def _first(answer: Any) -> Any:
+    """What counts in what a forward gave (see :func:`~.forms.answer_tensor`)."""
+    if isinstance(answer, Mapping):
+        return answer.get("logits")
+    return answer[0] if isinstance(answer, tuple | list) and answer else answer
+
+
+def _network(module: nn.Module, reading: GraphReading) -> GraphNetwork:
+    """The network with the weights that a user's has now."""
+    followed = _follow(module, reading.call)
+    found = followed.config(reading.config.labels, reading.config.output)
+    if found != reading.config or (followed.end, followed.outputs) != (
+        reading.end,
+        reading.outputs,
+    ):
+        raise UnreadableNetwork(
+            f"The network {type(module).__name__} does other things now than when it was read:\n"
+            f"then: {[node.op for node in reading.config.nodes]}, {reading.end}\n"
+            f"now:  {[node.op for node in found.nodes]}, {followed.end}"
+        )
+    with torch.device("meta"):
+        network = GraphNetwork(found)
+    network.load_state_dict(followed.tensors(), assign=True)
+    network.requires_grad_(False)
+    return network
+
+
+def _check(
+    module: nn.Module,
+    network: GraphNetwork,
+    rows: Rows,
+    forward: Callable[[], Any],
+    reading: GraphReading,
+) -> float:
+    """The largest difference between both networks' answers; more than rounding raises."""
+    wanted = answer_tensor(forward()).reshape(len(rows), -1).to(network.like)
+    logits = network(rows.to(network.device))
+    if reading.outputs == 1:
+        logits = logits[:, 1:] - logits[:, :1]
+    found = _ENDS[reading.end](logits)
+    widest = max(shape[0] for shape in reading.config.structure.shapes.values())
+    gaps = (found - wanted).abs().nan_to_num(torch.inf)
+    allowed = tolerance(wanted.dtype, wanted.abs().clamp(min=_cancelled(module) / 40), widest)
+    if bool((gaps <= allowed).all()):
+        return float(gaps.max())
+    at = int(gaps.amax(dim=1).argmax())
+    hooked = [
+        name or "the network itself"
+        for name, part in module.named_modules()
+        if part._forward_hooks or part._forward_pre_hooks
+    ]
+    hint = f"\nThere are hooks on {', '.join(hooked)}, which are not read." if hooked else ""
+    raise UnreadableNetwork(
+        f"The reading does not reproduce the network {type(module).__name__}: on {len(rows)} rows "
+        f"it differs by {float(gaps.max()):.3g}, more than rounding explains. The row with the "
+        f"largest difference:\nthe network gives: {shown(wanted[at])}\n"
+        f"the reading gives: {shown(found[at])}{hint}"
+    )
+
+
+def _cancelled(module: nn.Module) -> float:
+    """The largest value that a norm takes off again: what it was rounded by stays."""
+    found = [0.0]
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
+            assert part.running_var is not None
+            scale = (part.running_var + part.eps).rsqrt()
+            scale = scale if part.weight is None else scale * part.weight.abs()
+            found.append(float((part.running_mean.abs() * scale).max()))
+    return max(found)
+
+
+_ENDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logits": lambda logits: logits,
+    "log_softmax": lambda logits: logits.log_softmax(dim=-1),
+    "softmax": lambda logits: logits.softmax(dim=-1),
+    "sigmoid": torch.sigmoid,
+}
+
+
+def _kind(followed: _Followed, answers: Tensor, rows: Rows, spec: NetworkSpec) -> str:
+    """What is answered: several labels where there is a target, or a sigmoid, for each output."""
+    if spec.output is not None and spec.output != followed.end:
+        raise UnreadableNetwork(
+            f"output={spec.output!r}, but the network's answers end with {followed.end!r}"
+        )
+    if spec.kind is not None:
+        return spec.kind
+    if followed.outputs == 1 or "softmax" in followed.end:
+        return "label"
+    several = rows.targets is not None and rows.targets.shape == answers.shape
+    return "multilabel" if several or followed.end == "sigmoid" else "label"
+
+
+def _check_spec(spec: NetworkSpec) -> None:
+    given = [name for name, value in spec.to_dict().items() if value is not None]
+    wrong = [name for name in given if name not in _SAID]
+    if wrong:
+        raise UnreadableNetwork(
+            f"The network spec gives {', '.join(wrong)}, which are for recurrent networks; for "
+            f"others {', '.join(_SAID)} can be given"
+        )
+    if spec.kind not in (None, "label", "multilabel") or spec.axes not in (None, "rows_labels"):
+        raise UnreadableNetwork(
+            f"kind={spec.kind!r}, axes={spec.axes!r}; expected kind 'label' or 'multilabel', and "
+            "an answer for each row"
+        )
+
+
+def _check_rows(rows: Rows) -> None:
+    values = rows.values
+    if len(rows) == 0 or values.ndim < 2 or values.is_complex() or 0 in values.shape:
+        raise UnreadableNetwork(
+            f"values is {values.dtype} of shape {tuple(values.shape)}; expected numbers of shape "
+            "(rows, features), or rows of any shape that the network flattens, and at least one"
+        )
+
+
+def _check_module(module: nn.Module) -> None:
+    """Refuse submodules whose weights are not there, or not what they seem."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnreadableNetwork("The network is scripted; expected the module it was made from")
+    for name, part in module.named_modules():
+        words = f"{name or 'the network itself'} ({type(part).__name__})"
+        if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
+            raise UnreadableNetwork(
+                f"{words} is lazy and has no weights yet; run one batch through the network first"
+            )
+        if part._forward_pre_hooks and name:
+            raise UnreadableNetwork(
+                f"{words} has a hook that runs before it and may change its weights or input; "
+                "expected none (torch.nn.utils.parametrizations, in the place of weight_norm and "
+                "spectral_norm of torch.nn.utils, is read)"
+            )
+
+
+def _check_outputs(outputs: int, labels: Sequence[str], kind: str) -> None:
+    single = len(labels) == 2 and kind == "label"
+    if outputs != len(labels) and not (single and outputs == 1):
+        raise UnreadableNetwork(
+            f"labels don't match the answers: labels has {len(labels)} names, {list(labels)!r:.200}"
+            f", the network {outputs} outputs; expected {len(labels)}"
+            + (" (or 1, for two labels)" if single else "")
+        )
+
+
+def _notes(module: nn.Module, followed: _Followed) -> tuple[str, ...]:
+    def met(name: str) -> bool:
+        return name in followed.read or any(
+            name.startswith(f"{part}.") for part in followed.read if part
+        )
+
+    unread = [name for name, _ in module.named_parameters() if not met(name)]
+    if not unread:
+        return ()
+    listed = ", ".join(unread[:20]) + (" and more" if len(unread) > 20 else "")
+    return (f"Not read, as the answers do not depend on it: {listed}.",)
