@@ -124,7 +124,7 @@ class _Group:
 
     def __init__(self, modules: Sequence[Module]) -> None:
         self.parent = modules[0].parent
-        translator = self.parent.translator
+        translator = self.parent.network
         decoders: dict[str, Decoder] = {}
         self.jobs: dict[str, tuple[Decoder, int]] = {}
         for module in modules:
@@ -143,7 +143,7 @@ class _Group:
             return {}
         rows = to_rows(self.parent, inputs)
         jobs = [self.jobs[label] for label in mine]
-        found = translations(self.parent.translator, rows, jobs, beams, batch_size)
+        found = translations(self.parent.network, rows, jobs, beams, batch_size)
         return {label: finished(self.parent, ids) for label, ids in zip(mine, found, strict=True)}
 
 

@@ -170,14 +170,10 @@ def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Con
     """
     if label not in parent.labels:
         raise ValueError(f"label={label!r} is none of the parent's labels {list(parent.labels)}.")
-    config, target = parent.network.config, None
-    if parent.translates:
+    config, target = parent.network.config, parent.network.target(label)
+    if target is not None:
         writer = parent.target_tokenizer
-        target = {
-            "code": label,
-            "start": parent.translator.config.start_of(label),
-            "tokenizer": None if writer is None else writer.digest,
-        }
+        target = {**target, "tokenizer": None if writer is None else writer.digest}
     return Contract(
         label=label,
         index=parent.labels.index(label),

@@ -10,7 +10,6 @@ import torch
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.protocol import Network, moved
 from mlflow_rnnmod.networks.text import TextEncoder
-from mlflow_rnnmod.networks.translator.network import Translator
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +37,17 @@ class Parent:
     target_tokenizer: TextEncoder | None = None
 
     def __post_init__(self) -> None:
+        if self.tokenizer is None and self.target_tokenizer is not None:
+            raise ValueError(
+                "target_tokenizer is given and tokenizer is None; expected both, or tokenizer "
+                "alone where one reads and writes."
+            )
         self.network.eval().requires_grad_(False)
 
     @classmethod
     def of_translator(
         cls,
-        translator: Translator,
+        translator: Network,
         tokenizer: TextEncoder | None = None,
         target_tokenizer: TextEncoder | None = None,
     ) -> Parent:
@@ -57,32 +61,7 @@ class Parent:
         Raises:
             ValueError: if there is only the second tokenizer.
         """
-        if tokenizer is None and target_tokenizer is not None:
-            raise ValueError(
-                "target_tokenizer is given and tokenizer is None; expected both, or tokenizer "
-                "alone where one reads and writes."
-            )
         return cls(translator, tokenizer=tokenizer, target_tokenizer=target_tokenizer)
-
-    @property
-    def translates(self) -> bool:
-        """Whether the network is a translator."""
-        return isinstance(self.network, Translator)
-
-    @property
-    def translator(self) -> Translator:
-        """The network, where it is a translator.
-
-        Raises:
-            TypeError: if it is not.
-        """
-        network = self.network
-        if not isinstance(network, Translator):
-            raise TypeError(
-                f"The parent with labels {list(self.labels)} is a {type(network).__name__}; "
-                "expected a Translator."
-            )
-        return network
 
     @property
     def writer(self) -> TextEncoder | None:
