@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
-from mlflow_rnnmod.composition.inputs import to_rows
 from mlflow_rnnmod.composition.kinds import whole_input
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.composition.steps import Observed, widened
@@ -63,7 +62,7 @@ class Engine:
         """The score of every module for every input, on the CPU.
 
         Args:
-            inputs: as :func:`~.inputs.check_inputs` returns them, at least one row.
+            inputs: as :meth:`Input.check` returns them, at least one row.
             strategy: how outputs become scores.
             parameters: what the strategy needs.
             way: one of :data:`~.ways.WAYS`.
@@ -82,7 +81,7 @@ class Engine:
         check_way(way)
         found = []
         for group in self.groups:
-            rows, given = to_rows(group.parent, inputs), (strategy, parameters, way)
+            rows, given = group.parent.rows(inputs), (strategy, parameters, way)
             if group.stepwise:
                 scores = group.whole(rows, *given, self.batch_size, self.output == "label")
             else:
@@ -105,7 +104,7 @@ class Engine:
         check_way(way)
         found = []
         for group in self.groups:
-            rows = to_rows(group.parent, inputs)
+            rows = group.parent.rows(inputs)
             scores = group.scores(rows, strategy, parameters, way, self.batch_size)
             if self.output == "tags":  # other kinds have to answer something for nothing, too
                 assert rows.lengths is not None

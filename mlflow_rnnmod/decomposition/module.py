@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs import Input, input_of
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -72,7 +73,7 @@ class Contract:
     Args:
         label: the label it answers for.
         index: the label's row in the parent's output layer.
-        input: ``"text"``, ``"tokens"`` or ``"features"``.
+        input: name of the input (a key of :data:`~mlflow_rnnmod.inputs.INPUTS`).
         input_size: size of the vocabulary, or of one step's features.
         tokenizer: digest of the parent's tokenizer; ``None`` without one.
         output: kind of answer (see :class:`~mlflow_rnnmod.NetworkConfig`).
@@ -97,6 +98,11 @@ class Contract:
     end_label: str | None = None
     mask_steps: int | None = None
     target: Mapping[str, Any] | None = None
+
+    @property
+    def reads(self) -> Input:
+        """The input that goes by the name :attr:`input`."""
+        return input_of(self.input)
 
     @property
     def tokenizers(self) -> str | None:

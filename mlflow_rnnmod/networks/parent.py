@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import torch
 
+from mlflow_rnnmod import inputs
+from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
-from mlflow_rnnmod.networks.text import TextEncoder
+from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.network import Translator
 
 
@@ -108,9 +110,23 @@ class Parent:
         return self.network.labels
 
     @property
+    def input(self) -> inputs.Input:
+        """What it reads: text where it has a tokenizer, else what its network does."""
+        return inputs.input_of("text" if self.tokenizer else self.network.config.input)
+
+    @property
     def input_kind(self) -> str:
-        """``"text"``, ``"tokens"`` or ``"features"``."""
-        return "text" if self.tokenizer is not None else self.network.config.input
+        """The input's name: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``."""
+        return self.input.name
+
+    def rows(self, inputs: Any) -> Rows:
+        """Inputs, as ``input.check`` returned them, as the rows that it reads, on the CPU."""
+        return self.input.rows(inputs, self.network, self.tokenizer)
+
+    def background(self, rows: Rows, count: int, seed: int) -> Rows:
+        """Made-up rows, as its input makes them of training rows with lengths."""
+        unknown = self.tokenizer.unknown if self.tokenizer else None
+        return self.input.background(rows, self.network.config, count, seed, unknown)
 
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""

@@ -13,10 +13,10 @@ from mlflow.exceptions import MlflowException
 from torch import Tensor
 
 from mlflow_rnnmod.composition import NONE_OF_THESE, Answerer, compose
-from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
 from mlflow_rnnmod.composition.steps import Observed
 from mlflow_rnnmod.composition.translation import TranslatingComposite, whole_parent
 from mlflow_rnnmod.decomposition.module import Module, all_margins
+from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
 from mlflow_rnnmod.tracking.translated import translate
@@ -99,11 +99,11 @@ class ParentAnswers:
     def scores(self, inputs: Any) -> Tensor:
         """Log-odds of each label, float ``(inputs, labels)``, or ``(inputs, steps, labels)``."""
         network = self.parent.network
-        checked = check_inputs(inputs, self.input_kind, network.config.input_size)
+        checked = self.parent.input.check(inputs, network.config.input_size)
         if len(checked) == 0:
             steps = (0,) if network.config.stepwise else ()
             return torch.zeros(0, *steps, len(self.labels))
-        rows = to_rows(self.parent, checked)
+        rows = self.parent.rows(checked)
         found = all_margins(network(rows.to(network.device)), self.output).cpu()
         observed = Observed.of(network, rows)
         if observed is None:
@@ -217,7 +217,7 @@ def _answers(thing: Any, device: str | None) -> Answers:
 
 def takes_words(thing: Any) -> bool:
     """Whether texts can be given as words: where there is a label for each of them."""
-    return thing.input_kind == "text" and thing.output == "tags"
+    return input_of(thing.input_kind).split and thing.output == "tags"
 
 
 def _table(answers: list[Any], tables: Sequence[Tensor], names: Sequence[str]) -> pd.DataFrame:

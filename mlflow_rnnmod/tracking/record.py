@@ -11,6 +11,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
+from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.pages.wording import figure_rows, percent, removal_words
 
@@ -217,7 +218,7 @@ def _network(parent: Parent) -> dict[str, Any]:
         "cell": config.cell,
         "layers": len(layers),
         "hidden": "+".join("/".join(map(str, layer)) for layer in layers),
-        "vocab": config.input_size if config.input == "tokens" else 0,
+        "vocab": config.input_size if input_of(config.input).ids else 0,
     }
 
 
