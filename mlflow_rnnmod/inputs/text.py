@@ -211,7 +211,8 @@ def plain_texts(texts: Any) -> list[Any]:
     """
     if isinstance(texts, str | bytes):
         raise TypeError(f"texts is the single text {texts!r}; expected a list of texts.")
-    one, plain = Text(), []
+    plain: list[Any] = []
+    one = Text()
     for position, text in listed(texts, "texts"):
         if not isinstance(text, str) and hasattr(text, "tolist"):  # as pandas and Spark have them
             text = text.tolist()

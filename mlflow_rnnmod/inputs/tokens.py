@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
-from mlflow_rnnmod.inputs.base import Reader, is_missing, numbers
+from mlflow_rnnmod.inputs.base import ColumnType, Reader, is_missing, numbers
 from mlflow_rnnmod.inputs.steps import Steps, pad
 from mlflow_rnnmod.networks.rows import Rows
 
@@ -25,7 +25,7 @@ class Tokens(Steps):
     """
 
     name = column = "tokens"
-    column_type = ("array", "long")
+    column_type: ClassVar[ColumnType] = ("array", "long")
     ids = True
 
     def read(self, value: Any, where: str, size: int, expected: str | None = None) -> Any:
