@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-# Inputs make Rows, and parents ask for their input: whichever is imported first, networks load the
-# files here that they need.
-import mlflow_rnnmod.networks  # noqa: F401
+# Inputs make Rows of networks, and a parent there asks for its input: loaded first, networks find
+# the files that they need here, whichever of the two packages was asked for.
+import mlflow_rnnmod.networks.rows  # noqa: F401
 from mlflow_rnnmod.inputs.base import ColumnType, Input
 from mlflow_rnnmod.inputs.features import Features
 from mlflow_rnnmod.inputs.text import Text, TextEncoder

@@ -34,14 +34,14 @@ class Text(Tokens):
 
     def read(self, value: Any, where: str, size: int, expected: str | None = None) -> str:
         """A string; a missing one is empty."""
+        if isinstance(value, str):
+            return _encodable(value)
         if is_missing(value):
             return ""
-        if not isinstance(value, str):
-            raise TypeError(
-                f"{where} is the {type(value).__name__} {value!r:.60}; expected "
-                f"{expected or self.name}."
-            )
-        return _encodable(value)
+        raise TypeError(
+            f"{where} is the {type(value).__name__} {value!r:.60}; expected "
+            f"{expected or self.name}."
+        )
 
     def read_cell(self, cell: Any, row: int, size: int) -> list[str]:
         """As many texts as the cell holds: MLflow makes one such cell of a list of texts."""
