@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.answers import Answer, answer_of
+from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.pages.markdown import escape, fenced, fit, inline, link, table
 from mlflow_rnnmod.pages.wording import (
     SHOWN,
@@ -149,7 +150,7 @@ def registered_card(
 
     Args:
         label: the module's; ``None`` for a parent.
-        kind: of input, ``"text"``, ``"tokens"`` or ``"features"``.
+        kind: name of the input.
         size: of the vocabulary, or of one step's features.
         uri: what it can be loaded by.
         others: URIs of a few other modules of the same parent.
@@ -325,16 +326,8 @@ def _parent_name(parent: Parent, parent_link: str | None) -> str:
     return inline(f"models:/{parent.model_id}") if parent.model_id else inline(digest)
 
 
-def _sample(kind: str, size: int) -> str:
-    """One made-up input, as Python, of the right kind and size."""
-    ids = ", ".join(str(min(i, size - 1)) for i in (4, 7, 2))
-    return {"text": '["some text"]', "tokens": f"[[{ids}]]", "features": f"[[[0.5] * {size}] * 4]"}[
-        kind
-    ]
-
-
 def _use(uri: str, kind: str, size: int, answer: Answer, labels: Sequence[str] = ()) -> str:
-    sample = _sample(kind, size)
+    sample = input_of(kind).example(size)
     params = answer.example_params(labels).items()
     asked = ", ".join(f"{_quoted(n)}: {_quoted(v) if type(v) is str else v}" for n, v in params)
     code = (
@@ -354,7 +347,7 @@ def _compose(
     code = (
         "import mlflow_rnnmod\n\n"
         f"model = mlflow_rnnmod.compose([\n{lines}])\n"
-        f"model.predict({_sample(kind, size)})"
+        f"model.predict({input_of(kind).example(size)})"
     )
     return f"## {title}\n\n" + fenced(code)
 
