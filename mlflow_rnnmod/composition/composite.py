@@ -232,8 +232,10 @@ class Composite:
             threshold=0.5 if self.score == "probability" else 0.0,
             single=len(self.modules) == 1 and self.score == "margin",
             odds=SCORES[self.score].odds,
+            reject_below=reject_below,
+            reject_label=reject_label,
         )
-        return self.answer.answers(scores, columns, reject_below, reject_label)
+        return self.answer.answers(scores, columns)
 
     def explain(self, inp: Any) -> Any:
         """The score of each module for one input, best first: a dict, or one for each step."""

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import IGNORE
 from mlflow_rnnmod.answers.whole import anywhere, best_step, step_correction
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint, without_energy
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
-from mlflow_rnnmod.networks.rows import IGNORE
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 LONGEST = 8000
 _TOGETHER = "Modules of it together"
+_MIXED = (
+    "; modules that answer each step count by their best one, less the logarithm of the number of "
+    "steps"
+)
 FIGURES = {
     "precision": "precision",
     "recall": "recall",
@@ -171,7 +175,7 @@ def registered_card(
             LONGEST,
         )
     opening = (
-        f"# {escape(label)}\n\nModules that {answer.task(escape(label))}, cut out of "
+        f"# {escape(label)}\n\nModules that {answer.task.format(label=escape(label))}, cut out of "
         "trained networks without training. Each version is one module; its page and that of its "
         "source model say what it was made of, and how well it answers on which rows."
     )
@@ -237,19 +241,26 @@ def composite_card(composite: Composite, uri: str) -> str:
 
 def _question(module: Module) -> str:
     """What a module is for."""
-    contract = module.contract
-    ends = contract.label == contract.end_label
-    return contract.answer.question(escape(module.label), len(contract.labels), ends)
+    contract, count = module.contract, len(module.contract.labels)
+    answer, ends = contract.answer, contract.label == contract.end_label
+    return (answer.end_question if ends else answer.question).format(
+        label=escape(module.label),
+        labels=count,
+        others=count - 1,
+        languages=plural("language", count),
+    )
 
 
 def _joined(composite: Composite) -> str:
     """How a composite comes to its answers."""
-    limits = composite.parameters.get("thresholds", {})
-    return composite.answer.joined_words(
-        f"(score: {inline(composite.score)})",
-        len({module.contract.output for module in composite.modules}) > 1,
-        None if composite.end_label is None else inline(composite.end_label),
-        ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN]),
+    end, limits = composite.end_label, composite.parameters.get("thresholds", {})
+    told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN])
+    mixed = len({module.contract.output for module in composite.modules}) > 1
+    return composite.answer.joins.format(
+        score=f"(score: {inline(composite.score)})",
+        mixed=_MIXED if mixed else "",
+        until="" if end is None else f", up to {inline(end)}",
+        limits=f"thresholds are 0, but: {told}" if told else "all thresholds are 0",
     )
 
 
