@@ -150,20 +150,21 @@ class _Group:
     def __init__(self, parent: Parent, modules: Sequence[tuple[int, Module]]) -> None:
         self.parent = parent
         self.device = parent.network.device
-        trunks = list(dict.fromkeys(module.trunk for _, module in modules))
-        trunks.sort(key=lambda trunk: not trunk.full)
+        # Trunks that remove nothing are one, whatever they tell apart, and come first.
+        own = {position: None if m.trunk.full else m.trunk for position, m in modules}
+        trunks = sorted(dict.fromkeys(own.values()), key=lambda trunk: trunk is not None)
         ranked = {trunk: rank for rank, trunk in enumerate(trunks)}
-        modules = sorted(modules, key=lambda item: ranked[item[1].trunk])
+        modules = sorted(modules, key=lambda item: ranked[own[item[0]]])
         self.positions = [position for position, _ in modules]
         self.ordered = self.positions == list(range(len(self.positions)))
         self.stack = ModuleStack([module for _, module in modules])
         contracts = [module.contract for _, module in modules]
         self.ending = torch.tensor([c.label == c.end_label for c in contracts])
-        ranks = [ranked[module.trunk] for _, module in modules]
+        ranks = [ranked[own[position]] for position in self.positions]
         starts = [ranks.index(rank) for rank in range(len(trunks))] + [len(ranks)]
         spans = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
-        self.full = spans.pop(0) if trunks[0].full else None
-        masks = [trunk for trunk in trunks if not trunk.full]
+        self.full = spans.pop(0) if trunks[0] is None else None
+        masks = [trunk for trunk in trunks if trunk is not None]
         self.trunks = parent.network.through(masks) if masks else None
         self.spans = spans
 

@@ -232,3 +232,19 @@ def test_the_energy_is_only_asked_for_where_it_counts(monkeypatch):
     )
     composite.scores([[3, 4]], engine="stacked")
     assert composite.modules[0].parent.network not in calls
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_trunks_that_remove_nothing_are_one_whatever_they_tell_apart(way):
+    parent = Parent(tiny_parent().network.double())
+    units = parent.network.units
+    whole = [Trunk.whole(units)]
+    whole.append(
+        Trunk({name: torch.ones(2, n).bool() for name, n in units.items()}, variant="unrolled")
+    )
+    modules = random_modules(parent, [*whole, random_masks(parent.network, MASKS[0])])
+    rows = tiny_rows(parent, 4)
+    with torch.no_grad():
+        expected = plain_scores(modules, rows, "margin")
+    found = compose(modules, score="margin").scores(rows, engine=way)
+    assert_same(found, expected, False)
