@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
-TORCH ?= 2.13.0
+TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 DEMO_ARGS ?=
 TEST_ARGS ?= -n 2 --dist loadfile
@@ -20,7 +20,7 @@ $(VENV)/bin/python:
 
 # torch first and by itself: resolved together with the rest, another build of it may be taken.
 $(VENV)/.torch: $(CONSTRAINTS) | $(VENV)/bin/python
-	$(PIP) torch==$(TORCH)
+	$(PIP) '$(TORCH)'
 	@touch $@
 
 $(VENV)/.demo: setup.cfg pyproject.toml $(VENV)/.torch

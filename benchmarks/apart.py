@@ -15,7 +15,7 @@ from benchmarks.data import TextData, load_clinc_out_of_scope
 from benchmarks.parents import Training, train_parent
 from benchmarks.results import RowFile, mean_and_error
 from mlflow_rnnmod.composition import Composite, compose
-from mlflow_rnnmod.composition.composite import calibrated
+from mlflow_rnnmod.composition.joint import calibrated
 from mlflow_rnnmod.decomposition import DecompositionConfig, Module, decompose
 
 SPLITS = ((5, 0), (5, 1), (8, 0), (8, 1))

@@ -37,11 +37,9 @@ def conform(rows: Rows, config: NetworkConfig, source: str) -> Rows:
     if rows.targets is None:
         raise ValueError(f"The {source} has no targets; expected the right answer to each row.")
 
-    def answered() -> Tensor:
+    def shown() -> tuple[Tensor, str]:
         with torch.device("meta"):
             network = RecurrentNetwork(config)
-        return network.answered(rows)
+        return network.answered(rows), config.side if config.feed == "steps" else "right"
 
-    side = config.side if config.feed == "steps" else "right"
-    targets = config.answer.conform(rows.targets, config, source, answered, side)
-    return replace(rows, targets=targets)
+    return replace(rows, targets=config.answer.conform(rows.targets, config, source, shown))

@@ -195,13 +195,13 @@ def predict(uri: str, inputs: tuple[str, ...], scores: bool, reject_below: float
     Models that read tokens or features take each input as JSON. Answers that are lists of labels
     are JSON, too.
     """
+    from mlflow_rnnmod.inputs import input_of
     from mlflow_rnnmod.tracking import fetch, flavor
     from mlflow_rnnmod.tracking.pyfunc import PREDICTION, RnnmodModel
 
     thing = fetch.load(uri)
     given: list[Any] = list(inputs) or [line.rstrip("\r\n") for line in sys.stdin]
-    if flavor.input_kind(thing) != "text":
-        given = [json.loads(item) for item in given]
+    given = [input_of(flavor.input_kind(thing)).parsed(item) for item in given]
     found = RnnmodModel(thing).predict(given, {"scores": scores, "reject_below": reject_below})
     if hasattr(found, "columns"):
         lists = list(found.columns) == [PREDICTION]

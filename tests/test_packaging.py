@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import distribution
@@ -174,3 +175,23 @@ def test_versions_that_the_tests_ran_with_are_allowed() -> None:
             f"{requirement.name} has no version to test with"
         )
         assert pins[requirement.name.casefold()] in requirement.specifier
+
+
+def written() -> list[Path]:
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("path", written(), ids=lambda path: path.name)
+def test_links_lead_to_files_of_the_repository(path: Path) -> None:
+    links = re.findall(r"\]\(([^)\s#]+)", path.read_text("utf-8"))
+    missing = [x for x in links if "://" not in x and not (path.parent / x).exists()]
+    assert not missing
+
+
+def test_commands_in_texts_are_targets_and_modules() -> None:
+    told = "\n".join(path.read_text("utf-8") for path in written())
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", told, re.MULTILINE)) <= set(targets)
+    modules = set(re.findall(r"python -m (benchmarks\.\w+)", told))
+    assert modules
+    assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in modules)

@@ -161,7 +161,7 @@ def translator_modules(parent: Parent, removal: float = 0.3, seed: int = 0) -> t
 def trained_translator(cell: str = "gru", units: int = 40, steps: int = 500) -> Parent:
     """A parent that has learned to translate digits: seconds of training, once a process."""
     parent = tiny_translator(cell, encoder=((units // 2,) * 2,), decoder=(units,), scale=1.0)
-    translator = parent.translator.requires_grad_(True)
+    translator = parent.network.requires_grad_(True)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         with torch.no_grad():

@@ -59,21 +59,5 @@ def draw_sample(
     output: str = "label",
     in_order: bool = False,
 ) -> Sample:
-    """Draw a :class:`Sample` of ``per_label`` observations of each label, or all there are.
-
-    An observation is what carries a label: a row, or a step where every step has one.
-
-    Args:
-        rows: with targets.
-        labels: how many there are.
-        per_label: observations of each.
-        seed: of the draw.
-        output: kind of answer.
-        in_order: take the first rows, as the papers' code does, where a row has one label:
-            positives are the first ``per_label`` of the label, negatives the first ``per_label /
-            (labels - 1)`` of any other.
-
-    Raises:
-        ValueError: if rows have no targets, targets outside the labels, or fewer than two labels.
-    """
+    """:meth:`Answer.draw` of the kind of answer ``output``."""
     return answer_of(output).draw(rows, labels, per_label, seed, in_order)

@@ -22,6 +22,8 @@ class Columns:
         threshold: of all others.
         single: whether a single column means yes or no, at 0.
         odds: whether scores are log-odds.
+        reject_below: rows, or steps, whose best score is below this answer ``reject_label``.
+        reject_label: what they answer; none of the labels.
 
     Example:
         >>> import torch
@@ -41,14 +43,16 @@ class Columns:
     threshold: float = 0.0
     single: bool = False
     odds: bool = True
+    reject_below: float | None = None
+    reject_label: str = NONE_OF_THESE
 
-    def best(self, scores: Tensor, reject_below: float | None, reject_label: str) -> list[str]:
+    def best(self, scores: Tensor) -> list[str]:
         """The label that scores highest in each row of ``(rows, labels)``."""
         labels = [self.labels[i] for i in scores.argmax(dim=1).tolist()]
-        if reject_below is None:
+        if self.reject_below is None:
             return labels
-        kept = (scores.amax(dim=1) >= reject_below).tolist()
-        return [label if k else reject_label for label, k in zip(labels, kept, strict=True)]
+        kept = (scores.amax(dim=1) >= self.reject_below).tolist()
+        return [y if keep else self.reject_label for y, keep in zip(labels, kept, strict=True)]
 
     def reached(self, scores: Tensor) -> list[list[str]]:
         """Labels that reach their threshold, in the order of the columns."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any
 
 from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
 from mlflow_rnnmod.answers.lists import PartOfList
@@ -17,22 +17,6 @@ _WHY = {
     ),
 }
 _PART = PartOfList()
-
-
-class Promise(Protocol):
-    """What is asked of a module's contract."""
-
-    @property
-    def label(self) -> str:
-        """The module's label."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """All labels of its parent."""
-
-    @property
-    def output(self) -> str:
-        """The name of its kind of answer."""
 
 
 def output_of(kinds: Iterable[str]) -> str | None:
@@ -68,25 +52,25 @@ def reason_against(kinds: Iterable[str]) -> str:
     return "; ".join(why for pair, why in _WHY.items() if pair <= found)
 
 
-def joined(promises: Iterable[Promise]) -> Answer | None:
+def joined(contracts: Iterable[Any]) -> Answer | None:
     """What modules answer together, from their contracts; ``None`` where they can't.
 
     In a list, labels are rivals where the modules answer for all labels of their parents: then it
     can be read place by place. With some labels alone it can't.
 
     Args:
-        promises: the contracts of some modules.
+        contracts: of some modules: ``label``, ``labels`` of the parent, and ``output``.
     """
-    found = list(promises)
-    name = output_of(promise.output for promise in found)
+    found = list(contracts)
+    name = output_of(c.output for c in found)
     if name is None:
         return None
-    answer, labels = answer_of(name), {promise.label for promise in found}
-    whole = all(labels.issuperset(promise.labels) for promise in found)
+    answer, labels = answer_of(name), {c.label for c in found}
+    whole = all(labels.issuperset(c.labels) for c in found)
     return answer if whole or not answer.ends else _PART
 
 
-def competes(promises: Iterable[Promise]) -> bool:
+def competes(contracts: Iterable[Any]) -> bool:
     """Whether the labels of some modules are rivals, or each has a threshold of its own."""
-    answer = joined(promises)
+    answer = joined(contracts)
     return answer is not None and answer.rivals

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.answers.base import Answer, Form, one_hot
 from mlflow_rnnmod.answers.columns import Columns
-from mlflow_rnnmod.answers.sample import Sample, drawn_rivals
+from mlflow_rnnmod.answers.sample import Draw, Sample, drawn_rivals
 from mlflow_rnnmod.answers.targets import Targeted, check_range, whole_numbers
 
 
@@ -20,14 +20,14 @@ class Label(Answer):
     name = "label"
     rejects = True
     beside = ("tags", "list")
+    question = (
+        "A module for one label: does the input mean **{label}**, or another of its parent's "
+        "{others} labels?"
+    )
+    joins = "The label with the best score wins {score}{mixed}."
 
     def conform(
-        self,
-        targets: Tensor,
-        config: Any,
-        source: str,
-        answered: Callable[[], Tensor],
-        side: str = "right",
+        self, targets: Tensor, config: Any, source: str, shown: Callable[[], tuple[Tensor, str]]
     ) -> Tensor:
         """One label index a row."""
         if targets.ndim != 1:
@@ -36,42 +36,31 @@ class Label(Answer):
                 "answers with one label a row; expected one label index for each row, (rows,). "
                 "For any number of labels a row give network_spec={'kind': 'multilabel'}."
             )
-        check_range(targets, len(config.labels), source, ignoring=False)
-        return targets
+        return check_range(targets, len(config.labels), source, steps=False)
 
     def _checked(self, targets: Tensor, labels: int) -> Tensor:
         return whole_numbers(targets, labels, steps=False)
 
-    def _draw(
-        self,
-        rows: Targeted,
-        targets: Tensor,
-        labels: int,
-        per_label: int,
-        generator: torch.Generator,
-        in_order: bool,
-    ) -> Sample:
-        if in_order:
-            return _draw_in_order(rows, targets, labels, per_label)
+    def _draw(self, rows: Targeted, targets: Tensor, how: Draw) -> Sample:
+        if how.in_order:
+            return _draw_in_order(rows, targets, how.labels, how.per_label)
         picked, rivals = [], []
-        counts = torch.bincount(targets, minlength=labels)
-        for label in range(labels):
+        counts = torch.bincount(targets, minlength=how.labels)
+        for label in range(how.labels):
             found = (targets == label).nonzero()[:, 0]
-            chosen = found[torch.randperm(len(found), generator=generator)[:per_label]]
+            chosen = found[torch.randperm(len(found), generator=how.generator)[: how.per_label]]
             picked.append(chosen)
-            rivals.append(drawn_rivals(label, labels, len(chosen), generator))
+            rivals.append(drawn_rivals(label, how.labels, len(chosen), how.generator))
         index = torch.cat(picked)
-        taken = torch.bincount(targets[index], minlength=labels).clamp(min=1)
+        taken = torch.bincount(targets[index], minlength=how.labels).clamp(min=1)
         weights = (counts / taken)[targets[index]]
         # In the order of the data, so that rows of one length stay together where it keeps them.
         order = index.argsort()
         weights = weights[order].to(torch.float32)
         return Sample(rows[index[order]], torch.cat(rivals)[order], weights / weights.mean())
 
-    def _answers(
-        self, scores: Tensor, columns: Columns, reject_below: float | None, reject_label: str
-    ) -> list[str]:
-        return columns.best(scores, reject_below, reject_label)
+    def _answers(self, scores: Tensor, columns: Columns) -> list[str]:
+        return columns.best(scores)
 
     def labels_of(self, right: Any) -> Sequence[str]:
         """The one label."""
@@ -79,25 +68,7 @@ class Label(Answer):
 
     def form(self, labels: Sequence[str] = (), kind_of_input: str = "text") -> Form:
         """An array of labels."""
-        return Form("text")
-
-    def question(self, label: str, labels: int, ends: bool = False) -> str:
-        """What a module is for, in Markdown."""
-        return (
-            f"A module for one label: does the input mean **{label}**, or another of its parent's "
-            f"{labels - 1} labels?"
-        )
-
-    def joined_words(
-        self, score: str, mixed: bool = False, end: str | None = None, limits: str = ""
-    ) -> str:
-        """How a composite comes to its answers, in Markdown."""
-        if mixed:
-            return (
-                f"The label with the best score wins {score}; modules that answer each step count "
-                "by their best one, less the logarithm of the number of steps."
-            )
-        return f"The label with the best score wins {score}."
+        return Form("text", None)
 
 
 def _draw_in_order(rows: Targeted, targets: Tensor, labels: int, per_label: int) -> Sample:

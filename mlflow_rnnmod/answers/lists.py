@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.base import one_hot, set_figures, threshold_words
+from mlflow_rnnmod.answers.base import one_hot
 from mlflow_rnnmod.answers.columns import Columns
+from mlflow_rnnmod.answers.multilabel import Multilabel
 from mlflow_rnnmod.answers.observations import Labelled
-from mlflow_rnnmod.answers.steps import Stepwise
+from mlflow_rnnmod.answers.tags import Stepwise
 from mlflow_rnnmod.answers.whole import anywhere, best_step
 
 
@@ -21,19 +22,22 @@ class List(Stepwise):
     words = "a list of labels"
     ends = True
     metric = "f1"
+    question = (
+        "A module for one label: is **{label}** in the list of labels that the input has, out of "
+        "its parent's {labels}?"
+    )
+    end_question = (
+        "A module that ends lists: at which place of a list of its parent's {others} other labels "
+        "are there no more of them (**{label}**)?"
+    )
+    joins = "The label with the best score wins at each place of the list{until} {score}."
 
     def said(self, scores: Tensor, truth: Labelled) -> tuple[Tensor, Tensor]:
         """The labels of each row's list, without its end."""
-        return _sets(scores.argmax(dim=1), truth, scores.shape[1]), _sets(
-            truth.targets, truth, scores.shape[1]
-        )
+        best, labels = scores.argmax(dim=1), scores.shape[1]
+        return _sets(best, truth, labels), _sets(truth.targets, truth, labels)
 
-    def _figures(self, answers: Tensor, right: Tensor) -> dict[str, float]:
-        return set_figures(answers, right)
-
-    def _answers(
-        self, scores: Tensor, columns: Columns, reject_below: float | None, reject_label: str
-    ) -> list[list[str]]:
+    def _answers(self, scores: Tensor, columns: Columns) -> list[list[str]]:
         """The best label of each step, up to the first that ends the list."""
         known = scores.masked_fill(scores.isnan(), -torch.inf)
         rows = known.argmax(dim=2).tolist()
@@ -49,25 +53,6 @@ class List(Stepwise):
         """The labels in their order, and the one that ends them."""
         return [*right, end_label][:steps]
 
-    def question(self, label: str, labels: int, ends: bool = False) -> str:
-        """What a module is for, in Markdown."""
-        if ends:
-            return (
-                f"A module that ends lists: at which place of a list of its parent's {labels - 1} "
-                f"other labels are there no more of them (**{label}**)?"
-            )
-        return (
-            f"A module for one label: is **{label}** in the list of labels that the input has, out "
-            f"of its parent's {labels}?"
-        )
-
-    def joined_words(
-        self, score: str, mixed: bool = False, end: str | None = None, limits: str = ""
-    ) -> str:
-        """How a composite comes to its answers, in Markdown."""
-        until = "" if end is None else f", up to {end}"
-        return f"The label with the best score wins at each place of the list{until} {score}."
-
 
 class PartOfList(List):
     """Some labels of a list, whose order can't be told: each says whether it is anywhere in it.
@@ -77,23 +62,17 @@ class PartOfList(List):
     """
 
     rivals = False
+    joins = Multilabel.joins
 
-    def _answers(
-        self, scores: Tensor, columns: Columns, reject_below: float | None, reject_label: str
-    ) -> list[list[str]]:
+    def _answers(self, scores: Tensor, columns: Columns) -> list[list[str]]:
         places = scores.transpose(1, 2)
         return columns.reached(anywhere(places) if columns.odds else best_step(places)[0])
-
-    def joined_words(
-        self, score: str, mixed: bool = False, end: str | None = None, limits: str = ""
-    ) -> str:
-        """How a composite comes to its answers, in Markdown."""
-        return threshold_words(score, limits)
 
 
 def _sets(indices: Tensor, truth: Labelled, labels: int) -> Tensor:
     """Labels on each row's list before its end, bool ``(rows, labels)``; negative ones are none."""
-    steps = truth.by_row(indices, -1)
-    read = (steps >= 0) & ~((steps == truth.end).cumsum(dim=1) > 0)
+    config, steps = truth.network.config, truth.by_row(indices, -1)
+    end = -1 if config.end_label is None else config.labels.index(config.end_label)
+    read = (steps >= 0) & ~((steps == end).cumsum(dim=1) > 0)
     hits = one_hot(steps.clamp(min=0), labels) & read[..., None]
     return hits.any(dim=1)

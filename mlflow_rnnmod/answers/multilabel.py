@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.base import Answer, set_figures, threshold_words
+from mlflow_rnnmod.answers.base import Answer
 from mlflow_rnnmod.answers.columns import Columns
 from mlflow_rnnmod.answers.observations import Labelled
-from mlflow_rnnmod.answers.sample import Sample
+from mlflow_rnnmod.answers.sample import Draw, Sample
 from mlflow_rnnmod.answers.targets import Targeted
 
 
@@ -23,14 +23,14 @@ class Multilabel(Answer):
     rivals = False
     metric = "f1"
     beside = ("list",)
+    question = (
+        "A module for one label: does **{label}** apply to the input? Its parent's {others} other "
+        "labels are no rivals; any number of them can apply, too."
+    )
+    joins = "Each label whose score reaches its threshold is answered {score}; {limits}."
 
     def conform(
-        self,
-        targets: Tensor,
-        config: Any,
-        source: str,
-        answered: Callable[[], Tensor],
-        side: str = "right",
+        self, targets: Tensor, config: Any, source: str, shown: Callable[[], tuple[Tensor, str]]
     ) -> Tensor:
         """Whether each label is right, bool ``(rows, labels)``."""
         wanted = (len(targets), len(config.labels))
@@ -60,24 +60,16 @@ class Multilabel(Answer):
         """Which rows carry a label, bool ``(rows,)``."""
         return targets[:, label]
 
-    def _draw(
-        self,
-        rows: Targeted,
-        targets: Tensor,
-        labels: int,
-        per_label: int,
-        generator: torch.Generator,
-        in_order: bool,
-    ) -> Sample:
+    def _draw(self, rows: Targeted, targets: Tensor, how: Draw) -> Sample:
         """Rows of each label and as many that have none; each is a negative of what it lacks."""
         none = ~targets.any(dim=1, keepdim=True)
-        order = torch.randperm(len(rows), generator=generator)
+        order = torch.randperm(len(rows), generator=how.generator)
         taken = torch.zeros(len(rows), dtype=torch.bool)
         groups = torch.cat([targets, none], dim=1)
         for group in groups.sum(dim=0).argsort().tolist():  # rare labels first
             have = int(groups[taken, group].sum())
             free = order[groups[order, group] & ~taken[order]]
-            taken[free[: max(per_label - have, 0)]] = True
+            taken[free[: max(how.per_label - have, 0)]] = True
         index = taken.nonzero()[:, 0]
         # Rows stand for those with the same labels.
         _, kinds = groups.unique(dim=0, return_inverse=True)
@@ -98,23 +90,5 @@ class Multilabel(Answer):
         """Labels that score at least 0, and those that are right."""
         return scores >= 0, truth.targets
 
-    def _figures(self, answers: Tensor, right: Tensor) -> dict[str, float]:
-        return set_figures(answers, right)
-
-    def _answers(
-        self, scores: Tensor, columns: Columns, reject_below: float | None, reject_label: str
-    ) -> list[list[str]]:
+    def _answers(self, scores: Tensor, columns: Columns) -> list[list[str]]:
         return columns.reached(scores)
-
-    def question(self, label: str, labels: int, ends: bool = False) -> str:
-        """What a module is for, in Markdown."""
-        return (
-            f"A module for one label: does **{label}** apply to the input? Its parent's "
-            f"{labels - 1} other labels are no rivals; any number of them can apply, too."
-        )
-
-    def joined_words(
-        self, score: str, mixed: bool = False, end: str | None = None, limits: str = ""
-    ) -> str:
-        """How a composite comes to its answers, in Markdown."""
-        return threshold_words(score, limits)

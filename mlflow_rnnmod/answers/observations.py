@@ -4,27 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers.targets import Targeted
-
-
-class Answering(Protocol):
-    """What is asked of the network that answers."""
-
-    @property
-    def config(self) -> Any:
-        """Its structure: ``answer``, ``labels`` and ``end_label``."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-
-    def answered(self, rows: Any) -> Tensor:
-        """Which steps are answered, bool ``(rows, steps)``, where every step is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +17,12 @@ class Labelled:
 
     Args:
         rows: with targets.
-        network: what answers them.
+        network: what answers them; asked for its ``config``, its ``device`` and what it has
+            ``answered``.
     """
 
     rows: Targeted
-    network: Answering
+    network: Any
 
     @cached_property
     def answered(self) -> Tensor:
@@ -65,9 +50,3 @@ class Labelled:
         table = values.new_full((*self.answered.shape, *values.shape[1:]), fill)
         table[self.answered] = values
         return table
-
-    @property
-    def end(self) -> int:
-        """Index of the label that ends a list; -1 where nothing does."""
-        config = self.network.config
-        return -1 if config.end_label is None else config.labels.index(config.end_label)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,15 @@ class Sample(Generic[R]):
         """What observations are positives of, and what negatives of."""
         assert self.rows.targets is not None
         return (self.rows.targets if self.chosen is None else self.chosen), self.rivals
+
+
+class Draw(NamedTuple):
+    """How a sample is drawn: see :meth:`~mlflow_rnnmod.answers.Answer.draw`."""
+
+    labels: int
+    per_label: int
+    generator: torch.Generator
+    in_order: bool
 
 
 def drawn_rivals(label: int, labels: int, count: int, generator: torch.Generator) -> Tensor:

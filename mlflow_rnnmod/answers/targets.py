@@ -27,12 +27,7 @@ class Targeted(Protocol):
 
 
 def whole_numbers(targets: Tensor, labels: int, steps: bool) -> Tensor:
-    """Label indices, int64 on the CPU.
-
-    Args:
-        targets: ``(rows,)``; with ``steps`` ``(rows, steps)``, :data:`IGNORE` where there is none.
-        labels: how many there are.
-        steps: whether each step has a target.
+    """Label indices, int64 on the CPU, of each row or (``IGNORE`` where there is none) each step.
 
     Raises:
         ValueError: if they have another shape or type, or are no labels.
@@ -55,17 +50,18 @@ def whole_numbers(targets: Tensor, labels: int, steps: bool) -> Tensor:
     return targets.to("cpu", torch.int64)
 
 
-def check_range(targets: Tensor, labels: int, source: str, ignoring: bool) -> None:
-    """Whether a user's targets are label indices.
+def check_range(targets: Tensor, labels: int, source: str, steps: bool) -> Tensor:
+    """A user's targets, if they are label indices, or negative where a step has none.
 
     Raises:
-        ValueError: if they are not; with ``ignoring``, negative ones are none.
+        ValueError: if they are not.
     """
     low, high = int(targets.min()), int(targets.max())
-    if (low < 0 and not ignoring) or high >= labels:
-        rest = " or, where a step has no label, a negative number" if ignoring else ""
+    if (low < 0 and not steps) or high >= labels:
+        rest = " or, where a step has no label, a negative number" if steps else ""
         raise ValueError(
             f"The {source} has targets from {low} to {high}; expected the index of one of "
             f"{labels} labels, 0 to {labels - 1}{rest}. Check labels=, and in a batch of three "
             "that the order is (inputs, lengths, targets)."
         )
+    return targets

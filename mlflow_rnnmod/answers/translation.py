@@ -17,6 +17,12 @@ class Translation(Answer):
     scored = False
     metric = "bleu"
     counted = "sentences"
+    task = "translate into **{label}**"
+    question = (
+        "A module that translates into **{label}**: a mask over the decoder of its parent, which "
+        "translates into {labels} {languages}."
+    )
+    joins = "It translates into the language that is asked for, or into all of them."
 
     def form(self, labels: Sequence[str] = (), kind_of_input: str = "text") -> Form:
         """An array of texts, or a column for each language; ids where ids come in, too."""
@@ -28,23 +34,6 @@ class Translation(Answer):
     def example_params(self, labels: Sequence[str] = ()) -> dict[str, Any]:
         """Params for a card's example."""
         return {**({"target": labels[0]} if labels else {}), "beams": 4}
-
-    def task(self, label: str) -> str:
-        """What modules of a language do."""
-        return f"translate into **{label}**"
-
-    def question(self, label: str, labels: int, ends: bool = False) -> str:
-        """What a module is for, in Markdown."""
-        return (
-            f"A module that translates into **{label}**: a mask over the decoder of its parent, "
-            f"which translates into {labels} language{'' if labels == 1 else 's'}."
-        )
-
-    def joined_words(
-        self, score: str, mixed: bool = False, end: str | None = None, limits: str = ""
-    ) -> str:
-        """How a composite comes to its answers, in Markdown."""
-        return "It translates into the language that is asked for, or into all of them."
 
 
 def corpus_bleu(

@@ -16,7 +16,6 @@ from mlflow_rnnmod.answers.columns import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
-from mlflow_rnnmod.composition.inputs import check_inputs
 from mlflow_rnnmod.composition.scores import (
     ENERGY_WEIGHT_ACROSS,
     SCORES,
@@ -24,6 +23,7 @@ from mlflow_rnnmod.composition.scores import (
     check_score,
 )
 from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.inputs import Input
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +114,18 @@ class Composite:
         return self.parameters["base"] if self.score == "joint" else self.score
 
     @property
+    def input(self) -> Input:
+        """What it reads."""
+        return self.modules[0].contract.reads
+
+    @property
     def input_kind(self) -> str:
-        """``"text"``, ``"tokens"`` or ``"features"``."""
-        return self.modules[0].contract.input
+        """The input's name: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``."""
+        return self.input.name
+
+    def checked(self, inputs: Any) -> Any:
+        """``inputs`` as the parents read them; see :meth:`Input.check`."""
+        return self.input.check(inputs, self.modules[0].contract.input_size)
 
     @property
     def sources(self) -> list[dict[str, Any]]:
@@ -162,7 +171,7 @@ class Composite:
             TypeError: if an input is not of the composite's kind, with its position.
             ValueError: if a token id or the size of a step is not the parents'.
         """
-        inputs = check_inputs(inputs, self.input_kind, self.modules[0].contract.input_size)
+        inputs = self.checked(inputs)
         if len(inputs) == 0:
             steps = (0,) if self.answer.stepwise else ()
             return torch.zeros(0, *steps, len(self.modules))
@@ -223,8 +232,10 @@ class Composite:
             threshold=0.5 if self.score == "probability" else 0.0,
             single=len(self.modules) == 1 and self.score == "margin",
             odds=SCORES[self.score].odds,
+            reject_below=reject_below,
+            reject_label=reject_label,
         )
-        return self.answer.answers(scores, columns, reject_below, reject_label)
+        return self.answer.answers(scores, columns)
 
     def explain(self, inp: Any) -> Any:
         """The score of each module for one input, best first: a dict, or one for each step."""

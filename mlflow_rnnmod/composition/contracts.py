@@ -53,11 +53,9 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
     if answer is not None and answer.each_step:
         # Cut at different places, they would have different steps to answer.
         problems += _different(found, "number of steps", lambda c: c.steps)
-    if len({c.input for _, c, _ in found}) == 1 and found[0][1].input == "features":
-        problems += _different(found, "features a step", lambda c: c.input_size)
-    if found[0][1].input == "tokens" and len({parent for _, _, parent in found}) > 1:
-        # Without a tokenizer nobody can tell whether one id means the same to both.
-        problems += _different(found, "vocabulary size", lambda c: c.input_size)
+    size = found[0][1].reads.common_size(parents=len({parent for _, _, parent in found}))
+    if size is not None and len({c.input for _, c, _ in found}) == 1:
+        problems += _different(found, size, lambda c: c.input_size)
     for which, digest_of in (("tokenizers", _reads), ("target tokenizers", _writes)):
         tokenizers: dict[str, set[str | None]] = {}
         for _, contract, parent in found:

@@ -12,7 +12,6 @@ from torch import Tensor
 from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.answers.whole import whole_input
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
-from mlflow_rnnmod.composition.inputs import to_rows
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.composition.steps import Observed, widened
 from mlflow_rnnmod.decomposition.module import Module
@@ -62,7 +61,7 @@ class Engine:
         """The score of every module for every input, on the CPU.
 
         Args:
-            inputs: as :func:`~.inputs.check_inputs` returns them, at least one row.
+            inputs: as :meth:`Input.check` returns them, at least one row.
             strategy: how outputs become scores.
             parameters: what the strategy needs.
             way: one of :data:`~mlflow_rnnmod.networks.many.WAYS`.
@@ -81,7 +80,7 @@ class Engine:
         check_way(way)
         found = []
         for group in self.groups:
-            rows, given = to_rows(group.parent, inputs), (strategy, parameters, way)
+            rows, given = group.parent.rows(inputs), (strategy, parameters, way)
             if group.stepwise:
                 scores = group.whole(rows, *given, self.batch_size, self.answer.rivals)
             else:
@@ -104,7 +103,7 @@ class Engine:
         check_way(way)
         found = []
         for group in self.groups:
-            rows = to_rows(group.parent, inputs)
+            rows = group.parent.rows(inputs)
             scores = group.scores(rows, strategy, parameters, way, self.batch_size)
             if self.answer.each_step:  # other kinds have to answer something for nothing, too
                 assert rows.lengths is not None

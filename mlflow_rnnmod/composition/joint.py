@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.answers import IGNORE
 from mlflow_rnnmod.answers.whole import anywhere, best_step, step_correction
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.heads import ModuleOutputs
-from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
 from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint, without_energy
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
-from mlflow_rnnmod.networks.rows import IGNORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +94,7 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
         composite: not of the score ``"joint"``.
         inputs: as for :meth:`Composite.scores`; at least one.
     """
-    inputs = check_inputs(inputs, composite.input_kind, composite.modules[0].contract.input_size)
+    inputs = composite.checked(inputs)
     strategy, engine = SCORES[composite.score], composite.engine
     given = composite.settings
     runs = [strategy] if strategy.parts is None else [_part(strategy, n) for n in range(2)]
@@ -105,7 +104,7 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
         return Parts(torch.stack(joined, dim=-1), None)
     values, fixed = [], []
     for group in engine.groups:
-        rows, size = to_rows(group.parent, inputs), engine.batch_size
+        rows, size = group.parent.rows(inputs), engine.batch_size
         if group.stepwise:  # they count at the step where the label is surest
             own, _ = without_energy(strategy, given, composite.labels)
             scores = group.scores(rows, own, given, "auto", size)

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from mlflow_rnnmod.composition.composite import Composite
-from mlflow_rnnmod.composition.inputs import check_inputs, to_rows
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.translator.decoder import Decoder
@@ -85,7 +84,7 @@ class TranslatingComposite(Composite):
             raise ValueError(
                 f"target={target!r}, expected one of {list(self.labels)}, or None for all."
             )
-        inputs = check_inputs(inputs, self.input_kind, self.modules[0].contract.input_size)
+        inputs = self.checked(inputs)
         wanted = self.labels if target is None else (target,)
         if len(inputs) == 0:
             return []
@@ -124,7 +123,7 @@ class _Group:
 
     def __init__(self, modules: Sequence[Module]) -> None:
         self.parent = modules[0].parent
-        translator = self.parent.translator
+        translator = self.parent.network
         decoders: dict[str, Decoder] = {}
         self.jobs: dict[str, tuple[Decoder, int]] = {}
         for module in modules:
@@ -141,9 +140,9 @@ class _Group:
         mine = [label for label in labels if label in self.jobs]
         if not mine:
             return {}
-        rows = to_rows(self.parent, inputs)
+        rows = self.parent.rows(inputs)
         jobs = [self.jobs[label] for label in mine]
-        found = translations(self.parent.translator, rows, jobs, beams, batch_size)
+        found = translations(self.parent.network, rows, jobs, beams, batch_size)
         return {label: finished(self.parent, ids) for label, ids in zip(mine, found, strict=True)}
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import Labelled, Sample
-from mlflow_rnnmod.decomposition.background import make_background
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head
 from mlflow_rnnmod.decomposition.observations import run_readouts
@@ -95,28 +94,19 @@ class Material:
         return _run(self, Trunk.whole(self.parent.network.units), None, True, True)
 
 
-def unknown_token(parent: Parent) -> int | None:
-    """Id of the tokenizer's unknown token, where it has one."""
-    if parent.tokenizer is None:
-        return None
-    tokenizer = parent.tokenizer.tokenizer
-    name = getattr(tokenizer.model, "unk_token", None)
-    return tokenizer.token_to_id(name) if isinstance(name, str) else None
-
-
 def prepare_material(
     parent: Parent, sample: Sample, calibration: Rows, report: Rows, config: DecompositionConfig
 ) -> Material:
     """Make the background and measure the parent's energy."""
-    network, unknown = parent.network, unknown_token(parent)
+    network = parent.network
     # Where every step is an observation, a few rows have many.
     stepwise = network.config.answer.stepwise
     count = min(len(sample.rows), 300 if stepwise else 3000)
     lengths = Rows(sample.rows.values, network.lengths(sample.rows))
-    background = make_background(lengths, network.config, count, config.seed, unknown)
+    background = parent.background(lengths, count, config.seed)
     lengths = Rows(calibration.values, network.lengths(calibration))
     count = min(len(calibration), 300) if stepwise else len(calibration)
-    held_out = make_background(lengths, network.config, count, config.seed + 1, unknown)
+    held_out = parent.background(lengths, count, config.seed + 1)
     readouts = run_readouts(network.readout, calibration, config.batch_size, network)
     energies = torch.logsumexp(network.logits(readouts.to(network.device)), dim=1)
     deviation = float(energies.std(correction=0)) if len(energies) > 1 else 1.0

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mlflow_rnnmod.answers import Answer, answer_of
+from mlflow_rnnmod.inputs import Input, input_of
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -71,7 +72,7 @@ class Contract:
     Args:
         label: the label it answers for.
         index: the label's row in the parent's output layer.
-        input: ``"text"``, ``"tokens"`` or ``"features"``.
+        input: name of the input (a key of :data:`~mlflow_rnnmod.inputs.INPUTS`).
         input_size: size of the vocabulary, or of one step's features.
         tokenizer: digest of the parent's tokenizer; ``None`` without one.
         output: kind of answer (see :class:`~mlflow_rnnmod.NetworkConfig`).
@@ -101,6 +102,11 @@ class Contract:
     def answer(self) -> Answer:
         """What the module answers by itself, as an object."""
         return answer_of(self.output)
+
+    @property
+    def reads(self) -> Input:
+        """The input that goes by the name :attr:`input`."""
+        return input_of(self.input)
 
     @property
     def tokenizers(self) -> str | None:
@@ -170,14 +176,10 @@ def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Con
     """
     if label not in parent.labels:
         raise ValueError(f"label={label!r} is none of the parent's labels {list(parent.labels)}.")
-    config, target = parent.network.config, None
-    if parent.translates:
+    config, target = parent.network.config, parent.network.target(label)
+    if target is not None:
         writer = parent.target_tokenizer
-        target = {
-            "code": label,
-            "start": parent.translator.config.start_of(label),
-            "tokenizer": None if writer is None else writer.digest,
-        }
+        target = {**target, "tokenizer": None if writer is None else writer.digest}
     return Contract(
         label=label,
         index=parent.labels.index(label),

@@ -82,11 +82,11 @@ class Pairs:
             raise ValueError(
                 f"references has the languages {unknown}; expected some of {list(parent.labels)}."
             )
-        pad = parent.translator.config.pad_index
+        pad = parent.network.config.pad_index
         found = {c: padded(parent.writer.ids(texts), pad) for c, texts in references.items()}
         texts = {code: ["" if t is None else t for t in ts] for code, ts in references.items()}
         rows = parent.tokenizer(sources)
-        return cls(parent.translator.prepare(rows), found, texts)
+        return cls(parent.network.prepare(rows), found, texts)
 
     def __len__(self) -> int:
         return len(self.sources)

@@ -145,7 +145,7 @@ class RoutedJob(Job):
 
     def _translated(self, pairs: Pairs, trunks: Sequence[Trunk], stage: str) -> list[list[str]]:
         """Translations of all sources into each language through its trunk, as text."""
-        translator = self.parent.translator
+        translator = self.parent.network
         # Each language gets its own batch: where sources have translations into few of them.
         return [
             written(

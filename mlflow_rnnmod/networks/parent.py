@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
+from mlflow_rnnmod import inputs
+from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.protocol import Network, moved
-from mlflow_rnnmod.networks.text import TextEncoder
-from mlflow_rnnmod.networks.translator.network import Translator
+from mlflow_rnnmod.networks.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +40,17 @@ class Parent:
     target_tokenizer: TextEncoder | None = None
 
     def __post_init__(self) -> None:
+        if self.tokenizer is None and self.target_tokenizer is not None:
+            raise ValueError(
+                "target_tokenizer is given and tokenizer is None; expected both, or tokenizer "
+                "alone where one reads and writes."
+            )
         self.network.eval().requires_grad_(False)
 
     @classmethod
     def of_translator(
         cls,
-        translator: Translator,
+        translator: Network,
         tokenizer: TextEncoder | None = None,
         target_tokenizer: TextEncoder | None = None,
     ) -> Parent:
@@ -57,32 +64,7 @@ class Parent:
         Raises:
             ValueError: if there is only the second tokenizer.
         """
-        if tokenizer is None and target_tokenizer is not None:
-            raise ValueError(
-                "target_tokenizer is given and tokenizer is None; expected both, or tokenizer "
-                "alone where one reads and writes."
-            )
         return cls(translator, tokenizer=tokenizer, target_tokenizer=target_tokenizer)
-
-    @property
-    def translates(self) -> bool:
-        """Whether the network is a translator."""
-        return isinstance(self.network, Translator)
-
-    @property
-    def translator(self) -> Translator:
-        """The network, where it is a translator.
-
-        Raises:
-            TypeError: if it is not.
-        """
-        network = self.network
-        if not isinstance(network, Translator):
-            raise TypeError(
-                f"The parent with labels {list(self.labels)} is a {type(network).__name__}; "
-                "expected a Translator."
-            )
-        return network
 
     @property
     def writer(self) -> TextEncoder | None:
@@ -107,9 +89,23 @@ class Parent:
         return self.network.labels
 
     @property
+    def input(self) -> inputs.Input:
+        """What it reads: text where it has a tokenizer, else what its network does."""
+        return inputs.input_of("text" if self.tokenizer else self.network.config.input)
+
+    @property
     def input_kind(self) -> str:
-        """``"text"``, ``"tokens"`` or ``"features"``."""
-        return "text" if self.tokenizer is not None else self.network.config.input
+        """The input's name: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``."""
+        return self.input.name
+
+    def rows(self, inputs: Any) -> Rows:
+        """Inputs, as ``input.check`` returned them, as the rows that it reads, on the CPU."""
+        return self.input.rows(inputs, self.network, self.tokenizer)
+
+    def background(self, rows: Rows, count: int, seed: int) -> Rows:
+        """Made-up rows, as its input makes them of training rows with lengths."""
+        unknown = self.tokenizer.unknown if self.tokenizer else None
+        return self.input.background(rows, self.network.config, count, seed, unknown)
 
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""

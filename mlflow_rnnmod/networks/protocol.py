@@ -360,15 +360,23 @@ class Network(nn.Module):
         """Shares of units and weights that a trunk keeps, from 0 to 1."""
         return shares_kept(state_shapes(self), self.groups, trunk)
 
+    def target(self, label: str) -> dict[str, Any] | None:
+        """What modules of a label must be told, where they are routed to."""
+        return None
+
     # For people
 
     def words(self) -> str:
         """The structure in words."""
         raise NotImplementedError
 
-    def extra(self) -> Mapping[str, Any]:
-        """What is logged beside, as params: names and values."""
+    def params(self) -> Mapping[str, Any]:
+        """What is logged of the structure, as columns of a table of models."""
         return {}
+
+    def reading(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """How it reads its input, not what it knows: tensors and JSON types, to compare by."""
+        return {}, self.config.to_dict()
 
 
 def view(network: Network, trunk: Trunk) -> View:

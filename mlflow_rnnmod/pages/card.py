@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.answers import Answer, answer_of
+from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.pages.markdown import escape, fenced, fit, inline, link, table
 from mlflow_rnnmod.pages.wording import (
     SHOWN,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 LONGEST = 8000
 _TOGETHER = "Modules of it together"
+_MIXED = (
+    "; modules that answer each step count by their best one, less the logarithm of the number of "
+    "steps"
+)
 FIGURES = {
     "precision": "precision",
     "recall": "recall",
@@ -149,7 +154,7 @@ def registered_card(
 
     Args:
         label: the module's; ``None`` for a parent.
-        kind: of input, ``"text"``, ``"tokens"`` or ``"features"``.
+        kind: name of the input.
         size: of the vocabulary, or of one step's features.
         uri: what it can be loaded by.
         others: URIs of a few other modules of the same parent.
@@ -170,7 +175,7 @@ def registered_card(
             LONGEST,
         )
     opening = (
-        f"# {escape(label)}\n\nModules that {answer.task(escape(label))}, cut out of "
+        f"# {escape(label)}\n\nModules that {answer.task.format(label=escape(label))}, cut out of "
         "trained networks without training. Each version is one module; its page and that of its "
         "source model say what it was made of, and how well it answers on which rows."
     )
@@ -236,19 +241,26 @@ def composite_card(composite: Composite, uri: str) -> str:
 
 def _question(module: Module) -> str:
     """What a module is for."""
-    contract = module.contract
-    ends = contract.label == contract.end_label
-    return contract.answer.question(escape(module.label), len(contract.labels), ends)
+    contract, count = module.contract, len(module.contract.labels)
+    answer, ends = contract.answer, contract.label == contract.end_label
+    return (answer.end_question if ends else answer.question).format(
+        label=escape(module.label),
+        labels=count,
+        others=count - 1,
+        languages=plural("language", count),
+    )
 
 
 def _joined(composite: Composite) -> str:
     """How a composite comes to its answers."""
-    limits = composite.parameters.get("thresholds", {})
-    return composite.answer.joined_words(
-        f"(score: {inline(composite.score)})",
-        len({module.contract.output for module in composite.modules}) > 1,
-        None if composite.end_label is None else inline(composite.end_label),
-        ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN]),
+    end, limits = composite.end_label, composite.parameters.get("thresholds", {})
+    told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN])
+    mixed = len({module.contract.output for module in composite.modules}) > 1
+    return composite.answer.joins.format(
+        score=f"(score: {inline(composite.score)})",
+        mixed=_MIXED if mixed else "",
+        until="" if end is None else f", up to {inline(end)}",
+        limits=f"thresholds are 0, but: {told}" if told else "all thresholds are 0",
     )
 
 
@@ -325,16 +337,8 @@ def _parent_name(parent: Parent, parent_link: str | None) -> str:
     return inline(f"models:/{parent.model_id}") if parent.model_id else inline(digest)
 
 
-def _sample(kind: str, size: int) -> str:
-    """One made-up input, as Python, of the right kind and size."""
-    ids = ", ".join(str(min(i, size - 1)) for i in (4, 7, 2))
-    return {"text": '["some text"]', "tokens": f"[[{ids}]]", "features": f"[[[0.5] * {size}] * 4]"}[
-        kind
-    ]
-
-
 def _use(uri: str, kind: str, size: int, answer: Answer, labels: Sequence[str] = ()) -> str:
-    sample = _sample(kind, size)
+    sample = input_of(kind).example(size)
     params = answer.example_params(labels).items()
     asked = ", ".join(f"{_quoted(n)}: {_quoted(v) if type(v) is str else v}" for n, v in params)
     code = (
@@ -354,7 +358,7 @@ def _compose(
     code = (
         "import mlflow_rnnmod\n\n"
         f"model = mlflow_rnnmod.compose([\n{lines}])\n"
-        f"model.predict({_sample(kind, size)})"
+        f"model.predict({input_of(kind).example(size)})"
     )
     return f"## {title}\n\n" + fenced(code)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow_rnnmod.answers import Answer
+from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.pages.markdown import escape, plain
 
 # Labels, modules or steps that are listed one by one.
@@ -98,13 +99,8 @@ def _translator(config: Any) -> str:
 
 
 def input_words(kind: str, size: int, steps: int | None) -> str:
-    """What goes in, in words: ``"text"``, ``"tokens"`` or ``"features"``."""
-    words = {
-        "text": f"text, through its own tokenizer of {size} tokens",
-        "tokens": f"token ids from 0 to {size - 1}",
-        "features": f"steps of {size} numbers",
-    }[kind]
-    return words + (f"; {steps} steps, padded or cut" if steps else "")
+    """What goes in, in words."""
+    return input_of(kind).words(size, steps)
 
 
 def label_words(labels: Sequence[str]) -> str:

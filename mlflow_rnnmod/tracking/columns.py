@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from torch import Tensor
+from mlflow.types import DataType
+from mlflow.types.schema import Array
 
-COLUMNS = {"text": "text", "tokens": "tokens", "features": "features"}
-"""Name of the input column, by kind of input."""
+from mlflow_rnnmod.inputs import ColumnType, Input, input_of
+from mlflow_rnnmod.inputs.base import is_missing
 
 WORDS = "words"
 """Name of a second column beside ``text``: texts that are split into words already, as lists."""
 
 
-def read_inputs(data: Any, kind: str, size: int | None = None, words: bool = False) -> list[Any]:
+def column_type(plain: ColumnType) -> DataType | Array:
+    """MLflow's name for the type of a column.
+
+    Example:
+        >>> column_type(("array", "long"))
+        Array(long)
+    """
+    if isinstance(plain, str):
+        return DataType[plain]
+    return Array(column_type(plain[1]))
+
+
+def read_inputs(data: Any, kind: str, size: int = 0, words: bool = False) -> list[Any]:
     """The inputs in whatever a user or a server hands over, as a plain list.
 
     A cell that holds a list of texts counts as that many rows: MLflow makes one such row of
@@ -26,8 +38,8 @@ def read_inputs(data: Any, kind: str, size: int | None = None, words: bool = Fal
 
     Args:
         data: DataFrame, dict of columns, list of such dicts, Series, array, or plain inputs.
-        kind: ``"text"``, ``"tokens"`` or ``"features"``.
-        size: of the vocabulary, or of one step's features.
+        kind: name of the input (a key of :data:`~mlflow_rnnmod.inputs.INPUTS`).
+        size: of the vocabulary, or of one vector; of no matter to text.
         words: whether a column ``words`` may stand in for ``text``, with a list of words in a cell.
 
     Raises:
@@ -37,17 +49,17 @@ def read_inputs(data: Any, kind: str, size: int | None = None, words: bool = Fal
         >>> read_inputs({"text": ["a", "b", None]}, "text")
         ['a', 'b', '']
     """
-    if words and (found := _words_or_texts(data)) is not None:
-        return found
-    cells = _cells(data, COLUMNS[kind])
-    if kind == "text":
-        return [text for row, cell in enumerate(cells) for text in _texts(cell, row)]
-    if kind == "tokens":
-        return [ids for row, cell in enumerate(cells) for ids in _ids(cell, row, size)]
-    return [_features(cell, row, size) for row, cell in enumerate(cells)]
+    reads = input_of(kind)
+    try:
+        if words and (found := _words_or_texts(data, reads)) is not None:
+            return found
+        cells = _cells(data, reads.column)
+        return [each for row, cell in enumerate(cells) for each in reads.read_cell(cell, row, size)]
+    except (TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
-def _words_or_texts(data: Any) -> list[Any] | None:
+def _words_or_texts(data: Any, reads: Input) -> list[Any] | None:
     """Each row's words, or its text where it has none; ``None`` without a column of words."""
     if isinstance(data, Mapping) and WORDS in data:
         data = pd.DataFrame({name: pd.Series(list(cells)) for name, cells in data.items()})
@@ -57,16 +69,16 @@ def _words_or_texts(data: Any) -> list[Any] | None:
         data = pd.DataFrame(list(data))
     if not isinstance(data, pd.DataFrame) or WORDS not in data.columns:
         return None
-    column = COLUMNS["text"]
+    column = reads.column
     texts = data[column].tolist() if column in data.columns else [None] * len(data)
     found: list[Any] = []
     for row, (cell, text) in enumerate(zip(data[WORDS].tolist(), texts, strict=True)):
-        if _missing(cell):
-            found += _texts(text, row)
+        if is_missing(cell):
+            found += reads.read_cell(text, row, 0)
             continue
         if isinstance(cell, str) or not isinstance(cell, list | tuple | np.ndarray):
             raise misfit(f"words in row {row} is the {type(cell).__name__} {cell!r:.60}", "a list")
-        found.append([word for item in cell for word in _texts(item, row)])
+        found.append([word for item in cell for word in reads.read_cell(item, row, 0)])
     return found
 
 
@@ -100,54 +112,6 @@ def _cells(data: Any, column: str) -> list[Any]:
             f"The input is a {type(data).__name__}", f"a DataFrame with a column {column!r}"
         )
     raise misfit(f"The input has the columns {found}", f"a column {column!r}")
-
-
-def _texts(cell: Any, row: int) -> list[str]:
-    if isinstance(cell, list | tuple | np.ndarray):
-        return [text for item in cell for text in _texts(item, row)]
-    if _missing(cell):
-        return [""]
-    if not isinstance(cell, str):
-        raise misfit(f"text in row {row} is the {type(cell).__name__} {cell!r:.60}", "text")
-    # Half of a surrogate pair is a Python string, but no text that a tokenizer can be given.
-    return [cell if cell.isascii() else cell.encode(errors="replace").decode()]
-
-
-def _ids(cell: Any, row: int, size: int | None) -> list[list[int]]:
-    if _missing(cell):
-        return [[]]
-    if isinstance(cell, np.ndarray | pd.Series | Tensor):
-        cell = cell.tolist()
-    expected = "a list of token ids" + ("" if size is None else f" from 0 to {size - 1}")
-    if not isinstance(cell, list | tuple):
-        raise misfit(f"tokens in row {row} is the {type(cell).__name__} {cell!r:.60}", expected)
-    cell = [item.tolist() if isinstance(item, np.ndarray | np.generic) else item for item in cell]
-    if cell and all(isinstance(item, list | tuple) for item in cell):
-        return [ids for item in cell for ids in _ids(item, row, size)]
-    for item in cell:
-        if type(item) is not int or item < 0 or (size is not None and item >= size):
-            raise misfit(f"tokens in row {row} holds {item!r:.60}", expected)
-    return [list(cell)]
-
-
-def _features(cell: Any, row: int, size: int | None) -> np.ndarray:
-    numbers = "numbers" if size is None else f"{size} numbers"
-    expected = f"a list of steps, each a list of {numbers}"
-    if _missing(cell):
-        raise misfit(f"features in row {row} is {cell!r}", expected)
-    try:
-        # Arrays in arrays, as pandas and Spark hand them over, have to be unpacked by hand.
-        steps = [np.asarray(step, dtype=np.float64) for step in cell]
-        array = np.stack(steps) if steps else np.zeros((0, size or 0))
-    except (TypeError, ValueError) as error:
-        raise misfit(f"features in row {row} is {cell!r:.60} ({error})", expected) from error
-    if array.ndim != 2 or (size is not None and array.shape[1] != size):
-        raise misfit(f"features in row {row} has shape {array.shape}", expected)
-    return array
-
-
-def _missing(cell: Any) -> bool:
-    return cell is None or cell is pd.NA or (isinstance(cell, float) and math.isnan(cell))
 
 
 def misfit(found: str, expected: str) -> MlflowException:

@@ -18,10 +18,11 @@ from mlflow_rnnmod import FLAVOR_NAME
 from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, answer_of
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
 from mlflow_rnnmod.tracking import _mlflow, download
-from mlflow_rnnmod.tracking.columns import COLUMNS, WORDS
+from mlflow_rnnmod.tracking.columns import WORDS, column_type
 from mlflow_rnnmod.tracking.environment import (
     CODE,
     EnvironmentFiles,
@@ -68,7 +69,7 @@ def kind(thing: Thing) -> str:
 
 
 def input_kind(thing: Thing) -> str:
-    """``"text"``, ``"tokens"`` or ``"features"``."""
+    """Name of the input: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``."""
     return thing.contract.input if isinstance(thing, Module) else thing.input_kind
 
 
@@ -111,23 +112,20 @@ def signature_for(
     """The signature of every model that reads this kind of input, and gives this kind of answer.
 
     Text comes in a column ``text``, token ids as lists of integers in a column ``tokens``, features
-    as a list of vectors, one a step, in a column ``features``. Labels come out as a 1-D array,
-    lists of labels as a column ``prediction`` of lists (for Spark, ``mlflow.pyfunc.spark_udf`` has
-    to be told by ``result_type="prediction array<string>"``).
+    as a list of vectors, one a step, in a column ``features``, single vectors as a list of numbers
+    in a column of that name. Labels come out as a 1-D array, lists of labels as a column
+    ``prediction`` of lists (for Spark, ``mlflow.pyfunc.spark_udf`` has to be told by
+    ``result_type="prediction array<string>"``).
 
     Args:
-        kind_of_input: ``"text"``, ``"tokens"`` or ``"features"``.
+        kind_of_input: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``.
         output: ``"label"``, ``"multilabel"``, ``"tags"``, ``"list"`` or ``"translation"``.
         labels: of translations, the languages that there is a column for, if several.
         words: for texts whose steps have a label each: they come as lists of words, in a column
             ``words``. Give it as ``signature=`` to :func:`~mlflow_rnnmod.log_model`.
     """
-    types: dict[str, Any] = {
-        "text": DataType.string,
-        "tokens": Array(DataType.long),
-        "features": Array(Array(DataType.double)),
-    }
-    column = ColSpec(types[kind_of_input], COLUMNS[kind_of_input])
+    reads = input_of(kind_of_input)
+    column = ColSpec(column_type(reads.column_type), reads.column)
     if words:
         column = ColSpec(Array(DataType.string), WORDS)
     answer = answer_of(output)

@@ -13,6 +13,7 @@ from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from mlflow_rnnmod.answers import Answer
 
@@ -142,36 +143,17 @@ def figures(
         >>> round(overall["accuracy"], 3), table["recall"].tolist()
         (0.667, [1.0, 0.0])
     """
-    import pandas as pd
     import torch
-    from torchmetrics.functional.classification import (
-        multiclass_f1_score,
-        multiclass_precision,
-        multiclass_recall,
-    )
 
     # "none of these" comes last; it is answered, but is nobody's label.
     index = {label: number for number, label in enumerate(labels)}
-    wanted = torch.tensor([index.get(label, len(labels)) for label in truth], dtype=torch.int64)
-    given = torch.tensor([index.get(label, len(labels)) for label in answers], dtype=torch.int64)
-    table = pd.DataFrame({"label": list(labels)})
-    measures = {
-        "precision": multiclass_precision,
-        "recall": multiclass_recall,
-        "f1": multiclass_f1_score,
-    }
-    for name, measure in measures.items():
-        # torchmetrics refuses to count nothing.
-        nothing = torch.full((len(labels) + 1,), torch.nan)
-        values = (
-            measure(given, wanted, num_classes=len(labels) + 1, average=None) if truth else nothing
-        )
-        table[name] = values[:-1].double().tolist()
-    table["support"] = torch.bincount(wanted, minlength=len(labels) + 1)[:-1].tolist()
-    overall = {"accuracy": float((wanted == given).double().mean())}
-    overall.update({f"{name}_macro": float(table[name].mean()) for name in measures})
-    overall["rows"] = float(len(truth))
-    return overall, table
+    wanted, given = (
+        torch.tensor([index.get(label, len(labels)) for label in rows], dtype=torch.int64)
+        for rows in (truth, answers)
+    )
+    one_hot = torch.eye(len(labels) + 1, dtype=torch.bool)[:, :-1]
+    _, table, means = _shares(one_hot[wanted], one_hot[given], labels)
+    return {"accuracy": float((wanted == given).double().mean()), **means}, table
 
 
 def set_figures(
@@ -202,7 +184,6 @@ def set_figures(
         >>> overall["f1"], overall["exact"], table["recall"].tolist()
         (0.5, 0.0, [1.0, 0.0])
     """
-    import pandas as pd
     import torch
 
     for name, rows in (("true labels", truth), ("answers", answers)):
@@ -220,24 +201,36 @@ def set_figures(
         )
         for rows in (truth, answers)
     )
+    together, table, means = _shares(wanted, given, names)
+    exact = float((wanted == given).all(dim=1).double().mean())
+    return {**together, "exact": exact, **means}, table
+
+
+def _shares(
+    wanted: torch.Tensor, given: torch.Tensor, names: Sequence[str]
+) -> tuple[dict[str, float], pd.DataFrame, dict[str, float]]:
+    """Precision, recall and F1 of all labels alike, by label, and the labels' means with rows.
+
+    Args:
+        wanted: which labels are right, bool ``(rows, labels)``.
+        given: which are answered, likewise.
+        names: of the labels.
+    """
+    import pandas as pd
+    import torch
+
     hits, said, right = (t.sum(dim=0).double() for t in (wanted & given, given, wanted))
 
-    def shares(hits: torch.Tensor, said: torch.Tensor, right: torch.Tensor) -> list[torch.Tensor]:
-        pairs = ((hits, said), (hits, right), (2 * hits, said + right))
-        found = [torch.where(low > 0, high / low, 0.0) for high, low in pairs]
-        return found if truth else [torch.full_like(share, torch.nan) for share in found]
+    def shares(hits: torch.Tensor, said: torch.Tensor, right: torch.Tensor) -> dict[str, Any]:
+        pairs = {"precision": (hits, said), "recall": (hits, right), "f1": (2 * hits, said + right)}
+        nothing = 0.0 if len(wanted) else torch.nan
+        return {k: torch.where(low > 0, high / low, nothing) for k, (high, low) in pairs.items()}
 
-    measures = ("precision", "recall", "f1")
-    table = pd.DataFrame({"label": names})
-    for name, values in zip(measures, shares(hits, said, right), strict=True):
-        table[name] = values.tolist()
-    table["support"] = right.long().tolist()
-    together = shares(hits.sum(), said.sum(), right.sum())
-    overall = {name: float(value) for name, value in zip(measures, together, strict=True)}
-    overall["exact"] = float((wanted == given).all(dim=1).double().mean())
-    overall.update({f"{name}_macro": float(table[name].mean()) for name in measures})
-    overall["rows"] = float(len(truth))
-    return overall, table
+    by_label = {name: values.tolist() for name, values in shares(hits, said, right).items()}
+    table = pd.DataFrame({"label": list(names), **by_label, "support": right.long().tolist()})
+    together = {k: float(v) for k, v in shares(hits.sum(), said.sum(), right.sum()).items()}
+    means = {f"{name}_macro": float(table[name].mean()) for name in by_label}
+    return together, table, {**means, "rows": float(len(wanted))}
 
 
 def _by_step(truth: Sequence[Any], answers: Sequence[Any]) -> tuple[list[str], list[str]]:

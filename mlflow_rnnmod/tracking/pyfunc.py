@@ -75,7 +75,7 @@ class RnnmodModel:
         """
         params = params or {}
         composite, answer = self._composite, self._composite.answer
-        words = answer.each_step and composite.input_kind == "text"
+        words = answer.each_step and composite.input.split
         inputs = read_inputs(data, composite.input_kind, self._size, words)
         try:
             if answer.scored:

@@ -32,33 +32,12 @@ def fingerprint(parent: Parent) -> str:
 
     Modules whose parents share it were made of networks that could have been one another's start.
     """
-    if parent.translates:
-        return _translator_fingerprint(parent)
-    config = parent.network.config
-    shape: dict[str, Any] = {
-        "tokenizer": parent.tokenizer.digest if parent.tokenizer else None,
-        "input": config.input,
-        "input_size": config.input_size,
-        "cell": config.cell,
-        "recurrent": [list(layer) for layer in config.recurrent],
-        "hidden": [[layer.units, layer.activation] for layer in config.hidden],
-        "readout": config.readout,
-    }
-    if config.feed != "steps":
-        shape["feed"] = [config.feed, config.steps, config.output_steps]
-    embedding = parent.network.embedding
-    return digest_tensors({} if embedding is None else {"embedding": embedding.weight}, shape)
-
-
-def _translator_fingerprint(parent: Parent) -> str:
-    """What a translator reads and writes, and its shape."""
-    translator = parent.translator
-    known = translator.config.to_dict()
-    shape = {name: value for name, value in known.items() if name not in ("targets", "starts")}
-    for name, tokenizer in (("tokenizer", parent.tokenizer), ("writer", parent.writer)):
-        shape[name] = tokenizer.digest if tokenizer else None
-    embedding = translator.encoder.embedding
-    return digest_tensors({} if embedding is None else {"embedding": embedding.weight}, shape)
+    tensors, shape = parent.network.reading()
+    tokenizers = {"tokenizer": parent.tokenizer}
+    if not parent.network.config.answer.scored:
+        tokenizers["writer"] = parent.writer
+    digests = {name: t.digest if t else None for name, t in tokenizers.items()}
+    return digest_tensors(tensors, {**shape, **digests})
 
 
 def shared_tags(parent: Parent) -> dict[str, str]:
@@ -68,7 +47,8 @@ def shared_tags(parent: Parent) -> dict[str, str]:
 
 def parent_params(parent: Parent) -> dict[str, str]:
     """Params of the parent's LoggedModel: columns in MLflow's list of models."""
-    return _params({"digest": parent.digest, "labels": len(parent.labels), **_network(parent)})
+    known = {"digest": parent.digest, "labels": len(parent.labels)}
+    return _params({**known, **parent.network.params()})
 
 
 def module_params(module: Module, parent_model_id: str, dataset: Dataset | None) -> dict[str, str]:
@@ -78,7 +58,7 @@ def module_params(module: Module, parent_model_id: str, dataset: Dataset | None)
             "label": module.label,
             "index": module.contract.index,
             "output": module.contract.output,
-            **_network(module.parent),
+            **module.parent.network.params(),
             "kept_units": module.trunk.kept,
             "kept_fraction": round(module.trunk.kept / module.trunk.total, 4),
             "parent_model_id": parent_model_id,
@@ -204,21 +184,6 @@ def parent_figures(decomposition: Decomposition) -> dict[str, float]:
     figures = decomposition.figures
     known = {name: figures.get(f"parent_{name}") for name in (decomposition.metric, "exact")}
     return {name: value for name, value in known.items() if value is not None}
-
-
-def _network(parent: Parent) -> dict[str, Any]:
-    layers: tuple[tuple[int, ...], ...]
-    if parent.translates:
-        layers = tuple((units,) for units in parent.translator.config.decoder)
-    else:
-        layers = parent.network.config.recurrent
-    config = parent.network.config
-    return {
-        "cell": config.cell,
-        "layers": len(layers),
-        "hidden": "+".join("/".join(map(str, layer)) for layer in layers),
-        "vocab": config.input_size if config.input == "tokens" else 0,
-    }
 
 
 def _params(values: Mapping[str, Any]) -> dict[str, str]:

@@ -69,7 +69,7 @@ def test_a_parent_translates_as_the_network(cell: str, layers: int) -> None:
     for code in data.targets:
         start = target.tokenizer.token_to_id(f"[{code}]")
         expected = network.translate(rows.values, rows.lengths, start)
-        assert parent.translator.translate(rows, code) == expected
+        assert parent.network.translate(rows, code) == expected
         assert sum(map(len, expected)) > len(expected)
 
 

@@ -110,7 +110,7 @@ def test_an_encoder_decoder_is_taken_apart_and_logged(tracking_uri, lengths):
     model.eval()
     inputs = (rows.values, rows.lengths, tokens) if lengths else (rows.values, tokens)
     torch.testing.assert_close(
-        found.parent.translator(rows, tokens), model(*inputs), atol=1e-5, rtol=1e-5
+        found.parent.network(rows, tokens), model(*inputs), atol=1e-5, rtol=1e-5
     )
 
 
@@ -192,7 +192,7 @@ def test_a_forward_of_ones_own(calls):
         return model(batch[0], batch[1])  # for the last token, too
 
     fit(callback(forward=forward), Model(), (loader(6), loader(3, 1)))
-    assert calls.decompose[0].parent.translates
+    assert calls.decompose[0].parent.network.architecture == "translator"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlflow_rnnmod.answers import ANSWERS, Columns, answer_of
+from mlflow_rnnmod.answers import ANSWERS
 from mlflow_rnnmod.answers.joining import output_of, reason_against
-from mlflow_rnnmod.answers.whole import whole_input
 from mlflow_rnnmod.composition import (
     NONE_OF_THESE,
     Composite,
@@ -222,15 +221,6 @@ def test_two_labels_that_end_lists():
     assert compose([*first, *second[:2]]).end_label == "c"
 
 
-def test_a_list_of_ends_is_empty_and_one_without_end_is_full():
-    scores = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]])
-    columns = Columns(("x", "end"), end_label="end")
-    assert answer_of("list").answers(scores, columns) == [
-        [],
-        ["x", "x"],
-    ]
-
-
 def test_explain_shows_every_step():
     steps = everything("tags").explain("abcd")
     scores = everything("tags").scores(["abcd"])[0]
@@ -263,11 +253,6 @@ def test_which_kinds_go_together(first, second):
             with pytest.raises(IncompatibleModules, match="differ in their output kind") as caught:
                 compose(modules)
             assert reason_against([first, second]) in str(caught.value)
-
-
-def test_all_three_answer_one_label():
-    assert output_of(["tags", "list", "label"]) == "label"
-    assert output_of(["tags", "list", "multilabel"]) is None
 
 
 def mixed(kind: str, score: str | None = None) -> tuple[Composite, Composite, Composite]:
@@ -327,39 +312,6 @@ def test_a_list_beside_labels_without_rivals_says_what_it_says_alone():
     ]
     assert both.predict(TEXTS) == expected
     assert any(lists.predict(TEXTS)) and any(several.predict(TEXTS))
-
-
-@given(steps=st.integers(1, 6), seed=st.integers(0, 99), competing=st.booleans(), end=st.booleans())
-def test_whole_inputs_from_steps(steps, seed, competing, end):
-    draw = torch.Generator().manual_seed(seed)
-    scores = torch.randn(2, 3, steps, generator=draw, dtype=torch.float64)
-    counts = torch.randint(1, steps + 1, (3,), generator=draw).tolist()
-    for row, count in enumerate(counts):
-        scores[:, row, count:] = nan
-    ending = torch.tensor([False, end])
-    found = whole_input(scores, competing, ending)
-    for m in range(2):
-        for row, count in enumerate(counts):
-            places = scores[m, row, :count]
-            best = float(places.max()) - math.log(count)
-            if not competing:
-                best = float(torch.logit(1 - (1 - places.sigmoid()).prod()))
-            expected = float(scores[m, row, 0]) if ending[m] else best
-            assert float(found[m, row]) == pytest.approx(expected, abs=1e-9)
-
-
-def test_the_number_of_steps_is_no_advantage():
-    """Steps that say nothing at all: as likely a winner as a module that is asked once."""
-    draw = torch.Generator().manual_seed(0)
-
-    def wins(steps: int, corrected: bool) -> float:
-        # Log-odds of what is right one time in ten, calibrated, but independent of the truth.
-        once = torch.logit(torch.rand(4000, generator=draw) * 0.2)
-        table = torch.logit(torch.rand(1, 4000, steps, generator=draw) * 0.2)
-        return float((whole_input(table, corrected)[0] > once).double().mean())
-
-    assert wins(30, False) > 0.9
-    assert wins(30, True) < 0.6
 
 
 # --- verbs ---

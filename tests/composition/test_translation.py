@@ -36,7 +36,7 @@ TEXTS = sentences(20, seed=3)[0]
 
 def one_by_one(module, texts, beams=1):
     """Translations of a module, a source at a time, with zeroed weights instead of cut ones."""
-    parent, translator = module.parent, module.parent.translator
+    parent, translator = module.parent, module.parent.network
     decoder = trunk_decoder(translator, module.trunk, cut=False)
     config, found = translator.config, []
     for text in texts:
@@ -77,7 +77,7 @@ def test_nothing_removed_is_the_parent_token_for_token():
     assert all(module.trunk.full for module in composite.modules)
     for code in parent.labels:
         rows = parent.tokenizer(TEXTS)
-        expected = parent.tokenizer.decode(parent.translator.translate(rows, code))
+        expected = parent.tokenizer.decode(parent.network.translate(rows, code))
         assert composite.predict(TEXTS, target=code) == expected
         assert whole_parent(parent).predict(TEXTS, target=code) == expected
 
@@ -109,11 +109,11 @@ def test_token_ids_go_in_and_come_out_without_a_tokenizer():
     composite = compose(translator_modules(parent))
     ids = word_encoder().ids(TEXTS)
     found = composite.predict(ids, target="fr")
-    decoder = trunk_decoder(parent.translator, composite.modules[1].trunk)
+    decoder = trunk_decoder(parent.network, composite.modules[1].trunk)
     rows = word_encoder()(TEXTS)
     for row, length in enumerate(rows.lengths.tolist()):
         one = Rows(rows.values[row : row + 1, :length])
-        states, limits = parent.translator.encode(one), parent.translator.limits(one)
+        states, limits = parent.network.encode(one), parent.network.limits(one)
         assert beam_search(decoder, states, 4, 2, limits, 1) == [found[row]]
 
 

@@ -17,7 +17,6 @@ from mlflow_rnnmod.decomposition.fitting import (
     pick_fit_rows,
     pool_calibrations,
     prepare_material,
-    unknown_token,
 )
 from mlflow_rnnmod.decomposition.module import Calibration, Head
 from mlflow_rnnmod.decomposition.repairs import fit_calibration, log_loss
@@ -246,11 +245,6 @@ def test_backgrounds_come_from_their_own_rows(parent, material):
     assert len(material.calibration_background) == len(material.calibration)
     tokens = set(material.background.values.flatten().tolist())
     assert tokens <= set(range(parent.network.config.input_size))
-
-
-def test_the_unknown_token_is_the_tokenizers():
-    assert unknown_token(tiny_parent("text")) == 1
-    assert unknown_token(tiny_parent("tokens")) is None
 
 
 def test_fit_rows_are_all_of_the_label_and_weights_undo_the_choice(monkeypatch, parent, material):

@@ -67,10 +67,10 @@ def test_figures_are_bleu_of_what_modules_translate(learned):
     )
     scores = []
     for module in found.modules:
-        decoder = trunk_decoder(parent.translator, module.trunk, cut=False)
-        start = parent.translator.config.start_of(module.label)
+        decoder = trunk_decoder(parent.network, module.trunk, cut=False)
+        start = parent.network.config.start_of(module.label)
         texts = parent.tokenizer.decode(
-            translations(parent.translator, report.sources, [(decoder, start)])[0]
+            translations(parent.network, report.sources, [(decoder, start)])[0]
         )
         scores.append(corpus_bleu(texts, report.references[module.label])[0])
         assert module.figures["bleu"] == pytest.approx(scores[-1], abs=1e-12)
@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_named():
 def test_statistics_do_not_see_more_than_the_sample(learned):
     parent, train, _ = learned
     sample = draw_pairs(train, 50, seed=0)
-    layer = collect_translations(parent.translator, sample).layers["decoder.0.fwd"]
+    layer = collect_translations(parent.network, sample).layers["decoder.0.fwd"]
     tokens = sum(int(rows.lengths.sum()) + 50 for rows in sample.targets.values())
     assert int(layer.observed[0].sum()) == tokens
     assert float(layer.count.sum()) == tokens + 150  # the first states, too

@@ -39,13 +39,13 @@ def test_a_translator_comes_back_as_it_was(tmp_path, cell, joint):
     parent = tiny_translator(cell, encoder=((5, 5), (4,)), decoder=(9, 8), joint=joint)
     write_parent(parent, tmp_path)
     found = read_parent(tmp_path, parent.digest)
-    assert found.translates
-    assert found.translator.config == parent.translator.config
+    assert found.network.architecture == "translator"
+    assert found.network.config == parent.network.config
     assert found.tokenizers == parent.tokenizers
     assert (found.target_tokenizer is None) == joint
     rows = parent.tokenizer(TEXTS)
     for code in parent.labels:
-        assert found.translator.translate(rows, code) == parent.translator.translate(rows, code)
+        assert found.network.translate(rows, code) == parent.network.translate(rows, code)
     names = {path.name for path in tmp_path.iterdir()}
     expected = {"network.json", "weights.safetensors", "tokenizer.json"}
     assert names == expected | (set() if joint else {"target_tokenizer.json"})
@@ -94,7 +94,7 @@ def test_a_module_asks_for_the_parent_with_both_tokenizers(tmp_path):
         "start": 5,
         "tokenizer": parent.target_tokenizer.digest,
     }
-    other = Parent.of_translator(parent.translator, parent.tokenizer)
+    other = Parent.of_translator(parent.network, parent.tokenizer)
     with pytest.raises(ValueError, match="its tokenizer has digest"):
         read_module(tmp_path, lambda digest, reference: other)
 

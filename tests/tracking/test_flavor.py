@@ -22,9 +22,9 @@ from mlflow.types import ColSpec, Schema
 import mlflow_rnnmod
 from mlflow_rnnmod import composition
 from mlflow_rnnmod.answers.margins import all_log_odds
+from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking import download, parents
-from mlflow_rnnmod.tracking.columns import COLUMNS
 from mlflow_rnnmod.tracking.environment import environment_files
 from mlflow_rnnmod.tracking.flavor import model_directory, signature_for
 from tests.builders import (
@@ -70,7 +70,7 @@ def log_odds(parent: Parent, inputs: list) -> torch.Tensor:
 
 def frame(kind: str, inputs: list) -> pd.DataFrame:
     cells = [item.tolist() if isinstance(item, np.ndarray) else item for item in inputs]
-    return pd.DataFrame({COLUMNS[kind]: cells})
+    return pd.DataFrame({input_of(kind).column: cells})
 
 
 # --- save and load ---

@@ -85,7 +85,7 @@ def test_a_parent_translates_too(tmp_path):
     model = mlflow.pyfunc.load_model(str(tmp_path / "parent"))
     rows = parent.tokenizer(TEXTS)
     for code in parent.labels:
-        expected = parent.tokenizer.decode(parent.translator.translate(rows, code))
+        expected = parent.tokenizer.decode(parent.network.translate(rows, code))
         assert model.predict(FRAME, params={"target": code}).tolist() == expected
 
 

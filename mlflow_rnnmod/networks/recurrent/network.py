@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, fee
 from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
 from mlflow_rnnmod.networks.recurrent.watching import RecurrentWatch
 from mlflow_rnnmod.networks.recurrent.ways import RecurrentTrunks
-from mlflow_rnnmod.networks.recurrent.words import network_words
+from mlflow_rnnmod.networks.recurrent.words import cell_params, network_words
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -74,6 +75,21 @@ class RecurrentNetwork(RecurrentLayers):
     def through(self, trunks: Sequence[Trunk]) -> RecurrentTrunks:
         """Several trunks at once."""
         return RecurrentTrunks(self, trunks)
+
+    def params(self) -> Mapping[str, Any]:
+        """The cell, layers and their units, and the size of the vocabulary."""
+        return cell_params(self.config, self.config.recurrent)
+
+    def reading(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """The embedding, and the shape of all layers but the output's."""
+        config = self.config
+        names = ("input", "input_size", "cell", "readout")
+        shape: dict[str, Any] = {name: getattr(config, name) for name in names}
+        shape["recurrent"] = [list(layer) for layer in config.recurrent]
+        shape["hidden"] = [[layer.units, layer.activation] for layer in config.hidden]
+        if config.feed != "steps":
+            shape["feed"] = [config.feed, config.steps, config.output_steps]
+        return {} if self.embedding is None else {"embedding": self.embedding.weight}, shape
 
     def words(self) -> str:
         """The structure in words."""

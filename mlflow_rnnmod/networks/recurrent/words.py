@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
 
@@ -34,3 +35,13 @@ def network_words(config: NetworkConfig) -> str:
         "repeat": f", which reads the whole input at each of {config.output_steps} steps",
     }.get(config.feed, "")
     return f"{CELL_WORDS[config.cell]} of {layer_words(config.recurrent)} units{dense}{fed}"
+
+
+def cell_params(config: Any, layers: Sequence[Sequence[int]]) -> Mapping[str, Any]:
+    """What is logged of recurrent layers that are masked, as columns of a table of models."""
+    return {
+        "cell": config.cell,
+        "layers": len(layers),
+        "hidden": "+".join("/".join(map(str, layer)) for layer in layers),
+        "vocab": config.input_size if config.input == "tokens" else 0,
+    }

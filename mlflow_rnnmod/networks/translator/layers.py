@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from mlflow_rnnmod.networks.recurrent.layers import (
     build_cell,
 )
 from mlflow_rnnmod.networks.recurrent.slots import cell_group
-from mlflow_rnnmod.networks.recurrent.words import CELL_WORDS, layer_words
+from mlflow_rnnmod.networks.recurrent.words import CELL_WORDS, cell_params, layer_words
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.decoder import Decoder, States, layer_weights
@@ -213,6 +214,21 @@ class TranslatorLayers(Network):
             weight=state["output.weight"],
             bias=state["output.bias"],
         )
+
+    def params(self) -> Mapping[str, Any]:
+        """The cell, the decoder's layers and their units, and the size of the vocabulary."""
+        return cell_params(self.config, [(units,) for units in self.config.decoder])
+
+    def reading(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """The sources' embedding, and the shape of everything but the languages."""
+        known = self.config.to_dict()
+        shape = {name: value for name, value in known.items() if name not in ("targets", "starts")}
+        embedding = self.encoder.embedding
+        return {} if embedding is None else {"embedding": embedding.weight}, shape
+
+    def target(self, label: str) -> dict[str, Any]:
+        """The language's code, and the token that its translations start with."""
+        return {"code": label, "start": self.config.start_of(label)}
 
     def words(self) -> str:
         """The structure in words."""

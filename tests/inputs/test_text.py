@@ -9,8 +9,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from mlflow_rnnmod.inputs.text import plain_texts
 from mlflow_rnnmod.networks import TextEncoder
-from mlflow_rnnmod.networks.text import plain_texts
 from tests.builders import character_encoder
 
 VOCABULARY = {"[PAD]": 0, "[UNK]": 1, "ja": 2, "nein": 3, "so": 4}

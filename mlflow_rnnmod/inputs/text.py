@@ -1,17 +1,77 @@
-"""Raw text to token ids, by the tokenizer that a parent was trained with."""
+"""Text, and the tokenizer that a parent was trained with, which makes token ids of it."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from mlflow_rnnmod.inputs.base import Reader, is_missing, listed
+from mlflow_rnnmod.inputs.tokens import Tokens
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.networks.rows import Rows
+
+
+class Text(Tokens):
+    """Text, through the parent's own tokenizer; in a network it is token ids.
+
+    Example:
+        >>> Text().check(["one two", None], 5)
+        ['one two', '']
+    """
+
+    name = column = "text"
+    column_type = "string"
+    split = True
+
+    def check(self, inputs: Any, size: int) -> Any:
+        """Plain texts, or lists of words; see :func:`plain_texts`."""
+        return plain_texts(inputs)
+
+    def read(self, value: Any, where: str, size: int, expected: str | None = None) -> str:
+        """A string; a missing one is empty."""
+        if isinstance(value, str):
+            return _encodable(value)
+        if is_missing(value):
+            return ""
+        raise TypeError(
+            f"{where} is the {type(value).__name__} {value!r:.60}; expected "
+            f"{expected or self.name}."
+        )
+
+    def read_cell(self, cell: Any, row: int, size: int) -> list[str]:
+        """As many texts as the cell holds: MLflow makes one such cell of a list of texts."""
+        if not isinstance(cell, str) and hasattr(cell, "tolist"):
+            cell = cell.tolist()
+        if isinstance(cell, list | tuple):
+            return [text for item in cell for text in self.read_cell(item, row, size)]
+        return [self.read(cell, f"{self.column} in row {row}", size)]
+
+    def of_batch(self, values: Tensor) -> None:
+        """Batches hold no text."""
+
+    def padded(self, inputs: Sequence[Any], network: Reader, tokenizer: Any) -> Rows:
+        """As the tokenizer has it."""
+        return tokenizer(inputs)
+
+    def common_size(self, parents: int) -> None:
+        """Each parent has a tokenizer of its own."""
+
+    def parsed(self, line: str) -> str:
+        """The line itself."""
+        return line
+
+    def read_words(self, size: int) -> str:
+        """One row, in words."""
+        return f"text, through its own tokenizer of {size} tokens"
+
+    def example(self, size: int) -> str:
+        """A list with one made-up input, as Python."""
+        return '["some text"]'
 
 
 class TextEncoder:
@@ -52,6 +112,12 @@ class TextEncoder:
     def digest(self) -> str:
         """SHA-256 of the tokenizer's canonical JSON."""
         return digest_text(self.json)
+
+    @cached_property
+    def unknown(self) -> int | None:
+        """Id of the tokenizer's unknown token, where it has one."""
+        name = getattr(self.tokenizer.model, "unk_token", None)
+        return self.tokenizer.token_to_id(name) if isinstance(name, str) else None
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -133,11 +199,11 @@ class TextEncoder:
         return list(self.tokenizer.decode_batch([list(row) for row in ids]))
 
 
-def plain_texts(texts: Sequence[Any]) -> list[Any]:
+def plain_texts(texts: Any) -> list[Any]:
     """``texts`` as strings, ``None`` and NaN as empty ones; texts of words as lists of strings.
 
     Raises:
-        TypeError: if one of them is not text, or ``texts`` is a single string.
+        TypeError: if one of them is not text, or ``texts`` is a single string, a table or a set.
 
     Example:
         >>> plain_texts(["one two", None, ("one", "two")])
@@ -146,20 +212,14 @@ def plain_texts(texts: Sequence[Any]) -> list[Any]:
     if isinstance(texts, str | bytes):
         raise TypeError(f"texts is the single text {texts!r}; expected a list of texts.")
     plain: list[Any] = []
-    for position, text in enumerate(texts):
-        if text is None or (isinstance(text, float) and math.isnan(text)):
-            text = ""
+    one = Text()
+    for position, text in listed(texts, "texts"):
         if not isinstance(text, str) and hasattr(text, "tolist"):  # as pandas and Spark have them
             text = text.tolist()
         if isinstance(text, list | tuple) and all(isinstance(word, str) for word in text):
             plain.append([_encodable(word) for word in text])
-            continue
-        if not isinstance(text, str):
-            raise TypeError(
-                f"texts[{position}] is the {type(text).__name__} {text!r:.60}; expected text, or a "
-                "list of words."
-            )
-        plain.append(_encodable(text))
+        else:
+            plain.append(one.read(text, f"texts[{position}]", 0, "text, or a list of words"))
     return plain
 
 

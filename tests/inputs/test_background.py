@@ -7,11 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.decomposition.background import UNKNOWN_SHARE, make_background
+from mlflow_rnnmod.inputs import input_of
+from mlflow_rnnmod.inputs.tokens import UNKNOWN_SHARE
 from mlflow_rnnmod.networks import Rows
 from tests.builders import tiny_parent, tiny_rows
 
 PAD, UNKNOWN = 3, 1
+
+
+def make_background(rows: Rows, config, count: int, seed: int, unknown: int | None = None) -> Rows:
+    return input_of(config.input).background(rows, config, count, seed, unknown)
 
 
 def token_rows(side: str, count: int = 40, steps: int = 8) -> tuple[object, Rows]:
@@ -135,3 +140,24 @@ def test_rows_without_lengths_are_whole():
     rows = Rows(torch.randn(5, 4, 5))
     found = make_background(rows, parent.network.config, 7, 0)
     assert found.lengths.tolist() == [4] * 7
+
+
+def test_vectors_are_two_rows_number_by_number():
+    draw = torch.Generator().manual_seed(0)
+    rows = Rows(torch.rand(10, 30, generator=draw))
+    found = input_of("vectors").background(rows, None, 50, 3)
+    again = input_of("vectors").background(rows, None, 50, 3)
+    assert torch.equal(found.values, again.values) and found.values.shape == (50, 30)
+    assert (found.lengths, found.targets) == (None, None)
+    same = found.values[:, None] == rows.values  # which of the ten rows each number is from
+    assert same.any(dim=1).all()
+    sources = same.any(dim=2).sum(dim=1)
+    assert sources.max() == 2 and (sources == 2).float().mean() > 0.7
+
+
+def test_the_unknown_token_is_the_tokenizers():
+    assert tiny_parent("text").tokenizer.unknown == 1
+    made = tiny_parent("text").background(Rows(torch.full((9, 8), 5)), 200, 0)
+    assert set(made.values.flatten().tolist()) == {1, 5}
+    made = tiny_parent("tokens").background(Rows(torch.full((9, 8), 5)), 200, 0)
+    assert set(made.values.flatten().tolist()) > {1, 5}

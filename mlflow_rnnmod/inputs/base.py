@@ -1,0 +1,229 @@
+"""What comes in: the questions that floors above ask of a kind of input."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.networks.rows import Rows
+
+ColumnType: TypeAlias = "str | tuple[str, ColumnType]"
+"""Type of a column's cells: ``"string"``, ``"long"``, ``"double"``, or ``("array", type)``."""
+
+
+class Reader(Protocol):
+    """What is asked here of a network."""
+
+    @property
+    def config(self) -> Any:
+        """With ``input_size``, and for steps ``pad_index``, ``side`` and ``stepwise``."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+
+    def prepare(self, rows: Rows) -> Rows:
+        """Rows cut or padded to what it reads."""
+
+    def lengths(self, rows: Rows) -> Tensor:
+        """Valid steps of each row, int64 ``(rows,)``."""
+
+
+class Input(ABC):
+    """A kind of input. There is one object of each, in ``INPUTS``; it holds nothing but answers.
+
+    ``size``, where it is asked for, is the parent's: of its vocabulary, or of one vector.
+    """
+
+    name: ClassVar[str]
+    """The kind, as contracts and files have it."""
+    column: ClassVar[str]
+    """Name of the column in tables."""
+    column_type: ClassVar[ColumnType]
+    """Type of the column's cells."""
+    ids: ClassVar[bool] = False
+    """Whether rows hold token ids, so that a network's tokenizer may stand before them."""
+    split: ClassVar[bool] = False
+    """Whether an input may come split into words."""
+
+    def check(self, inputs: Any, size: int) -> Any:
+        """``inputs``, as somebody handed them over in Python, as :meth:`rows` takes them.
+
+        Args:
+            inputs: a list of inputs; :class:`Rows` pass as they are, but for text.
+            size: of the vocabulary, or of one vector.
+
+        Raises:
+            TypeError: if something is not of this kind, with its position.
+            ValueError: if a token id or the size of a vector is not the parent's, or a number is
+                NaN or infinity.
+        """
+        if isinstance(inputs, Rows):
+            self.check_rows(inputs, size)
+            return inputs
+        return [self.read(item, f"inputs[{i}]", size) for i, item in listed(inputs, self.name)]
+
+    @abstractmethod
+    def read(self, value: Any, where: str, size: int, expected: str | None = None) -> Any:
+        """One input, checked.
+
+        Args:
+            value: as somebody handed it over.
+            where: what an error names it by.
+            size: of the vocabulary, or of one vector.
+            expected: what an error says would be accepted, where this kind's own words do not do.
+
+        Raises:
+            TypeError: if it is not of this kind.
+            ValueError: if it does not fit ``size``, or holds NaN or infinity.
+        """
+
+    @abstractmethod
+    def read_cell(self, cell: Any, row: int, size: int) -> list[Any]:
+        """The inputs in a table's cell, in which MLflow may have put several, or none.
+
+        Raises:
+            TypeError: if it is not of this kind, naming column and row.
+            ValueError: if it does not fit ``size``, or holds NaN or infinity.
+        """
+
+    @abstractmethod
+    def check_rows(self, rows: Rows, size: int) -> None:
+        """Whether rows are of this kind.
+
+        Raises:
+            TypeError: if they are not.
+            ValueError: if they do not fit ``size``, or hold NaN or infinity.
+        """
+
+    def of_batch(self, values: Tensor) -> Tensor | None:
+        """A batch's tensor, rows first, as :class:`Rows` of this kind hold it; ``None``: it isn't.
+
+        Args:
+            values: as a dataloader gave it.
+        """
+        return None
+
+    @abstractmethod
+    def rows(self, inputs: Any, network: Reader, tokenizer: Any = None) -> Rows:
+        """Checked inputs as the rows that a network reads, on the CPU.
+
+        Args:
+            inputs: what :meth:`check` returned, at least one.
+            network: the parent's.
+            tokenizer: the parent's, where it has one.
+        """
+
+    @abstractmethod
+    def background(
+        self, rows: Rows, config: Any, count: int, seed: int, unknown: int | None = None
+    ) -> Rows:
+        """Made-up rows, each a "none of these": pairs of rows mixed into ones without a label.
+
+        A head fitted with such rows among its negatives learns where the parent's knowledge ends,
+        without any other parent's data.
+
+        Args:
+            rows: training rows; of steps with lengths.
+            config: the parent's structure.
+            count: rows to make.
+            seed: for the drawing.
+            unknown: id of the tokenizer's unknown token, where it has one.
+
+        Returns:
+            ``count`` rows of the same shape, without targets.
+        """
+
+    def common_size(self, parents: int) -> str | None:
+        """What ``size`` is, where modules of this many parents must agree in it to be composed."""
+        return None
+
+    @abstractmethod
+    def words(self, size: int, steps: int | None = None) -> str:
+        """What goes in, in words for a card.
+
+        Args:
+            size: of the vocabulary, or of one vector.
+            steps: to which every input is padded or cut, where that is fixed.
+        """
+
+    @abstractmethod
+    def example(self, size: int) -> str:
+        """A list with one made-up input, as Python."""
+
+    def parsed(self, line: str) -> Any:
+        """An input from a line of text, as a command line has it.
+
+        Raises:
+            ValueError: if it is not JSON.
+        """
+        return json.loads(line)
+
+    def __repr__(self) -> str:
+        return f"<input {self.name!r}>"
+
+
+def listed(inputs: Any, kind: str) -> Iterator[tuple[int, Any]]:
+    """Inputs with their positions.
+
+    Raises:
+        TypeError: for a single text, and for what iterating gives names or no order of.
+    """
+    if isinstance(inputs, str | bytes):
+        raise TypeError(f"inputs is the text {inputs!r:.60}; expected a list of {kind}.")
+    if isinstance(inputs, Mapping | set | frozenset) or hasattr(inputs, "columns"):
+        raise TypeError(
+            f"inputs is a {type(inputs).__name__}; expected a list of {kind}. Tables are read by "
+            "the model that mlflow.pyfunc loads."
+        )
+    return enumerate(inputs)
+
+
+def numbers(value: Any, where: str, expected: str, dtype: torch.dtype | None = None) -> Tensor:
+    """``value`` as a tensor; an empty one where it holds nothing.
+
+    Raises:
+        TypeError: if it holds anything but numbers, or is a single one.
+    """
+    try:
+        if not len(value):
+            return torch.zeros(0, dtype=dtype)
+        if isinstance(value, Tensor):
+            return value if dtype is None else value.to(dtype)
+        # Arrays in arrays, as pandas and Spark hand them over, have to be unpacked by hand.
+        array = hasattr(value, "__array_interface__") and value.dtype != object
+        if hasattr(value, "tolist") and not array:
+            value = value.tolist()
+        if isinstance(value, list | tuple) and hasattr(value[0], "tolist"):
+            value = [item.tolist() if hasattr(item, "tolist") else item for item in value]
+        return torch.tensor(value, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{where} is {value!r:.60}; expected {expected}.") from error
+
+
+def check_finite(values: Tensor, where: str) -> None:
+    """One NaN reaches all that a network makes of a row: its answer would mean nothing.
+
+    Raises:
+        ValueError: naming the first number that is none.
+    """
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        place = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"{where} holds {float(values[tuple(place)])} at {place}; expected finite numbers. "
+            "Fill or leave out what is missing."
+        )
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell is empty: ``None``, NaN, or pandas' NA."""
+    if isinstance(cell, float):
+        return math.isnan(cell)
+    return cell is None or type(cell).__name__ == "NAType"
