@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from mlflow_rnnmod.networks.graph import many
+from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.networks.graph.network import GraphNetwork
 from mlflow_rnnmod.networks.protocol import Load, Network
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
 from mlflow_rnnmod.networks.recurrent.cost import estimate
@@ -46,6 +49,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     for row in (
         Architecture(RecurrentNetwork, NetworkConfig, estimate),
         Architecture(Translator, TranslatorConfig),
+        Architecture(GraphNetwork, GraphConfig, many.estimate),
     )
 }
 """Architectures by name."""

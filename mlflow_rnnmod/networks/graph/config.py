@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
 from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, OPERATIONS, Node, is_count
 from mlflow_rnnmod.networks.graph.structure import INPUT, Structure, find_structure
 
-OUTPUTS = ("label", "multilabel")
+OUTPUTS = tuple(name for name, kind in ANSWERS.items() if kind.scored and not kind.stepwise)
 MAX_NODES = 10_000
 _MAX_INPUTS = 100_000
 _MAX_SHOWN = 20
@@ -121,6 +122,16 @@ class GraphConfig:
     def readout_size(self) -> int:
         """Length of the vector that the output layer reads."""
         return self.structure.shapes[self.readout][0]
+
+    @property
+    def answer(self) -> Answer:
+        """What goes out, as an object."""
+        return answer_of(self.output)
+
+    @property
+    def format(self) -> int:
+        """The format version of files that it takes to say this structure."""
+        return 2
 
     @property
     def end_label(self) -> None:

@@ -44,6 +44,7 @@ class GraphWatch:
                 also = torch.cat(found[:-1]), torch.cat([sides] * more, dim=1)
             yield Observations(name, found[-1], sides, joint=True, also=also)
 
+    @torch.enable_grad()
     def squared(self, sides: Tensor) -> dict[str, Tensor]:
         """Squared derivatives of margins, float64 ``(2, labels, units)``, by group."""
         labels = self.logits.shape[-1]
@@ -51,8 +52,7 @@ class GraphWatch:
             name: torch.zeros(2, labels + 1, group.units, dtype=torch.float64, device=sides.device)
             for name, group in self.groups.items()
         }
-        with torch.enable_grad():
-            margins = all_margins(self.logits, self.config.output)
+        margins = self.config.answer.all_margins(self.logits)
         if sides.dtype == torch.bool:
             for label in range(labels):
                 both = sides[:, :, label].double()
@@ -82,13 +82,3 @@ class GraphWatch:
 
     def _part(self, values: Mapping[str, Tensor], group: str, node: str, offset: int) -> Tensor:
         return values[node][:, offset : offset + self.groups[group].units]
-
-
-def all_margins(logits: Tensor, output: str) -> Tensor:
-    """Log-odds of each label against all others, or logits where labels have no rivals."""
-    if output == "multilabel":
-        return logits
-    labels = logits.shape[-1]
-    own = torch.eye(labels, dtype=torch.bool, device=logits.device)
-    others = logits[:, None].masked_fill(own, -torch.inf)
-    return logits - others.logsumexp(-1)
