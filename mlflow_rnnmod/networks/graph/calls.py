@@ -201,7 +201,8 @@ def _scaled(call: Called, made: Made, scale: Any = 1.0, shift: Any = 0.0) -> str
             raise NotCovered("it has other constants for each row")
         vectors.append(tensor.expand(1, *made.shape[1:]).reshape(-1))
     like = next((v for v in (scale, shift) if isinstance(v, Tensor)), vectors[0])
-    return call.draft.affine(made.name, *(v.to(like.device) for v in vectors), line=call.line)
+    own, added = (vector.to(like.device) for vector in vectors)
+    return call.draft.affine(made.name, own, added, line=call.line)
 
 
 def _sum(sign: float) -> Handler:

@@ -123,7 +123,7 @@ def read_graph(
         _check_outputs(outputs, labels, kind)
         config = followed.config(labels, kind)
         reading = GraphReading(
-            spec=replace(spec, kind=kind),
+            spec=replace(spec, kind=kind),  # type: ignore[arg-type]
             config=config,
             end=followed.end,
             outputs=outputs,
@@ -459,7 +459,7 @@ def _check_module(module: nn.Module) -> None:
         raise UnreadableNetwork("The network is scripted; expected the module it was made from")
     for name, part in module.named_modules():
         words = f"{name or 'the network itself'} ({type(part).__name__})"
-        if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
+        if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():  # type: ignore[misc]
             raise UnreadableNetwork(
                 f"{words} is lazy and has no weights yet; run one batch through the network first"
             )
