@@ -118,7 +118,7 @@ class Draft:
         renamed: dict[str, str] = {}
         for name, node in self.nodes.items():
             if self._over_concat(node):
-                parts = []
+                parts: list[str] = []
                 for given, columns in self._columns(self.nodes[node.inputs[0]]):
                     weights = {key: weight[columns] for key, weight in node.weights.items()}
                     size = columns.stop - columns.start
