@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from mlflow_rnnmod.networks import Rows
+from mlflow_rnnmod.networks import Rows, concatenate
 from mlflow_rnnmod.networks.rows import IGNORE
 
 INPUT_KEYS = ("input_ids", "inputs", "input", "x", "tokens", "token_ids", "features")
@@ -72,6 +72,21 @@ class Steps:
         """Steps come first where they did so in this batch."""
         return Steps(is_time_first(batch))
 
+    def joined(self, parts: list[Rows], config: Any, source: str) -> Rows:
+        """All rows in one, padded as the network of ``config`` has it.
+
+        Raises:
+            ValueError: if features come in batches of different length without lengths.
+        """
+        steps = {part.values.shape[1] for part in parts}
+        if len(steps) > 1 and parts[0].values.ndim == 3 and parts[0].lengths is None:
+            raise ValueError(
+                f"The {source} comes in batches of {min(steps)} to {max(steps)} steps without "
+                "lengths; with float features padding can't be told from content. Give the "
+                "lengths, in the batch or by split_batch=."
+            )
+        return concatenate(parts, config.pad_index or 0, config.side)
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -92,6 +107,17 @@ class Whole:
     def as_seen(self, batch: Batch) -> Whole:
         """Rows always come first."""
         return self
+
+    def joined(self, parts: list[Rows], config: Any, source: str) -> Rows:
+        """All rows in one.
+
+        Raises:
+            ValueError: if batches differ in the shape of their rows.
+        """
+        shapes = {tuple(part.values.shape[1:]) for part in parts}
+        if len(shapes) > 1:
+            raise ValueError(f"The {source} has rows of {sorted(shapes)}; expected one shape.")
+        return concatenate(parts)
 
 
 Layout = Steps | Whole

@@ -31,7 +31,7 @@ from torch.utils.data import (
 from lightning_callbacks.batches import Batch, Layout, Steps, split
 from lightning_callbacks.sources import Transfer
 from lightning_callbacks.targets import conform
-from mlflow_rnnmod.networks import NetworkConfig, Rows, concatenate
+from mlflow_rnnmod.networks import Rows
 
 
 @contextmanager
@@ -189,7 +189,8 @@ def read_batches(
 
 def collect(
     batches: Iterator[Batch],
-    config: NetworkConfig,
+    layout: Layout,
+    config: Any,
     source: str,
     limit: int | None = None,
 ) -> Rows | None:
@@ -197,8 +198,8 @@ def collect(
 
     Args:
         batches: taken apart.
-        config: of the network that reads them: how shorter batches are padded, and what targets
-            must be.
+        layout: what their inputs are.
+        config: of the network that reads them.
         source: what to call the data in errors.
         limit: keep no more rows than this.
 
@@ -215,11 +216,4 @@ def collect(
         kept += len(rows)
     if not parts:
         return None
-    steps = {part.values.shape[1] for part in parts}
-    if len(steps) > 1 and parts[0].values.ndim == 3 and parts[0].lengths is None:
-        raise ValueError(
-            f"The {source} comes in batches of {min(steps)} to {max(steps)} steps without "
-            "lengths; with float features padding can't be told from content. Give the lengths, "
-            "in the batch or by split_batch=."
-        )
-    return concatenate(parts, config.pad_index or 0, config.side)
+    return layout.joined(parts, config, source)

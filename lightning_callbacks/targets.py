@@ -37,7 +37,7 @@ def conform(rows: Rows, config: NetworkConfig, source: str) -> Rows:
     if rows.targets is None:
         raise ValueError(f"The {source} has no targets; expected the right answer to each row.")
 
-    def shown() -> tuple[Tensor, str]:
+    def shown() -> tuple[Tensor | None, str]:
         with torch.device("meta"):
             network = RecurrentNetwork(config)
         return network.answered(rows), config.side if config.feed == "steps" else "right"

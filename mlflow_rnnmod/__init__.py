@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.tracking.planning import plan
     from mlflow_rnnmod.verbs import add, compose, export, remove, replace, select
 
+    __version__: str
+
 FLAVOR_NAME = "rnnmod"
 
 _HOMES = {
@@ -116,14 +118,16 @@ __all__ = [
 install()
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker every name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from lightning_callbacks.readers.base import Prepared, Reader, Settings
+from lightning_callbacks.readers.graph import GraphReader
 from lightning_callbacks.readers.recurrent import RecurrentReader
 from lightning_callbacks.readers.translator import TranslatorReader
 from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
@@ -19,7 +20,7 @@ from mlflow_rnnmod.networks.translator.spec import TranslatorSpec
 Spec = NetworkSpec | TranslatorSpec
 """What a user may say of a network."""
 
-READERS: tuple[Reader, ...] = (TranslatorReader(), RecurrentReader())
+READERS: tuple[Reader, ...] = (TranslatorReader(), GraphReader(), RecurrentReader())
 """In the order in which they are asked; the last one takes what is left."""
 
 ROWS = tuple({reader.rows: None for reader in READERS})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,7 +13,7 @@ from mlflow_rnnmod.answers.columns import Columns
 from mlflow_rnnmod.answers.margins import all_log_odds, log_odds
 from mlflow_rnnmod.answers.observations import Labelled
 from mlflow_rnnmod.answers.sample import Draw, Sample
-from mlflow_rnnmod.answers.targets import IGNORE, Targeted
+from mlflow_rnnmod.answers.targets import IGNORE, Shown, Targeted
 
 PREDICTION = "prediction"
 """Name of the column of answers, where those are lists or come with scores."""
@@ -70,9 +70,7 @@ class Answer:
     def __hash__(self) -> int:
         return hash(type(self))
 
-    def conform(
-        self, targets: Tensor, config: Any, source: str, shown: Callable[[], tuple[Tensor, str]]
-    ) -> Tensor:
+    def conform(self, targets: Tensor, config: Any, source: str, shown: Shown) -> Tensor:
         """A user's targets in the shape that :class:`~mlflow_rnnmod.networks.Rows` wants.
 
         Args:

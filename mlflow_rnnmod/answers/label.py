@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from mlflow_rnnmod.answers.base import Answer, Form, one_hot
 from mlflow_rnnmod.answers.columns import Columns
 from mlflow_rnnmod.answers.sample import Draw, Sample, drawn_rivals
-from mlflow_rnnmod.answers.targets import Targeted, check_range, whole_numbers
+from mlflow_rnnmod.answers.targets import Shown, Targeted, check_range, whole_numbers
 
 
 class Label(Answer):
@@ -26,9 +26,7 @@ class Label(Answer):
     )
     joins = "The label with the best score wins {score}{mixed}."
 
-    def conform(
-        self, targets: Tensor, config: Any, source: str, shown: Callable[[], tuple[Tensor, str]]
-    ) -> Tensor:
+    def conform(self, targets: Tensor, config: Any, source: str, shown: Shown) -> Tensor:
         """One label index a row."""
         if targets.ndim != 1:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from mlflow_rnnmod.answers.base import Answer
 from mlflow_rnnmod.answers.columns import Columns
 from mlflow_rnnmod.answers.observations import Labelled
 from mlflow_rnnmod.answers.sample import Draw, Sample
-from mlflow_rnnmod.answers.targets import Targeted
+from mlflow_rnnmod.answers.targets import Shown, Targeted
 
 
 class Multilabel(Answer):
@@ -29,9 +28,7 @@ class Multilabel(Answer):
     )
     joins = "Each label whose score reaches its threshold is answered {score}; {limits}."
 
-    def conform(
-        self, targets: Tensor, config: Any, source: str, shown: Callable[[], tuple[Tensor, str]]
-    ) -> Tensor:
+    def conform(self, targets: Tensor, config: Any, source: str, shown: Shown) -> Tensor:
         """Whether each label is right, bool ``(rows, labels)``."""
         wanted = (len(targets), len(config.labels))
         if targets.shape != wanted or bool(((targets != 0) & (targets != 1)).any()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from mlflow_rnnmod.answers.base import Answer
 from mlflow_rnnmod.answers.columns import Columns
 from mlflow_rnnmod.answers.sample import Draw, Sample, drawn_rivals
-from mlflow_rnnmod.answers.targets import IGNORE, Targeted, check_range, whole_numbers
+from mlflow_rnnmod.answers.targets import IGNORE, Shown, Targeted, check_range, whole_numbers
 
 
 class Stepwise(Answer):
@@ -19,9 +18,7 @@ class Stepwise(Answer):
 
     stepwise = True
 
-    def conform(
-        self, targets: Tensor, config: Any, source: str, shown: Callable[[], tuple[Tensor, str]]
-    ) -> Tensor:
+    def conform(self, targets: Tensor, config: Any, source: str, shown: Shown) -> Tensor:
         """A label index for each step.
 
         ``IGNORE`` at steps whose target is negative (as -100, PyTorch's ``ignore_index``), that are
@@ -30,6 +27,7 @@ class Stepwise(Answer):
         targets = targets.long()
         targets = targets[:, None] if targets.ndim == 1 else targets
         answered, side = shown()
+        assert answered is not None
         more = answered.shape[1] - targets.shape[1]
         if more < 0:
             raise ValueError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+Shown: TypeAlias = Callable[[], "tuple[Tensor | None, str]"]
 IGNORE = -1
 """Target of a step that has no label: padding, or what lies behind the end of a list."""
 
