@@ -92,8 +92,10 @@ def page(decomposition: Decomposition) -> str:
     title = f"{len(modules)} modules of one network"
     parts = [
         f"<h1>{title}</h1>",
-        f'<p class="soft">Parent {escape(parent.digest[:12])}, {escape(parent.network.words())}, '
-        f"taken apart in {decomposition.seconds:.1f} seconds.</p>",
+        f'<p class="soft">Parent {escape(parent.digest[:12])}, '
+        f"{escape(parent.network.words())}, "
+        f"{sum(parent.network.units.values())} units, taken apart in "
+        f"{decomposition.seconds:.1f} seconds.</p>",
         *(
             f'<p class="mind"><b>Mind:</b> {escape(plain(w, 2000))}</p>'
             for w in decomposition.warnings
