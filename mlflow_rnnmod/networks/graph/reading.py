@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
-from torch.nn.modules.lazy import LazyModuleMixin
 
 from mlflow_rnnmod.networks.graph.calls import (
     ENDS,
@@ -308,12 +307,18 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
 def _changed(values: dict[fx.Node, Any], node: fx.Node) -> None:
     """What a call changed in place is what it gave; other views of that can't be followed."""
     changed = node.all_input_nodes[0]
-    before, given = values[changed], values[node]
-    for other, value in values.items():
-        if isinstance(value, Made) and isinstance(before, Made) and value.name == before.name:
-            line = node.meta["line"]
+    given, line = values[node], node.meta["line"]
+    for other in values:
+        if isinstance(values[other], Made) and _share(other.meta["value"], changed.meta["value"]):
             values[other] = NotCovered("a value is changed in place through another view", line)
     values[changed] = values[node] = given
+
+
+def _share(one: Any, other: Any) -> bool:
+    """Whether two tensors are views of the same numbers."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return False
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered:
@@ -459,7 +464,8 @@ def _check_module(module: nn.Module) -> None:
         raise UnreadableNetwork("The network is scripted; expected the module it was made from")
     for name, part in module.named_modules():
         words = f"{name or 'the network itself'} ({type(part).__name__})"
-        if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():  # type: ignore[misc]
+        own = part.parameters(recurse=False)
+        if any(isinstance(weight, nn.parameter.UninitializedParameter) for weight in own):
             raise UnreadableNetwork(
                 f"{words} is lazy and has no weights yet; run one batch through the network first"
             )
