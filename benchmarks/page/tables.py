@@ -106,6 +106,7 @@ def sizes_table(rows: Sequence[Row]) -> str:
     """How much of the parents' recurrent layers the modules of each rule keep, and share."""
     lines = []
     chosen = [r for r in rows if r["repairs"] == "all" and r["rule"] in RULES]
+    chosen = [r for r in chosen if "recurrent_weights_kept" in r]  # not in dense networks
     for (share, rule), part in sorted(grouped(chosen, lambda r: (r["removal"], r["rule"])).items()):
         shown = ("units_kept", "recurrent_weights_kept", "jaccard")
         kept = [mean(r[name] for r in part) for name in shown]
