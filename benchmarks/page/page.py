@@ -56,7 +56,7 @@ SECTIONS = {
     "rq2": "## rq2: two modules reused, against a model trained from scratch for their labels\n",
     "rq3": "## rq3: a module of the worst model replaced by one of the best\n\nWithin a type "
     "against the worst model itself; across types against one trained on the new labels. "
-    "Dense networks: each label in turn, in a model that saw few of its rows; against that model.\n",
+    "Dense networks: each label in turn, in a model that saw few of its rows; against it.\n",
     "scenarios": "## Scenarios: mean BLEU, against a translator trained again on everything\n\n"
     "The paper's deltas are of its approaches 1 / 2, for LSTM.\n",
 }
