@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -275,9 +276,6 @@ def _reuse(
     mine = {"question": question, **{k: settings[k] for k in ("layers", "variant", "gates")}}
     cells: list[str] = []
 
-    def paper(name: str, own: str) -> float | None:
-        return reuse_delta(question, name.removesuffix("/list"), own)
-
     with progress_bar() as progress:
         bar = progress.add_task("", total=None)
 
@@ -285,12 +283,8 @@ def _reuse(
             cells.append(own)
             for row in rows:
                 row["delta"] = row["score"] - row["scratch_score"]
-                extra = {
-                    "cell": own,
-                    "dataset": name,
-                    "seed": seed,
-                    "paper_delta": paper(name, own),
-                }
+                paper = reuse_delta(question, name.removesuffix("/list"), own)
+                extra = {"cell": own, "dataset": name, "seed": seed, "paper_delta": paper}
                 file.add({**mine, **extra, **row})
 
         for seed in range(settings["seeds"]):
@@ -323,13 +317,8 @@ def _reuse(
                 named = {told_name: across}
                 if question == "rq2" and TASKS[sets[0]].few is not None:
                     named[name.replace("with", "and")] = rq2.together
-                first, second = (
-                    (
-                        _data(d, settings["data_dir"], settings["quick"]),
-                        TASKS[d].training(cell, layers, seed),
-                    )
-                    for d in sets
-                )
+                data_of = partial(_data, data_dir=settings["data_dir"], quick=settings["quick"])
+                first, second = ((data_of(d), TASKS[d].training(cell, layers, seed)) for d in sets)
                 own = first[1].cell
                 for told_name, ask in named.items():
                     told_name += f"/{QUICK_ROWS}" if settings["quick"] else ""
@@ -345,7 +334,8 @@ def _data(dataset: str, data_dir: Path, quick: bool) -> TextData | None:
     try:
         data = TASKS[dataset].data(data_dir)
     except NotInstalled as error:
-        return console.print(f"{dataset} is skipped: {error}")
+        console.print(f"{dataset} is skipped: {error}")
+        return None
     return data.first(QUICK_ROWS) if quick else data
 
 
