@@ -123,11 +123,12 @@ class _Pass:
 
     def _moments(self, seen: Observations) -> tuple[Tensor, Tensor, Tensor | None]:
         """What guesses are made from: of all observations, or of each label's own."""
-        if not self.network.guesses_by_label:
-            return moments(seen.values, seen.joint)
         values, own = seen.values, seen.sides[0]
         if seen.also is not None:
-            values, own = torch.cat([values, seen.also[0]]), torch.cat([own, seen.also[1]])
+            values = torch.cat([values, seen.also[0]])
+        if not self.network.guesses_by_label:
+            return moments(values, seen.joint)
+        own = own if seen.also is None else torch.cat([own, seen.also[1]])
         by_label = [moments(values[own[:, y]], seen.joint) for y in range(self.labels)]
         counts, totals, products = zip(*by_label, strict=True)
         both = torch.stack(list(products)) if seen.joint else None
