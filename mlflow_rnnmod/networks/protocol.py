@@ -192,6 +192,9 @@ class Trunks(Protocol):
     def way(self, way: str, rows: Rows) -> str:
         """The way that is taken for a batch, where ``"auto"`` is asked for."""
 
+    def planned(self, rows: int, steps: int) -> str:
+        """The way that is taken for a batch of so many rows and steps."""
+
     def run(self, rows: Rows, way: str, finish: Finish) -> None:
         """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
 

@@ -130,13 +130,13 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
 
     What is not covered is no matter until an answer depends on it.
     """
-    draft = Draft(1)
+    draft = Draft(1, torch.device("cpu"))
     values: dict[fx.Node, Any] = {}
     read: set[str] = set()
     for node in graph.nodes:
         found = node.meta.get("value")
         if node.op == "placeholder":
-            draft = Draft(found[0].numel())
+            draft = Draft(found[0].numel(), found.device)
             values[node] = Made(INPUT, tuple(found.shape))
             continue
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
