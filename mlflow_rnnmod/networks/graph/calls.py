@@ -198,14 +198,12 @@ def _scaled(call: Called, made: Made, scale: Any = 1.0, shift: Any = 0.0) -> str
     """A value times and plus constants, which must be the same for all rows."""
     if call.shape != made.shape:
         raise NotCovered(f"it turns {made.shape} into {call.shape}")
-    like = next((v for v in (scale, shift) if isinstance(v, Tensor)), None)
 
     def vector(constant: Any) -> Tensor:
         tensor = _double(constant)
         if tensor.ndim == len(made.shape) and tensor.shape[0] != 1:
             raise NotCovered("it has other constants for each row")
-        found = tensor.expand(1, *made.shape[1:]).reshape(-1)
-        return found if like is None else found.to(like.device)
+        return tensor.expand(1, *made.shape[1:]).reshape(-1)
 
     return call.draft.affine(made.name, vector(scale), vector(shift), call.line)
 
