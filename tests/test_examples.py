@@ -10,7 +10,7 @@ import pytest
 
 EXAMPLES = str(Path(__file__).resolve().parent.parent / "examples")
 NAMES = (
-    "at_once", "classifier", "clinc", "lists", "orders", "several_labels", "stories",
+    "at_once", "classifier", "clinc", "digits", "lists", "orders", "several_labels", "stories",
     "surnames", "tables", "tags", "texts", "training", "translate",
 )  # fmt: skip
 
@@ -181,3 +181,11 @@ def test_an_example_that_translates(tracking_uri: str) -> None:
         found = answers.get(code, [row[code] for row in answers["all"]])
         assert sum(map(str.__eq__, found, right)) > len(right) / 2
     assert answers["de"] == [row["de"] for row in answers["all"]]
+
+
+def test_an_example_that_mends_a_digit(tracking_uri: str) -> None:
+    import digits
+
+    shares = digits.main()
+    assert shares["mended all"] > shares["before all"] + 0.02
+    assert shares["mended eight"] > shares["before eight"] + 0.2
