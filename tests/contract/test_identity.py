@@ -43,7 +43,7 @@ def test_every_kind_of_trunk_that_removes_nothing(name):
         check(mine, compose(replace(module, trunk=trunk) for module in whole.modules))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(mine=drawn())
 def test_any_structure(mine):
     check(mine, whole_parent(mine.parent))

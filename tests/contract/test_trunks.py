@@ -41,7 +41,7 @@ def test_masked_is_cut_is_every_way(name):
         check_ways(mine, mixed)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_so_it_is_for_any_structure(data):
     mine = data.draw(drawn())
@@ -55,7 +55,8 @@ def test_so_it_is_for_any_structure(data):
     for kind in mine.kinds:
         full = trunk_of(network, kind, removal=0.0)
         for cut in (True, False):
-            same(mine.outputs(rows, full, cut), whole)
+            found = mine.outputs(rows, full, cut)
+            torch.testing.assert_close(found, whole, rtol=0.0, atol=1e-12)
 
 
 @subjects
@@ -216,7 +217,8 @@ def check_shares(subject: Subject, kind: Kind) -> None:
     whole = counted(subject, Trunk.whole(network.units))
     names = ("units_kept", "weights_kept", "recurrent_weights_kept")
     shares = zip(names, counted(subject, trunk), whole, strict=True)
-    assert found == pytest.approx({name: part / of for name, part, of in shares if of})
+    expected = {name: part / of for name, part, of in shares if of}
+    assert found == pytest.approx(expected) and list(found) == list(expected)
     if kind == JOINT:  # and really, cut out
         cut = trimmed_tensors(network.state_dict(), network.groups, trunk, cut=True)
         mine = {owner.tensor for group in network.groups.values() for owner in group.owners}
@@ -232,7 +234,7 @@ def test_shares_kept_are_counted(name):
     assert set(mine.network.shares_kept(Trunk.whole(mine.network.units)).values()) == {1.0}
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_so_they_are_for_any_structure(data):
     mine = data.draw(drawn())

@@ -33,6 +33,7 @@ class TranslatorSuite(Suite):
             "lstm, ids, two layers": cached(
                 translating, "lstm", two, ((3, 3), (4,)), (5, 4), text=False
             ),
+            "rnn_relu, ids": cached(translating, "rnn_relu", two, decoder=(5,), text=False),
             "rnn_tanh, two tokenizers": cached(
                 translating, "rnn_tanh", two, decoder=(7,), joint=False
             ),
