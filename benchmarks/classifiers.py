@@ -19,8 +19,8 @@ class Training:
     """Settings of one parent; the cache's key together with the data's name and labels.
 
     Args:
-        cell: ``"lstm"``, ``"gru"``, ``"rnn"`` or ``"rnn_relu"``.
-        layers: number of recurrent layers.
+        cell: ``"lstm"``, ``"gru"``, ``"rnn"`` or ``"rnn_relu"``; ``"fcnn"`` for a dense network.
+        layers: number of recurrent, or of hidden dense, layers.
         units: of each of them.
         embedding: length of an embedding vector.
         steps: words that a text is cut to, ``None`` for all.

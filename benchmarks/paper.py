@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,17 @@ import torch
 
 from benchmarks import rq2, rq3
 from benchmarks.apart import print_apart
-from benchmarks.data import TextData
-from benchmarks.options import CELLS, console, names, numbers, progress_bar, shared, with_options
+from benchmarks.data import NotInstalled, TextData
+from benchmarks.options import console, names, numbers, progress_bar, shared, with_options
 from benchmarks.page.page import write
 from benchmarks.page.rows import read_rows
 from benchmarks.parents import train_parent
-from benchmarks.published import CELLS as PUBLISHED_CELLS
-from benchmarks.published import REPLACE, REUSE, delta
+from benchmarks.published import delta, reuse_delta
 from benchmarks.results import RowFile, mean_and_error, print_reuse, print_rows
 from benchmarks.reuse import Workshop
 from benchmarks.rq1 import DRAWS, REPAIRS, rq1_rows
 from benchmarks.study import MEANS_FOLDED, Study
-from benchmarks.tasks import TASKS
+from benchmarks.tasks import CELLS, TASKS
 from benchmarks.translation.run import run_reuse, run_scenarios
 from benchmarks.translation.run import run_rq1 as run_translation_rq1
 from benchmarks.translation.scenarios import SCENARIOS
@@ -119,9 +119,10 @@ def run_rq1(
 ) -> None:
     """Rows of one data set and kind of parent, for each seed, and their table."""
     task = TASKS[dataset]
-    data = task.data(data_dir)
-    data = data.first(QUICK_ROWS) if quick else data
-    file = RowFile(json_file)
+    data = _data(dataset, data_dir, quick)
+    if data is None:
+        return
+    cell, file = task.cell(cell), RowFile(json_file)
     mine = {
         "question": "rq1",
         "dataset": data.name,
@@ -136,7 +137,6 @@ def run_rq1(
             bar = progress.add_task(f"{dataset}, seed {seed}: parent", total=None)
             parent, seconds = train_parent(data, task.training(cell, layers, seed), cache)
             encoder = parent.tokenizer
-            assert encoder is not None
             done = {
                 (r["rule"], r["removal"], r["repairs"], r["matched"])
                 for r in file.where(**mine, seed=seed)
@@ -174,10 +174,11 @@ def run_rq1(
     print_rows(rows, ("repairs", "removal", "rule", "matched"), title)
 
 
-# Kinds of network whose modules are put together: the paper's two pairs of types.
+# Kinds of network whose modules are put together: the papers' pairs of types, or of data sets.
 ACROSS = {
     "many-to-one with many-to-many": ("clinc_oos", "brown_pos"),
     "one-to-one with one-to-many": ("math_qa", "wiki_toxicity/list"),
+    "mnist with emnist_letters": ("mnist", "emnist_letters"),
 }
 
 
@@ -197,7 +198,7 @@ def _reuse_options(command: Any) -> Any:
 def reuse_modules(datasets: tuple[str, ...], **settings: Any) -> None:
     """Are two modules as good as a model trained from scratch for their two labels?"""
     started = time.perf_counter()
-    _reuse("rq2", datasets, rq2.within, rq2.across, REUSE, settings)
+    _reuse("rq2", datasets, rq2.within, rq2.across, settings)
     if _translates(datasets, settings):
         run_reuse("rq2", settings)
     _took(started)
@@ -210,10 +211,11 @@ def reuse_modules(datasets: tuple[str, ...], **settings: Any) -> None:
 def replace_modules(datasets: tuple[str, ...], **settings: Any) -> None:
     """What does a model gain or lose when one of its modules gives way to another model's?
 
-    Within a type the worst of the parents of all cells and seeds gets modules of the best.
+    Within a type the worst of the parents of all cells and seeds gets modules of the best; a dense
+    network that saw few rows of one label gets the module of one that saw them all.
     """
     started = time.perf_counter()
-    _reuse("rq3", datasets, rq3.within, rq3.across, REPLACE, settings)
+    _reuse("rq3", datasets, rq3.within, rq3.across, settings)
     if _translates(datasets, settings):
         run_reuse("rq3", settings)
     _took(started)
@@ -263,7 +265,6 @@ def _reuse(
     datasets: tuple[str, ...],
     within: Callable[..., Iterator[dict[str, Any]]],
     across: Callable[..., Iterator[dict[str, Any]]],
-    published: dict[str, tuple[float, float, float]],
     settings: dict[str, Any],
 ) -> None:
     """Rows of a question, within data sets and across types, and their table."""
@@ -272,25 +273,18 @@ def _reuse(
     cell, layers, crossing = settings["cell"], settings["layers"], settings["crossing"]
     file = RowFile(settings["json_file"])
     workshop = Workshop(settings["cache"], settings["variant"], settings["gates"])
-    mine = {"question": question, "cell": cell, "layers": layers,
-            "variant": settings["variant"], "gates": settings["gates"]}  # fmt: skip
-
-    def data_of(dataset: str) -> TextData:
-        data = TASKS[dataset].data(settings["data_dir"])
-        return data.first(QUICK_ROWS) if settings["quick"] else data
-
-    def paper(name: str) -> float | None:
-        found = published.get(name.removesuffix("/list"))
-        return None if found is None or cell not in PUBLISHED_CELLS else found[
-            PUBLISHED_CELLS.index(cell)]  # fmt: skip
+    mine = {"question": question, **{k: settings[k] for k in ("layers", "variant", "gates")}}
+    cells: list[str] = []
 
     with progress_bar() as progress:
         bar = progress.add_task("", total=None)
 
-        def keep(name: str, rows: Iterator[dict[str, Any]], seed: int) -> None:
+        def keep(name: str, rows: Iterator[dict[str, Any]], seed: int, own: str) -> None:
+            cells.append(own)
             for row in rows:
                 row["delta"] = row["score"] - row["scratch_score"]
-                extra = {"dataset": name, "seed": seed, "paper_delta": paper(name)}
+                paper = reuse_delta(question, name.removesuffix("/list"), own)
+                extra = {"cell": own, "dataset": name, "seed": seed, "paper_delta": paper}
                 file.add({**mine, **extra, **row})
 
         for seed in range(settings["seeds"]):
@@ -298,30 +292,51 @@ def _reuse(
             def told(stage: str, seed: int = seed) -> None:
                 progress.update(bar, description=f"seed {seed}, {stage}"[:40])
 
-            def done(name: str, seed: int = seed) -> set[tuple]:
-                found = file.where(**mine, dataset=name, seed=seed)
+            def done(name: str, own: str, seed: int = seed) -> set[tuple]:
+                found = file.where(**mine, cell=own, dataset=name, seed=seed)
                 return {(r["pair"], r["rule"]) for r in found}
 
             for dataset in () if crossing else datasets or tuple(TASKS):
-                task, data = TASKS[dataset], data_of(dataset)
-                training: Any = task.training(cell, layers, seed)
-                if question == "rq3":
-                    training = [task.training(c, layers, s) for c in CELLS[:3] for s in (0, 1)]
-                rows = within(workshop, data, training, settings["removal"], done(data.name), told)
-                keep(data.name, rows, seed)
-            for name, sets in {} if crossing is False else ACROSS.items():
-                if any(dataset not in TASKS for dataset in sets):
+                task, data = TASKS[dataset], _data(dataset, settings["data_dir"], settings["quick"])
+                if data is None:
                     continue
+                own, training = task.cell(cell), task.training(cell, layers, seed)
+                rest = settings["removal"], done(data.name, own), told
+                if question == "rq2":
+                    rows = rq2.within(workshop, data, training, *rest)
+                elif task.few is not None:
+                    rows = rq3.few(workshop, data, training, task.few, *rest)
+                else:
+                    several = [task.training(c, layers, s) for c in CELLS[:3] for s in (0, 1)]
+                    rows = rq3.within(workshop, data, several, *rest)
+                keep(data.name, rows, seed, own)
+            for name, sets in {} if crossing is False else ACROSS.items():
                 if datasets and not set(sets) & set(datasets):
                     continue
-                first, second = ((data_of(d), TASKS[d].training(cell, layers, seed)) for d in sets)
                 told_name = name.replace("with", "by") if question == "rq3" else name
-                told_name += f"/{QUICK_ROWS}" if settings["quick"] else ""
-                rows = across(workshop, first, second, settings["removal"], done(told_name), told)
-                keep(told_name, rows, seed)
-    rows = file.where(**mine)
-    title = f"{question}, {cell}, {layers} layer(s): modules against a model trained from scratch"
-    print_reuse(rows, title)
+                named = {told_name: across}
+                if question == "rq2" and TASKS[sets[0]].few is not None:
+                    named[name.replace("with", "and")] = rq2.together
+                data_of = partial(_data, data_dir=settings["data_dir"], quick=settings["quick"])
+                first, second = ((data_of(d), TASKS[d].training(cell, layers, seed)) for d in sets)
+                own = first[1].cell
+                for told_name, ask in named.items():
+                    told_name += f"/{QUICK_ROWS}" if settings["quick"] else ""
+                    rest = settings["removal"], done(told_name, own), told
+                    keep(told_name, ask(workshop, first, second, *rest), seed, own)
+    rows = [row for row in file.where(**mine) if row["cell"] in cells]
+    title = f"{question}, {', '.join(dict.fromkeys(cells))}, {layers} layer(s)"
+    print_reuse(rows, f"{title}: modules against a model trained from scratch")
+
+
+def _data(dataset: str, data_dir: Path, quick: bool) -> TextData | None:
+    """A data set, or part of it; ``None``, and why, where it is not installed."""
+    try:
+        data = TASKS[dataset].data(data_dir)
+    except NotInstalled as error:
+        console.print(f"{dataset} is skipped: {error}")
+        return None
+    return data.first(QUICK_ROWS) if quick else data
 
 
 def _print_parents(rows: list[dict[str, Any]]) -> None:

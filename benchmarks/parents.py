@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks.classifiers import Batches, ClassifierTraining, RecurrentClassifier, Training
 from benchmarks.data import TextData, number_tokenizer, token_tokenizer, word_tokenizer
+from benchmarks.dense import CELL, dense_parent, train_dense
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
@@ -33,6 +34,8 @@ def train_parent(
         took (when it took place).
     """
     kept = trained_weights(data, training, cache, min_epochs)
+    if training.cell == CELL:
+        return dense_parent(kept["weights"], data, training), kept["seconds"]
     encoder = TextEncoder(kept["tokenizer"])
     if "config" in kept:
         network = RecurrentNetwork(NetworkConfig.from_dict(kept["config"]))
@@ -48,8 +51,9 @@ def trained_weights(
 
     Returns:
         ``weights`` of a :class:`~benchmarks.classifiers.RecurrentClassifier`, ``tokenizer`` (its
-        JSON), ``seconds``, ``metric`` (on validation), ``epochs`` and ``key``. Parents of the
-        first release's cache have a ``config`` and the weights of a ``RecurrentNetwork``.
+        JSON; not of vectors), ``seconds``, ``metric`` (on validation), ``epochs`` and ``key``.
+        Parents of the first release's cache have a ``config`` and the weights of a
+        ``RecurrentNetwork``.
     """
     key = [data.name, data.names, training.key(), min_epochs]
     return cached(key, cache, lambda: _train(data, training, min_epochs or 0))
@@ -73,6 +77,8 @@ def cached(key: Any, cache: Path | None, train: Callable[[], dict[str, Any]]) ->
 
 
 def _train(data: TextData, training: Training, min_epochs: int) -> dict[str, Any]:
+    if training.cell == CELL:
+        return train_dense(data, training, fit, min_epochs)
     L.seed_everything(training.seed, verbose=False)
     tokenizer = TOKENIZERS[training.words](data.texts["train"], training.vocabulary, training.steps)
     encoder = TextEncoder(tokenizer)

@@ -67,6 +67,16 @@ REPLACE = {
 # Table V, LSTM, mean BLEU: a retrained model; modules by approach 1; by approach 2.
 SCENARIOS = {"tatoeba_uk": (32.12, 31.94, 32.53), "tatoeba_et": (20.80, 20.89, 21.30)}
 CELLS = ("lstm", "gru", "rnn")
+# Dense networks (Pan & Rajan, ESEC/FSE 2020): means over their networks and data sets.
+DENSE = {"rq1": -0.01, "rq2": 0.03, "rq2 across": -5.4}
+
+
+def reuse_delta(question: str, dataset: str, cell: str) -> float | None:
+    """The papers' modules minus a model trained from scratch, where they have them."""
+    if cell == "fcnn":
+        return DENSE.get(question + (" across" if " " in dataset else ""))
+    found = {"rq2": REUSE, "rq3": REPLACE}[question].get(dataset)
+    return None if found is None or cell not in CELLS else found[CELLS.index(cell)]
 
 
 def delta(dataset: str, variant: str, cell: str, layers: int) -> float | None:
@@ -74,5 +84,7 @@ def delta(dataset: str, variant: str, cell: str, layers: int) -> float | None:
 
     Its CLINC parents answer 150 intents, its toxicity parents lists.
     """
+    if cell == "fcnn":
+        return DENSE["rq1"]
     found = _TABLE_2.get((dataset.removesuffix("/list").removesuffix("/intent"), variant, cell))
     return None if found is None or not 1 <= layers <= 4 else found[layers - 1]

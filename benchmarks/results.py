@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,26 +54,33 @@ def shown(values: Sequence[float], signed: bool = True) -> str:
     return text if math.isnan(error) else f"{text} ± {error:.2f}"
 
 
-def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) -> None:
+def print_rows(rows: Sequence[dict[str, Any]], by: Sequence[str], title: str) -> None:
     """A table of means over seeds: a line for each value of ``by``, in the rows' order."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
     columns = ["delta", "control_delta", "net"]
-    shares = ["actual_removal", "units_kept", "recurrent_weights_kept", "jaccard"]
-    numbers = ["seeds", "score", *columns, "removed %", "W_hh kept %", "jaccard"]
+    recurrent = all("recurrent_weights_kept" in row for row in rows)
+    weights = "recurrent_weights_kept" if recurrent else "weights_kept"
+    shares = ["actual_removal", "units_kept", weights, "jaccard"]
+    numbers = [
+        "seeds",
+        "score",
+        *columns,
+        "removed %",
+        "W_hh kept %" if recurrent else "weights kept %",
+        "jaccard",
+    ]
     table = _table(title, by, numbers)
     for key, found in groups.items():
-        removed, _, recurrent, overlap = (
-            sum(r[name] for r in found) / len(found) for name in shares
-        )
+        removed, _, kept, overlap = (sum(r[name] for r in found) / len(found) for name in shares)
         table.add_row(
             *(_cell(value) for value in key),
             str(len(found)),
             shown([r["score"] for r in found], signed=False),
             *(shown([r[name] for r in found]) for name in columns),
             f"{100 * removed:.0f}",
-            f"{100 * recurrent:.0f}",
+            f"{100 * kept:.0f}",
             f"{overlap:.2f}",
         )
     Console(width=160).print(table)
@@ -82,7 +89,7 @@ def print_rows(rows: Iterable[dict[str, Any]], by: Sequence[str], title: str) ->
 def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
     """A table of modules against models from scratch: a line for each data set and rule."""
     numbers = ("pairs", "modules", "from scratch", "delta", "worst", "joint rows")
-    numbers = (*numbers, "paper", "training, s")
+    numbers = (*numbers, "its label", "paper", "training, s")
     table = _table(title, ("data set", "rule", "score"), numbers)
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
@@ -90,6 +97,7 @@ def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
     for key, found in groups.items():
         paper = found[0].get("paper_delta")
         joint = [r["joint_score"] - r["scratch_score"] for r in found if "joint_score" in r]
+        own = [r["label_delta"] for r in found if "label_delta" in r]
         seconds = [r["scratch_seconds"] for r in found if "scratch_seconds" in r]
         table.add_row(
             *key,
@@ -99,6 +107,7 @@ def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
             shown([r["delta"] for r in found]),
             f"{min(r['delta'] for r in found):+.2f}",
             shown(joint) if joint else "",
+            shown(own) if own else "",
             "" if paper is None else f"{paper:+.2f}",
             f"{sum(seconds) / len(seconds):.0f}" if seconds else "",
         )

@@ -66,7 +66,6 @@ class Workshop:
         key = (data.name, data.names, training)
         if key not in self._studies:
             parent, _ = train_parent(data, training, self.cache)
-            assert parent.tokenizer is not None
             splits = [data.rows(s, parent.tokenizer) for s in ("train", "validation", "test")]
             self._studies[key] = Study.start(
                 parent, *splits, seed=training.seed, variant=self.variant, gates=self.gates
@@ -84,6 +83,12 @@ class Workshop:
             made = study.modules(study.removed_or_random(rule, removal))
             self._modules[key] = {module.label: module for module in made}
         return self._modules[key]
+
+    def forget(self, data: TextData) -> None:
+        """Drop what is kept of the parents of a data set: its rows take room."""
+        for kept in (self._studies, self._modules):
+            for key in [key for key in kept if key[0] == data.name]:
+                del kept[key]
 
     def epochs(self, data: TextData, training: Training) -> int:
         """How many epochs a parent was trained for."""

@@ -72,9 +72,7 @@ def rq1_rows(
                 "net": score - nothing_removed,
                 **others,
                 **{f"parent_{name}": value for name, value in parent.items() if name in others},
-                "units_kept": sizes["units_kept"],
-                "recurrent_weights_kept": sizes["recurrent_weights_kept"],
-                "jaccard": sizes["jaccard"],
+                **sizes,
                 "seconds": seconds,
             }
 

@@ -64,7 +64,21 @@ def across(
     The model from scratch is of the first one's kind. Both labels have as many texts.
     """
     for a, b in cross_pairs(first[0], second[0]):
-        yield from crossed(workshop, first, second, f"{a}+{b}", [a], b, removal, done, told)
+        mixed = mix(first[0], [a], second[0], b)
+        yield from crossed(workshop, first, second, f"{a}+{b}", mixed, [a], removal, done, told)
+
+
+def together(
+    workshop: Workshop,
+    first: tuple[TextData, Training],
+    second: tuple[TextData, Training],
+    removal: float,
+    done: set[tuple],
+    told: Told,
+) -> Iterator[dict[str, Any]]:
+    """All labels of both data sets, against one network that learns them all."""
+    both, mine = joined(first[0], second[0]), list(first[0].names)
+    yield from crossed(workshop, first, second, "all", both, mine, removal, done, told)
 
 
 def crossed(
@@ -72,13 +86,13 @@ def crossed(
     first: tuple[TextData, Training],
     second: tuple[TextData, Training],
     name: str,
+    mixed: TextData,
     stay: list[str],
-    other: str,
     removal: float,
     done: set[tuple],
     told: Told,
 ) -> Iterator[dict[str, Any]]:
-    """Modules for ``stay`` of one type of network with one for ``other`` of another type.
+    """Modules for ``stay`` of one parent, and for the other labels of ``mixed`` of another one.
 
     The model from scratch is of the first one's kind, and learns the texts of all these labels.
     ``joint_score`` is that of the same modules calibrated on a few validation texts of all labels.
@@ -87,13 +101,13 @@ def crossed(
     if not rules:
         return
     told(f"{name}: from scratch")
-    mixed = mix(first[0], stay, second[0], other)
     scratch, seconds, _ = workshop.scratch(mixed, first[1], workshop.epochs(*first))
     for rule in rules:
         told(f"{name}: {rule}")
         mine = workshop.modules(*first, rule, removal)
         theirs = workshop.modules(*second, rule, removal)
-        modules = [*(mine[label] for label in stay), theirs[other]]
+        others = mixed.names[len(stay) :]
+        modules = [*(mine[label] for label in stay), *(theirs[label] for label in others)]
         composite, joint = compose(modules), compose(modules, calibrate_on=joint_rows(mixed))
         beside = {"scratch_score": scratch, "scratch_seconds": seconds}
         beside["joint_score"] = composite_points(joint, mixed)
@@ -141,3 +155,14 @@ def mix(first: TextData, labels: list[str], second: TextData, other: str) -> Tex
         labels=found,
         names=(*labels, other),
     )
+
+
+def joined(first: TextData, second: TextData) -> TextData:
+    """All rows of both data sets; where rows are counted, as many of one as of the other."""
+    name = f"{first.name} and {second.name}"
+    texts, labels = dict(first.texts), dict(first.labels)
+    for split, more in second.texts.items():
+        found = first if split == "train" else first.first(len(more))
+        texts[split] = found.texts[split] + more
+        labels[split] = found.labels[split] + second.labels[split]
+    return replace(first, name=name, texts=texts, labels=labels, names=first.names + second.names)

@@ -7,10 +7,11 @@ from typing import Any
 
 from benchmarks.data import TextData
 from benchmarks.parents import Training, trained_weights
-from benchmarks.reuse import RULES, Workshop, parent_points, reuse_row
-from benchmarks.rq2 import Told, cross_pairs, crossed
+from benchmarks.reuse import RULES, Workshop, parent_points, reuse_row, undone
+from benchmarks.rq2 import Told, cross_pairs, crossed, mix
 from benchmarks.scoring import composite_points
 from mlflow_rnnmod.composition import compose, replace
+from mlflow_rnnmod.composition.verbs import whole_parent
 
 Q3_PAIRS = 2
 
@@ -69,6 +70,44 @@ def within(
             )
 
 
+def few(
+    workshop: Workshop,
+    data: TextData,
+    training: Training,
+    share: float,
+    removal: float,
+    done: set[tuple],
+    told: Told,
+) -> Iterator[dict[str, Any]]:
+    """A label's module replaced in a model that saw few of its rows, for each label.
+
+    The new one is of a parent that saw all of them. The figures, over all labels and for rows of
+    that label, stand against the weak parent itself.
+    """
+    for label in data.names:
+        rules = undone(label, done)
+        if not rules:
+            continue
+        told(f"{label}: weak parent")
+        weak, mine = data.few(label, share), data.only([label])
+        parent = whole_parent(workshop.study(weak, training).parent)
+        for rule in rules:
+            told(f"{label}: {rule}")
+            composite = compose(workshop.modules(weak, training, rule, removal).values())
+            strong = workshop.modules(data, training, rule, removal)[label]
+            changed = replace(composite, label, strong)
+            own = composite_points(changed, mine), composite_points(parent, mine)
+            beside = {
+                "scratch_score": composite_points(parent, data),
+                "unreplaced_score": composite_points(composite, data),
+                "label_score": own[0],
+                "label_scratch_score": own[1],
+                "label_delta": own[0] - own[1],
+            }
+            yield reuse_row(label, rule, removal, changed, data, **beside)
+        workshop.forget(weak)
+
+
 def across(
     workshop: Workshop,
     first: tuple[TextData, Training],
@@ -84,4 +123,5 @@ def across(
     for gone, b in cross_pairs(first[0], second[0], Q3_PAIRS):
         stay = [label for label in first[0].names if label != gone]
         name = f"{gone} by {b}"
-        yield from crossed(workshop, first, second, name, stay, b, removal, done, told)
+        mixed = mix(first[0], stay, second[0], b)
+        yield from crossed(workshop, first, second, name, mixed, stay, removal, done, told)

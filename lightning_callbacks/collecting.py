@@ -189,19 +189,19 @@ def read_batches(
 
 def collect(
     batches: Iterator[Batch],
-    layout: Layout,
     config: Any,
     source: str,
     limit: int | None = None,
+    layout: Layout = Steps(),  # noqa: B008
 ) -> Rows | None:
     """All rows of some batches in one, ``None`` where there are none.
 
     Args:
         batches: taken apart.
-        layout: what their inputs are.
         config: of the network that reads them.
         source: what to call the data in errors.
         limit: keep no more rows than this.
+        layout: what the inputs of a batch are.
 
     Raises:
         ValueError: if targets don't fit the network, or features come in batches of different

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork, Rows
+from mlflow_rnnmod.networks import RecurrentNetwork, Rows
 
 
-def conform(rows: Rows, config: NetworkConfig, source: str) -> Rows:
+def conform(rows: Rows, config: Any, source: str) -> Rows:
     """Rows with the targets that :class:`~mlflow_rnnmod.networks.Rows` wants for a kind of answer.
 
     Steps that have no label hold ``IGNORE``: those whose target is negative (as -100, PyTorch's
@@ -26,6 +27,7 @@ def conform(rows: Rows, config: NetworkConfig, source: str) -> Rows:
         ValueError: if the targets have another shape, or hold what is no label.
 
     Example:
+        >>> from mlflow_rnnmod.networks import NetworkConfig
         >>> config = NetworkConfig(
         ...     "features", 2, None, "gru", ((3,),), ("a", "b"), readout="all_steps", output="tags"
         ... )

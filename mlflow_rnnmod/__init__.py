@@ -14,7 +14,7 @@ from mlflow_rnnmod._moved import install
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite, IncompatibleModules
-    from mlflow_rnnmod.decomposition import (
+    from mlflow_rnnmod.decomposition import (  # type: ignore[no-redef]
         Decomposition,
         DecompositionConfig,
         Module,

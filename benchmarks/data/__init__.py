@@ -8,6 +8,7 @@ from benchmarks.data.classification import (
     load_math_qa,
     load_toxicity,
 )
+from benchmarks.data.images import NotInstalled, VectorData, load_fashion_mnist, load_images
 from benchmarks.data.texts import TextData
 from benchmarks.data.tokenizers import (
     number_tokenizer,
@@ -18,13 +19,17 @@ from benchmarks.data.tokenizers import (
 from benchmarks.data.translation import TATOEBA, TranslationData, load_tatoeba
 
 __all__ = [
+    "NotInstalled",
     "TATOEBA",
     "TOXICITY_LABELS",
     "TextData",
     "TranslationData",
+    "VectorData",
     "load_brown",
     "load_clinc",
     "load_clinc_out_of_scope",
+    "load_fashion_mnist",
+    "load_images",
     "load_math_qa",
     "load_tatoeba",
     "load_toxicity",

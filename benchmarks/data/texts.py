@@ -79,8 +79,24 @@ class TextData:
             labels={s: [v[i] for i in picked[s]] for s, v in self.labels.items()},
         )
 
-    def rows(self, split: str, encoder: TextEncoder) -> Rows:
+    def few(self, name: str, share: float) -> TextData:
+        """The same data with a ``share`` of the rows of one label, but for the test split's."""
+        kept = {}
+        for split, found in self.labels.items():
+            mine = [i for i, label in enumerate(found) if label == name]
+            left = len(mine) if split == "test" else max(1, int(share * len(mine)))
+            gone = set(mine[left:])
+            kept[split] = [i not in gone for i in range(len(found))]
+        return replace(
+            self,
+            name=f"{self.name}, few {name}",
+            texts={s: _where(v, kept[s]) for s, v in self.texts.items()},
+            labels={s: _where(v, kept[s]) for s, v in self.labels.items()},
+        )
+
+    def rows(self, split: str, encoder: TextEncoder | None = None) -> Rows:
         """One split as rows with targets: see :meth:`targets`."""
+        assert encoder is not None, "texts need one"
         encoded = encoder(self.texts[split])
         return Rows(encoded.values, encoded.lengths, self.targets(split, encoded.values.shape[1]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.page.rows import Row, across, grouped, mean_by, name_of, network, translates
+from benchmarks.page.rows import Row, across, dense, grouped, mean_by, name_of, network, translates
 
 REMOVAL = 0.2
 # Outputs at every step: the paper's rolled variant fails on these.
@@ -48,7 +48,8 @@ class Figure:
 
 def figures(rows: Sequence[Row]) -> Iterator[Figure]:
     """All that the rows are enough for: rule ``sensitivity``, 20 % of the units, all repairs."""
-    rows = [r for r in rows if counts(r)]
+    every = [r for r in rows if counts(r)]
+    rows = [r for r in every if not dense(r)]
     first = [r for r in rows if r["question"] == "rq1"]
     labelled = [r for r in first if not translates(r)]
     for (dataset, variant), part in grouped(labelled, _set_and_variant).items():
@@ -77,6 +78,25 @@ def figures(rows: Sequence[Row]) -> Iterator[Figure]:
         paper = " / ".join(f"{delta:+.1f}" for delta in part[0]["paper_deltas"])
         what = f"{name_of(dataset)}: {pair}"
         yield Figure(what, mean_by(part, "delta"), -0.2, paper, len(part))
+    yield from _dense_figures([r for r in every if dense(r) and not across(r)])
+
+
+def _dense_figures(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Of dense networks, within a data set."""
+    asked = grouped(rows, lambda r: r["question"])
+    for dataset, part in grouped(asked.get("rq1", ()), lambda r: r["dataset"]).items():
+        what, paper = f"rq1 net, {name_of(dataset)}, dense", "-0.01"
+        yield Figure(what, mean_by(part, "net", network), -0.1, paper, len(part))
+    for question, field, words, limit, paper in (
+        ("rq1", "delta", "delta", 0.0, "-0.01"),
+        ("rq2", "delta", "within a set", 0.03, "+0.03"),
+        ("rq3", "delta", "a weak label", 0.5, ""),
+        ("rq3", "label_delta", "a weak label, on its rows", 5.0, ""),
+    ):
+        if found := asked.get(question):
+            value = mean_by(found, field, lambda r: r["dataset"])
+            what = f"{question} {words}, dense, mean over sets"
+            yield Figure(what, value, limit, paper, len(found))
 
 
 def counts(row: Row) -> bool:

@@ -38,6 +38,7 @@ def draw(rows: Sequence[Row], file: Path) -> bool:
         if r["question"] == "rq1"
         and (r["repairs"], r["variant"], r["gates"]) == ("all", "rolled", "joint")
         and r["rule"] in COLOURS
+        and "recurrent_weights_kept" in r
         and (r["rule"] != "random" or r["matched"] == "sensitivity")
     ]
     by_set = grouped(

@@ -15,7 +15,6 @@ IDENTITY = (
     *("rule", "removal", "repairs", "matched", "score_strategy"),
 )
 NETWORK = ("dataset", "cell", "layers", "variant", "gates")
-ACROSS = ("one-to-one", "many-to-one")
 NAMES = {
     "math_qa": "MathQA",
     "clinc_oos/domain": "CLINC, 10 domains",
@@ -27,6 +26,11 @@ NAMES = {
     "tatoeba/de": "Tatoeba, en > de",
     "tatoeba/fr": "Tatoeba, en > fr",
     "tatoeba/it": "Tatoeba, en > it",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "mnist with emnist_letters": "MNIST with EMNIST, pairs",
+    "mnist and emnist_letters": "MNIST and EMNIST, all 20 labels",
+    "mnist by emnist_letters": "MNIST by EMNIST",
     "tatoeba_uk": "Ukrainian added",
     "tatoeba_et": "Estonian to English replaced",
 }
@@ -67,8 +71,13 @@ def translates(row: Row) -> bool:
 
 
 def across(row: Row) -> bool:
-    """Whether modules of two types are together."""
-    return row["dataset"].startswith(ACROSS)
+    """Whether modules of two types, or of two data sets, are together."""
+    return re.search(" (with|by|and) ", row["dataset"]) is not None
+
+
+def dense(row: Row) -> bool:
+    """Whether a row is of dense networks."""
+    return row["cell"] == "fcnn"
 
 
 def grouped(rows: Iterable[Row], by: Callable[[Row], Hashable]) -> dict[Any, list[Row]]:
@@ -105,8 +114,8 @@ def mean_by(rows: Sequence[Row], field: str, *by: Callable[[Row], Hashable]) -> 
 
 def place(row: Row) -> tuple[Any, ...]:
     """Where a network stands among others: by data set, variant, layers and cell."""
-    order = ("math_qa", "clinc_oos", "wiki_toxicity", "brown_pos", "tatoeba")
-    cells = ("lstm", "gru", "rnn", "rnn_relu")
+    order = ("math_qa", "clinc_oos", "wiki_toxicity", "brown_pos", "tatoeba", "mnist", "fashion")
+    cells = ("lstm", "gru", "rnn", "rnn_relu", "fcnn")
     first = next((i for i, name in enumerate(order) if row["dataset"].startswith(name)), 9)
     cell = cells.index(row["cell"]) if row["cell"] in cells else 9
     return first, row["dataset"], row["variant"], row["gates"], row["layers"], cell

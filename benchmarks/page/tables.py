@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.page.limits import REMOVAL, figures, parents
 from benchmarks.page.rows import METRICS, Row, grouped, mean, name_of, network, place
-from benchmarks.published import CELLS, REPLACE, REUSE, delta
+from benchmarks.published import delta, reuse_delta
 
 RULES = ("sensitivity", "paper", "reference")
 CONTROLS = ("random", "none")
@@ -46,7 +46,7 @@ def signed(values: Sequence[float]) -> str:
 def limits_table(rows: Sequence[Row]) -> str:
     """Each limit beside its figure."""
     lines = [
-        (f.what, f"{f.value:+.2f}", f"{f.limit:+.1f}", "yes" if f.met else "**no**", f.paper)
+        (f.what, f"{f.value:+.2f}", f"{f.limit:+g}", "yes" if f.met else "**no**", f.paper)
         for f in figures(rows)
     ]
     return markdown(("figure", "ours", "at least", "met", "paper"), lines)
@@ -106,6 +106,7 @@ def sizes_table(rows: Sequence[Row]) -> str:
     """How much of the parents' recurrent layers the modules of each rule keep, and share."""
     lines = []
     chosen = [r for r in rows if r["repairs"] == "all" and r["rule"] in RULES]
+    chosen = [r for r in chosen if "recurrent_weights_kept" in r]  # not in dense networks
     for (share, rule), part in sorted(grouped(chosen, lambda r: (r["removal"], r["rule"])).items()):
         shown = ("units_kept", "recurrent_weights_kept", "jaccard")
         kept = [mean(r[name] for r in part) for name in shown]
@@ -154,7 +155,6 @@ def exact_table(rows: Sequence[Row]) -> str:
 
 def reuse_table(rows: Sequence[Row], question: str) -> str:
     """Modules against models trained from scratch (rq2, rq3)."""
-    published = REUSE if question == "rq2" else REPLACE
     lines = []
     found = [r for r in rows if r["question"] == question]
     for (dataset, cell, layers), part in grouped(
@@ -164,8 +164,7 @@ def reuse_table(rows: Sequence[Row], question: str) -> str:
         if "sensitivity" not in by_rule:
             continue
         mine = by_rule["sensitivity"]
-        paper = published.get(dataset.removesuffix("/list").removesuffix("/domain"))
-        column = CELLS.index(cell) if cell in CELLS else None
+        paper = reuse_delta(question, dataset.removesuffix("/list").removesuffix("/domain"), cell)
         other = [f"{r['worst']} / {r['best']}" for r in mine if "worst" in r]
         lines.append(
             (
@@ -179,7 +178,7 @@ def reuse_table(rows: Sequence[Row], question: str) -> str:
                 f"{min(r['delta'] for r in mine):+.2f}",
                 *(signed([r["delta"] for r in by_rule.get(rule, ())]) for rule in CONTROLS),
                 signed([r["joint_score"] - r["scratch_score"] for r in mine if "joint_score" in r]),
-                "" if paper is None or column is None else f"{paper[column]:+.2f}",
+                "" if paper is None else f"{paper:+.2f}",
                 _minutes([r["scratch_seconds"] for r in mine if "scratch_seconds" in r]),
             )
         )

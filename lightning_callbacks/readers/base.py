@@ -130,8 +130,8 @@ class Prepared(ABC):
 
     def collected(self, batches: Iterator[Batch], source: str) -> Any:
         """All rows of some batches in one, ``None`` where there are none."""
-        given = self.given
-        return collect(batches, given.layout, self.reading.config, source, given.settings.max_rows)
+        limit, layout = self.given.settings.max_rows, self.given.layout
+        return collect(batches, self.reading.config, source, limit, layout)
 
     def accepted(self, rows: Any, parent: Parent, source: str) -> Any:
         """Rows that the user made, as the parent wants them."""

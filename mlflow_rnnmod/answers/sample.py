@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.targets import Targeted
-
-R = TypeVar("R", bound=Targeted)
-
 
 @dataclass(frozen=True, eq=False)
-class Sample(Generic[R]):
+class Sample:
     """Training rows, balanced over labels.
 
     Args:
-        rows: at most so many of each label.
+        rows: rows with targets, at most so many of each label.
         rivals: for each observation one *other* label, for which it stands as a negative. Every
             label gets about as many negatives as positives, drawn evenly from every other label
             (RNN-D, section III; its code takes the first rows of the data instead). Shaped as the
@@ -32,7 +28,7 @@ class Sample(Generic[R]):
             ``None`` for the targets themselves.
     """
 
-    rows: R
+    rows: Any
     rivals: Tensor
     weights: Tensor
     chosen: Tensor | None = None
@@ -40,7 +36,7 @@ class Sample(Generic[R]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, part: slice | Tensor) -> Sample[R]:
+    def __getitem__(self, part: slice | Tensor) -> Sample:
         """Some of the rows."""
         chosen = None if self.chosen is None else self.chosen[part]
         return Sample(self.rows[part], self.rivals[part], self.weights[part], chosen)

@@ -161,7 +161,7 @@ class Composite:
                 that is split into words already is a list of them.
             engine: how modules with trunks of their own are run: ``"auto"`` takes what should be
                 fastest here; ``"loop"``, ``"sliced"``, ``"threads"``, ``"stacked"`` (see
-                :data:`~mlflow_rnnmod.networks.recurrent.ways.WAYS`). All give the same scores.
+                :data:`~mlflow_rnnmod.networks.many.WAYS`). All give the same scores.
 
         Returns:
             float ``(rows, modules)``; for tags and lists ``(rows, steps, modules)``, with steps

@@ -10,9 +10,6 @@ from typing import Any, NoReturn
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.translator.decoder import Decoder
-from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
-from mlflow_rnnmod.networks.translator.translating import translations
 
 ROUTED = "routed"
 """What a composite of translating modules has in the place of a score: nothing is compared."""
@@ -123,12 +120,12 @@ class _Group:
 
     def __init__(self, modules: Sequence[Module]) -> None:
         self.parent = modules[0].parent
-        translator = self.parent.network
-        decoders: dict[str, Decoder] = {}
-        self.jobs: dict[str, tuple[Decoder, int]] = {}
+        network = self.parent.network
+        decoders: dict[str, Any] = {}
+        self.jobs: dict[str, tuple[Any, int]] = {}
         for module in modules:
             if module.trunk.digest not in decoders:
-                decoders[module.trunk.digest] = trunk_decoder(translator, module.trunk)
+                decoders[module.trunk.digest] = network.writer(module.trunk)
             assert module.contract.target is not None
             start = int(module.contract.target["start"])
             self.jobs[module.label] = (decoders[module.trunk.digest], start)
@@ -142,7 +139,7 @@ class _Group:
             return {}
         rows = self.parent.rows(inputs)
         jobs = [self.jobs[label] for label in mine]
-        found = translations(self.parent.network, rows, jobs, beams, batch_size)
+        found = self.parent.network.write(rows, jobs, beams, batch_size)
         return {label: finished(self.parent, ids) for label, ids in zip(mine, found, strict=True)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -163,9 +163,12 @@ def forced_sample(pairs: Pairs, labels: Sequence[str]) -> Sample:
         parts.append(ForcedRows(sources.values, sources.lengths, targets, tokens, rows.lengths))
     if not any(len(part) for part in parts):
         raise ValueError("pairs has no translations; expected some, with at least one token.")
-    fields = ("values", "lengths", "targets", "tokens", "token_lengths")
-    columns = [[getattr(part, name) for part in parts] for name in fields]
-    rows = ForcedRows(*[None if column[0] is None else torch.cat(column) for column in columns])
+    columns: dict[str, Any] = {
+        each.name: [getattr(part, each.name) for part in parts] for each in fields(ForcedRows)
+    }
+    for name, column in columns.items():
+        columns[name] = None if column[0] is None else torch.cat(column)
+    rows = ForcedRows(**columns)
     assert rows.targets is not None
     own = torch.nn.functional.one_hot(rows.targets, len(labels)).bool()
     return Sample(rows, ~own, torch.ones(len(rows)), own)

@@ -25,8 +25,6 @@ from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sizing import Job, Made, Progress
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
-from mlflow_rnnmod.networks.translator.translating import translations
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # Sources that sizes are tried on: each takes a translation into every language.
@@ -145,20 +143,17 @@ class RoutedJob(Job):
 
     def _translated(self, pairs: Pairs, trunks: Sequence[Trunk], stage: str) -> list[list[str]]:
         """Translations of all sources into each language through its trunk, as text."""
-        translator = self.parent.network
+        network = self.parent.network
+        found = []
         # Each language gets its own batch: where sources have translations into few of them.
-        return [
-            written(
-                self.parent,
-                translations(
-                    translator,
-                    pairs.sources[known_rows(pairs, code)],
-                    [(trunk_decoder(translator, trunk), translator.config.start_of(code))],
-                    progress=partial(self.told, f"translating into {code}: {stage}"),
-                )[0],
-            )
-            for code, trunk in zip(self.parent.labels, trunks, strict=True)
-        ]
+        for code, trunk in zip(self.parent.labels, trunks, strict=True):
+            target = network.target(code)
+            assert target is not None
+            sources, told = pairs.sources[known_rows(pairs, code)], f"translating into {code}"
+            job = network.writer(trunk), target["start"]
+            progress = partial(self.told, f"{told}: {stage}")
+            found.append(written(self.parent, network.write(sources, [job], progress=progress)[0]))
+        return found
 
     @property
     def rows(self) -> int:

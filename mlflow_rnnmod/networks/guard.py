@@ -88,8 +88,8 @@ def perturbed(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for weight, before in saved + kept:
-                weight.copy_(before)
+            for tensor, before in saved + kept:
+                tensor.copy_(before)
 
 
 @contextmanager

@@ -192,6 +192,9 @@ class Trunks(Protocol):
     def way(self, way: str, rows: Rows) -> str:
         """The way that is taken for a batch, where ``"auto"`` is asked for."""
 
+    def planned(self, rows: int, steps: int) -> str:
+        """The way that is taken for a batch of so many rows and steps."""
+
     def run(self, rows: Rows, way: str, finish: Finish) -> None:
         """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
 
@@ -359,6 +362,29 @@ class Network(nn.Module):
     def shares_kept(self, trunk: Trunk) -> dict[str, float]:
         """Shares of units and weights that a trunk keeps, from 0 to 1."""
         return shares_kept(state_shapes(self), self.groups, trunk)
+
+    def writer(self, trunk: Trunk) -> Any:
+        """What writes through a trunk, where answers are written and not scored."""
+        raise NotImplementedError
+
+    def write(
+        self,
+        rows: Rows,
+        jobs: Sequence[tuple[Any, int]],
+        beams: int = 1,
+        batch_size: int = 256,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[list[int]]]:
+        """What some writers, each with the token it starts with, make of all rows, as tokens.
+
+        Args:
+            rows: each is read once.
+            jobs: what :meth:`writer` gave, with start tokens.
+            beams: how many beginnings are followed.
+            batch_size: rows read at once, at the most.
+            progress: called with rows done and rows in all.
+        """
+        raise NotImplementedError
 
     def target(self, label: str) -> dict[str, Any] | None:
         """What modules of a label must be told, where they are routed to."""

@@ -20,7 +20,6 @@ from mlflow_rnnmod.pages.wording import (
     figure_rows,
     input_words,
     label_words,
-    network_words,
     percent,
     plural,
     removal_words,
@@ -77,7 +76,7 @@ def module_card(
     facts = [
         ("label", f"{escape(module.label)} ({contract.index + 1} of {len(contract.labels)})"),
         ("input", input_words(contract.input, contract.input_size, contract.steps)),
-        ("parent", f"{network_words(parent.network.config)}, {_parent_name(parent, parent_link)}"),
+        ("parent", f"{parent.network.words()}, {_parent_name(parent, parent_link)}"),
         *answer_words(contract.answer, contract.mask_steps),
         *_made(module.made),
         *_sizes(module),
@@ -122,7 +121,7 @@ def parent_card(
         "module is in use, keep this model**, or export the module first."
     )
     facts = [
-        ("network", network_words(config)),
+        ("network", parent.network.words()),
         ("digest", inline(parent.digest)),
         ("input", input_words(parent.input_kind, config.input_size, config.steps)),
         ("weights", f"{parent.bytes / 2**20:.2f} MiB"),

@@ -93,7 +93,7 @@ def page(decomposition: Decomposition) -> str:
     parts = [
         f"<h1>{title}</h1>",
         f'<p class="soft">Parent {escape(parent.digest[:12])}, '
-        f"{escape(parent.network.config.cell.upper().replace('_', ' '))}, "
+        f"{escape(parent.network.words())}, "
         f"{sum(parent.network.units.values())} units, taken apart in "
         f"{decomposition.seconds:.1f} seconds.</p>",
         *(

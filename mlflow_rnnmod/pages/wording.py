@@ -11,7 +11,6 @@ from mlflow_rnnmod.pages.markdown import escape, plain
 
 # Labels, modules or steps that are listed one by one.
 SHOWN = 40
-_CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
 
 
 def percent(share: float) -> str:
@@ -65,37 +64,12 @@ def figure_rows(made: Mapping[str, Any]) -> str | None:
     return plain(rows, 500) if rows else None
 
 
-def _recurrent(recurrent: Sequence[Sequence[int]]) -> str:
-    return " + ".join(
-        "/".join(map(str, layer)) + (" both ways" if len(layer) == 2 else "") for layer in recurrent
-    )
-
-
-def network_words(config: Any) -> str:
-    """The structure of a network, or of a translator, in words."""
-    if config.output == "translation":
-        return _translator(config)
-    layers = _recurrent(config.recurrent)
-    dense = "".join(f" + {layer.units} {layer.activation}" for layer in config.hidden)
-    fed = {
-        "flat": ", which reads the whole input as one step",
-        "repeat": f", which reads the whole input at each of {config.output_steps} steps",
-    }.get(config.feed, "")
-    return f"{_CELLS.get(config.cell, config.cell)} of {layers} units{dense}{fed}"
-
-
 def answer_words(answer: Answer, mask_steps: int | None = None) -> list[tuple[str, str]]:
     """What is answered, where that is not one label, and masks for single steps."""
     found = [("answer", answer.words)] if answer.words else []
     if mask_steps is not None:
         found.append(("masks", f"{mask_steps}, one a step; later steps have the last one"))
     return found
-
-
-def _translator(config: Any) -> str:
-    """A translator's structure in words."""
-    cell, written = _CELLS.get(config.cell, config.cell), " + ".join(map(str, config.decoder))
-    return f"{cell} that reads with {_recurrent(config.encoder)} units and writes with {written}"
 
 
 def input_words(kind: str, size: int, steps: int | None) -> str:

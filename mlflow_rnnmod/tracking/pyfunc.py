@@ -112,7 +112,7 @@ class RnnmodModel:
         return _formed(found, composite.answer.form(labels, composite.input_kind))
 
     @property
-    def _size(self) -> int | None:
+    def _size(self) -> int:
         """Size of the vocabulary or of one step's features; ``None`` where parents differ."""
         if isinstance(self._thing, Parent):
             return self._thing.network.config.input_size

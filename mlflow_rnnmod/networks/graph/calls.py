@@ -190,18 +190,22 @@ def _norm(call: Called) -> str:
     return call.draft.affine(made.name, scale, shift, call.line)
 
 
+def _double(constant: Any) -> Tensor:
+    return torch.as_tensor(constant, dtype=torch.float64)
+
+
 def _scaled(call: Called, made: Made, scale: Any = 1.0, shift: Any = 0.0) -> str:
     """A value times and plus constants, which must be the same for all rows."""
     if call.shape != made.shape:
         raise NotCovered(f"it turns {made.shape} into {call.shape}")
-    vectors = []
-    for constant in (scale, shift):
-        tensor = torch.as_tensor(constant).double()
+
+    def vector(constant: Any) -> Tensor:
+        tensor = _double(constant)
         if tensor.ndim == len(made.shape) and tensor.shape[0] != 1:
             raise NotCovered("it has other constants for each row")
-        vectors.append(tensor.expand(1, *made.shape[1:]).reshape(-1))
-    like = next((v for v in (scale, shift) if isinstance(v, Tensor)), vectors[0])
-    return call.draft.affine(made.name, *(v.to(like.device) for v in vectors), line=call.line)
+        return tensor.expand(1, *made.shape[1:]).reshape(-1)
+
+    return call.draft.affine(made.name, vector(scale), vector(shift), call.line)
 
 
 def _sum(sign: float) -> Handler:
@@ -212,7 +216,7 @@ def _sum(sign: float) -> Handler:
         one, other = call.given(0, "input"), call.given(1, "other")
         factor = sign * call.constant(2, "alpha", 1)
         if not isinstance(other, Made):
-            return _scaled(call, one, 1.0, torch.as_tensor(other).double() * factor)
+            return _scaled(call, one, 1.0, _double(other) * factor)
         if not isinstance(one, Made):
             return _scaled(call, other, factor, one)
         if one.shape != other.shape:
@@ -237,7 +241,7 @@ def _times(call: Called) -> str:
 
 def _divided(call: Called) -> str:
     call.plain("other")
-    divisor = torch.as_tensor(call.constant(1, "other")).double()
+    divisor = _double(call.constant(1, "other"))
     return _scaled(call, call.made, 1 / divisor)
 
 

@@ -67,6 +67,8 @@ class GraphConfig:
             problems.append(f"input={self.input!r:.100}, expected 'vectors'")
         if self.output not in OUTPUTS:
             problems.append(f"output={self.output!r:.100}, expected one of {OUTPUTS}")
+        if not isinstance(self.readout, str):
+            problems.append(f"readout={self.readout!r:.60}, expected the name of a node")
         if not is_count(self.input_size):
             problems.append(f"input_size={self.input_size!r:.100}, expected 1 to {MAX_SIZE}")
         texts = all(isinstance(label, str) for label in self.labels)

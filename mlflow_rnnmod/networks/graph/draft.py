@@ -39,9 +39,11 @@ class Draft:
 
     Args:
         size: how many numbers a row of the input has.
+        device: where weights are put.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.device = device
         self.nodes: dict[str, Drafted] = {INPUT: Drafted(INPUT, [], size)}
         self._added = 0
 
@@ -49,7 +51,10 @@ class Draft:
         """The name of a new node."""
         self._added += 1
         name = f"{node.op} {self._added}"
-        node.weights = {key: weight.detach().double() for key, weight in node.weights.items()}
+        node.weights = {
+            key: weight.detach().to(self.device, torch.float64)
+            for key, weight in node.weights.items()
+        }
         self.nodes[name] = node
         return name
 
@@ -118,7 +123,7 @@ class Draft:
         renamed: dict[str, str] = {}
         for name, node in self.nodes.items():
             if self._over_concat(node):
-                parts = []
+                parts: list[str] = []
                 for given, columns in self._columns(self.nodes[node.inputs[0]]):
                     weights = {key: weight[columns] for key, weight in node.weights.items()}
                     size = columns.stop - columns.start

@@ -36,6 +36,8 @@ class GraphNetwork(Network):
     """
 
     architecture = "graph"
+    # A derivative by what a ReLU puts out says nothing of how often, and how much, it does.
+    ranks_unexplained = True
 
     def __init__(self, config: GraphConfig) -> None:
         super().__init__()
@@ -132,6 +134,17 @@ class GraphNetwork(Network):
     def through(self, trunks: Sequence[Trunk]) -> Trunks:
         """Several trunks at once."""
         return GraphTrunks(self, trunks)
+
+    def params(self) -> Mapping[str, Any]:
+        """Groups and their units."""
+        units = self.units.values()
+        return {"layers": len(units), "hidden": "+".join(map(str, units))}
+
+    def reading(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """The nodes: all but the labels."""
+        shape = self.config.to_dict()
+        del shape["labels"]
+        return {}, shape
 
     def words(self) -> str:
         """The structure in words."""

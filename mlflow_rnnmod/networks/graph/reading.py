@@ -6,28 +6,17 @@ must give the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch import Tensor, nn
 
-from mlflow_rnnmod.networks.graph.calls import (
-    ENDS,
-    Called,
-    Made,
-    NotCovered,
-    handler_of,
-    in_place,
-)
 from mlflow_rnnmod.networks.graph.config import GraphConfig
-from mlflow_rnnmod.networks.graph.draft import Draft
+from mlflow_rnnmod.networks.graph.following import Followed, follow
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
-from mlflow_rnnmod.networks.graph.structure import INPUT
-from mlflow_rnnmod.networks.graph.tracing import Call, find_call, trace
+from mlflow_rnnmod.networks.graph.tracing import Call, find_call
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
 from mlflow_rnnmod.networks.recurrent.forms import answer_tensor, shown, user_answers
 from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, UnreadableNetwork
@@ -116,14 +105,14 @@ def read_graph(
     _check_module(module)
     with undisturbed(module):
         call = find_call(module, rows, forward)
-        followed = _follow(module, call)
+        followed = follow(module, call)
         outputs = followed.outputs
         answers = user_answers(forward, rows, outputs, NetworkSpec(axes="rows_labels"))
         kind = _kind(followed, answers["rows_labels"], rows, spec)
         _check_outputs(outputs, labels, kind)
         config = followed.config(labels, kind)
         reading = GraphReading(
-            spec=replace(spec, kind=kind),
+            spec=replace(spec, kind=kind),  # type: ignore[arg-type]
             config=config,
             end=followed.end,
             outputs=outputs,
@@ -178,173 +167,9 @@ def check_graph_parity(
         return _check(module, network, rows, forward, reading)
 
 
-@dataclass(frozen=True, eq=False)
-class _Followed:
-    """A network that was followed from its input to its answer.
-
-    Args:
-        draft: its nodes without the output layer.
-        readout: the node that the output layer reads.
-        weight, bias: of the output layer, float64.
-        end: what the answer ended with.
-        dtype: of the weights.
-        read: names of parameters and of submodules that were met.
-    """
-
-    draft: Draft
-    readout: str
-    weight: Tensor
-    bias: Tensor
-    end: str
-    dtype: torch.dtype
-    read: frozenset[str]
-
-    @property
-    def outputs(self) -> int:
-        return len(self.weight)
-
-    def config(self, labels: tuple[str, ...], kind: str) -> GraphConfig:
-        """The structure; what has none is refused."""
-        nodes, _, names = self.draft.finished()
-        size = self.draft.nodes[INPUT].size
-        try:
-            return GraphConfig(nodes, labels, size, names[self.readout], kind)
-        except ValueError as error:
-            line = self.draft.nodes[self.readout].line
-            raise UnreadableNetwork(f"The network can't be read{line}: {error}") from error
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights by the names of the structure."""
-        _, tensors, _ = self.draft.finished()
-        weight, bias = self.weight, self.bias
-        if len(weight) == 1:
-            # One output z for two labels: the logits (0, z) have the same log-odds.
-            weight, bias = (torch.cat([torch.zeros_like(t), t]) for t in (weight, bias))
-        found = {**tensors, "output.weight": weight, "output.bias": bias}
-        return {name: tensor.to(self.dtype).contiguous() for name, tensor in found.items()}
-
-
-def _follow(module: nn.Module, call: Call) -> _Followed:
-    """A network as a draft of a graph, from its input to its output layer."""
-    name = type(module).__name__
-
-    def refused(reason: str, line: str = "") -> UnreadableNetwork:
-        return UnreadableNetwork(f"The network {name} can't be read{line}: {reason}")
-
-    graph = trace(module, call)
-    draft, answer, read = _drafted(module, graph)
-    if isinstance(answer, NotCovered):
-        raise refused(*answer.args)
-    if not isinstance(answer, Made):
-        raise refused("its answer does not depend on the input")
-    last, end = answer.name, "logits"
-    if draft.nodes[last].op in ENDS:
-        end = draft.nodes[last].op
-        last = draft.nodes[last].inputs[0]
-    last = draft.fold(last)
-    softmax = [node for node in draft.nodes.values() if node.op in ENDS[:2]]
-    if softmax:
-        raise refused("a softmax before the last layer is not covered", softmax[0].line)
-    output = draft.nodes[last]
-    shared = any(last in node.inputs for node in draft.nodes.values())
-    if output.op != "linear" or shared:
-        found = "the input itself" if output.op == INPUT else f"{output.op!r}"
-        raise refused(
-            f"answers come from {found}{', which is read elsewhere too' if shared else ''}; "
-            "expected a dense layer, then at most a softmax, log-softmax or sigmoid",
-            output.line,
-        )
-    del draft.nodes[last]
-    if output.inputs[0] == INPUT:
-        raise refused("it has no hidden layer, so there is nothing to take apart")
-    kinds = {parameter.dtype for parameter in module.parameters()}
-    if len(kinds) != 1 or not kinds <= {torch.float32, torch.float64}:
-        raise refused(
-            f"weights are {sorted(map(str, kinds))}; expected torch.float32 or torch.float64 for "
-            "all (module.float() makes it so)"
-        )
-    weights = output.weights
-    return _Followed(
-        draft, output.inputs[0], weights["weight"], weights["bias"], end, kinds.pop(), read
-    )
-
-
-def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[str]]:
-    """Nodes of a draft, what came out, or why that is not covered, and names of what was read.
-
-    What is not covered is no matter until an answer depends on it.
-    """
-    draft = Draft(1)
-    values: dict[fx.Node, Any] = {}
-    read: set[str] = set()
-    for node in graph.nodes:
-        found = node.meta.get("value")
-        if node.op == "placeholder":
-            draft = Draft(found[0].numel())
-            values[node] = Made(INPUT, tuple(found.shape))
-            continue
-        args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
-        if node.op == "output":
-            return draft, _first(args[0]), frozenset(read)
-        if node.op in ("get_attr", "call_module"):
-            read.add(str(node.target))
-        needed = [values[given] for given in node.all_input_nodes]
-        missing = next((value for value in needed if isinstance(value, NotCovered)), None)
-        if not any(isinstance(value, Made | NotCovered) for value in needed):
-            values[node] = found
-            continue
-        is_module = node.op == "call_module"
-        target = module.get_submodule(str(node.target)) if is_module else node.target
-        part = target if is_module else None
-        shape = tuple(found.shape) if isinstance(found, Tensor) else ()
-        line = node.meta["line"]
-        called = Called(draft, args, dict(kwargs), shape, line, part)
-        values[node] = missing or _value(node, target, called)
-        if in_place(target, called) and node.all_input_nodes:
-            _changed(values, node)
-    raise AssertionError("a traced graph ends with its output")
-
-
-def _changed(values: dict[fx.Node, Any], node: fx.Node) -> None:
-    """What a call changed in place is what it gave; other views of that can't be followed."""
-    changed = node.all_input_nodes[0]
-    before, given = values[changed], values[node]
-    for other, value in values.items():
-        if isinstance(value, Made) and isinstance(before, Made) and value.name == before.name:
-            line = node.meta["line"]
-            values[other] = NotCovered("a value is changed in place through another view", line)
-    values[changed] = values[node] = given
-
-
-def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered:
-    """What a call gives, or why that is not covered, with its line."""
-    handler, words = handler_of(target), _words(node, target)
-    if handler is None:
-        return NotCovered(f"{words} is not covered", called.line)
-    try:
-        return Made(handler(called), called.shape)
-    except NotCovered as error:
-        return NotCovered(f"{words} is not covered: {error}", called.line)
-
-
-def _words(node: fx.Node, target: Any) -> str:
-    if isinstance(target, nn.Module):
-        return f"{node.target} ({type(target).__name__})"
-    if isinstance(target, str):
-        return f"the method {target!r}"
-    return f"the function {getattr(target, '__name__', repr(target))!r}"
-
-
-def _first(answer: Any) -> Any:
-    """What counts in what a forward gave (see :func:`~.forms.answer_tensor`)."""
-    if isinstance(answer, Mapping):
-        return answer.get("logits")
-    return answer[0] if isinstance(answer, tuple | list) and answer else answer
-
-
 def _network(module: nn.Module, reading: GraphReading) -> GraphNetwork:
     """The network with the weights that a user's has now."""
-    followed = _follow(module, reading.call)
+    followed = follow(module, reading.call)
     found = followed.config(reading.config.labels, reading.config.output)
     if found != reading.config or (followed.end, followed.outputs) != (
         reading.end,
@@ -415,7 +240,7 @@ _ENDS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _kind(followed: _Followed, answers: Tensor, rows: Rows, spec: NetworkSpec) -> str:
+def _kind(followed: Followed, answers: Tensor, rows: Rows, spec: NetworkSpec) -> str:
     """What is answered: several labels where there is a target, or a sigmoid, for each output."""
     if spec.output is not None and spec.output != followed.end:
         raise UnreadableNetwork(
@@ -459,7 +284,8 @@ def _check_module(module: nn.Module) -> None:
         raise UnreadableNetwork("The network is scripted; expected the module it was made from")
     for name, part in module.named_modules():
         words = f"{name or 'the network itself'} ({type(part).__name__})"
-        if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
+        own = part.parameters(recurse=False)
+        if any(isinstance(weight, nn.parameter.UninitializedParameter) for weight in own):
             raise UnreadableNetwork(
                 f"{words} is lazy and has no weights yet; run one batch through the network first"
             )
@@ -481,7 +307,7 @@ def _check_outputs(outputs: int, labels: Sequence[str], kind: str) -> None:
         )
 
 
-def _notes(module: nn.Module, followed: _Followed) -> tuple[str, ...]:
+def _notes(module: nn.Module, followed: Followed) -> tuple[str, ...]:
     def met(name: str) -> bool:
         return name in followed.read or any(
             name.startswith(f"{part}.") for part in followed.read if part

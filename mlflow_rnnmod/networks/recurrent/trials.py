@@ -128,8 +128,9 @@ def _judge(
         missing = answers.shape[1] - wanted.shape[1]
         wanted = torch.nn.functional.pad(wanted, (0, 0, 0, missing), value=torch.nan)
     gaps = (answers - wanted).abs().nan_to_num(torch.inf)
-    if setting.config.answer.stepwise:
-        gaps = torch.where(network.answered(rows)[..., None], gaps, 0.0)
+    answered = network.answered(rows)
+    if answered is not None:
+        gaps = torch.where(answered[..., None], gaps, 0.0)
     units = sum(sum(layer) for layer in setting.config.recurrent)
     size = torch.where(wanted.isfinite(), wanted, 0.0)
     allowed = tolerance(wanted.dtype, size, units, rows.values.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,7 +102,7 @@ class RecurrentWatch:
             asked = torch.where(sides == labels, IGNORE, sides)
         found: dict[str, Tensor] = {}
 
-        def add(name: str, place: tuple, value: Tensor) -> None:
+        def add(name: str, place: tuple[Any, ...], value: Tensor) -> None:
             if name not in found:
                 shape = (2, labels, value.shape[-1])
                 found[name] = torch.zeros(shape, dtype=torch.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from torch import Tensor
 
 from mlflow_rnnmod.networks.protocol import Told
@@ -10,6 +12,7 @@ from mlflow_rnnmod.networks.translator.decoder import Decoder
 from mlflow_rnnmod.networks.translator.forced import ForcedRows
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
+from mlflow_rnnmod.networks.translator.translating import translations
 from mlflow_rnnmod.networks.translator.watching import TranslatorWatch
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -62,6 +65,17 @@ class Translator(TranslatorLayers):
         assert isinstance(rows, ForcedRows)
         return TranslatorWatch(self, rows, told, gradients)
 
-    def decoder_through(self, trunk: Trunk, cut: bool = True) -> Decoder:
+    def writer(self, trunk: Trunk) -> Decoder:
         """The decoder through a trunk (:func:`~.masked_decoder.trunk_decoder`)."""
-        return trunk_decoder(self, trunk, cut)
+        return trunk_decoder(self, trunk)
+
+    def write(
+        self,
+        rows: Rows,
+        jobs: Sequence[tuple[Decoder, int]],
+        beams: int = 1,
+        batch_size: int = 256,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[list[int]]]:
+        """Translations of all sources by all decoders (:func:`~.translating.translations`)."""
+        return translations(self, rows, jobs, beams, batch_size, progress)
