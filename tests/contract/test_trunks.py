@@ -11,7 +11,7 @@ from torch import Tensor
 from mlflow_rnnmod.networks import Trunk, view
 from mlflow_rnnmod.networks.groups import trimmed_tensors
 from tests.contract.base import JOINT, Kind, Subject, trunk_of
-from tests.contract.subjects import drawn, subject, subjects
+from tests.contract.subjects import drawn, structures, subject, subjects
 
 
 def same(found: Tensor, expected: Tensor) -> None:
@@ -41,10 +41,11 @@ def test_masked_is_cut_is_every_way(name):
         check_ways(mine, mixed)
 
 
+@structures
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_so_it_is_for_any_structure(data):
-    mine = data.draw(drawn())
+def test_so_it_is_for_any_structure(suite, data):
+    mine = drawn(data, suite)
     kinds = data.draw(st.lists(st.sampled_from(mine.kinds), min_size=1, max_size=4))
     trunks = [trunk_of(mine.network, kind, i, steps=1 + i) for i, kind in enumerate(kinds)]
     rows, network = mine.data(), mine.network
@@ -234,10 +235,11 @@ def test_shares_kept_are_counted(name):
     assert set(mine.network.shares_kept(Trunk.whole(mine.network.units)).values()) == {1.0}
 
 
+@structures
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_so_they_are_for_any_structure(data):
-    mine = data.draw(drawn())
+def test_so_they_are_for_any_structure(suite, data):
+    mine = drawn(data, suite)
     check_shares(mine, data.draw(st.sampled_from(mine.kinds)))
 
 

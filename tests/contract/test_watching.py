@@ -17,7 +17,7 @@ from mlflow_rnnmod.decomposition.statistics import BINS, ActivationStatistics
 from mlflow_rnnmod.networks.parts import part_name, split_name
 from mlflow_rnnmod.networks.rows import IGNORE
 from tests.contract.base import Subject
-from tests.contract.subjects import drawn, subject, subjects
+from tests.contract.subjects import drawn, structures, subject, subjects
 
 Answered = list[tuple[int | None, int]]
 
@@ -108,9 +108,11 @@ def test_sums_are_those_of_a_loop(name):
     check_sums(mine, mine.sample(8))
 
 
+@structures
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(mine=drawn(), seed=st.integers(0, 99))
-def test_so_they_are_for_any_structure(mine, seed):
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_so_they_are_for_any_structure(suite, data, seed):
+    mine = drawn(data, suite)
     check_sums(mine, mine.sample(6, seed))
 
 
@@ -173,9 +175,11 @@ def test_squared_gradients_are_those_of_autograd(name):
     check_gradients(mine, mine.sample(4, 1))
 
 
+@structures
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(mine=drawn())
-def test_so_are_those_of_any_structure(mine):
+@given(data=st.data())
+def test_so_are_those_of_any_structure(suite, data):
+    mine = drawn(data, suite)
     assume(mine.suite.smooth(mine.network))
     check_gradients(mine, mine.sample(3), alive=False)  # ReLU may be off everywhere
 
@@ -246,9 +250,11 @@ def test_neither_batches_nor_parts_matter(name):
         check_parts(mine, sample, 2, 4, variant=variant, gates=gates, unrolled_steps=2)
 
 
+@structures
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(mine=drawn(), size=st.integers(1, 6), cut=st.integers(1, 5))
-def test_nor_do_they_for_any_structure(mine, size, cut):
+@given(data=st.data(), size=st.integers(1, 6), cut=st.integers(1, 5))
+def test_nor_do_they_for_any_structure(suite, data, size, cut):
+    mine = drawn(data, suite)
     check_parts(mine, mine.sample(7), size, cut)
 
 
