@@ -47,7 +47,7 @@ test: $(VENV)/.test  ## install what the tests need and run them
 	$(PYTEST)
 
 test-fast: $(VENV)/.test  ## the core's tests alone: floors 1 to 4 and the packaging, in about a minute
-	$(PYTEST) -m 'not slow' $(wildcard $(CORE:%=tests/%) $(CORE:%=mlflow_rnnmod/%)) \
+	$(PYTEST) -m 'not slow' $(wildcard $(CORE:%=tests/%) tests/contract $(CORE:%=mlflow_rnnmod/%)) \
 		tests/test_packaging.py tests/test_public_face.py tests/test_requirements.py
 
 lint: $(VENV)/.test  ## ruff check, ruff format --check, mypy over the package

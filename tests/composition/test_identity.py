@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mlflow_rnnmod.composition import compose
-from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
 from mlflow_rnnmod.networks import HiddenLayer, Parent, RecurrentNetwork, Rows, tolerance
 from tests.builders import tiny_modules, tiny_parent, tiny_rows
 from tests.networks.recurrent.reference import reference_readout
@@ -95,16 +94,3 @@ def test_inputs_as_users_give_them(kind, dtype):
             expected = odds(parent.network.output(reference_readout(parent.network, rows)))
         limit = limit_of(parent.network, expected, len(item))
         assert ((found[row].double() - expected[0]).abs() <= limit).all()
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_modules_of_a_decomposition_that_removes_nothing(cell):
-    parent = tiny_parent(cell=cell, recurrent=((8, 8),), packed=True, dtype=torch.float64)
-    rows = tiny_rows(parent, 40)
-    config = DecompositionConfig(rule="none", removal=0.0, repairs="none")
-    found = decompose(parent, rows, rows, rows, config)
-    with torch.no_grad():
-        logits = parent.network.output(reference_readout(parent.network, rows))
-    composite = compose(found.modules)
-    torch.testing.assert_close(composite.scores(rows), odds(logits), rtol=0, atol=1e-10)
-    assert found.figures["delta_accuracy"] == 0.0

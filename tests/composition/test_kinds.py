@@ -7,8 +7,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from mlflow_rnnmod.answers import ANSWERS
@@ -24,10 +22,8 @@ from mlflow_rnnmod.composition import (
     select,
 )
 from mlflow_rnnmod.composition.joint import parts_of
-from mlflow_rnnmod.networks import Parent, Rows
+from mlflow_rnnmod.networks import Parent
 from tests.builders import tiny_inputs, tiny_modules, tiny_parent, tiny_texts
-from tests.networks.recurrent.reference import reference_readout
-from tests.networks.recurrent.strategies import networks, random_rows
 
 nan = math.nan
 TEXTS = tiny_texts(9)
@@ -54,39 +50,6 @@ def everything(kind: str, **config) -> Composite:
 
 
 # --- identity ---
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(network=networks(outputs=("tags", "list", "multilabel")), ended=st.booleans())
-def test_a_composite_of_everything_answers_what_the_parent_does(network, ended):
-    from dataclasses import replace as changed
-
-    if ended and network.config.output == "list":
-        network.config = changed(network.config, end_label="c")
-    rows = random_rows(network)
-    composite = compose(tiny_modules(Parent(network), removal=0.0, repaired=False))
-    assert composite.output == network.config.output
-    with torch.no_grad():
-        logits = network.output(reference_readout(network, rows))
-    clear = logits.topk(2, -1).values.diff(dim=-1).abs().min() > 1e-6 and logits.abs().min() > 1e-6
-    if not clear:
-        return
-    expected = [expected_answer(network, rows, row, logits[row]) for row in range(len(rows))]
-    assert composite.predict(rows) == expected
-
-
-def expected_answer(network, rows: Rows, row: int, logits: Tensor) -> list[str]:
-    """What the parent answers, from its logits, as somebody who trained it would read them."""
-    config, labels = network.config, network.labels
-    if config.output == "multilabel":
-        return [label for label, z in zip(labels, logits.tolist(), strict=True) if z >= 0]
-    if config.feed == "steps":
-        length = max(int(rows.lengths[row]), 1)
-        logits = logits[:length] if config.side == "right" else logits[len(logits) - length :]
-    best = [labels[int(step.argmax())] for step in logits]
-    if config.output == "tags":
-        return best
-    return best[: best.index(config.end_label)] if config.end_label in best else best
 
 
 # --- answers ---

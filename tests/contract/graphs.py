@@ -13,6 +13,7 @@ from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
 from mlflow_rnnmod.networks.graph.operations import Node
 from tests.contract.base import Seen, Slowly, Suite, cached
+from tests.networks.graph.drawn import networks
 
 
 def dense(name: str, read: str, units: int) -> Node:
@@ -59,6 +60,7 @@ class GraphSuite(Suite):
     """One hidden layer, several, and groups that meet in sums or lie side by side."""
 
     name = "graph"
+    strategy = networks()
 
     def parents(self) -> Mapping[str, Callable[[], Parent]]:
         return {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
-from mlflow_rnnmod.networks import HiddenLayer, Parent, Rows
+from mlflow_rnnmod.networks import HiddenLayer, Parent, RecurrentNetwork, Rows
 from mlflow_rnnmod.networks.rows import IGNORE
 from tests.builders import tiny_parent
 from tests.contract.base import STEPS, Seen, Slowly, Suite, cached
@@ -48,11 +50,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def with_end(network: RecurrentNetwork, ends: bool) -> RecurrentNetwork:
+    """The network with a label that ends its lists, where it answers any."""
+    if ends and network.config.answer.ends:
+        network.config = replace(network.config, end_label="c")
+    return network
+
+
 class RecurrentSuite(Suite):
     """Masks for steps and gates, every cell, every way of reading steps and of padding."""
 
     name = "recurrent"
-    strategy = networks(outputs=OUTPUTS)
+    strategy = st.builds(with_end, networks(outputs=OUTPUTS), st.booleans())
 
     def parents(self) -> Mapping[str, Callable[[], Parent]]:
         shared = {"labels": ("a", "b", "c"), "recurrent": ((6,),), "dtype": torch.float64}

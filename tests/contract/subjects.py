@@ -28,13 +28,11 @@ def subject(name: str) -> Subject:
 
 NAMES = tuple(_MADE)
 subjects = pytest.mark.parametrize("name", NAMES)
+_DRAWN = [suite for suite in SUITES if suite.strategy is not None]
+structures = pytest.mark.parametrize("suite", _DRAWN, ids=lambda suite: suite.name)
 
 
-def drawn() -> st.SearchStrategy[Subject]:
-    """Subjects of any structure, of the architectures that have too many to name."""
-    found = [
-        suite.strategy.map(lambda network, suite=suite: Subject(suite, Parent(network)))
-        for suite in SUITES
-        if suite.strategy is not None
-    ]
-    return st.one_of(found)
+def drawn(data: st.DataObject, suite: Suite) -> Subject:
+    """A subject of any structure, of an architecture that has too many to name."""
+    assert suite.strategy is not None
+    return Subject(suite, Parent(data.draw(suite.strategy)))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +13,6 @@ from mlflow_rnnmod.composition import Composite, compose, whole_parent
 from mlflow_rnnmod.decomposition import Calibration, Energy, Head, Module
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.architectures import ARCHITECTURES
-from mlflow_rnnmod.networks.digest import canonical_json
 from mlflow_rnnmod.storage import (
     kind_of,
     read_composite,
@@ -29,19 +25,7 @@ from mlflow_rnnmod.storage import (
 )
 from tests.contract.base import JOINT, Subject, trunk_of
 from tests.contract.subjects import subject, subjects
-
-
-def never(digest: str, reference: dict[str, Any]) -> Parent:
-    raise AssertionError(f"asked for the parent {digest}, which is bundled")
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change a document by hand, with a digest that fits again."""
-    body = json.loads(path.read_text(encoding="utf-8"))
-    change(body)
-    body.pop("sha256")
-    body["sha256"] = hashlib.sha256(canonical_json(body).encode()).hexdigest()
-    path.write_text(json.dumps(body), encoding="utf-8")
+from tests.storage.test_storage import edit, never
 
 
 def random_head(subject: Subject, draw: torch.Generator) -> Head:
@@ -104,6 +88,9 @@ def test_modules_of_every_kind_of_trunk_come_back_as_they_were(name, tmp_path):
             assert torch.equal(found.trunk.keep[group], module.trunk.keep[group])
             assert torch.equal(found.trunk.fold[group], module.trunk.fold[group])
         assert found.trunk.mix.keys() == module.trunk.mix.keys()
+        body = json.loads((folder / "module.json").read_text(encoding="utf-8"))
+        assert body["format"] == (mine.network.config.format if kind == JOINT else 2)
+        assert body["plan"]["kept"] == module.trunk.sizes and body["plan"]["full"] is False
         assert found.energy == module.energy
         assert found.figures == module.figures and found.made == module.made
         assert read_contract(folder)[0] == module.contract

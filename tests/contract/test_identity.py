@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlflow_rnnmod.composition import Composite, compose, whole_parent
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
 from tests.contract.base import Subject, trunk_of
-from tests.contract.subjects import drawn, subject, subjects
+from tests.contract.subjects import drawn, structures, subject, subjects
 
 
 def check(subject: Subject, composite: Composite) -> None:
@@ -43,9 +44,11 @@ def test_every_kind_of_trunk_that_removes_nothing(name):
         check(mine, compose(replace(module, trunk=trunk) for module in whole.modules))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(mine=drawn())
-def test_any_structure(mine):
+@structures
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_structure(suite, data):
+    mine = drawn(data, suite)
     check(mine, whole_parent(mine.parent))
 
 

@@ -17,7 +17,7 @@ from mlflow_rnnmod.decomposition.statistics import BINS, ActivationStatistics
 from mlflow_rnnmod.networks.parts import part_name, split_name
 from mlflow_rnnmod.networks.rows import IGNORE
 from tests.contract.base import Subject
-from tests.contract.subjects import drawn, subject, subjects
+from tests.contract.subjects import drawn, structures, subject, subjects
 
 Answered = list[tuple[int | None, int]]
 
@@ -108,9 +108,11 @@ def test_sums_are_those_of_a_loop(name):
     check_sums(mine, mine.sample(8))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(mine=drawn(), seed=st.integers(0, 99))
-def test_so_they_are_for_any_structure(mine, seed):
+@structures
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_so_they_are_for_any_structure(suite, data, seed):
+    mine = drawn(data, suite)
     check_sums(mine, mine.sample(6, seed))
 
 
@@ -158,11 +160,12 @@ def thinned(sample: Sample) -> Sample:
     return replace(sample, chosen=first(positives), rivals=first(negatives))
 
 
-def check_gradients(subject: Subject, sample: Sample) -> None:
+def check_gradients(subject: Subject, sample: Sample, alive: bool = True) -> None:
     sample = thinned(sample)
     found = collect(subject.network, sample, histograms=False).layers
     sides = next(iter(found.values())).squared.shape[0]
     for name, expected in squared_by_hand(subject, sample, sides).items():
+        assert (expected > 0).any() or not alive
         torch.testing.assert_close(found[name].squared, expected, rtol=1e-7, atol=1e-10)
 
 
@@ -172,28 +175,27 @@ def test_squared_gradients_are_those_of_autograd(name):
     check_gradients(mine, mine.sample(4, 1))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(mine=drawn())
-def test_so_are_those_of_any_structure(mine):
+@structures
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_so_are_those_of_any_structure(suite, data):
+    mine = drawn(data, suite)
     assume(mine.suite.smooth(mine.network))
-    check_gradients(mine, mine.sample(3))
+    check_gradients(mine, mine.sample(3), alive=False)  # ReLU may be off everywhere
 
 
-@subjects
-def test_gradients_are_what_differences_say(name):
-    """Of the slow run, in the direction of every unit at every place of a row."""
-    mine = subject(name)
-    sample, by = thinned(mine.sample(3, 2)), 1e-6
-    row = sample.rows[:1]
-    found = collect(mine.network, sample[:1], histograms=False).layers
+def check_differences(subject: Subject, sample: Sample) -> None:
+    """Of a row's first label, in the direction of every unit at every place."""
+    network, slow, row, by = subject.network, subject.suite.slow, sample.rows[:1], 1e-6
+    found = collect(network, sample[:1], histograms=False).layers
     ((step, label), *_) = asked(sample, 0, 0)
-    groups = mine.suite.slow(mine.network, row).groups
+    groups = slow(network, row).groups
 
     @torch.no_grad()
     def margin(group: str, place: int, unit: int, amount: float) -> float:
-        added = {n: torch.zeros_like(seen.values) for n, seen in groups.items()}
+        added = {name: torch.zeros_like(seen.values) for name, seen in groups.items()}
         added[group][place, unit] = amount
-        margins = mine.suite.slow(mine.network, row, added).margins
+        margins = slow(network, row, added).margins
         return float(margins[label] if step is None else margins[step, label])
 
     for group, seen in groups.items():
@@ -202,8 +204,15 @@ def test_gradients_are_what_differences_say(name):
             for unit in range(len(expected)):
                 ends = [margin(group, place, unit, sign * by) for sign in (1, -1)]
                 expected[unit] += ((ends[0] - ends[1]) / (2 * by)) ** 2
+        assert (expected > 0).any()
         squared = found[group].squared[0, label]
         torch.testing.assert_close(squared, expected, rtol=1e-5, atol=1e-8)
+
+
+@subjects
+def test_gradients_are_what_differences_say(name):
+    mine = subject(name)
+    check_differences(mine, thinned(mine.sample(3, 2)))
 
 
 # --- how ---
@@ -241,9 +250,11 @@ def test_neither_batches_nor_parts_matter(name):
         check_parts(mine, sample, 2, 4, variant=variant, gates=gates, unrolled_steps=2)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
-@given(mine=drawn(), size=st.integers(1, 6), cut=st.integers(1, 5))
-def test_nor_do_they_for_any_structure(mine, size, cut):
+@structures
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(data=st.data(), size=st.integers(1, 6), cut=st.integers(1, 5))
+def test_nor_do_they_for_any_structure(suite, data, size, cut):
+    mine = drawn(data, suite)
     check_parts(mine, mine.sample(7), size, cut)
 
 

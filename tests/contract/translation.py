@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.networks import Parent, Trunk
+from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
 from tests.contract.base import Seen, Slowly, Suite, cached
 from tests.networks.recurrent.reference import make_cell
 from tests.translators import END, sentences, tiny_pairs, tiny_translator, told_rows, word_encoder
@@ -33,6 +34,7 @@ class TranslatorSuite(Suite):
             "lstm, ids, two layers": cached(
                 translating, "lstm", two, ((3, 3), (4,)), (5, 4), text=False
             ),
+            "rnn_relu, ids": cached(translating, "rnn_relu", two, decoder=(5,), text=False),
             "rnn_tanh, two tokenizers": cached(
                 translating, "rnn_tanh", two, decoder=(7,), joint=False
             ),
@@ -49,7 +51,7 @@ class TranslatorSuite(Suite):
         """Logits after each token of the right translations into the first language."""
         code = network.labels[0]
         given, _, _ = told_rows(network, code, data.targets[code])
-        decoder = network.stepper() if trunk is None else network.decoder_through(trunk, cut)
+        decoder = network.stepper() if trunk is None else trunk_decoder(network, trunk, cut)
         with torch.inference_mode():
             return decoder.run(given, network.encode(data.sources))
 

@@ -124,17 +124,6 @@ def test_figures_are_what_composing_and_counting_gives(kind, variant, gates):
     assert 0.7 < found.figures["units_kept"] < 0.8
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_removed_and_no_repairs_is_the_parent(kind):
-    parent = parent_of(kind)
-    rows = [rows_of(parent, n, seed) for n, seed in ((100, 1), (60, 2), (60, 3))]
-    config = DecompositionConfig(rule="none", repairs="none")
-    found = decompose(parent, *rows, config)
-    assert found.figures[f"delta_{found.metric}"] == 0.0
-    assert all(module.trunk.full for module in found.modules)
-    assert all(module.head.weight is None for module in found.modules)
-
-
 @pytest.mark.parametrize("rule", ["paper", "reference", "random", "sensitivity"])
 @pytest.mark.parametrize("cell", ["gru", "rnn_relu"])
 @pytest.mark.parametrize("kind", ["tags", "multilabel"])

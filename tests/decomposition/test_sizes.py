@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition.overlap import overlap_matrix
-from mlflow_rnnmod.networks import RecurrentNetwork, Trunk, jaccard, sliced
-from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks import RecurrentNetwork, jaccard, sliced
 from tests.builders import tiny_parent
 from tests.networks.recurrent.strategies import networks, random_trunk
 from tests.networks.recurrent.test_unrolled import KINDS, random_masks, same_at_all_steps
@@ -41,63 +40,6 @@ def test_shares_are_those_of_the_cut_network(network):
     assert found["weights_kept"] == pytest.approx(weights / of)
     assert found["recurrent_weights_kept"] == pytest.approx(recurrent / of_recurrent)
     assert found["units_kept"] == pytest.approx(sum(cut.units.values()) / trunk.total)
-
-
-def test_the_full_trunk_keeps_all():
-    network = tiny_parent(recurrent=((4, 5), (3,))).network
-    found = network.shares_kept(Trunk.whole(network.units))
-    assert set(found.values()) == {1.0}
-
-
-def counted_by_steps(network: RecurrentNetwork, trunk: Trunk) -> tuple[float, float, float]:
-    """Units, weights and recurrent weights that are not zeroed, by loops over steps and rows."""
-    config, steps = network.config, trunk.steps or 1
-    gates = GATES[config.cell]
-
-    def kept(name: str, step: int, gate: int, unit: int) -> bool:
-        mask = trunk.keep[name]
-        if name.startswith("hidden"):
-            return bool(mask[unit])
-        mask = mask[min(step, len(mask) - 1)] if trunk.variant == "unrolled" else mask
-        return bool(mask[gate][unit] if trunk.gates == "separate" else mask[unit])
-
-    def read(names: tuple[str, ...], step: int) -> int:
-        if trunk.gates == "separate" and not names[0].startswith("hidden"):
-            return sum(network.units[name] for name in names)
-        return sum(kept(n, step, 0, u) for n in names for u in range(network.units[n]))
-
-    units = weights = recurrent = 0.0
-    for step in range(steps):
-        for i, layer in enumerate(config.recurrent):
-            below = config.inputs_of(i)
-            inputs = read(below, step) if below else config.step_size
-            for direction in ("fwd", "bwd")[: len(layer)]:
-                name = f"recurrent.{i}.{direction}"
-                for gate in range(gates):
-                    for unit in range(network.units[name]):
-                        if kept(name, step, gate, unit):
-                            units += 1 / gates
-                            weights += inputs + read((name,), step) + 2
-                            recurrent += read((name,), step)
-        below = config.inputs_of(len(config.recurrent))
-        for i in range(len(config.hidden)):
-            own = read((f"hidden.{i}",), step)
-            units += own
-            weights += own * (read(below, step) + 1)
-            below = (f"hidden.{i}",)
-    return units / steps, weights / steps, recurrent / steps
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(network=networks(), kind=st.sampled_from([("rolled", "joint"), *KINDS]))
-def test_shares_of_variants_are_counted_step_by_step(network, kind):
-    trunk = random_masks(network, kind, 4)
-    found = network.shares_kept(trunk)
-    counts = counted_by_steps(network, trunk)
-    of = counted_by_steps(network, Trunk.whole(network.units))
-    assert list(found) == ["units_kept", "weights_kept", "recurrent_weights_kept"]
-    for share, count, whole in zip(found.values(), counts, of, strict=True):
-        assert share == pytest.approx(count / whole)
 
 
 @pytest.mark.parametrize("gates", ["joint", "separate"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields, replace
 
 import pytest
@@ -14,7 +13,8 @@ from mlflow_rnnmod.decomposition import Sample, collect
 from mlflow_rnnmod.decomposition.statistics import BINS, bin_centres
 from mlflow_rnnmod.networks import HiddenLayer, RecurrentNetwork, Rows
 from tests.builders import tiny_parent, tiny_rows
-from tests.networks.recurrent.strategies import networks, random_rows
+from tests.contract.test_watching import assert_same, bin_of
+from tests.networks.recurrent.strategies import random_rows
 
 OUTPUTS = ("label", "tags", "list", "multilabel")
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
@@ -72,12 +72,6 @@ def observations(network: RecurrentNetwork, sample: Sample) -> Seen:
     return found
 
 
-def bin_of(value: float, bounded: bool) -> int:
-    if bounded:
-        return min(int(abs(value) * BINS), BINS - 1)
-    return 0 if value == 0 else min(max(math.floor((math.log2(abs(value)) + 20) * 2), 0), BINS - 1)
-
-
 def of_side(seen: list, sample: Sample, side: int, label: int) -> list[list]:
     """The outputs of positives (side 0) or negatives of a label."""
     who = sample.sides[side]
@@ -88,37 +82,6 @@ def of_side(seen: list, sample: Sample, side: int, label: int) -> list[list]:
         return int(who[row] if who.ndim == 1 else who[row, step]) == label
 
     return [values for row, step, values in seen if belongs(row, step)]
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(network=networks(outputs=OUTPUTS))
-def test_sums_are_those_of_a_loop(network):
-    sample = random_sample(network)
-    found = collect(network, sample, histograms=True, gradients=False)
-    assert set(found.layers) == set(network.units)
-    for name, seen in observations(network, sample).items():
-        layer, units = found.layers[name], network.units[name]
-        bounded = found.group(name).bounded
-        values = torch.tensor([values for *_, values in seen], dtype=torch.float64)
-        assert int(layer.count) == len(seen)
-        torch.testing.assert_close(layer.mean, values.mean(0), rtol=1e-9, atol=1e-11)
-        covariance = torch.cov(values.T, correction=0).reshape(units, units)
-        torch.testing.assert_close(layer.covariance, covariance, rtol=1e-8, atol=1e-10)
-        for side in (0, 1):
-            for label in range(len(network.labels)):
-                mine = of_side(seen, sample, side, label)
-                assert int(layer.observed[side, label]) == len(mine)
-                histogram = torch.zeros(units, BINS, dtype=torch.int64)
-                for unit in range(units):
-                    active = sum(v[unit] > 0 for v in mine)
-                    assert int(layer.active[side, label, unit]) == active
-                    rate = layer.active_rate(side, label)[unit]
-                    assert rate == (active / len(mine) if mine else 0.0)
-                    for v in mine:
-                        histogram[unit, bin_of(v[unit], bounded)] += 1
-                # A rounding error apart, a value may fall into the next bin.
-                moved = (layer.histogram[side, label] - histogram).abs().sum()
-                assert moved <= 2 and layer.histogram[side, label].sum() == histogram.sum()
 
 
 def trimmed(values: list[float]) -> float:
@@ -176,30 +139,6 @@ def test_tendency_of_a_label_nobody_saw_is_zero():
     assert found.layers["recurrent.0.fwd"].sensitivity(2).tolist() == [0.0] * 8
 
 
-def assert_same(first, second, exact: bool = False) -> None:
-    assert first.groups == second.groups and set(first.layers) == set(second.layers)
-    for name, one in first.layers.items():
-        for field in fields(one):
-            a, b = getattr(one, field.name), getattr(second.layers[name], field.name)
-            whole = field.name in ("count", "observed", "active", "histogram")
-            if exact or whole:
-                assert torch.equal(a, b), (name, field.name)
-            else:
-                torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
-
-
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(network=networks(outputs=OUTPUTS), size=st.integers(1, 6), cut=st.integers(1, 6))
-def test_neither_batches_nor_parts_matter(network, size, cut):
-    sample = random_sample(network, count=7)
-    whole = collect(network, sample)
-    assert_same(collect(network, sample, batch_size=size), whole)
-    parts = [sample[slice(0, cut)], sample[slice(cut, None)]]
-    first, second = (collect(network, part) for part in parts)
-    assert_same(first.merge(second), whole)
-    assert_same(second.merge(first), whole)
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("config", [{}, {"packed": True, "recurrent": ((4, 3), (5, 2))}])
 def test_padding_is_left_out(cell, config):
@@ -225,27 +164,3 @@ def test_the_result_does_not_grow_with_the_sample():
         assert layer.exact is None
         sizes.append([tensor.numel() for tensor in kept])
     assert sizes[0] == sizes[1] == [1, 8, 64, 6, 48, 48 * BINS, 48]
-
-
-def test_only_what_was_asked_for_is_kept_and_the_parent_stays():
-    parent = tiny_parent(recurrent=((4,), (3,)))
-    digest, sample = parent.digest, random_sample(parent.network)
-    told: list[tuple[int, int]] = []
-    plain = collect(
-        parent.network,
-        sample,
-        histograms=False,
-        gradients=False,
-        batch_size=4,
-        progress=lambda done, total: told.append((done, total)),
-    )
-    assert told == [(4, 6), (6, 6)]
-    assert all(layer.histogram is None and layer.squared is None for layer in plain.layers.values())
-    full = collect(parent.network, sample)
-    assert all(
-        layer.histogram is not None and layer.squared is not None for layer in full.layers.values()
-    )
-    merged = plain.merge(plain)
-    assert merged.layers["recurrent.1.fwd"].histogram is None
-    assert type(parent)(parent.network).digest == digest
-    assert all(weight.grad is None for weight in parent.network.parameters())

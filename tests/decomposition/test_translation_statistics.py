@@ -36,39 +36,6 @@ def seen(translator, code, gates=False):
     return found
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("batch_size", [2, 100])
-def test_sums_are_those_of_single_rows(cell, batch_size):
-    translator = make(cell, decoder=(4, 3))
-    found = collect_translations(translator, pairs(), batch_size=batch_size)
-    own = {code: seen(translator, code) for code in IDS}
-    assert list(found.layers) == ["decoder.0.fwd", "decoder.1.fwd"]
-    for name, layer in found.layers.items():
-        values = {code: torch.stack([v for _, v, _ in own[code][name]]) for code in IDS}
-        place = int(name.split(".")[1])
-        # What is guessed from is seen at every step, and before the first one.
-        first = translator.encode(sources(5))[place][0]
-        guessed = {
-            code: torch.cat([values[code], first[[bool(ids) for ids in IDS[code]]]]) for code in IDS
-        }
-        for label, code in enumerate(IDS):
-            mine = found.of(label).layers[name]
-            torch.testing.assert_close(mine.mean, guessed[code].mean(0))
-            torch.testing.assert_close(mine.covariance, guessed[code].T.cov(correction=0))
-        both = torch.cat(list(guessed.values()))
-        torch.testing.assert_close(layer.mean, both.mean(0))
-        torch.testing.assert_close(layer.covariance, both.T.cov(correction=0))
-        for label, (code, other) in enumerate((("de", "fr"), ("fr", "de"))):
-            assert layer.observed[:, label].tolist() == [len(values[code]), len(values[other])]
-            for side, rows in enumerate((values[code], values[other])):
-                torch.testing.assert_close(
-                    layer.active_rate(side, label), (rows > 0).double().mean(0)
-                )
-                assert layer.histogram[side, label].sum(1).eq(len(rows)).all()
-            squares = torch.stack([s for _, _, s in own[code][name]])
-            torch.testing.assert_close(layer.sensitivity(label), squares.mean(0))
-
-
 def test_the_papers_tendency_contrasts_a_language_with_the_others():
     translator = make("gru", decoder=(6,))
     found = collect_translations(translator, pairs(), gradients=False)
@@ -121,19 +88,6 @@ def test_gates_are_told_apart_by_their_activations(cell):
         squares = torch.stack([s[number] for _, _, s in own["fr"]])
         torch.testing.assert_close(layer.sensitivity(1), squares.mean(0))
     assert len(letters) == GATES[cell]
-
-
-def test_parts_of_a_sample_merge():
-    translator = make("gru", decoder=(4,))
-    whole = collect_translations(translator, pairs())
-    parts = [collect_translations(translator, pairs()[slice(a, b)]) for a, b in ((0, 3), (3, 5))]
-    merged = parts[0].merge(parts[1]).layers["decoder.0.fwd"]
-    for label in range(2):
-        torch.testing.assert_close(
-            merged.sensitivity(label), whole.layers["decoder.0.fwd"].sensitivity(label)
-        )
-    torch.testing.assert_close(merged.mean, whole.layers["decoder.0.fwd"].mean)
-    torch.testing.assert_close(merged.of(1).mean, whole.layers["decoder.0.fwd"].of(1).mean)
 
 
 def test_a_translator_into_one_language_has_no_negatives():

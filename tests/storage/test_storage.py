@@ -26,7 +26,7 @@ from mlflow_rnnmod.storage import (
     write_parent,
 )
 from mlflow_rnnmod.storage.files import pack_bits, unpack_bits
-from tests.builders import ODD_LABELS, tiny_module, tiny_parent, tiny_rows
+from tests.builders import ODD_LABELS, tiny_module, tiny_parent
 
 
 def never(digest: str, reference: dict) -> Parent:
@@ -41,25 +41,6 @@ def edit(path: Path, change, resign: bool = True) -> None:
         body.pop("sha256")
         body["sha256"] = hashlib.sha256(canonical_json(body).encode()).hexdigest()
     path.write_text(json.dumps(body), encoding="utf-8")
-
-
-@pytest.mark.parametrize("kind", ["text", "tokens", "features"])
-@pytest.mark.parametrize("cell", ["rnn_tanh", "lstm", "gru"])
-def test_parent_comes_back_as_it_was(tmp_path, kind, cell):
-    parent = tiny_parent(kind, cell=cell, recurrent=((5, 4), (3,)))
-    write_parent(parent, tmp_path / "new" / "folder")
-    found = read_parent(tmp_path / "new" / "folder", parent.digest)
-    rows = tiny_rows(parent)
-    assert torch.equal(found.network(rows), parent.network(rows))
-    assert found.network.config == parent.network.config
-    assert found.digest == parent.digest
-    assert not found.network.training
-    assert not any(p.requires_grad for p in found.network.parameters())
-    if kind == "text":
-        assert found.tokenizer.digest == parent.tokenizer.digest
-        assert torch.equal(found.tokenizer(["Zoë"]).values, parent.tokenizer(["Zoë"]).values)
-    else:
-        assert found.tokenizer is None
 
 
 def test_padding_of_the_tokenizer_is_kept(tmp_path):

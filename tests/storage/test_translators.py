@@ -8,7 +8,6 @@ import pytest
 
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.composition.plan import entry_of, make_plan
-from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import (
     kind_of,
@@ -24,7 +23,6 @@ from mlflow_rnnmod.storage.modules import read_entry
 from tests.storage.test_storage import edit, never
 from tests.translators import (
     sentences,
-    tiny_pairs,
     tiny_translator,
     translator_module,
     translator_modules,
@@ -51,28 +49,6 @@ def test_a_translator_comes_back_as_it_was(tmp_path, cell, joint):
     assert names == expected | (set() if joint else {"target_tokenizer.json"})
     body = json.loads((tmp_path / "network.json").read_text(encoding="utf-8"))
     assert (body["kind"], body["architecture"], body["format"]) == ("parent", "translator", 2)
-
-
-def test_without_a_tokenizer(tmp_path):
-    parent = tiny_translator(text=False)
-    write_parent(parent, tmp_path)
-    assert read_parent(tmp_path).tokenizers is None
-
-
-@pytest.mark.parametrize("variant", ["rolled", "unrolled"])
-@pytest.mark.parametrize("gates", ["joint", "separate"])
-def test_modules_of_every_variant_come_back(tmp_path, variant, gates):
-    parent = tiny_translator("lstm", decoder=(9, 8))
-    pairs = tiny_pairs(parent, 40)
-    config = DecompositionConfig(removal=0.3, variant=variant, gates=gates, unrolled_steps=3)
-    module = decompose(parent, pairs, pairs, config=config).modules[1]
-    write_module(module, tmp_path, standalone=True)
-    found = read_module(tmp_path, never)
-    assert found.trunk == module.trunk
-    assert found.contract == module.contract
-    assert found.figures == pytest.approx(dict(module.figures))
-    assert found.made == module.made
-    assert compose([found]).predict(TEXTS) == compose([module]).predict(TEXTS)
 
 
 def test_a_module_asks_for_the_parent_with_both_tokenizers(tmp_path):
@@ -105,22 +81,6 @@ def test_a_module_that_starts_otherwise_than_its_parent_is_refused(tmp_path):
     edit(tmp_path / "module.json", lambda body: body["contract"]["target"].update(start=4))
     with pytest.raises(ValueError, match="it starts translations with .*'start': 4"):
         read_module(tmp_path, never)
-
-
-def test_masks_of_another_decoder_are_refused(tmp_path):
-    module = translator_module(tiny_translator(decoder=(10,)), "it")
-    write_module(module, tmp_path)
-    other = tiny_translator(decoder=(11,))
-    edit(tmp_path / "module.json", lambda body: body["parent"].update(digest=other.digest))
-    with pytest.raises(ValueError, match="layers and the network's differ"):
-        read_module(tmp_path, lambda digest, reference: other)
-
-
-def test_an_unknown_architecture_is_refused(tmp_path):
-    write_parent(tiny_translator(), tmp_path)
-    edit(tmp_path / "network.json", lambda body: body.update(architecture="transformer"))
-    with pytest.raises(ValueError, match="architecture 'transformer'; expected 'recurrent' or"):
-        read_parent(tmp_path)
 
 
 def test_weights_that_are_missing_are_named(tmp_path):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mlflow_rnnmod.networks import Parent, Trunk
-from mlflow_rnnmod.networks.recurrent.config import GATES
 from mlflow_rnnmod.storage import read_module, write_module
 from tests.builders import tiny_module, tiny_parent
 from tests.networks.recurrent.test_unrolled import KINDS, random_masks
@@ -18,25 +17,6 @@ from tests.storage.test_storage import edit
 
 def never(digest: str, reference: dict) -> Parent:
     raise AssertionError("the parent is bundled")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("cell", sorted(GATES))
-def test_masks_come_back_exactly(tmp_path, cell, kind):
-    parent = tiny_parent(cell=cell, recurrent=((9, 4), (3,)), hidden=())
-    torch.manual_seed(0)
-    module = replace(tiny_module(parent), trunk=random_masks(parent.network, kind, 5))
-    write_module(module, tmp_path, standalone=True)
-    found = read_module(tmp_path, never).trunk
-    assert found == module.trunk
-    assert (found.variant, found.gates, found.steps) == (*kind, module.trunk.steps)
-    for name, mask in module.trunk.keep.items():
-        assert torch.equal(found.keep[name], mask)
-        assert torch.equal(found.fold[name], module.trunk.fold[name])
-    body = json.loads((tmp_path / "module.json").read_text())
-    assert body["format"] == 2
-    assert body["plan"]["kept"] == parent.network.units
-    assert body["plan"]["full"] is False
 
 
 def test_files_that_the_first_format_can_say_are_written_in_it(tmp_path):

@@ -90,17 +90,6 @@ def test_masked_and_sliced_hold_removed_units_at_their_guesses(network, folded, 
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(network=networks(outputs=("label", "tags")))
-def test_the_full_trunk_changes_nothing(network):
-    rows, trunk = random_rows(network), Trunk.whole(network.units)
-    with torch.no_grad():
-        expected = network.states(rows).readout
-        for make in (masked, sliced):
-            found = make(network, trunk).readout(rows)
-            torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12)
-
-
 @pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "lstm", "gru"])
 def test_sliced_is_smaller_and_float32_agrees(cell):
     parent = tiny_parent(cell=cell, recurrent=((32, 32), (32, 32)), packed=True)
@@ -122,13 +111,3 @@ def test_the_parent_stays_as_it_was():
             if "embedding" not in name:
                 weight.zero_()
     assert type(parent)(parent.network).digest == digest
-
-
-def test_a_trunk_of_another_network_is_refused():
-    network = tiny_parent(recurrent=((6,), (6,))).network
-    for make in (masked, sliced):
-        with pytest.raises(ValueError, match="trunk's layers and the network's differ") as error:
-            make(network, Trunk.whole({"recurrent.0.fwd": 6}))
-        trunk, own = str(error.value).splitlines()[1:]
-        assert trunk == "trunk: {'recurrent.0.fwd': 6}"
-        assert own == "network: {'recurrent.0.fwd': 6, 'recurrent.1.fwd': 6}."

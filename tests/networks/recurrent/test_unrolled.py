@@ -71,19 +71,6 @@ def test_two_bidirectional_layers_of_every_cell(cell, kind, padding):
     assert (found - whole).abs().max() > 1e-3
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(network=networks(), kind=st.sampled_from(KINDS), masks=st.integers(1, STEPS))
-def test_nothing_removed_is_the_network(network, kind, masks):
-    rows = random_rows(network)
-    trunk = random_masks(network, kind, masks, removal=-1.0)
-    assert trunk.full
-    with torch.no_grad():
-        expected = network.states(rows).readout
-        for make in (masked, sliced, view):
-            found = make(network, trunk).readout(rows)
-            torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12)
-
-
 def same_at_all_steps(trunk: Trunk, steps: int) -> Trunk:
     def repeated(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mlflow_rnnmod.networks import masked
-from mlflow_rnnmod.networks.many import WAYS
 from mlflow_rnnmod.networks.recurrent.ways import RecurrentTrunks as Trunks
 from tests.builders import tiny_parent, tiny_rows
-from tests.networks.recurrent.strategies import networks, random_rows, random_trunk
 from tests.networks.recurrent.test_unrolled import KINDS, random_masks
 
 ALL = [("rolled", "joint"), *KINDS]
@@ -27,24 +22,6 @@ def run(trunks: Trunks, rows, way: str) -> torch.Tensor:
     with torch.inference_mode():
         trunks.run(rows, way, finish)
     return torch.stack([found[i] for i in range(len(trunks.trunks))])
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(
-    network=networks(),
-    kinds=st.lists(st.sampled_from(ALL), min_size=1, max_size=5),
-    way=st.sampled_from([way for way in WAYS if way != "auto"]),
-)
-def test_all_kinds_in_all_ways(network, kinds, way):
-    rows = random_rows(network)
-    trunks = [
-        random_trunk(network, True) if kind == ALL[0] else random_masks(network, kind, 1 + i)
-        for i, kind in enumerate(kinds)
-    ]
-    with torch.no_grad():
-        expected = torch.stack([masked(network, trunk).readout(rows) for trunk in trunks])
-    found = run(Trunks(network, trunks), rows, way)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from mlflow_rnnmod.networks.recurrent.cells import STEPS
 from mlflow_rnnmod.networks.recurrent.config import CELLS, GATES
-from mlflow_rnnmod.networks.translator.decoding import greedy
 from mlflow_rnnmod.networks.translator.masked_decoder import (
     SteppedDecoder,
     TrimmedDecoder,
     trunk_decoder,
 )
 from mlflow_rnnmod.networks.trunk import Trunk, shapes
-from tests.networks.translator.test_network import END, START, make, sources
+from tests.networks.translator.test_network import make, sources
 
 TOKENS = torch.tensor([[2, 9, 7, 5, 12, 6], [3, 5, 5, 8, 20, 4], [2, 11, 13, 6, 6, 21]])
 
@@ -139,27 +138,3 @@ def test_only_what_is_removed_everywhere_is_cut():
     for variant, gates in (("unrolled", "joint"), ("rolled", "separate")):
         other = trunk_decoder(translator, draw_trunk(translator, variant, gates))
         assert isinstance(other, SteppedDecoder)
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_nothing_removed_is_the_parent_token_for_token(cell):
-    translator = make(cell, decoder=(6, 5))
-    translator.output.bias.data[END] += 1.0
-    rows = sources(12)
-    for variant in ("rolled", "unrolled"):
-        for gates in ("joint", "separate"):
-            found = shapes(translator.units, variant, gates, 4, GATES[cell])
-            trunk = Trunk(
-                {n: torch.ones(s).bool() for n, s in found.items()}, {}, {}, variant, gates
-            )
-            decoder = trunk_decoder(translator, trunk)
-            for target in START:
-                states, limits = translator.encode(rows), translator.limits(rows)
-                tokens = greedy(decoder, states, START[target], END, limits)
-                assert tokens == translator.translate(rows, target)
-
-
-def test_another_networks_trunk_is_refused():
-    trunk = Trunk({"recurrent.0.fwd": torch.tensor([True, False])})
-    with pytest.raises(ValueError, match=r"trunk: .*recurrent.0.fwd"):
-        trunk_decoder(make(), trunk)
