@@ -324,9 +324,9 @@ def _reuse(
                     told_name += f"/{QUICK_ROWS}" if settings["quick"] else ""
                     rest = settings["removal"], done(told_name, own), told
                     keep(told_name, ask(workshop, first, second, *rest), seed, own)
-    rows = [row for row in file.where(**mine) if row["cell"] in cells]
+    shown = [row for row in file.where(**mine) if row["cell"] in cells]
     title = f"{question}, {', '.join(dict.fromkeys(cells))}, {layers} layer(s)"
-    print_reuse(rows, f"{title}: modules against a model trained from scratch")
+    print_reuse(shown, f"{title}: modules against a model trained from scratch")
 
 
 def _data(dataset: str, data_dir: Path, quick: bool) -> TextData | None:
