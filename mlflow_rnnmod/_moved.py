@@ -15,7 +15,7 @@ from types import ModuleType
 _NETWORK = "mlflow_rnnmod.network"
 _RECURRENT = (
     "config cells gates network packed stepwise unrolled slicing projections candidates reading "
-    "spec structure submodules trials weights"
+    "structure submodules trials weights"
 )
 _TRANSLATOR = {
     "translator": "network",
@@ -33,12 +33,12 @@ _PAGES = "card page pictures report markdown dial wording"
 
 MOVED = {
     _NETWORK: "mlflow_rnnmod.networks",
-    f"{_NETWORK}.answers": "mlflow_rnnmod.networks.recurrent.forms",
+    f"{_NETWORK}.answers": "mlflow_rnnmod.networks.forms",
     f"{_NETWORK}.trimming": "mlflow_rnnmod.networks.recurrent.layers",
     f"{_NETWORK}.products": "mlflow_rnnmod.networks.products",
     **{
         f"{_NETWORK}.{name}": f"mlflow_rnnmod.networks.{name}"
-        for name in ("digest", "rows", "trunk", "parent", "tolerance", "guard")
+        for name in ("digest", "rows", "trunk", "parent", "tolerance", "guard", "spec")
     },
     f"{_NETWORK}.text": "mlflow_rnnmod.inputs.text",
     **{f"{_NETWORK}.{n}": f"mlflow_rnnmod.networks.recurrent.{n}" for n in _RECURRENT.split()},

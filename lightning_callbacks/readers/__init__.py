@@ -14,7 +14,7 @@ from lightning_callbacks.readers.base import Prepared, Reader, Settings
 from lightning_callbacks.readers.graph import GraphReader
 from lightning_callbacks.readers.recurrent import RecurrentReader
 from lightning_callbacks.readers.translator import TranslatorReader
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
+from mlflow_rnnmod.networks.spec import NetworkSpec
 from mlflow_rnnmod.networks.translator.spec import TranslatorSpec
 
 Spec = NetworkSpec | TranslatorSpec

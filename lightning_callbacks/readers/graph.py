@@ -17,7 +17,7 @@ from mlflow_rnnmod.networks.graph.reading import (
     read_graph_weights,
 )
 from mlflow_rnnmod.networks.guard import undisturbed
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
+from mlflow_rnnmod.networks.spec import NetworkSpec
 
 
 @dataclass(frozen=True, eq=False)

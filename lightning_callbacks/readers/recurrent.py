@@ -14,8 +14,8 @@ from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.guard import undisturbed
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
 from mlflow_rnnmod.networks.recurrent.structure import find_parts
+from mlflow_rnnmod.networks.spec import NetworkSpec
 
 
 @dataclass(frozen=True, eq=False)

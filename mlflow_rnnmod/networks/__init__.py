@@ -8,8 +8,8 @@ from mlflow_rnnmod.networks.recurrent.layers import States
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
 from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.networks.rows import Rows, concatenate
+from mlflow_rnnmod.networks.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.networks.tolerance import tolerance
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.network import Translator

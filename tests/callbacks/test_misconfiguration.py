@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_callbacks import ModuleDecomposition
 from mlflow_rnnmod.decomposition import DecompositionConfig
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec
+from mlflow_rnnmod.networks.spec import NetworkSpec
 from tests.builders import character_encoder
 from tests.callbacks import models
 from tests.callbacks.training import fit, make_trainer

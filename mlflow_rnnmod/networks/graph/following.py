@@ -22,7 +22,7 @@ from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.draft import Draft
 from mlflow_rnnmod.networks.graph.structure import INPUT
 from mlflow_rnnmod.networks.graph.tracing import Call, trace
-from mlflow_rnnmod.networks.recurrent.spec import UnreadableNetwork
+from mlflow_rnnmod.networks.spec import UnreadableNetwork
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.networks.forms import answer_tensor, shown, user_answers
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.following import Followed, follow
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
 from mlflow_rnnmod.networks.graph.tracing import Call, find_call
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
-from mlflow_rnnmod.networks.recurrent.forms import answer_tensor, shown, user_answers
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, UnreadableNetwork
 from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
 from mlflow_rnnmod.networks.tolerance import tolerance
 
 _SAID = ("kind", "output", "axes")

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 
-from mlflow_rnnmod.networks.recurrent.spec import UnreadableNetwork
 from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.spec import UnreadableNetwork
 
 # So many rows are traced: more than one, so that ``squeeze()`` takes no row for a needless axis.
 _ROWS = 3

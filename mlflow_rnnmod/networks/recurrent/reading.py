@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.networks.forms import Arrangements, Form, find_forms, user_answers
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
 from mlflow_rnnmod.networks.recurrent.candidates import (
     Setting,
@@ -22,9 +23,7 @@ from mlflow_rnnmod.networks.recurrent.candidates import (
     settings,
 )
 from mlflow_rnnmod.networks.recurrent.config import HiddenLayer, NetworkConfig
-from mlflow_rnnmod.networks.recurrent.forms import Arrangements, Form, find_forms, user_answers
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.networks.recurrent.structure import (
     Parts,
     find_parts,
@@ -45,6 +44,7 @@ from mlflow_rnnmod.networks.recurrent.trials import (
 )
 from mlflow_rnnmod.networks.recurrent.weights import cells_of, copy_network
 from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.spec import NetworkSpec, Reading, UnreadableNetwork
 
 
 def read_network(

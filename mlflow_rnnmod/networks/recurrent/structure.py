@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, UnreadableNetwork
 from mlflow_rnnmod.networks.recurrent.submodules import describe, listing, of_type, walk
+from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
 
 _MOST_LINEAR_LAYERS_TO_ORDER = 5
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.networks.forms import Arrangements, shown
 from mlflow_rnnmod.networks.recurrent.candidates import Setting
-from mlflow_rnnmod.networks.recurrent.forms import Arrangements, shown
 from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.structure import Parts

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
-from mlflow_rnnmod.networks.recurrent.spec import UnreadableNetwork
 from mlflow_rnnmod.networks.recurrent.structure import linear, recurrent_layers
 from mlflow_rnnmod.networks.recurrent.submodules import (
     describe,
@@ -18,6 +17,7 @@ from mlflow_rnnmod.networks.recurrent.submodules import (
     walk,
 )
 from mlflow_rnnmod.networks.recurrent.weights import cell_tensors, embedding_weight, own_network
+from mlflow_rnnmod.networks.spec import UnreadableNetwork
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.network import Translator
 from mlflow_rnnmod.networks.translator.spec import TranslatorSpec

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import answer_of
-from mlflow_rnnmod.networks.recurrent.spec import NetworkSpec, UnreadableNetwork
 from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
 
 _FORM = ("axes", "kind", "output", "feed", "output_steps", "steps", "end_label")
 Arrangements = Mapping[str, Tensor]
