@@ -36,8 +36,6 @@ class GraphNetwork(Network):
     """
 
     architecture = "graph"
-    # A derivative by what a ReLU puts out says nothing of how often, and how much, it does.
-    ranks_unexplained = True
 
     def __init__(self, config: GraphConfig) -> None:
         super().__init__()
