@@ -38,9 +38,10 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
 
     The model may be any ``LightningModule`` with recurrent layers (``nn.RNN``, ``nn.LSTM``,
     ``nn.GRU``) that reads a sequence and answers with one label, with any number of labels, with a
-    label for each step, or with a list of labels; or an encoder-decoder that translates into one or
-    more languages, if its start and end tokens are told. It is not retrained and not changed, and
-    training goes on bit for bit as it would without this callback:
+    label for each step, or with a list of labels; a dense one (``nn.Linear``) that reads vectors or
+    pictures and answers with one or any number of labels; or an encoder-decoder that translates
+    into one or more languages, if its start and end tokens are told. It is not retrained and not
+    changed, and training goes on bit for bit as it would without this callback:
 
     - In ``setup`` arguments and the model's structure are checked.
     - In ``on_train_start``, before the first step, one real batch is taken apart, and the model is

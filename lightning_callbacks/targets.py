@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks import RecurrentNetwork, Rows
+from mlflow_rnnmod.networks import Rows
+from mlflow_rnnmod.networks.architectures import network_of
 
 
 def conform(rows: Rows, config: Any, source: str) -> Rows:
@@ -27,6 +27,7 @@ def conform(rows: Rows, config: Any, source: str) -> Rows:
         ValueError: if the targets have another shape, or hold what is no label.
 
     Example:
+        >>> import torch
         >>> from mlflow_rnnmod.networks import NetworkConfig
         >>> config = NetworkConfig(
         ...     "features", 2, None, "gru", ((3,),), ("a", "b"), readout="all_steps", output="tags"
@@ -40,8 +41,6 @@ def conform(rows: Rows, config: Any, source: str) -> Rows:
         raise ValueError(f"The {source} has no targets; expected the right answer to each row.")
 
     def shown() -> tuple[Tensor | None, str]:
-        with torch.device("meta"):
-            network = RecurrentNetwork(config)
-        return network.answered(rows), config.side if config.feed == "steps" else "right"
+        return network_of(config).answered(rows), config.side if config.feed == "steps" else "right"
 
     return replace(rows, targets=config.answer.conform(rows.targets, config, source, shown))

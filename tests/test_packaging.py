@@ -99,6 +99,31 @@ def test_the_core_knows_neither_mlflow_nor_lightning(path: Path) -> None:
         assert not tops & set(ABOVE_THE_CORE)
 
 
+FOLDERS = ("recurrent", "translator", "graph")
+ARCHITECTURES = tuple(f"mlflow_rnnmod.networks.{name}" for name in FOLDERS)
+# One reader for each architecture, and the table of readers.
+READERS = "lightning_callbacks.readers"
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_floors_above_know_no_architecture(path: Path) -> None:
+    """A new one is a folder, a row of ``ARCHITECTURES``, a reader and a row of ``READERS``."""
+    name = module_name(path)
+    if (floor_of(name) or 6) > 1 and not name.startswith(READERS):
+        known = {other for other in imports_of(path) if other.startswith(ARCHITECTURES)}
+        assert not known, f"{name} imports {sorted(known)}"
+
+
+def test_each_architecture_is_in_a_table() -> None:
+    from lightning_callbacks.readers import READERS as readers
+    from mlflow_rnnmod.networks.architectures import ARCHITECTURES as rows
+
+    folders = set(FOLDERS)
+    found = {path.parent.name for path in (ROOT / "mlflow_rnnmod/networks").glob("*/__init__.py")}
+    assert found == folders == {type(reader).__module__.split(".")[-1] for reader in readers}
+    assert {row.network.__module__.split(".")[-2] for row in rows.values()} == folders
+
+
 @pytest.mark.parametrize("path", sources(), ids=module_name)
 def test_nothing_is_pickled(path: Path) -> None:
     tops = {name.split(".")[0] for name in imports_of(path)}

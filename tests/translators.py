@@ -17,7 +17,7 @@ from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks import Parent, TextEncoder, Translator, TranslatorConfig, Trunk
 from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.translator.forced import forced_tokens
+from mlflow_rnnmod.networks.translator.forcing import forced_tokens
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LANGUAGES = {

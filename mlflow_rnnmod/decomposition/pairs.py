@@ -11,8 +11,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows, fitted
-from mlflow_rnnmod.networks.translator.forced import ForcedRows
+from mlflow_rnnmod.networks.rows import ForcedRows, Rows, fitted
 
 
 @dataclass(frozen=True, eq=False)

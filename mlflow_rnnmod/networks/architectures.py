@@ -40,8 +40,7 @@ class Architecture:
         Raises:
             ValueError: if it is no such structure.
         """
-        with torch.device("meta"):
-            return self.network(self.config.from_dict(dict(structure)))
+        return network_of(self.config.from_dict(dict(structure)))
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -56,6 +55,12 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 FIRST = RecurrentNetwork.architecture
 """The architecture of files that name none."""
+
+
+def network_of(config: Any) -> Network:
+    """A network with this config, on the meta device: without weights."""
+    with torch.device("meta"):
+        return next(r.network(config) for r in ARCHITECTURES.values() if type(config) is r.config)
 
 
 def architecture_of(name: str) -> Architecture:

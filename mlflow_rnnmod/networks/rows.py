@@ -67,6 +67,25 @@ class Rows:
             yield self[slice(start, start + size)]
 
 
+@dataclass(frozen=True, eq=False)
+class ForcedRows(Rows):
+    """Sources, each with a translation; targets are the numbers of the languages.
+
+    Args:
+        tokens: int64 ``(rows, steps)``: the translations, without start and end.
+        token_lengths: int64 ``(rows,)``: tokens of each.
+
+    Example:
+        >>> one = torch.tensor([1])
+        >>> rows = ForcedRows(torch.tensor([[5]]), one, one - 1, torch.tensor([[7, 8]]), one + 1)
+        >>> rows[slice(0, 1)].tokens.tolist()
+        [[7, 8]]
+    """
+
+    tokens: Tensor | None = None
+    token_lengths: Tensor | None = None
+
+
 def concatenate(parts: list[Rows], pad_value: int = 0, side: str = "right") -> Rows:
     """All rows of ``parts`` in one, padded on ``side`` to the longest.
 

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.networks.recurrent.cells import cell_weights
 from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.decoder import States
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 from mlflow_rnnmod.networks.translator.masked_decoder import from_gates
@@ -129,3 +131,32 @@ def _into_gates(cell: str, given: Tensor, recurred: Tensor) -> Tensor:
     r = torch.sigmoid(both[:, :units])
     inner = given[:, 2 * units :] + r * recurred[:, 2 * units :]
     return torch.cat([both[:, : 2 * units], inner], dim=1)
+
+
+def forced_tokens(
+    config: TranslatorConfig, starts: Tensor, rows: Rows
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a decoder is told and should answer, where it is told the right translation.
+
+    Args:
+        config: the translator's structure.
+        starts: the token that each row's translation starts with, int64 ``(rows,)``.
+        rows: the translations, without start and end.
+
+    Returns:
+        tokens that are read, the start first; tokens that should follow them, the end last; both
+        int64 ``(rows, steps)``; and which steps count, bool ``(rows, steps)``: none of rows
+        without a translation.
+    """
+    assert rows.lengths is not None
+    lengths = rows.lengths.to(rows.values.device)
+    longest = max(int(lengths.max()), 0) if len(lengths) else 0
+    values = rows.values[:, :longest]
+    start = starts[:, None].to(values)
+    position = torch.arange(longest + 1, device=values.device)
+    given = torch.cat([start, values], dim=1)
+    given = given.masked_fill(position > lengths[:, None], config.pad_index)
+    wanted = torch.cat([values, start], dim=1)
+    wanted = wanted.masked_fill(position == lengths[:, None], config.end)
+    valid = (position <= lengths[:, None]) & (lengths[:, None] > 0)
+    return given, wanted.masked_fill(~valid, config.pad_index), valid

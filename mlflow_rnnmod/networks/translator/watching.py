@@ -9,9 +9,8 @@ from torch import Tensor
 
 from mlflow_rnnmod.networks.parts import part_name
 from mlflow_rnnmod.networks.protocol import Observations, Told
-from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.translator.forced import ForcedRows, forced_tokens
-from mlflow_rnnmod.networks.translator.forcing import Watched, watch_decoder
+from mlflow_rnnmod.networks.rows import ForcedRows, Rows
+from mlflow_rnnmod.networks.translator.forcing import Watched, forced_tokens, watch_decoder
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 
 # Numbers of logits that are held at once.
