@@ -11,7 +11,7 @@ _TINY = 1e-30
 def log_odds(logits: Tensor, index: int) -> Tensor:
     """Log-odds of label ``index`` against any other: ``z_c - logsumexp`` of the other logits.
 
-    Unlike a float32 probability it neither saturates nor ties (METHOD.md, "ties"). The papers'
+    Unlike a float32 probability it neither saturates nor ties (`docs/method.md`). The papers'
     channeling by the mean of the others orders the labels of one parent in the same way.
 
     Args:

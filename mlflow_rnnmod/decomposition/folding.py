@@ -60,9 +60,9 @@ def _constant(statistics: ActivationStatistics, name: str, mean: Tensor) -> Tens
 def best_guess(statistics: LayerStatistics, keep: Tensor) -> tuple[Tensor, Tensor]:
     """The linear guess of removed units' outputs with the least squared error (ridge regression).
 
-    DESIGN.md folds each removed unit's mean. Its best linear guess from the kept units costs
-    nothing more to run, since it folds into weights that are there already, and takes away most of
-    the damage (``python -m benchmarks.paper``, rows with and without ``fold``).
+    A unit's best linear guess from the kept units costs no more to run than its mean, since both
+    fold into weights that are there already, and takes away most of the damage (``python -m
+    benchmarks.paper``, rows with and without ``fold``).
 
     Returns:
         constants ``(units,)`` and weights ``(units, units)``, as :class:`Trunk` takes them.

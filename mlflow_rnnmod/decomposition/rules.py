@@ -69,7 +69,7 @@ def _paper(
 def _reference(
     statistics: ActivationStatistics, layer: str, label: int, _: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """What the papers' published code does (METHOD.md's table)."""
+    """What the papers' published code does (the table in `docs/method.md`)."""
     if statistics.group(layer).idles:
         found = statistics.layers[layer]
         difference = found.active_rate(0, label) - found.active_rate(1, label)
