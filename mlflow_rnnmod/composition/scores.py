@@ -15,9 +15,8 @@ from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.decomposition.module import Module
 
 ENERGY_WEIGHT = 0.5
-# Across kinds, where the energy has to tell inputs of different worlds apart. Chosen on validation
-# texts of CLINC domains with Brown tags and of MathQA with toxicity lists: with 0.5 it is 1.5 and
-# 1.8 points less for two modules (means of six pairs).
+# Across kinds, where the energy has to tell inputs of different worlds apart; chosen on validation
+# texts (docs/decisions.md).
 ENERGY_WEIGHT_ACROSS = 1.0
 
 
@@ -143,9 +142,8 @@ def default_score(modules: Sequence[Module]) -> str:
     """``"margin"`` where margins mean the same to all, else ``"open"``.
 
     They do within one parent, without rivals, and between parents of the same labels: each was
-    trained against the same others and has met all inputs. Putting one module of the best of six
-    parents of CLINC's ten domains into the worst one gains 0.6 points by margins (mean of ten such
-    swaps; ``python -m benchmarks.paper rq3 clinc_oos --within``).
+    trained against the same others and has met all inputs (``python -m benchmarks.paper rq3
+    clinc_oos --within`` swaps such modules).
     """
     worlds = {frozenset(module.contract.labels) for module in modules}
     return "open" if len(worlds) > 1 and competes(m.contract for m in modules) else "margin"

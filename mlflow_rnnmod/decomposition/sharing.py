@@ -11,7 +11,7 @@ from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # A cut trunk's pass is not cheaper in proportion to its weights: steps, gates and readout remain.
-# From benchmarks.speed: a trunk with 42 % of the weights takes about 0.6 of the parent's time.
+# Measured by benchmarks.speed; see docs/decisions.md.
 FIXED_COST = 0.3
 
 

@@ -1,7 +1,7 @@
 """The papers' rules on exact statistics, against loops from rows to removed units.
 
 Nothing is shared with the package but the network: rows are picked, states looked up, medians taken
-and units removed one after the other, as METHOD.md has it.
+and units removed one after the other, as docs/method.md has it.
 """
 
 from __future__ import annotations

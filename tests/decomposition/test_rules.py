@@ -1,4 +1,4 @@
-"""Rules against the loops that METHOD.md gives."""
+"""Rules against the loops that docs/method.md gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders through trunks, against a loop that zeroes weights as METHOD.md's steps say."""
+"""Decoders through trunks, against a loop that zeroes weights as docs/method.md's steps say."""
 
 from __future__ import annotations
 
