@@ -12,6 +12,8 @@ SCENARIOS = {"tatoeba_uk": 2, "tatoeba_et": 1}
 # Cell, layers and seeds of the parents of each classification set.
 PARENTS = (("lstm", 1, 2), ("gru", 1, 2), ("rnn", 1, 2), ("lstm", 2, 1), ("lstm", 4, 1))
 TRANSLATORS = (("lstm", 1, 1), ("gru", 1, 1))
+DENSE = ("mnist", "fashion_mnist")
+DENSE_PARENTS = tuple(("fcnn", layers, 2) for layers in (1, 2, 3, 4))
 ACROSS = {
     "rq2": ("one-to-one with one-to-many", "many-to-one with many-to-many"),
     "rq3": ("one-to-one by one-to-many", "many-to-one by many-to-many"),
@@ -19,7 +21,11 @@ ACROSS = {
 
 
 def missing(rows: Sequence[Row]) -> Iterator[str]:
-    """In words; rows of rule ``sensitivity`` at 20 % count."""
+    """In words; rows of rule ``sensitivity`` at 20 % count.
+
+    A page of dense networks alone lacks nothing of recurrent ones, and the other way round.
+    """
+    cells = {row["cell"] for row in rows}
     rows = [r for r in rows if (r["rule"], r["removal"]) == ("sensitivity", REMOVAL)]
     seeds = grouped(rows, _what)
 
@@ -30,6 +36,11 @@ def missing(rows: Sequence[Row]) -> Iterator[str]:
         what = f"{question} {name_of(dataset)}, {variant}, {cell}, {layers} layer(s)"
         return what if not found else f"{what}: {least - len(found)} more seed"
 
+    for dataset in DENSE if "fcnn" in cells else ():
+        for cell, layers, least in DENSE_PARENTS:
+            yield from filter(None, [lacks("rq1", dataset, "rolled", cell, layers, least)])
+    if cells <= {"fcnn"}:
+        return
     for dataset in SETS:
         for cell, layers, least in PARENTS:
             yield from filter(None, [lacks("rq1", dataset, "rolled", cell, layers, least)])
