@@ -208,7 +208,9 @@ def test_progress_is_shown_as_the_trainer_shows_its_own(calls, capsys):
     assert "watching" not in "".join(capsys.readouterr())
 
 
-def test_what_came_of_it_is_said(calls, caplog):
+def test_what_came_of_it_is_said(calls, caplog, monkeypatch):
+    # Lightning sets this to False where nobody listened yet when it was imported.
+    monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero"):
         fit(ModuleDecomposition(models.LABELS))
     assert "3 modules" in caplog.text and "logged to MLflow" in caplog.text
