@@ -93,7 +93,8 @@ def write_pages() -> None:
     made |= {f"tutorials/{name}": tutorial(name) for name in examples()}
     described: dict[int, str] = {}
     made |= {f"interface/{name}": interface(name, described) for name in packages}
-    written = ["architecture", "adding", "method", "decisions", "mlflow", "results", "results_dense"]
+    written = ["architecture", "adding", "method", "decisions", "mlflow"]
+    written += ["results", "results_dense"]
     for caption, pages in {
         "How it works": written,
         "Tutorials": [page for page in made if page.startswith("tutorials/")],
