@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
 
 _KINDS = ("module", "parent", "composite")
-_URI = "a models:/ or runs:/ URI, or the folder of a saved model"
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from torch import nn
 
 from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps
 from lightning_callbacks.collecting import collect, read_batches
-from lightning_callbacks.forwards import Call, ForwardFunction
+from lightning_callbacks.forwards import Call, ForwardFunction, count_outputs, find_forward
 from lightning_callbacks.sources import Sources, Transfer
 from lightning_callbacks.targets import conform
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
+from mlflow_rnnmod.networks.guard import undisturbed
 
 LEAST_ROWS = 16
 
@@ -59,6 +60,13 @@ class Given:
     settings: Settings
     transfer: Transfer
     layout: Layout
+
+    def answered(self) -> tuple[Call, tuple[str, ...]]:
+        """How the model is run on the batch, and the names of what it answers."""
+        with undisturbed(self.copy):
+            call = find_forward(self.copy, self.batch, self.settings.forward)
+            outputs = count_outputs(self.copy, call(self.copy))
+        return call, tuple(self.settings.labels or map(str, range(max(outputs, 2))))
 
 
 @dataclass(frozen=True, eq=False)

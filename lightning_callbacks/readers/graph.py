@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from lightning_callbacks.batches import Whole
-from lightning_callbacks.forwards import count_outputs, find_forward
 from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
 from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks.graph.reading import (
@@ -16,7 +15,6 @@ from mlflow_rnnmod.networks.graph.reading import (
     read_graph,
     read_graph_weights,
 )
-from mlflow_rnnmod.networks.guard import undisturbed
 from mlflow_rnnmod.networks.spec import NetworkSpec
 
 
@@ -51,11 +49,7 @@ class GraphReader(Reader):
 
     def look(self, given: Given) -> PreparedGraph:
         """Follow the model with one batch."""
-        copy, rows, own = given.copy, given.batch.rows, given.settings
-        with undisturbed(copy):
-            call = find_forward(copy, given.batch, own.forward)
-            outputs = count_outputs(copy, call(copy))
-        names = tuple(own.labels or map(str, range(max(outputs, 2))))
-        _, reading = read_graph(copy, rows, lambda: call(copy), names, own.spec)
+        copy, rows, (call, names) = given.copy, given.batch.rows, given.answered()
+        _, reading = read_graph(copy, rows, lambda: call(copy), names, given.settings.spec)
         conform(rows, reading.config, "training dataloader")
         return PreparedGraph(given, call, reading)

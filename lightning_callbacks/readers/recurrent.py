@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_callbacks.forwards import count_outputs, find_forward
 from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
 from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks import Parent, Rows
-from mlflow_rnnmod.networks.guard import undisturbed
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
 from mlflow_rnnmod.networks.recurrent.structure import find_parts
 from mlflow_rnnmod.networks.spec import NetworkSpec
@@ -81,11 +79,7 @@ class RecurrentReader(Reader):
 
     def look(self, given: Given) -> PreparedRecurrent:
         """Read the network by trying what is not said of it."""
-        copy, rows, own = given.copy, given.batch.rows, given.settings
-        with undisturbed(copy):
-            call = find_forward(copy, given.batch, own.forward)
-            outputs = count_outputs(copy, call(copy))
-        names = tuple(own.labels or map(str, range(max(outputs, 2))))
-        _, reading = read_network(copy, rows, lambda: call(copy), names, own.spec)
+        copy, rows, (call, names) = given.copy, given.batch.rows, given.answered()
+        _, reading = read_network(copy, rows, lambda: call(copy), names, given.settings.spec)
         conform(rows, reading.config, "training dataloader")
         return PreparedRecurrent(given, call, reading)
