@@ -12,8 +12,8 @@ from torch import Tensor
 from mlflow_rnnmod.answers.margins import all_log_odds
 from mlflow_rnnmod.decomposition.module import Head, Module
 
-# Logits that are few; and log-odds that float64 probabilities give to 1e-7.
-_FEW, _SURE = 512, 20.0
+# Logits that are few; and between what log-odds float64 probabilities give them to 1e-7.
+_FEW, _UNLIKELY, _SURE = 512, -690.0, 20.0
 # The sum of the others' exponentials that float32 holds with all its digits.
 _TINY = 1e-30
 
@@ -129,7 +129,9 @@ def quick_log_odds(logits: Tensor) -> Tensor:
     """
     if logits.dtype == torch.float32 and logits.numel() <= _FEW:
         odds = torch.softmax(logits, 1, dtype=torch.float64).logit()
-        if float(odds.amax()) < _SURE:
+        low, high = map(float, odds.aminmax())
+        # A probability that float64 can't hold is 0, with odds of -inf.
+        if low > _UNLIKELY and high < _SURE:
             return odds.to(torch.float32)
     top, place = logits.max(dim=1, keepdim=True)
     shifted = logits - top

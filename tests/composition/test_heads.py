@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.answers.margins import log_odds
 from mlflow_rnnmod.composition.heads import quick_log_odds
 
 
+@example(1, 40, 300.0)  # two labels close to one another, and others far beyond float64
 @given(st.integers(1, 40), st.integers(2, 40), st.sampled_from([0.1, 3.0, 30.0, 300.0]))
 def test_quick_log_odds_are_log_odds(rows, labels, spread):
     """Few and many, unsure and so sure that no float32 holds the probability."""
