@@ -258,8 +258,8 @@ def test_plain_transforms_of_torchvision_are_read():
     to_dtype = transform("ToDtype", dtype=torch.float32, scale=True)
     second = transform("Compose", transforms=[resize, transform("ToImage"), to_dtype, norm])
     expected = ImagePreparation((6, 5), 3, (0.1, 0.2, 0.3), 0.5, resize="bilinear")
-    for given in (first, second, first.transforms):
-        found = ImagePreparation.of(given)
+    for steps in (first, second, first.transforms):
+        found = ImagePreparation.of(steps)
         assert (found.std, found.scale) == ((0.5,) * 3, 1 / 255)
         assert torch.equal(found([pixels((3, 9, 9))]).values, expected([pixels((3, 9, 9))]).values)
     assert ImagePreparation.of(transform("ToTensor")) == ImagePreparation()
@@ -394,3 +394,6 @@ def test_which_sizes_go_together():
     assert images.joint_size([ANY, COLOUR, ANY]) == COLOUR
     assert images.joint_size([ANY, ANY]) == ANY
     assert pixel.joint_size([COLOUR, COLOUR]) == COLOUR
+    assert images.settled(ANY, COLOUR) == images.settled(COLOUR, COLOUR) == COLOUR
+    assert images.settled((3, 4, 4), COLOUR) == (3, 4, 4)
+    assert images.settled((1, 0, 0), COLOUR) == GREY

@@ -170,7 +170,7 @@ def test_batches_are_told_by_their_tensors():
     assert names(whole) == ["tokens"]
     assert names(floats) == ["features", "vectors"]
     assert names(floats[..., None]) == names(whole[..., None]) == ["features"]
-    assert names(floats[0]) == names(floats[None, None]) == []
+    assert names(floats[0]) == names(floats[None, None, None]) == []
     assert input_of("tokens").of_batch(whole).dtype == torch.int64
     assert input_of("features").of_batch(floats).shape == (2, 3, 1)
     assert input_of("features").of_batch(whole[..., None]).dtype == torch.float32
