@@ -36,7 +36,7 @@ class GraphConfig:
             not fixed; a number for a vector's length.
         readout: name of the node that the output layer reads.
         output: kind of answer: ``"label"``, or ``"multilabel"`` (a sigmoid each).
-        input: kind of input: ``"vectors"``, or ``"images"`` ``(channels, height, width)``.
+        input: kind of input: ``"vectors"``, or ``"pixels"`` ``(channels, height, width)``.
 
     Raises:
         ValueError: naming everything that does not fit.
@@ -135,8 +135,8 @@ class GraphConfig:
         return FEEDS[self.input]
 
     @property
-    def input_size(self) -> int:
-        """How many numbers a row has."""
+    def input_size(self) -> Any:
+        """How many numbers a row has; of images channels, height and width."""
         return self.feed.size(self.input_shape)
 
     @cached_property

@@ -57,7 +57,7 @@ class Followed:
         """The structure; what has none is refused."""
         nodes, _, names = self.draft.finished()
         shape = self.draft.nodes[INPUT].shape
-        given = "vectors" if len(shape) == 1 else "images"
+        given = "vectors" if len(shape) == 1 else "pixels"
         try:
             return GraphConfig(nodes, labels, shape, names[self.readout], kind, given)
         except ValueError as error:
