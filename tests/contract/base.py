@@ -77,6 +77,7 @@ INPUTS_MADE: dict[str, Inputs] = {
     "tokens": _tokens,
     "features": _features,
     "vectors": lambda size, count, draw: torch.randn(count, size, generator=draw).tolist(),
+    "pixels": lambda size, count, draw: torch.randn(count, *size, generator=draw).tolist(),
 }
 """A new kind of input is a row here."""
 
@@ -105,6 +106,14 @@ class Suite:
     def smooth(self, network: Any) -> bool:
         """Whether it can be differentiated, whatever it reads."""
         return True
+
+    def square(self, network: Any, values: Tensor, slopes: Tensor) -> Tensor:
+        """What derivatives ``(places, units)`` by a group's outputs count, ``(units,)``."""
+        return (slopes**2).sum(0)
+
+    def readout_blocks(self, network: Any) -> list[int]:
+        """How many columns each unit of a readout's groups has."""
+        return [1] * len(network.readout_groups)
 
     # What suits all whose modules have scores
 
