@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,9 @@ from mlflow_rnnmod.networks.graph.calls import (
     Called,
     Made,
     NotCovered,
-    Turned,
     handler_of,
     in_place,
+    value_of,
 )
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.draft import Draft
@@ -102,9 +103,11 @@ def follow(module: nn.Module, call: Call) -> Followed:
         end = draft.nodes[last].op
         last = draft.nodes[last].inputs[0]
     last = draft.fold(last)
-    softmax = [node for node in draft.nodes.values() if node.op in ENDS[:2]]
+    for node in draft.nodes.values():
+        node.op = "softmax_units" if node.op == "softmax" else node.op
+    softmax = [node for node in draft.nodes.values() if node.op == ENDS[0]]
     if softmax:
-        raise refused("a softmax before the last layer is not covered", softmax[0].line)
+        raise refused("a log-softmax before the last layer is not covered", softmax[0].line)
     output = draft.nodes[last]
     shared = any(last in node.inputs for node in draft.nodes.values())
     if output.op != "linear" or shared:
@@ -150,7 +153,7 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
             read.add(str(node.target))
         needed = [values[given] for given in node.all_input_nodes]
         missing = next((value for value in needed if isinstance(value, NotCovered)), None)
-        if not any(isinstance(value, Made | NotCovered) for value in needed):
+        if not any(isinstance(value, Made | NotCovered | list) for value in needed):
             values[node] = found
             continue
         is_module = node.op == "call_module"
@@ -158,7 +161,9 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
         part = target if is_module else None
         shape = tuple(found.shape) if isinstance(found, Tensor) else ()
         line = node.meta["line"]
-        called = Called(draft, args, dict(kwargs), shape, line, part)
+        several = isinstance(found, tuple | list) and all(isinstance(x, Tensor) for x in found)
+        shapes = tuple(tuple(x.shape) for x in found) if several else ()
+        called = Called(draft, args, dict(kwargs), shape, line, part, shapes)
         values[node] = missing or _value(node, target, called)
         if in_place(target, called) and node.all_input_nodes:
             _changed(values, node)
@@ -182,16 +187,22 @@ def _share(one: Any, other: Any) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
-def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered:
+def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered | list[Any]:
     """What a call gives, or why that is not covered, with its line."""
+    if target is operator.getitem and isinstance(called.args[0], list):
+        found: Made | NotCovered = called.args[0][called.args[1]]
+        return NotCovered(*found.args, called.line) if isinstance(found, NotCovered) else found
     handler, words = handler_of(target), _words(node, target)
     if handler is None:
         return NotCovered(f"{words} is not covered", called.line)
     try:
         given = handler(called)
-        if isinstance(given, Turned):
-            return Made(given.name, called.shape, given.axes)
-        return Made(given, called.shape)
+        if not isinstance(given, list):
+            return value_of(given, called.shape)
+        return [
+            found if isinstance(found, NotCovered) else value_of(found, shape)
+            for found, shape in zip(given, called.shapes, strict=True)
+        ]
     except (NotCovered, AttributeError, RuntimeError, TypeError, ValueError) as error:
         return NotCovered(f"{words} is not covered: {error}", called.line)
 

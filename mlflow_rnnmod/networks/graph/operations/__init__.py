@@ -13,7 +13,10 @@ from itertools import chain
 from mlflow_rnnmod.networks.graph.operations import (
     activations,
     affine,
+    convolutions,
     joins,
+    norms,
+    pools,
     shapes,
 )
 from mlflow_rnnmod.networks.graph.operations.activations import Activation
@@ -32,6 +35,9 @@ FAMILIES: tuple[Sequence[Operation], ...] = (
     joins.ROWS,
     activations.ROWS,
     shapes.ROWS,
+    convolutions.ROWS,
+    pools.ROWS,
+    norms.ROWS,
 )
 
 OPERATIONS: dict[str, Operation] = {row.name: row for row in chain(*FAMILIES)}
