@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
@@ -56,6 +57,12 @@ def graph_parent(nodes: tuple[Node, ...], readout: str, output: str = "label") -
     return Parent(network)
 
 
+def image_parent() -> Parent:
+    """The first of them, for files of images that become vectors."""
+    prepare = ImagePreparation(size=(2, 3), channels=1, mean=0.4, std=0.3)
+    return Parent(graph_parent(ONE, "relu_0").network, image=prepare)
+
+
 class GraphSuite(Suite):
     """One hidden layer, several, and groups that meet in sums or lie side by side."""
 
@@ -67,6 +74,7 @@ class GraphSuite(Suite):
             "one layer": cached(graph_parent, ONE, "relu_0"),
             "several layers, multilabel": cached(graph_parent, SEVERAL, "sigmoid_0", "multilabel"),
             "sums and concatenations": cached(graph_parent, JOINED, "concat_0"),
+            "files of images": cached(image_parent),
         }
 
     def slow(self, network: Any, row: Rows, added: Mapping[str, Tensor] | None = None) -> Slowly:
