@@ -136,12 +136,11 @@ def run_rq1(
         for seed in range(seeds):
             bar = progress.add_task(f"{dataset}, seed {seed}: parent", total=None)
             parent, seconds = train_parent(data, task.training(cell, layers, seed), cache)
-            encoder = parent.tokenizer
             done = {
                 (r["rule"], r["removal"], r["repairs"], r["matched"])
                 for r in file.where(**mine, seed=seed)
             }
-            splits = [data.rows(s, encoder) for s in ("train", "validation", "test")]
+            splits = [data.rows(s, parent.encoder) for s in ("train", "validation", "test")]
             study = Study.start(parent, *splits, seed=seed, variant=variant, gates=gates)
             fixed = {
                 **mine,
@@ -179,6 +178,7 @@ ACROSS = {
     "many-to-one with many-to-many": ("clinc_oos", "brown_pos"),
     "one-to-one with one-to-many": ("math_qa", "wiki_toxicity/list"),
     "mnist with emnist_letters": ("mnist", "emnist_letters"),
+    "cifar10 with cifar100": ("cifar10", "cifar100"),
 }
 
 
@@ -307,8 +307,7 @@ def _reuse(
                 elif task.few is not None:
                     rows = rq3.few(workshop, data, training, task.few, *rest)
                 else:
-                    several = [task.training(c, layers, s) for c in CELLS[:3] for s in (0, 1)]
-                    rows = rq3.within(workshop, data, several, *rest)
+                    rows = rq3.within(workshop, data, task.several(layers), *rest)
                 keep(data.name, rows, seed, own)
             for name, sets in {} if crossing is False else ACROSS.items():
                 if datasets and not set(sets) & set(datasets):

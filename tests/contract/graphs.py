@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
@@ -128,6 +129,12 @@ def graph_parent(
     return Parent(network)
 
 
+def image_parent() -> Parent:
+    """The first of them, for files of images that become vectors."""
+    prepare = ImagePreparation(size=(2, 3), channels=1, mean=0.4, std=0.3)
+    return Parent(graph_parent(ONE, "relu_0").network, image=prepare)
+
+
 class GraphSuite(Suite):
     """One hidden layer, several, and groups that meet in sums or lie side by side."""
 
@@ -142,6 +149,7 @@ class GraphSuite(Suite):
             "channels": cached(graph_parent, PLAIN, "reshape_0", shape=IMAGE),
             "residual channels": cached(graph_parent, RESIDUAL, "mean_0", shape=IMAGE),
             "grouped channels": cached(graph_parent, GROUPED, "tanh_0", shape=(2, 3, 3)),
+            "files of images": cached(image_parent),
         }
 
     def square(self, network: Any, values: Tensor, slopes: Tensor) -> Tensor:
