@@ -115,6 +115,14 @@ class Suite:
         """Whether it can be differentiated, whatever it reads."""
         return True
 
+    def square(self, network: Any, values: Tensor, slopes: Tensor) -> Tensor:
+        """What derivatives ``(places, units)`` by a group's outputs count, ``(units,)``."""
+        return (slopes**2).sum(0)
+
+    def readout_blocks(self, network: Any) -> list[int]:
+        """How many columns each unit of a readout's groups has."""
+        return [1] * len(network.readout_groups)
+
     # What suits all whose modules have scores
 
     def inputs(self, parent: Parent, count: int, seed: int) -> list[Any]:

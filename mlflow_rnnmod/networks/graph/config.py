@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -160,6 +161,12 @@ class GraphConfig:
     def format(self) -> int:
         """The format version of files that it takes to say this structure."""
         return 2 if self.plain else 3
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers all nodes put out together for one row; steps count as 16."""
+        shapes = self.structure.shapes.values()
+        return sum(math.prod(16 if size is None else size for size in shape) for shape in shapes)
 
     @property
     def spatial(self) -> bool:

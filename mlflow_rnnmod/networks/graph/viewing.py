@@ -106,7 +106,17 @@ class GraphView(nn.Module):
             completions=self.completions,
             wanted={config.readout},
         )[config.readout]
-        return found if self.completion is None else self.completion(found)
+        return self.ended(found)
+
+    def ended(self, found: Tensor) -> Tensor:
+        """The readout with the guesses of removed units, at the parent's width."""
+        whole: Tensor = found if self.completion is None else self.completion(found)
+        return whole
+
+    def completed(self, node: Node, number: int, given: Tensor) -> Tensor:
+        """One input of a node, with guesses where they can't be folded into its weights."""
+        completion = self.completions.get((node.name, number))
+        return given if completion is None else completion(given)
 
 
 def columns_kept(parts: Sequence[Part], keep: Mapping[str, Tensor]) -> Tensor:
