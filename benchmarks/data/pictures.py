@@ -31,7 +31,7 @@ class ImageData(TextData):
     """A data set whose ``texts`` are images, uint8 ``(channels, height, width)``.
 
     Networks are trained on the split ``train``, modules are fitted on ``fit``, and on ``joint``
-    composites are calibrated; the other two are as everywhere.
+    composites are calibrated; the other two are as everywhere, ``whole`` is all of the test split.
 
     Args:
         given: trained weights that lie beside the images, by the name of the network.
@@ -97,6 +97,7 @@ def load_pictures(data_dir: Path, name: str) -> ImageData:
             "joint": _part(train, slice(count - 2 * len(train[1]) // HELD_OUT, None)),
             "test": test,
         }
+    splits["whole"] = splits["test"]
     for split, most in MOST.items():
         splits[split] = _part(splits[split], slice(most[len(names) > 20]))
     return ImageData(
