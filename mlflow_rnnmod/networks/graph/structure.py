@@ -14,6 +14,8 @@ from mlflow_rnnmod.networks.groups import Group, Groups, Owner, Reader
 
 MAX_NUMBERS = 2**26
 """The most numbers that a node puts out for one row."""
+MAX_WEIGHTS = 2**36
+"""The most numbers in one weight."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,12 @@ def find_structure(
             )
         shapes[node.name] = shape
         own = node.operation.parameter_shapes(node.settings, read, shape)
-        weights.update({f"{node.name}.{key}": size for key, size in own.items()})
+        for key, size in own.items():
+            if prod(size) > MAX_WEIGHTS:
+                raise ValueError(
+                    f"node {node.name!r} has a {key} of {size}, expected fewer numbers"
+                )
+            weights[f"{node.name}.{key}"] = size
         before = [layouts[name] for name in node.inputs]
         layouts[node.name] = node.operation.flow(node.settings, units, before, read, shape)
         if not parted and node.operation.parameters and len(layouts[node.name]) > 1:
@@ -118,6 +125,10 @@ def find_structure(
     parts = {name: _parts(layout, names) for name, layout in layouts.items()}
     groups, places = _groups(nodes, parts, readout)
     ends = [part.group for part in parts[readout]]
+    if len(shapes[readout]) > 1:
+        raise ValueError(
+            f"the output layer reads {readout!r} of shape {shapes[readout]}, expected units alone"
+        )
     if not any(ends) or (None in ends and not parted):
         raise ValueError(
             f"the output layer reads units of {readout!r} that can't be masked: the input itself, "
@@ -125,10 +136,6 @@ def find_structure(
         )
     if len(set(ends)) < len(ends) and not parted:
         raise ValueError(f"the output layer reads the same units twice in {readout!r}")
-    if len(shapes[readout]) > 1:
-        raise ValueError(
-            f"the output layer reads {readout!r} of shape {shapes[readout]}, expected units alone"
-        )
     named = tuple(end for end in ends if end is not None)
     return Structure(shapes, weights, parts, groups, named, places)
 
