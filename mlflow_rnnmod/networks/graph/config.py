@@ -170,8 +170,14 @@ class GraphConfig:
 
     @property
     def widest(self) -> int:
-        """Units of the widest node, or of the input."""
-        return max(units_of(shape) for shape in self.structure.shapes.values())
+        """The most numbers that are added up at once, or units of a node."""
+        read = (math.prod(shape[1:]) for shape in self.structure.weights.values())
+        return max(*(units_of(shape) for shape in self.structure.shapes.values()), *read)
+
+    @property
+    def depth(self) -> int:
+        """How many nodes have weights."""
+        return max(sum(bool(node.operation.parameters) for node in self.nodes), 1)
 
     @property
     def spatial(self) -> bool:

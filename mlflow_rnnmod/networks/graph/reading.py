@@ -200,9 +200,12 @@ def _check(
     if reading.outputs == 1:
         logits = logits[:, 1:] - logits[:, :1]
     found = _ENDS[reading.end](logits)
-    widest = reading.config.widest
+    config = reading.config
+    widest = config.widest
     gaps = (found - wanted).abs().nan_to_num(torch.inf)
-    allowed = tolerance(wanted.dtype, wanted.abs().clamp(min=_cancelled(module) / 40), widest)
+    # Numbers of a row are sums of the same values: small ones are what is left of large ones.
+    size = wanted.abs().amax(dim=1, keepdim=True).clamp(min=_cancelled(module) / 40)
+    allowed = tolerance(wanted.dtype, size, widest, config.depth)
     if bool((gaps <= allowed).all()):
         return float(gaps.max())
     at = int(gaps.amax(dim=1).argmax())
