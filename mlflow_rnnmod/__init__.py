@@ -41,6 +41,9 @@ if TYPE_CHECKING:
         save_model,
     )
     from mlflow_rnnmod.tracking.planning import plan
+    from mlflow_rnnmod.tracking.promotion import Promotion, PromotionRefused, promote
+    from mlflow_rnnmod.tracking.rollback import rollback
+    from mlflow_rnnmod.tracking.uses import Use, where_used
     from mlflow_rnnmod.verbs import add, compose, export, remove, replace, select
 
     __version__: str
@@ -76,6 +79,9 @@ _HOMES = {
     ),
     "mlflow_rnnmod.tracking.directory": ("signature_for",),
     "mlflow_rnnmod.tracking.planning": ("plan",),
+    "mlflow_rnnmod.tracking.promotion": ("Promotion", "PromotionRefused", "promote"),
+    "mlflow_rnnmod.tracking.rollback": ("rollback",),
+    "mlflow_rnnmod.tracking.uses": ("Use", "where_used"),
     "mlflow_rnnmod.verbs": ("add", "compose", "export", "remove", "replace", "select"),
     "mlflow_rnnmod.tracking.bulk": ("LoggedDecomposition", "log_decomposition"),
 }
@@ -93,10 +99,13 @@ __all__ = [
     "NetworkSpec",
     "Pairs",
     "Parent",
+    "Promotion",
+    "PromotionRefused",
     "RecurrentNetwork",
     "Rows",
     "TextEncoder",
     "TranslatorSpec",
+    "Use",
     "add",
     "compose",
     "decompose",
@@ -107,12 +116,15 @@ __all__ = [
     "log_decomposition",
     "log_model",
     "plan",
+    "promote",
     "read_network",
     "remove",
     "replace",
+    "rollback",
     "save_model",
     "select",
     "signature_for",
+    "where_used",
 ]
 
 install()

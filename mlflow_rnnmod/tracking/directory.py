@@ -31,6 +31,7 @@ from mlflow_rnnmod.tracking.environment import (
     own_requirement,
 )
 from mlflow_rnnmod.tracking.pyfunc import DEFAULTS
+from mlflow_rnnmod.tracking.uses import uses_tags
 
 Thing: TypeAlias = Parent | Module | Composite
 
@@ -90,7 +91,7 @@ def model_tags(thing: Thing) -> dict[str, str]:
     elif isinstance(thing, Parent):
         tags["rnnmod.parent"] = thing.digest
     else:
-        tags["rnnmod.score"] = thing.score
+        tags.update({"rnnmod.score": thing.score, **uses_tags(thing)})
     return tags
 
 

@@ -45,6 +45,16 @@ def slug(label: str) -> str:
     return base if base and base == label.casefold() else _marked(label, base)
 
 
+def marked_slug(label: str) -> str:
+    """The slug that :func:`slugs` gives to a label that clashes with another one's.
+
+    Example:
+        >>> marked_slug("Polish")
+        'polish-770341'
+    """
+    return _marked(label, _base(label))
+
+
 def slugs(labels: Iterable[str]) -> dict[str, str]:
     """A slug for each label, no two the same even where a database ignores case or accents.
 
