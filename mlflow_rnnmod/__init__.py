@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         TranslatorSpec,
         read_network,
     )
+    from mlflow_rnnmod.operating.promotion import Promotion, PromotionRefused, promote
+    from mlflow_rnnmod.operating.rollback import rollback
     from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
     from mlflow_rnnmod.tracking.directory import signature_for
     from mlflow_rnnmod.tracking.flavor import (
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
         save_model,
     )
     from mlflow_rnnmod.tracking.planning import plan
-    from mlflow_rnnmod.tracking.promotion import Promotion, PromotionRefused, promote
-    from mlflow_rnnmod.tracking.rollback import rollback
     from mlflow_rnnmod.tracking.uses import Use, where_used
     from mlflow_rnnmod.verbs import add, compose, export, remove, replace, select
 
@@ -79,8 +79,8 @@ _HOMES = {
     ),
     "mlflow_rnnmod.tracking.directory": ("signature_for",),
     "mlflow_rnnmod.tracking.planning": ("plan",),
-    "mlflow_rnnmod.tracking.promotion": ("Promotion", "PromotionRefused", "promote"),
-    "mlflow_rnnmod.tracking.rollback": ("rollback",),
+    "mlflow_rnnmod.operating.promotion": ("Promotion", "PromotionRefused", "promote"),
+    "mlflow_rnnmod.operating.rollback": ("rollback",),
     "mlflow_rnnmod.tracking.uses": ("Use", "where_used"),
     "mlflow_rnnmod.verbs": ("add", "compose", "export", "remove", "replace", "select"),
     "mlflow_rnnmod.tracking.bulk": ("LoggedDecomposition", "log_decomposition"),

@@ -120,6 +120,42 @@ def registered_name(prefix: str, label_slug: str | None = None) -> str:
     return prefix if label_slug is None else f"{prefix}.{label_slug}"
 
 
+def check_registered_name(name: str, argument: str = "registered_model_name") -> str:
+    """A name that a registered model can have.
+
+    Raises:
+        MlflowException: if it is empty, too long, or holds ``/`` or ``:``.
+    """
+    return _checked(name, argument, "/:", 256, "a registered model")
+
+
+def check_logged_name(name: str, argument: str = "name") -> str:
+    """A name that a LoggedModel can have.
+
+    Raises:
+        MlflowException: if it is empty, too long, or holds what MLflow keeps for URIs.
+
+    Example:
+        >>> check_logged_name("european")
+        'european'
+    """
+    return _checked(name, argument, "/:.%\"'", 500, "a logged model")
+
+
+def _checked(name: str, argument: str, without: str, longest: int, what: str) -> str:
+    problems = [f"it holds {character!r}" for character in without if character in name]
+    if not name.strip():
+        problems.append("it is empty")
+    if len(name) > longest:
+        problems.append(f"it has {len(name)} characters")
+    if problems:
+        raise MlflowException.invalid_parameter_value(
+            f"{argument}={name!r:.80} can't be the name of {what}: {', '.join(problems)}. Expected "
+            f"1 to {longest} characters without {' '.join(without)}"
+        )
+    return name
+
+
 def _base(label: str) -> str:
     if not isinstance(label, str):
         raise MlflowException.invalid_parameter_value(

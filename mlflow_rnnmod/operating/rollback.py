@@ -6,9 +6,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
+from mlflow_rnnmod.operating.promotion import Promotion, try_version
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import BEFORE, Alias
-from mlflow_rnnmod.tracking.promotion import Promotion, try_version
 
 
 def rollback(target: str, to: str | int | None = None, *, dry_run: bool = False) -> Promotion:

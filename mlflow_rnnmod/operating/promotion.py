@@ -9,10 +9,8 @@ registry is gone, too, it is a version that no alias names.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,23 +21,21 @@ from mlflow.protos.databricks_pb2 import INVALID_STATE
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.inputs import input_of
-from mlflow_rnnmod.tracking import fetch, flavor
+from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import BEFORE, Alias
+from mlflow_rnnmod.tracking.attempts import Attempt
 from mlflow_rnnmod.tracking.directory import answer_in, input_kind, kind, labels_of
 from mlflow_rnnmod.tracking.gate import MIN_ROWS, Comparison, compare, union
 from mlflow_rnnmod.tracking.given import Given, input_size, read_given
 from mlflow_rnnmod.tracking.probe import ROWS, answers_in, probe
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
-from mlflow_rnnmod.tracking.searching import experiments, registered_names, suggestion
+from mlflow_rnnmod.tracking.searching import registered_names, suggestion
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.tracking.directory import Thing
 
-_logger = logging.getLogger(__name__)
-
 GATE = "rnnmod.gate"
 """Tag of a version: what the gate measured, as JSON."""
-_ATTEMPT = "rnnmod.attempt"
 _LONGEST = 90_000  # of a version's tag
 
 
@@ -286,44 +282,18 @@ def try_version(uri: str, thing: Thing, rows: Given | None = None) -> None:
         )
 
 
-class _Attempt:
-    """One attempt to make a version, and what it has made so far."""
+class _Attempt(Attempt):
+    """One attempt to promote a version, and what it has made so far."""
 
     def __init__(self, client: MlflowClient, alias: Alias) -> None:
-        self._client, self._alias = client, alias
-        self._token = uuid.uuid4().hex
-        self._undo: list[tuple[str, Callable[[], Any]]] = []
+        super().__init__(client)
+        self._alias = alias
         self._moving: str | None = None
 
     def registered(self, new: Thing) -> str:
         """Log and register it; gives the version."""
-        # Until it is known what was made, it is found by a tag, wherever this is interrupted.
-        self._undo.append(("the new version", self._delete_tagged))
-        info = flavor.log_model(
-            new,
-            name=_model_name(self._alias.name),
-            registered_model_name=self._alias.name,
-            tags={_ATTEMPT: self._token},
-        )
-        version = str(info.registered_model_version)
-        self._undo[-1:] = [
-            ("the new model", _call(self._client.delete_logged_model, info.model_id)),
-            (
-                "the new version",
-                _call(self._client.delete_model_version, self._alias.name, version),
-            ),
-        ]
-        self._client.delete_model_version_tag(self._alias.name, version, _ATTEMPT)
-        self._client.delete_logged_model_tag(info.model_id, _ATTEMPT)
-        return version
-
-    def _delete_tagged(self) -> None:
-        tag = f"tags.`{_ATTEMPT}` = '{self._token}'"
-        for version in self._client.search_model_versions(tag):
-            self._client.delete_model_version(version.name, version.version)
-        where = [e.experiment_id for e in experiments(self._client)]
-        for model in self._client.search_logged_models(where, tag):
-            self._client.delete_logged_model(model.model_id)
+        info = self.log(new, _model_name(self._alias.name), self._alias.name)
+        return str(info.registered_model_version)
 
     def write(
         self, version: str, before: str | None, comparison: Comparison | None, rows: Given | None
@@ -332,7 +302,7 @@ class _Attempt:
         tags = {}
         if before is not None and before != version:
             tags[BEFORE + self._alias.alias] = before
-        name, now = self._alias.name, self._client.get_model_version(self._alias.name, version)
+        name, now = self._alias.name, self.client.get_model_version(self._alias.name, version)
         if comparison is not None:
             found = {"against": before, "data": rows.name if rows else None, **comparison.to_dict()}
             text = json.dumps(found, ensure_ascii=False)
@@ -343,24 +313,22 @@ class _Attempt:
         for key, value in tags.items():
             present = now.tags.get(key)
             if present is None:
-                undo = _call(self._client.delete_model_version_tag, name, version, key)
+                self.later(f"tag {key}", self.client.delete_model_version_tag, name, version, key)
             else:
-                undo = _call(self._client.set_model_version_tag, name, version, key, present)
-            self._undo.append((f"tag {key}", undo))
-            self._client.set_model_version_tag(name, version, key, value)
+                tag = name, version, key, present
+                self.later(f"tag {key}", self.client.set_model_version_tag, *tag)
+            self.client.set_model_version_tag(name, version, key, value)
         if comparison is not None:
             told = _description(comparison, before, rows)
             own = (now.description or "").partition(_TITLE)[0].rstrip()
-            self._undo.append(
-                ("description", _call(self._client.update_model_version, name, version,
-                                      now.description or ""))
-            )  # fmt: skip
-            self._client.update_model_version(name, version, f"{own}\n\n{told}".lstrip())
+            present = name, version, now.description
+            self.later("description", self.client.update_model_version, *present)
+            self.client.update_model_version(name, version, f"{own}\n\n{told}".lstrip())
 
     def move(self, version: str, before: str | None) -> None:
         """Point the alias at the version."""
         self._moving = version
-        self._alias.move(self._client, version, before)
+        self._alias.move(self.client, version, before)
 
     def may_have_moved(self) -> bool:
         """Whether the alias may point at the new version although moving it failed.
@@ -370,17 +338,9 @@ class _Attempt:
         if self._moving is None:
             return False
         try:
-            return self._alias.version(self._client) == self._moving
+            return self._alias.version(self.client) == self._moving
         except Exception:  # the registry is gone: nothing can be told, and nothing undone
             return True
-
-    def undo(self) -> None:
-        """Take back what was written, the last thing first; what can't be is warned of."""
-        for what, undo in reversed(self._undo):
-            try:
-                undo()
-            except Exception as error:  # of whatever kind: the others should still go
-                _logger.warning("%s could not be taken back: %s", what, error)
 
 
 _TITLE = "**The gate**"
@@ -394,10 +354,6 @@ def _description(comparison: Comparison, before: str | None, rows: Given | None)
         f"({100 * c.difference:+.1f}) against version {before} on {comparison.rows} rows of {name}"
     )
     return f"{first}\n\n{comparison.markdown()}"
-
-
-def _call(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    return lambda: function(*arguments)
 
 
 def _model_name(registered: str) -> str:

@@ -17,8 +17,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingSt
 
 import mlflow_rnnmod
 from mlflow_rnnmod import composition
+from mlflow_rnnmod.operating import promotion
 from mlflow_rnnmod.tracking import probe as probing
-from mlflow_rnnmod.tracking import promotion, searching
+from mlflow_rnnmod.tracking import searching
 from mlflow_rnnmod.tracking.aliases import Alias
 from mlflow_rnnmod.tracking.parents import forget_parents
 from tests.builders import LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
