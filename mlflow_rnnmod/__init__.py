@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         read_network,
     )
     from mlflow_rnnmod.operating.promotion import Promotion, PromotionRefused, promote
+    from mlflow_rnnmod.operating.recipes import compose_recipe
     from mlflow_rnnmod.operating.rollback import rollback
     from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
     from mlflow_rnnmod.tracking.directory import signature_for
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         log_model,
         save_model,
     )
+    from mlflow_rnnmod.tracking.follow import FollowingModel, follow
     from mlflow_rnnmod.tracking.planning import plan
     from mlflow_rnnmod.tracking.uses import Use, where_used
     from mlflow_rnnmod.verbs import add, compose, export, remove, replace, select
@@ -78,8 +80,10 @@ _HOMES = {
         "save_model",
     ),
     "mlflow_rnnmod.tracking.directory": ("signature_for",),
+    "mlflow_rnnmod.tracking.follow": ("FollowingModel", "follow"),
     "mlflow_rnnmod.tracking.planning": ("plan",),
     "mlflow_rnnmod.operating.promotion": ("Promotion", "PromotionRefused", "promote"),
+    "mlflow_rnnmod.operating.recipes": ("compose_recipe",),
     "mlflow_rnnmod.operating.rollback": ("rollback",),
     "mlflow_rnnmod.tracking.uses": ("Use", "where_used"),
     "mlflow_rnnmod.verbs": ("add", "compose", "export", "remove", "replace", "select"),
@@ -92,6 +96,7 @@ __all__ = [
     "Composite",
     "Decomposition",
     "DecompositionConfig",
+    "FollowingModel",
     "IncompatibleModules",
     "LoggedDecomposition",
     "Module",
@@ -108,8 +113,10 @@ __all__ = [
     "Use",
     "add",
     "compose",
+    "compose_recipe",
     "decompose",
     "export",
+    "follow",
     "get_default_conda_env",
     "get_default_pip_requirements",
     "load_model",

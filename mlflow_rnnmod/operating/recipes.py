@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace as changed
 from typing import Any
 
@@ -47,6 +48,29 @@ def compose_recipe(recipe: Recipe | str | os.PathLike[str]) -> Composite:
     score = recipe.score or composite.score
     made = changed(composite, score=score, parameters=dict(recipe.parameters))
     return _checked(made, recipe)
+
+
+def compose_asked(asked: Mapping[str, str]) -> Composite:
+    """The composite that a ``rnnmod:/`` URI asks for.
+
+    Args:
+        asked: ``modules``, as ``a.x@champion,b.y/3`` (or URIs, without a comma in them), or
+            ``recipe``; and ``score`` and ``reject_below``.
+
+    Raises:
+        MlflowException: if something can't be found.
+        IncompatibleModules: if the modules don't go together.
+    """
+    options: dict[str, Any] = {}
+    if "score" in asked:
+        options["score"] = asked["score"]
+    if "reject_below" in asked:
+        options["reject_below"] = float(asked["reject_below"])
+    if "recipe" in asked:
+        return compose_recipe(changed(read_recipe(asked["recipe"]), **options))
+    names = [name.strip() for name in asked["modules"].split(",") if name.strip()]
+    uris = [name if ":/" in name else f"models:/{name}" for name in names]
+    return verbs.compose(uris, **options)
 
 
 def _modules(recipe: Recipe) -> list[Module]:

@@ -20,7 +20,8 @@ from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
 
 DEFAULTS: dict[str, Any] = {"device": None, "batch_size": 256}
-"""What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set."""
+"""What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set; ``follow`` and ``every`` also
+for what is to follow an alias (:mod:`~mlflow_rnnmod.tracking.follow`)."""
 
 
 class RnnmodModel:
