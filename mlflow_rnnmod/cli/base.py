@@ -34,7 +34,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, code: int = WRONG) -> None:
         super().__init__(message)
-        self.exit_code = code
+        self.exit_code = code  # type: ignore[misc]
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:
@@ -210,7 +210,8 @@ class Commands(click.Group):
 
             near = get_close_matches(args[0], self.list_commands(ctx), 2, 0.6)
             if near and "Did you mean" not in error.message:
-                error.message += f" Did you mean {' or '.join(near)}?"
+                told = f"{error.message} Did you mean {' or '.join(near)}?"
+                raise click.UsageError(told, ctx) from error
             raise
 
 

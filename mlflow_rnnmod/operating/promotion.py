@@ -175,15 +175,16 @@ def compared(old: Thing, new: Thing, rows: Given) -> Comparison:
             f"The old model is {told[0]} and the new one {told[1]}; expected both to read and "
             "answer the same."
         )
-    answers = [answers_in(RnnmodModel(thing).predict(rows.inputs)) for thing in (old, new)]
+    before, after = (answers_in(RnnmodModel(thing).predict(rows.inputs)) for thing in (old, new))
     try:
         if not kinds[0].scored:
             from mlflow_rnnmod.tracking.translations import compare_translations
 
-            return compare_translations(rows.targets, *answers, labels_of(old), labels_of(new))
+            return compare_translations(rows.targets, before, after, labels_of(old), labels_of(new))
         return compare(
             rows.targets,
-            *answers,
+            before,
+            after,
             labels=union(labels_of(old), labels_of(new)),
             answer=kinds[0],
             end_label=getattr(new, "end_label", None) or getattr(old, "end_label", None),
@@ -321,8 +322,8 @@ class _Attempt(Attempt):
         if comparison is not None:
             told = _description(comparison, before, rows)
             own = (now.description or "").partition(_TITLE)[0].rstrip()
-            present = name, version, now.description
-            self.later("description", self.client.update_model_version, *present)
+            undo = self.client.update_model_version
+            self.later("description", undo, name, version, now.description)
             self.client.update_model_version(name, version, f"{own}\n\n{told}".lstrip())
 
     def move(self, version: str, before: str | None) -> None:

@@ -17,7 +17,7 @@ def differences(old: Composite, new: Composite) -> list[dict[str, Any]]:
     """
     first, second = ({m.label: m for m in composite.modules} for composite in (old, new))
     sources = [{s["label"]: s for s in composite.sources} for composite in (old, new)]
-    found = []
+    found: list[dict[str, Any]] = []
     for label in dict.fromkeys([*first, *second]):
         here = [known[label] for known in (first, second) if label in known]
         if len(here) == 2 and knowledge(here[0]) == knowledge(here[1]):

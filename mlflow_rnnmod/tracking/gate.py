@@ -227,8 +227,8 @@ def compare(
     for number, label in enumerate(names):
         columns = [table[:, number] for table in tables]
         counts = [_f1(columns[0], said) for said in columns[1:]]
-        rights = [columns[0] == said for said in columns[1:]]
-        found.append(_change(label, int(columns[0].sum()), counts, *rights, row))
+        before, after = (columns[0] == said for said in columns[1:])
+        found.append(_change(label, int(columns[0].sum()), counts, before, after, row))
     rows = int(row[-1]) + 1 if len(row) else 0
     return Comparison(overall, tuple(found), answer.metric.replace("f1", "F1"), rows)
 
