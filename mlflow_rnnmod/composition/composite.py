@@ -249,24 +249,21 @@ class Composite:
         return self.answers(scores, reject_below, reject_label, known)
 
     def familiarity(self, inputs: Any) -> Tensor:
-        """How usual inputs are, float ``(rows,)``: what ``reject_below`` is compared with.
+        """How usual inputs are: what ``reject_below`` is compared with.
 
-        So it is where likelihoods are compared; else ``reject_below`` is compared with the best
-        score. It adds up half the log-probability of the open head, the energy of the parent and
-        the log-likelihood for the input's length, the last two in deviations from what is usual for
-        rows like those that the parent was trained on, for the most familiar of the labels.
+        The best score, but where likelihoods are compared: there it adds up half the
+        log-probability of the open head, the energy of the parent and the log-likelihood for the
+        input's length, the last two in deviations from what is usual for rows like those that the
+        parent was trained on, for the most familiar of the labels.
 
         Args:
             inputs: as for :meth:`scores`.
 
-        Raises:
-            ValueError: if likelihoods are not compared.
+        Returns:
+            float ``(rows,)``; ``(rows, steps)`` for answers that have one for each step.
         """
         if not self.likely:
-            raise ValueError(
-                f"score={self.score!r} has no likelihoods; expected one of "
-                f"{[name for name, strategy in SCORES.items() if strategy.likelihood]}."
-            )
+            return self.scores(inputs).amax(dim=-1)
         inputs = self.checked(inputs)
         if len(inputs) == 0:
             return torch.zeros(0)

@@ -38,7 +38,8 @@ class Moments(Counts):
 
     def merge(self, other: Self) -> Self:
         """As :meth:`Counts.merge`."""
-        found = type(self)(*self.total.shape, self.space)
+        labels, numbers = self.total.shape
+        found = type(self)(labels, numbers, self.space)
         found.count = self.count + other.count
         found.total = self.total + other.total
         found.products = self.products + other.products

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 LENGTH_POWER = 0.75
-"""A log-likelihood is divided by this power of an input's length to tell how usual it is: the sum of
-independent steps spreads by the root of their number, that of equal ones by the number."""
+"""To tell how usual an input is, its log-likelihood is divided by this power of its length: a sum
+of independent steps spreads by the root of their number, a sum of like ones by the number."""
 
 
 @dataclass(frozen=True, eq=False)
