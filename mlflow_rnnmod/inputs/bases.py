@@ -52,6 +52,26 @@ def _transform(size: int) -> Tensor:
     return found * math.sqrt(2 / size)
 
 
+def rooted(images: Tensor) -> Tensor:
+    """Square roots of brightness, signs kept: what is faint says where an image is from, too.
+
+    Example:
+        >>> rooted(torch.tensor([4.0, -0.25])).tolist()
+        [2.0, -0.5]
+    """
+    return images.sign() * images.abs().sqrt()
+
+
+def like_image(size: int, count: int = NUMBERS) -> bool:
+    """Whether a vector is read as a square image.
+
+    Example:
+        >>> like_image(784), like_image(64), like_image(100), like_image(101)
+        (True, False, True, False)
+    """
+    return size > count and math.isqrt(size) ** 2 == size
+
+
 @lru_cache(maxsize=32)
 def projection(size: int, count: int = NUMBERS) -> Tensor:
     """What vectors of ``size`` numbers are multiplied by, float32 ``(size, numbers)``.
@@ -66,9 +86,8 @@ def projection(size: int, count: int = NUMBERS) -> Tensor:
     """
     if size <= count:
         return torch.eye(size)
-    side = math.isqrt(size)
-    if side * side == size:
-        return cosines(1, side, side, count)
+    if like_image(size, count):
+        return cosines(1, math.isqrt(size), math.isqrt(size), count)
     place = torch.arange(size * count).view(size, count)
     mixed = ((place + 1) * 0x9E3779B1) & 0xFFFFFFFF
     mixed = ((mixed ^ (mixed >> 15)) * 0x85EBCA77) & 0xFFFFFFFF

@@ -9,10 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.inputs.bases import NUMBERS, cosines, projection
+from mlflow_rnnmod.inputs.bases import NUMBERS, cosines, like_image, projection, rooted
 from mlflow_rnnmod.inputs.likelihood import Counts, Density, Likelihood, Stack, space_of
 
-SHRINKAGE = 0.1
+SHRINKAGE = 0.05
 """How much of a label's covariance is the parent's pooled one, at the least."""
 FLOOR = 1e-3
 """Least variance of a number, as a share of the mean one: what never moves says nothing."""
@@ -91,7 +91,7 @@ class GaussianStack(Stack):
 class GaussianDensity(Density):
     """Gaussians over ``numbers`` numbers of an input."""
 
-    weight = 0.05
+    weight = 0.1
     """What a nat counts in a vote: the numbers of an input say the same thing many times."""
     about = ""
 
@@ -162,7 +162,9 @@ class VectorDensity(GaussianDensity):
 
     def of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Tensor:
         """Float32 ``(rows, numbers)``."""
-        return rows.values.detach().cpu().float() @ projection(self.shape[0])
+        values = rows.values.detach().cpu().float()
+        values = rooted(values) if like_image(self.shape[0]) else values
+        return values @ projection(self.shape[0])
 
 
 class ImageDensity(GaussianDensity):
@@ -174,7 +176,7 @@ class ImageDensity(GaussianDensity):
     """
 
     kind = "images"
-    about = "the lowest coefficients of its cosine transform"
+    about = "the lowest cosine coefficients of the roots of its pixels"
 
     @property
     def numbers(self) -> int:
@@ -183,7 +185,7 @@ class ImageDensity(GaussianDensity):
 
     def of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Tensor:
         """Float32 ``(rows, numbers)``."""
-        return rows.values.detach().cpu().float().flatten(1) @ cosines(*self.shape)
+        return rooted(rows.values.detach().cpu().float()).flatten(1) @ cosines(*self.shape)
 
 
 class StepDensity(GaussianDensity):

@@ -119,7 +119,7 @@ def test_gaussians_are_pytorchs_and_merge():
     pooled = (spread[0] + spread[1]) / 2
     floor = 1e-3 * pooled.diagonal().mean() * torch.eye(3)
     for label in range(2):
-        covariance = 0.9 * spread[label] + 0.1 * pooled + floor
+        covariance = 0.95 * spread[label] + 0.05 * pooled + floor
         right = torch.distributions.MultivariateNormal(own[label].mean(0), covariance)
         assert torch.allclose(found[:, label].double(), right.log_prob(rows.values), atol=1e-3)
 
