@@ -191,10 +191,9 @@ class ImagePreparation:
         """
         if isinstance(shape, int):
             shape = self._shape_of(shape)
-        channels, *size = shape
-        found = replace(
-            self, size=self.size or (size[0], size[1]), channels=self.channels or channels
-        )
+        channels, *rest = shape
+        size: Any = self.size or tuple(rest)
+        found = replace(self, size=size, channels=self.channels or channels)
         made = (found.channels, *found.sides)
         if made != tuple(shape):
             raise ValueError(
