@@ -26,10 +26,13 @@ class DecompositionConfig:
         repairs: ``"all"``, ``"none"`` or some of ``"fold"``, ``"refit"``, ``"calibrate"``.
         tolerance: points of accuracy that ``"auto"`` may lose against nothing removed.
         trunks: how many trunks the modules have: ``"label"``, one each (isolated, the papers' way);
-            a number, so that labels whose concerns overlap share one; or ``"auto"``, as many as a
-            composite of all modules can have at ``max_cost`` without falling behind the parent on
-            validation rows. Shared trunks are run once for all their modules.
-        max_cost: passes of the parent that a composite may take, for ``trunks="auto"``.
+            a number, so that labels whose concerns overlap share one; or ``"auto"``: one each
+            where that is estimated to take at most eight passes of the parent (about a dozen
+            labels), else as many as a composite of all modules can have in 1.5 passes without
+            falling behind the parent on validation rows. Shared trunks are run once for all their
+            modules.
+        max_cost: passes of the parent that a composite may take, for ``trunks="auto"``; ``None``
+            for what is said there.
         variant: ``"rolled"``, one mask for all steps, or ``"unrolled"``, one for each.
         gates: ``"joint"``, a unit leaves all gates together, judged by its output, or
             ``"separate"``, each gate is judged by its own activation.
@@ -51,8 +54,8 @@ class DecompositionConfig:
     removal: float | str = "auto"
     repairs: str | tuple[str, ...] = "all"
     tolerance: float = 0.5
-    trunks: int | str = "label"
-    max_cost: float = 1.5
+    trunks: int | str = "auto"
+    max_cost: float | None = None
     variant: str = "rolled"
     gates: str = "joint"
     unrolled_steps: int = 32
@@ -77,8 +80,8 @@ class DecompositionConfig:
             problems.append(
                 f'trunks={self.trunks!r}, expected "label", "auto" or a positive whole number'
             )
-        if not _is_number(self.max_cost, 0.5, 1e6):
-            problems.append(f"max_cost={self.max_cost!r}, expected passes, at least 0.5")
+        if not (self.max_cost is None or _is_number(self.max_cost, 0.5, 1e6)):
+            problems.append(f"max_cost={self.max_cost!r}, expected passes, at least 0.5, or None")
         for name, accepted in (("variant", VARIANTS), ("gates", GATE_MODES)):
             if getattr(self, name) not in accepted:
                 problems.append(f"{name}={getattr(self, name)!r}, expected one of {accepted}")
