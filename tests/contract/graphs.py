@@ -146,10 +146,10 @@ class GraphSuite(Suite):
             "one layer": cached(graph_parent, ONE, "relu_0"),
             "several layers, multilabel": cached(graph_parent, SEVERAL, "sigmoid_0", "multilabel"),
             "sums and concatenations": cached(graph_parent, JOINED, "concat_0"),
+            "files of images": cached(image_parent),
             "channels": cached(graph_parent, PLAIN, "reshape_0", shape=IMAGE),
             "residual channels": cached(graph_parent, RESIDUAL, "mean_0", shape=IMAGE),
             "grouped channels": cached(graph_parent, GROUPED, "tanh_0", shape=(2, 3, 3)),
-            "files of images": cached(image_parent),
         }
 
     def square(self, network: Any, values: Tensor, slopes: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def test_signatures_name_the_columns_and_a_loaded_model_keeps_to_them(name, tmp_
             mine.parent.input_kind, config.output, composite.labels, size=mine.parent.input_size
         )
         tensor = mine.parent.input.tensor
-        assert made.signature.inputs.input_names() == ([None] if tensor else [column])
+        assert made.signature.inputs.input_names() == ([0] if tensor else [column])
         model = pyfunc.load_model(str(tmp_path / what))
         for data in [np.float32(inputs)] if tensor else forms(mine, inputs)[:2]:
             found = model.predict(data)

@@ -169,6 +169,11 @@ class GraphConfig:
         return sum(math.prod(16 if size is None else size for size in shape) for shape in shapes)
 
     @property
+    def widest(self) -> int:
+        """Units of the widest node, or of the input."""
+        return max(units_of(shape) for shape in self.structure.shapes.values())
+
+    @property
     def spatial(self) -> bool:
         """Whether units have places."""
         return any(len(shape) > 1 for shape in self.structure.shapes.values())

@@ -80,7 +80,7 @@ class GraphTrunks(ManyTrunks):
             return
         x = self.network.prepare(rows).values
         config: GraphConfig = self.network.config
-        widest = max(shape[0] for shape in config.structure.shapes.values())
+        widest = config.widest
         size = max(MAX_HELD // max(widest * len(rows), 1), 1)
         for start in range(0, len(self.trunks), size):
             part = slice(start, min(start + size, len(self.trunks)))

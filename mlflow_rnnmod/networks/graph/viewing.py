@@ -51,7 +51,7 @@ class Parts(nn.Module):
                 found.append(own)
                 continue
             flat = own.reshape(len(own), kept, -1)
-            whole = torch.matmul(matrix, flat) + self._buffers[f"fold{at}"]
+            whole = torch.matmul(matrix, flat) + self.get_buffer(f"fold{at}")
             found.append(whole.reshape(len(own), len(matrix) * block, *own.shape[2:]))
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
