@@ -44,6 +44,8 @@ class DecompositionConfig:
             then as many units leave as it takes.
         from_layer: number of the first layer that may lose units; those before it stay whole, so
             that modules with trunks of their own run them together, once. 0 for all.
+        likelihood: whether modules get a small density of their label's inputs, p(x | label), by
+            which modules of different parents are compared.
 
     Raises:
         ValueError: naming every setting that does not fit.
@@ -67,6 +69,7 @@ class DecompositionConfig:
     batch_size: int = 512
     share_of: str = "units"
     from_layer: int = 0
+    likelihood: bool = True
 
     def __post_init__(self) -> None:
         problems = []
@@ -98,6 +101,8 @@ class DecompositionConfig:
             value = getattr(self, name)
             if not _is_count(value):
                 problems.append(f"{name}={value!r}, expected a positive whole number")
+        if not isinstance(self.likelihood, bool):
+            problems.append(f"likelihood={self.likelihood!r}, expected True or False")
         if not isinstance(self.seed, int):
             problems.append(f"seed={self.seed!r}, expected a whole number")
         if problems:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.networks.rows import Rows
 
 ColumnType: TypeAlias = "str | tuple[str, ColumnType]"
@@ -158,6 +159,15 @@ class Input(ABC):
     def settled(self, size: Any, joint: Any) -> Any:
         """One module's ``size`` with whatever is open in it as in ``joint``, to be compared."""
         return size
+
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """What likelihoods of a parent's inputs are made of; ``None`` where there are none.
+
+        Args:
+            config: the parent's structure.
+            tokenizer: the parent's, where it has one.
+        """
+        return None
 
     def common_size(self, parents: int) -> str | None:
         """What ``size`` is, where modules of this many parents must agree in it to be composed."""
