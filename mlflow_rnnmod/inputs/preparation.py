@@ -161,8 +161,12 @@ class ImagePreparation:
             ValueError: if it says none.
         """
         try:
-            data = json.loads(text)
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+            data: Any = json.loads(text)
+            found: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in data.items()
+            }
+            return cls(**found)
         except (TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{text[:100]!r} is not a preparation of images: {error}.") from error
 
@@ -189,7 +193,8 @@ class ImagePreparation:
         if isinstance(shape, int):
             shape = self._shape_of(shape)
         channels, *size = shape
-        found = replace(self, size=self.size or tuple(size), channels=self.channels or channels)
+        given: Any = self.size or tuple(size)
+        found = replace(self, size=given, channels=self.channels or channels)
         made = (found.channels, *found.sides)
         if made != tuple(shape):
             raise ValueError(
