@@ -148,6 +148,7 @@ def decompose(
         "removal": share,
         "trunks": float(len(set(made.trunks))),
         **job.cost(made.trunks),
+        **(job.isolated_cost(share) if len(groups) < len(parent.labels) else {}),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
     return Decomposition(

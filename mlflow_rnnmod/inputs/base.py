@@ -148,6 +148,15 @@ class Input(ABC):
             ``count`` rows of the same shape, without targets.
         """
 
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """What likelihoods of a parent's inputs are made of; ``None`` where there are none.
+
+        Args:
+            config: the parent's structure.
+            tokenizer: the parent's, where it has one.
+        """
+        return None
+
     def joint_size(self, sizes: Sequence[Any]) -> Any:
         """The size that all of some modules' inputs can have.
 
@@ -159,15 +168,6 @@ class Input(ABC):
     def settled(self, size: Any, joint: Any) -> Any:
         """One module's ``size`` with whatever is open in it as in ``joint``, to be compared."""
         return size
-
-    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
-        """What likelihoods of a parent's inputs are made of; ``None`` where there are none.
-
-        Args:
-            config: the parent's structure.
-            tokenizer: the parent's, where it has one.
-        """
-        return None
 
     def common_size(self, parents: int) -> str | None:
         """What ``size`` is, where modules of this many parents must agree in it to be composed."""

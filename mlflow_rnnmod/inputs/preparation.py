@@ -161,12 +161,11 @@ class ImagePreparation:
             ValueError: if it says none.
         """
         try:
-            data: Any = json.loads(text)
-            found: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in data.items()
+            data = json.loads(text)
+            given: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
             }
-            return cls(**found)
+            return cls(**given)
         except (TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{text[:100]!r} is not a preparation of images: {error}.") from error
 
@@ -192,9 +191,9 @@ class ImagePreparation:
         """
         if isinstance(shape, int):
             shape = self._shape_of(shape)
-        channels, *size = shape
-        given: Any = self.size or tuple(size)
-        found = replace(self, size=given, channels=self.channels or channels)
+        channels, *rest = shape
+        size: Any = self.size or tuple(rest)
+        found = replace(self, size=size, channels=self.channels or channels)
         made = (found.channels, *found.sides)
         if made != tuple(shape):
             raise ValueError(
