@@ -14,14 +14,25 @@ import torch
 from torch import Tensor
 
 from benchmarks.classifiers import Batches, ClassifierTraining, RecurrentClassifier, Training
-from benchmarks.data import TextData, number_tokenizer, token_tokenizer, word_tokenizer
+from benchmarks.data import (
+    TextData,
+    character_tokenizer,
+    number_tokenizer,
+    token_tokenizer,
+    word_tokenizer,
+)
 from benchmarks.dense import CELL, dense_parent, train_dense
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
 __all__ = ["Training", "to_parent", "train_parent", "trained_weights"]
 
-TOKENIZERS = {"words": word_tokenizer, "numbers": number_tokenizer, "tokens": token_tokenizer}
+TOKENIZERS = {
+    "words": word_tokenizer,
+    "numbers": number_tokenizer,
+    "tokens": token_tokenizer,
+    "characters": character_tokenizer,
+}
 
 
 def train_parent(

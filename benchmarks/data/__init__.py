@@ -9,8 +9,10 @@ from benchmarks.data.classification import (
     load_toxicity,
 )
 from benchmarks.data.images import NotInstalled, VectorData, load_fashion_mnist, load_images
+from benchmarks.data.surnames import load_surnames
 from benchmarks.data.texts import TextData
 from benchmarks.data.tokenizers import (
+    character_tokenizer,
     number_tokenizer,
     subword_tokenizer,
     token_tokenizer,
@@ -25,12 +27,14 @@ __all__ = [
     "TextData",
     "TranslationData",
     "VectorData",
+    "character_tokenizer",
     "load_brown",
     "load_clinc",
     "load_clinc_out_of_scope",
     "load_fashion_mnist",
     "load_images",
     "load_math_qa",
+    "load_surnames",
     "load_tatoeba",
     "load_toxicity",
     "number_tokenizer",

@@ -41,6 +41,8 @@ class DecompositionConfig:
             and repairs are taken from.
         seed: for the sample, the random rule, and made-up rows.
         batch_size: rows run at once.
+        likelihood: whether modules get a small density of their label's inputs, p(x | label), by
+            which modules of different parents are compared.
 
     Raises:
         ValueError: naming every setting that does not fit.
@@ -62,6 +64,7 @@ class DecompositionConfig:
     rows_per_label: int = 500
     seed: int = 0
     batch_size: int = 512
+    likelihood: bool = True
 
     def __post_init__(self) -> None:
         problems = []
@@ -89,6 +92,8 @@ class DecompositionConfig:
             value = getattr(self, name)
             if not _is_count(value):
                 problems.append(f"{name}={value!r}, expected a positive whole number")
+        if not isinstance(self.likelihood, bool):
+            problems.append(f"likelihood={self.likelihood!r}, expected True or False")
         if not isinstance(self.seed, int):
             problems.append(f"seed={self.seed!r}, expected a whole number")
         if problems:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.networks.rows import Rows
 
 ColumnType: TypeAlias = "str | tuple[str, ColumnType]"
@@ -139,6 +140,15 @@ class Input(ABC):
         Returns:
             ``count`` rows of the same shape, without targets.
         """
+
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """What likelihoods of a parent's inputs are made of; ``None`` where there are none.
+
+        Args:
+            config: the parent's structure.
+            tokenizer: the parent's, where it has one.
+        """
+        return None
 
     def common_size(self, parents: int) -> str | None:
         """What ``size`` is, where modules of this many parents must agree in it to be composed."""

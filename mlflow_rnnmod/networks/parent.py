@@ -107,6 +107,11 @@ class Parent:
         unknown = self.tokenizer.unknown if self.tokenizer else None
         return self.input.background(rows, self.network.config, count, seed, unknown)
 
+    @cached_property
+    def density(self) -> inputs.Density | None:
+        """What likelihoods of its inputs are made of; ``None`` where there are none."""
+        return self.input.density(self.network.config, self.tokenizer)
+
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""
         return replace(self, model_id=model_id, tracking_uri=tracking_uri)
