@@ -35,6 +35,7 @@ class Batches:
             batch_size: rows run at once.
             network: the unmasked one.
         """
+        batch_size = network.rows_at_once(batch_size)
         order = network.order(rows) if len(rows) > batch_size else torch.arange(len(rows))
         parts, known, owners = [], [], []
         for start in range(0, len(rows), batch_size):
