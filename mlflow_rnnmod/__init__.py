@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Pairs,
         decompose,
     )
+    from mlflow_rnnmod.inputs import ImagePreparation
     from mlflow_rnnmod.networks import (
         NetworkConfig,
         NetworkSpec,
@@ -70,6 +71,7 @@ _HOMES = {
         "Pairs",
         "decompose",
     ),
+    "mlflow_rnnmod.inputs": ("ImagePreparation",),
     "mlflow_rnnmod.composition": ("Composite", "IncompatibleModules"),
     "mlflow_rnnmod.tracking.flavor": (
         "_load_pyfunc",
@@ -97,6 +99,7 @@ __all__ = [
     "Decomposition",
     "DecompositionConfig",
     "FollowingModel",
+    "ImagePreparation",
     "IncompatibleModules",
     "LoggedDecomposition",
     "Module",
