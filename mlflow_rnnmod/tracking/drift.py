@@ -1,11 +1,12 @@
 """Drift: whether what is served still looks, to each module, like the rows it was expected on.
 
-A composite carries how its scores were spread on rows that it was measured on: for each module ten
-bins that held a tenth of the scores each, and how often its label was answered. Served rows are put
-into the same bins; no right answers are needed. How far the two are apart is their population
-stability index, sum of (served - expected) log(served / expected); below 0.1 counts as the same
-and above 0.25 as another world by common usage, but few rows scatter: what chance explains
-(a chi-squared test between both counts) is not called drift.
+A composite carries how its scores - and its modules' likelihoods, where all have one - were spread
+on rows that it was measured on: for each module ten bins that held a tenth of them each, and how often
+its label was answered. Served rows are put into the same bins; no right answers are needed. How far
+the two are apart is their population stability index, sum of (served - expected)
+log(served / expected); below 0.1 counts as the same and above 0.25 as another world by common
+usage, but few rows scatter: what chance explains (a chi-squared test between both counts) is not
+called drift.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from torch import Tensor
 
 from mlflow_rnnmod.composition import Composite
+from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.storage.modules import knowledge
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.given import Given, read_given
@@ -239,6 +241,8 @@ def _observed(
     each = composite.answer.each_step
     total = sum(map(len, cells)) if each else len(cells)
     numbers = {"score": scores.flatten(0, -2) if scores.ndim > 2 else scores}
+    if space_of(composite.modules) is not None:
+        numbers["likelihood"] = composite.evidence.standard(composite.checked(list(inputs)))
     found: dict[str, dict[str, Spread]] = {}
     for position, label in enumerate(composite.labels):
         said = sum(cell.count(label) if each else label in cell for cell in cells)
