@@ -84,10 +84,10 @@ def stale(
     for model in logged_models(client, kinds=["composite"]):
         held = [value for key, value in model.tags.items() if key.startswith(USES)]
         moved = {}
-        for name, slash, version in (value.rpartition("/") for value in held):
+        for name, slash, number in (value.rpartition("/") for value in held):
             now = aliases.get(name, {}).get(module_alias)
-            if slash and now is not None and now != version:
-                moved[name] = (version, now)
+            if slash and now is not None and now != number:
+                moved[name] = (number, now)
         for version in versions.get(model.model_id, []):
             for alias in (Alias(version.name, name) for name in version.aliases):
                 seen.add(alias)

@@ -1,9 +1,9 @@
 """Drift: whether what is served still looks, to each module, like the rows it was expected on.
 
 A composite carries how its scores - and its modules' likelihoods, where all have one - were spread
-on rows that it was measured on: for each module ten bins that held a tenth of them each, and how often
-its label was answered. Served rows are put into the same bins; no right answers are needed. How far
-the two are apart is their population stability index, sum of (served - expected)
+on rows that it was measured on: for each module ten bins that held a tenth of them each, and how
+often its label was answered. Served rows are put into the same bins; no right answers are needed.
+How far the two are apart is their population stability index, sum of (served - expected)
 log(served / expected); below 0.1 counts as the same and above 0.25 as another world by common
 usage, but few rows scatter: what chance explains (a chi-squared test between both counts) is not
 called drift.
