@@ -74,7 +74,7 @@ class GraphSuite(Suite):
         nodes = {node.name: node for node in config.nodes}
         extra: dict[str, Tensor] = {}
         for group, places in structure.places.items() if added is not None else ():
-            for (name, offset), value in zip(places, added[group], strict=True):
+            for (name, offset, _), value in zip(places, added[group], strict=True):
                 part = torch.nn.functional.pad(
                     value, (offset, structure.shapes[name][0] - offset - len(value))
                 )
@@ -95,7 +95,7 @@ class GraphSuite(Suite):
         groups = {}
         for group, places in structure.places.items():
             values = [
-                read(name)[0, offset : offset + network.units[group]] for name, offset in places
+                read(name)[0, offset : offset + network.units[group]] for name, offset, _ in places
             ]
             watched = [False] * (len(values) - 1) + [True]
             stack = torch.stack(values).detach()

@@ -15,12 +15,13 @@ from mlflow_rnnmod.networks.graph.calls import (
     Called,
     Made,
     NotCovered,
+    Turned,
     handler_of,
     in_place,
 )
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.draft import Draft
-from mlflow_rnnmod.networks.graph.structure import INPUT
+from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.tracing import Call, trace
 from mlflow_rnnmod.networks.spec import UnreadableNetwork
 
@@ -54,9 +55,10 @@ class Followed:
     def config(self, labels: tuple[str, ...], kind: str) -> GraphConfig:
         """The structure; what has none is refused."""
         nodes, _, names = self.draft.finished()
-        size = self.draft.nodes[INPUT].size
+        shape = self.draft.nodes[INPUT].shape
+        given = "vectors" if len(shape) == 1 else "images"
         try:
-            return GraphConfig(nodes, labels, size, names[self.readout], kind)
+            return GraphConfig(nodes, labels, shape, names[self.readout], kind, given)
         except ValueError as error:
             line = self.draft.nodes[self.readout].line
             raise UnreadableNetwork(f"The network can't be read{line}: {error}") from error
@@ -94,6 +96,8 @@ def follow(module: nn.Module, call: Call) -> Followed:
     if not isinstance(answer, Made):
         raise refused("its answer does not depend on the input")
     last, end = answer.name, "logits"
+    if answer.axes is not None:
+        raise refused("its answer is not (rows, labels)", draft.nodes[last].line)
     if draft.nodes[last].op in ENDS:
         end = draft.nodes[last].op
         last = draft.nodes[last].inputs[0]
@@ -130,13 +134,13 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
 
     What is not covered is no matter until an answer depends on it.
     """
-    draft = Draft(1, torch.device("cpu"))
+    draft = Draft((1,), torch.device("cpu"))
     values: dict[fx.Node, Any] = {}
     read: set[str] = set()
     for node in graph.nodes:
         found = node.meta.get("value")
         if node.op == "placeholder":
-            draft = Draft(found[0].numel(), found.device)
+            draft = Draft(tuple(found.shape[1:]), found.device)
             values[node] = Made(INPUT, tuple(found.shape))
             continue
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
@@ -184,7 +188,10 @@ def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered:
     if handler is None:
         return NotCovered(f"{words} is not covered", called.line)
     try:
-        return Made(handler(called), called.shape)
+        given = handler(called)
+        if isinstance(given, Turned):
+            return Made(given.name, called.shape, given.axes)
+        return Made(given, called.shape)
     except (NotCovered, AttributeError, RuntimeError, TypeError, ValueError) as error:
         return NotCovered(f"{words} is not covered: {error}", called.line)
 

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.networks.graph.evaluating import evaluate
+from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.operations import Node
-from mlflow_rnnmod.networks.graph.structure import Part, evaluate
+from mlflow_rnnmod.networks.graph.structure import Part
 from mlflow_rnnmod.networks.groups import Completion, trimmed_tensors
 from mlflow_rnnmod.networks.many import ManyTrunks
 from mlflow_rnnmod.networks.protocol import Finish, Load
@@ -75,7 +77,8 @@ class GraphTrunks(ManyTrunks):
             def weights(node: Node, own: Stack = own) -> Mapping[str, Tensor]:
                 return own.weights.get(node.name, {})
 
-            found = evaluate(config.nodes, x, weights)[config.readout]
+            end = config.readout
+            found = evaluate(config.nodes, {INPUT: x}, weights, wanted={end}, stacked=True)[end]
             finish(part, torch.baddbmm(own.fold, found, own.matrix))
 
 

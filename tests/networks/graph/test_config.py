@@ -95,7 +95,7 @@ def at(place: str, value: Any) -> dict[str, Any]:
         ("labels", ["a", []], "at least two labels"),
         ("labels", "ab", "is no list"),
         ("labels", None, "is no list"),
-        ("input", "text", "expected 'vectors'"),
+        ("input", "text", "expected one of ('vectors'"),
         ("input_size", 0, "input_size=0"),
         ("input_size", "4", "input_size='4'"),
         ("input_size", 2**40, "input_size="),

@@ -112,7 +112,7 @@ def test_gradients_are_total_derivatives(network: GraphNetwork, seed: int) -> No
     added = {
         (name, f"{node}:{offset}"): torch.zeros(3, network.units[name], dtype=torch.float64)
         for name, places in network.config.structure.places.items()
-        for node, offset in places
+        for node, offset, _ in places
     }
     leaves = [tensor.requires_grad_() for tensor in added.values()]
     logits = network.logits(by_hand(network, rows, added=added))
@@ -187,7 +187,7 @@ def test_structure_of_a_residual() -> None:
         "linear_2.bias",
     ]
     assert [reader.tensor for reader in stream.readers] == ["linear_1.weight"]
-    assert structure.places["hidden.0"] == (("relu_0", 0), ("add_0", 0))
+    assert structure.places["hidden.0"] == (("relu_0", 0, 1), ("add_0", 0, 1))
     assert structure.readout_groups == ("hidden.0",)
     assert not stream.idles and not stream.bounded
 
