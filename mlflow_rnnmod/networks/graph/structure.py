@@ -71,7 +71,11 @@ class Structure:
 
 
 def find_structure(
-    nodes: Sequence[Node], inputs: Mapping[str, Shape], readout: str, parted: bool = True
+    nodes: Sequence[Node],
+    inputs: Mapping[str, Shape],
+    readout: str,
+    parted: bool = True,
+    stepwise: bool = False,
 ) -> Structure:
     """Shapes and groups of a graph.
 
@@ -80,6 +84,7 @@ def find_structure(
         inputs: shapes of what goes in, for one row.
         readout: name of the node that the output layer reads.
         parted: see :class:`Units`.
+        stepwise: whether each step is answered.
 
     Raises:
         ValueError: if shapes do not fit, or the output layer reads what can't be masked.
@@ -109,19 +114,18 @@ def find_structure(
     names = _names(nodes, layouts, units)
     parts = {name: _parts(layout, names) for name, layout in layouts.items()}
     groups, places = _groups(nodes, parts, readout)
-    ends = [part.group for part in parts[readout]]
-    if None in ends:
+    if not groups:
         raise ValueError(
-            f"the output layer reads units of {readout!r} that can't be masked: the input itself, "
-            "or what meets it or units of several layers in a sum; expected a hidden layer's"
+            "there are no units that can be masked: what answers come from is the input itself, or "
+            "meets it or units of several layers in a sum; expected a hidden layer's"
         )
-    if len(set(ends)) < len(ends):
-        raise ValueError(f"the output layer reads the same units twice in {readout!r}")
-    if len(shapes[readout]) > 1:
+    if len(shapes[readout]) > 1 + stepwise:
         raise ValueError(
-            f"the output layer reads {readout!r} of shape {shapes[readout]}, expected units alone"
+            f"the output layer reads {readout!r} of shape {shapes[readout]}, expected units"
+            + (" and steps" if stepwise else " alone")
         )
-    return Structure(shapes, weights, parts, groups, tuple(map(str, ends)), places)
+    ends = dict.fromkeys(part.group for part in parts[readout] if part.group is not None)
+    return Structure(shapes, weights, parts, groups, tuple(ends), places)
 
 
 def _names(nodes: Sequence[Node], layouts: Mapping[str, Layout], units: Units) -> dict[int, str]:
@@ -169,7 +173,9 @@ def _groups(
         if operation.reads:
             read.update(node.inputs)
             for weight in operation.readers(node.settings):
-                for part in parts[node.inputs[0]]:
+                if weight.own:
+                    read.add(node.name)
+                for part in parts[node.name if weight.own else node.inputs[0]]:
                     if part.group is not None:
                         name = f"{node.name}.{weight.weight}"
                         bias = f"{node.name}.{weight.bias}"

@@ -75,10 +75,11 @@ class GraphView(nn.Module):
             for place, parts in guessed_at(self.config, trunk).items()
         }
         parts = self.config.structure.parts[self.config.readout]
+        stepwise = self.config.stepwise
         self.completion: nn.Module | None = None
         if not all(bool(trunk.keep[part.group].all()) for part in parts if part.group):
-            plain = all(part.block == 1 for part in parts)
-            ends = network.readout_groups
+            plain = not stepwise and all(part.block == 1 and part.group for part in parts)
+            ends = [str(part.group) for part in parts]
             self.completion = (
                 Completion(trunk, ends, cut, network.like)
                 if plain
@@ -88,7 +89,7 @@ class GraphView(nn.Module):
 
     def _own(self, node: Node) -> dict[str, Tensor]:
         prefix = f"{node.name}."
-        names = [*node.operation.parameters, *node.operation.borders]
+        names = [*node.operation.weights_of(node.settings), *node.operation.borders]
         return {key: self.tensors[prefix + key] for key in names if prefix + key in self.tensors}
 
     def weights(self, node: Node) -> Mapping[str, Tensor]:
@@ -98,7 +99,7 @@ class GraphView(nn.Module):
     def readout(self, rows: Rows) -> Tensor:
         """Float ``(rows, parent's readout size)``."""
         config = self.config
-        given = config.feed.given(rows, config.input_shape, self.tensors["output.weight"].dtype)
+        given = config.given(rows, self.tensors["output.weight"].dtype)
         found = evaluate(
             self.nodes,
             given,
@@ -106,7 +107,8 @@ class GraphView(nn.Module):
             completions=self.completions,
             wanted={config.readout},
         )[config.readout]
-        return found if self.completion is None else self.completion(found)
+        found = found if self.completion is None else self.completion(found)
+        return found if found.ndim == 2 else found.transpose(1, 2)
 
 
 def columns_kept(parts: Sequence[Part], keep: Mapping[str, Tensor]) -> Tensor:

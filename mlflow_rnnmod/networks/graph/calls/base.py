@@ -62,6 +62,9 @@ class Called:
         shape: of what the call gave.
         line: of the user's code, in words.
         module: the submodule that was called.
+        found: what the call gave, where it was run.
+        wanted: whether a part of what it gives is read, by its name.
+        learned: whether a constant is made of weights.
     """
 
     draft: Draft
@@ -70,6 +73,9 @@ class Called:
     shape: tuple[int, ...]
     line: str
     module: Any = None
+    found: Any = None
+    wanted: Callable[[str], bool] = lambda name: True
+    learned: Callable[[Any], bool] = lambda constant: False
 
     def given(self, position: int, name: str, default: Any = None) -> Any:
         """One argument of a function, counted from 0."""

@@ -14,7 +14,9 @@ from mlflow_rnnmod.networks.graph.operations import (
     activations,
     affine,
     joins,
+    recurrent,
     shapes,
+    steps,
 )
 from mlflow_rnnmod.networks.graph.operations.activations import Activation
 from mlflow_rnnmod.networks.graph.operations.base import (
@@ -32,6 +34,8 @@ FAMILIES: tuple[Sequence[Operation], ...] = (
     joins.ROWS,
     activations.ROWS,
     shapes.ROWS,
+    steps.ROWS,
+    recurrent.ROWS,
 )
 
 OPERATIONS: dict[str, Operation] = {row.name: row for row in chain(*FAMILIES)}
