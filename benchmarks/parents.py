@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.classifiers import Batches, ClassifierTraining, RecurrentClassifier, Training
+from benchmarks.convolutional import image_weights
 from benchmarks.data import TextData, number_tokenizer, token_tokenizer, word_tokenizer
 from benchmarks.dense import CELL, dense_parent, train_dense
+from benchmarks.resnet import ImageTraining
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
@@ -56,6 +58,9 @@ def trained_weights(
         ``RecurrentNetwork``.
     """
     key = [data.name, data.names, training.key(), min_epochs]
+    if isinstance(training, ImageTraining):
+        state = cache / f"{_name(key)}.state" if cache else None
+        return cached(key, cache, lambda: image_weights(data, training, state))
     return cached(key, cache, lambda: _train(data, training, min_epochs or 0))
 
 
@@ -65,7 +70,7 @@ def cached(key: Any, cache: Path | None, train: Callable[[], dict[str, Any]]) ->
     Returns:
         what ``train`` returned, with the ``seconds`` it took and ``key`` as text.
     """
-    file = cache / f"{digest_text(canonical_json(key))[:20]}.pt" if cache else None
+    file = cache / f"{_name(key)}.pt" if cache else None
     if file and file.exists():
         return torch.load(file, weights_only=True)
     started = time.perf_counter()
@@ -74,6 +79,10 @@ def cached(key: Any, cache: Path | None, train: Callable[[], dict[str, Any]]) ->
     if file:
         save(kept, file)
     return kept
+
+
+def _name(key: Any) -> str:
+    return digest_text(canonical_json(key))[:20]
 
 
 def _train(data: TextData, training: Training, min_epochs: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Pairs,
         decompose,
     )
+    from mlflow_rnnmod.inputs import ImagePreparation
     from mlflow_rnnmod.networks import (
         NetworkConfig,
         NetworkSpec,
@@ -65,6 +66,7 @@ _HOMES = {
         "Pairs",
         "decompose",
     ),
+    "mlflow_rnnmod.inputs": ("ImagePreparation",),
     "mlflow_rnnmod.composition": ("Composite", "IncompatibleModules"),
     "mlflow_rnnmod.tracking.flavor": (
         "_load_pyfunc",
@@ -86,6 +88,7 @@ __all__ = [
     "Composite",
     "Decomposition",
     "DecompositionConfig",
+    "ImagePreparation",
     "IncompatibleModules",
     "LoggedDecomposition",
     "Module",

@@ -9,6 +9,7 @@ from benchmarks.data.classification import (
     load_toxicity,
 )
 from benchmarks.data.images import NotInstalled, VectorData, load_fashion_mnist, load_images
+from benchmarks.data.pictures import ImageData, load_pictures
 from benchmarks.data.texts import TextData
 from benchmarks.data.tokenizers import (
     number_tokenizer,
@@ -19,6 +20,7 @@ from benchmarks.data.tokenizers import (
 from benchmarks.data.translation import TATOEBA, TranslationData, load_tatoeba
 
 __all__ = [
+    "ImageData",
     "NotInstalled",
     "TATOEBA",
     "TOXICITY_LABELS",
@@ -31,6 +33,7 @@ __all__ = [
     "load_fashion_mnist",
     "load_images",
     "load_math_qa",
+    "load_pictures",
     "load_tatoeba",
     "load_toxicity",
     "number_tokenizer",

@@ -285,7 +285,9 @@ def _sizes(mask: Tensor) -> int | list[int]:
 
 def _contract(body: dict[str, Any]) -> Contract:
     found = body["contract"]
-    return Contract(**{**found, "labels": tuple(found["labels"])})
+    size = found["input_size"]
+    size = tuple(size) if isinstance(size, list) else size
+    return Contract(**{**found, "labels": tuple(found["labels"]), "input_size": size})
 
 
 def _head(head: Head) -> dict[str, Any]:

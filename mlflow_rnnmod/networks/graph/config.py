@@ -44,7 +44,7 @@ class GraphConfig:
         readout: name of the node that the output layer reads.
         output: kind of answer: ``"label"``, ``"multilabel"`` (a sigmoid each), or where there are
             steps ``"tags"``, a label for each.
-        input: kind of input: ``"vectors"``; ``"images"`` ``(channels, height, width)``;
+        input: kind of input: ``"vectors"``; ``"pixels"`` ``(channels, height, width)``;
             ``"tokens"`` ``(1, steps)`` or ``"features"`` ``(features, steps)``.
         pad_index: token id of padding; ``None`` where there is none, or lengths are told.
         side: where padding stands, ``"right"`` or ``"left"``.
@@ -170,7 +170,7 @@ class GraphConfig:
         return FEEDS[self.input]
 
     @cached_property
-    def input_size(self) -> int:
+    def input_size(self) -> Any:
         """How many numbers a row, or a step, has; for tokens how many there are."""
         counts = [
             node.settings["tokens" if node.op == "embedding" else "units"]

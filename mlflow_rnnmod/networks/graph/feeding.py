@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Feed:
         """Of all that goes in, for one row, by name: the input, and what else is known of it."""
         return {INPUT: shape}
 
-    def size(self, shape: Shape) -> int:
+    def size(self, shape: Shape) -> Any:
         """What contracts call the input's size: numbers in a row."""
         return prod(size or 1 for size in shape)
 
@@ -74,11 +74,14 @@ class _Vectors(Feed):
         return {INPUT: values.flatten(1).to(dtype)}
 
 
-class _Images(Feed):
+class _Pixels(Feed):
     """Floats ``(rows, channels, height, width)``."""
 
     axes = ("channels", "height", "width")
 
+    def size(self, shape: Shape) -> Any:
+        """Channels, height and width."""
+        return shape
 
 class Stepwise(Feed):
     """Steps, with the length of each row and a mask of valid steps.
@@ -167,7 +170,7 @@ class _Features(Stepwise):
 
 FEEDS: Mapping[str, Feed] = {
     "vectors": _Vectors(),
-    "images": _Images(),
+    "pixels": _Pixels(),
     "tokens": _Tokens(),
     "features": _Features(),
 }

@@ -17,9 +17,9 @@ from mlflow_rnnmod.networks.graph.calls import (
     Called,
     Made,
     NotCovered,
-    Turned,
     handler_of,
     in_place,
+    value_of,
 )
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS
@@ -76,7 +76,7 @@ class Followed:
         """
         nodes, _, names = self.draft.finished()
         shape = self.draft.nodes[INPUT].shape
-        given = self.kind or ("vectors" if len(shape) == 1 else "images")
+        given = self.kind or ("vectors" if len(shape) == 1 else "pixels")
         if self.kind is not None:
             shape = (shape[0], steps.get("steps"))  # type: ignore[assignment]
         try:
@@ -125,14 +125,16 @@ def follow(module: nn.Module, call: Call) -> Followed:
             "its answer is not (rows, labels)" + (" or (rows, steps, labels)" * (not axes)),
             draft.nodes[last].line,
         )
-    final = "softmax" if draft.nodes[last].op == "shares" else draft.nodes[last].op
+    final = "softmax" if draft.nodes[last].op == "softmax_units" else draft.nodes[last].op
     if final in ENDS:
         end = final
         last = draft.nodes[last].inputs[0]
     last = draft.fold(last)
-    softmax = [node for node in draft.nodes.values() if node.op in ENDS[:2]]
+    for node in draft.nodes.values():
+        node.op = "softmax_units" if node.op == "softmax" else node.op
+    softmax = [node for node in draft.nodes.values() if node.op == ENDS[0]]
     if softmax:
-        raise refused("a softmax before the last layer is not covered", softmax[0].line)
+        raise refused("a log-softmax before the last layer is not covered", softmax[0].line)
     output = draft.nodes[last]
     shared = any(last in node.inputs for node in draft.nodes.values())
     if output.op != "linear" or shared:
@@ -217,6 +219,8 @@ def _drafted(
         part = target if is_module else None
         shape = tuple(found.shape) if isinstance(found, Tensor) else ()
         line = node.meta["line"]
+        several = isinstance(found, tuple | list) and all(isinstance(x, Tensor) for x in found)
+        shapes = tuple(tuple(x.shape) for x in found) if several else ()
         called = Called(
             draft,
             args,
@@ -224,6 +228,7 @@ def _drafted(
             shape,
             line,
             part,
+            shapes,
             found,
             partial(_wanted, node),
             lambda constant: id(constant) in learned,
@@ -294,9 +299,12 @@ def _share(one: Any, other: Any) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
-def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered:
+def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered | list[Any]:
     """What a call gives, or why that is not covered, with its line."""
     over_steps = bool(called.draft.rows)
+    if not over_steps and target is operator.getitem and isinstance(called.args[0], list):
+        found: Made | NotCovered = called.args[0][called.args[1]]
+        return NotCovered(*found.args, called.line) if isinstance(found, NotCovered) else found
     handler = handler_over_steps(target) if over_steps else handler_of(target)
     words = _words(node, target)
     if handler is None:
@@ -305,9 +313,12 @@ def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered:
         given = handler(called)
         if over_steps:
             return _told(given, called)
-        if isinstance(given, Turned):
-            return Made(given.name, called.shape, given.axes)
-        return Made(given, called.shape)
+        if not isinstance(given, list):
+            return value_of(given, called.shape)
+        return [
+            found if isinstance(found, NotCovered) else value_of(found, shape)
+            for found, shape in zip(given, called.shapes, strict=True)
+        ]
     except (NotCovered, AttributeError, RuntimeError, TypeError, ValueError) as error:
         return NotCovered(f"{words} is not covered: {error}", called.line)
 

@@ -11,7 +11,15 @@ from typing import Any
 
 from torch import nn
 
-from mlflow_rnnmod.networks.graph.calls import activations, affine, joins, shapes
+from mlflow_rnnmod.networks.graph.calls import (
+    activations,
+    affine,
+    convolutions,
+    joins,
+    norms,
+    pools,
+    shapes,
+)
 from mlflow_rnnmod.networks.graph.calls.activations import ENDS
 from mlflow_rnnmod.networks.graph.calls.base import (
     Called,
@@ -20,6 +28,7 @@ from mlflow_rnnmod.networks.graph.calls.base import (
     NotCovered,
     Rows,
     Turned,
+    value_of,
 )
 
 __all__ = [
@@ -32,6 +41,7 @@ __all__ = [
     "Turned",
     "handler_of",
     "in_place",
+    "value_of",
 ]
 
 FAMILIES: tuple[Rows, ...] = (
@@ -39,6 +49,9 @@ FAMILIES: tuple[Rows, ...] = (
     joins.ROWS_OF_CALLS,
     activations.ROWS_OF_CALLS,
     shapes.ROWS_OF_CALLS,
+    convolutions.ROWS_OF_CALLS,
+    pools.ROWS_OF_CALLS,
+    norms.ROWS_OF_CALLS,
 )
 
 HANDLERS: dict[Any, Handler] = {

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from mlflow_rnnmod.networks.graph.calls.base import Called, Handler, NotCovered, Rows, Turned, like
+from mlflow_rnnmod.networks.graph.calls.base import (
+    ROWS,
+    UNITS,
+    Called,
+    Handler,
+    NotCovered,
+    Rows,
+    Turned,
+    like,
+)
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
 
@@ -34,15 +44,27 @@ def _activation(operation: Activation) -> Handler:
 
 
 def _end(name: str) -> Handler:
-    """What only an answer may end with: a softmax over its labels."""
+    """A softmax or its logarithm: over labels, where an answer ends with it."""
 
-    def handle(call: Called) -> str:
+    def handle(call: Called) -> str | Turned:
         made = call.made
-        dim = call.module.dim if call.module is not None else call.constant(1, "dim")
-        if dim not in (None, 1, -1) or len(made.shape) != 2:
+        call.plain("dim", "_stacklevel", "dtype")
+        dim = call.setting(1, "dim")
+        if dim is None:
+            dim = 1 if len(made.shape) == 2 else None
+        if dim is None:
+            raise NotCovered("it does not say over which dimension it goes")
+        given, axis = call.axis(made, dim)
+        if len(made.shape) == 2 and axis == UNITS:
+            shape = call.draft.nodes[given].shape
+            return like(made, call.draft.add(Drafted(name, [given], shape, {}, {}, call.line)))
+        if name != "softmax" or axis == ROWS:
             raise NotCovered(f"it goes over dimension {dim} of {made.shape}")
-        given = call.straight(made)
-        return call.draft.add(Drafted(name, [given], (made.size,), {}, {}, call.line))
+        op, settings = (
+            ("softmax_units", {}) if axis == UNITS else ("softmax_places", {"axis": axis - 2})
+        )
+        node = Drafted(op, [given], call.draft.nodes[given].shape, settings, {}, call.line)
+        return like(made, call.draft.add(node))
 
     return handle
 
@@ -58,6 +80,13 @@ ACTIVATIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("elu", (nn.ELU, functional.elu, functional.elu_)),
     ("silu", (nn.SiLU, functional.silu)),
     ("softplus", (nn.Softplus, functional.softplus)),
+    ("relu_six", (nn.ReLU6, functional.relu6)),
+    ("selu", (nn.SELU, functional.selu, torch.selu)),
+    ("mish", (nn.Mish, functional.mish)),
+    ("hardswish", (nn.Hardswish, functional.hardswish)),
+    ("hardsigmoid", (nn.Hardsigmoid, functional.hardsigmoid)),
+    ("softsign", (nn.Softsign, functional.softsign)),
+    ("absolute", (torch.abs, torch.absolute, operator.abs, "abs")),
 )
 
 

@@ -22,6 +22,7 @@ from mlflow_rnnmod.networks.graph.calls.base import (
     like,
 )
 from mlflow_rnnmod.networks.graph.draft import Drafted
+from mlflow_rnnmod.networks.graph.operations import OPERATIONS
 
 
 def _linear(call: Called) -> str | Turned:
@@ -56,7 +57,7 @@ def _product(call: Called, made: Made, weight: Tensor, bias: Tensor | None) -> s
     return like(made, call.draft.linear(name, weight, bias, call.line))
 
 
-def _norm(call: Called) -> str | Turned:
+def norm(call: Called) -> str | Turned:
     """Batch norm in evaluation mode: a scale and a shift of each unit."""
     made, part = call.made, call.module
     if part is not None:
@@ -138,33 +139,48 @@ def _sum(sign: float) -> Handler:
             return scaled(call, one, None, double(other) * factor)
         if not isinstance(one, Made):
             return scaled(call, other, factor, one)
-        if one.shape != other.shape:
-            raise NotCovered(f"it adds up {one.shape} and {other.shape}")
-        if one.axes is None and other.axes is None:
-            shape = call.draft.nodes[one.name].shape
-            if shape != call.draft.nodes[other.name].shape:
-                shape = one.shape[1:]
-            names = [call.draft.reshaped(made.name, shape, call.line) for made in (one, other)]
-            axes = None
-        else:
-            (first, axes), (second, axes_too) = call.placed(one), call.placed(other)
-            if axes != axes_too:
-                raise NotCovered(f"it adds up {one.shape} and {other.shape} of other axes")
-            names, shape = [first, second], call.draft.nodes[first].shape
+        names, axes = met(call, one, other)
         if factor != 1:
-            units = torch.full((shape[0],), float(factor), dtype=torch.float64)
+            size = call.draft.nodes[names[1]].shape[0]
+            units = torch.full((size,), float(factor), dtype=torch.float64)
             names[1] = call.draft.affine(names[1], units, None, call.line)
-        name = call.draft.add(Drafted("add", names, shape, {}, {}, call.line))
-        return name if axes is None else Turned(name, axes)
+        return joined(call, "add", names, axes)
 
     return handle
+
+
+def met(call: Called, one: Made, other: Made) -> tuple[list[str], tuple[int, ...] | None]:
+    """Nodes of two values whose axes are the same, and these; ``None`` for numbers in line."""
+    if len(one.shape) != len(other.shape):
+        raise NotCovered(f"it joins {one.shape} and {other.shape}")
+    if one.axes is None and other.axes is None:
+        shape = call.draft.nodes[one.name].shape
+        if one.shape == other.shape and shape == call.draft.nodes[other.name].shape:
+            return [one.name, other.name], None
+        return [call.straight(one), call.straight(other)], None
+    (first, axes), (second, axes_too) = call.placed(one), call.placed(other)
+    if axes != axes_too:
+        raise NotCovered(f"it joins {one.shape} and {other.shape} of other axes")
+    return [first, second], axes
+
+
+def joined(call: Called, op: str, names: list[str], axes: tuple[int, ...] | None) -> str | Turned:
+    """A node of two that met."""
+    shapes = [call.draft.nodes[name].shape for name in names]
+    try:
+        shape = OPERATIONS[op].shape({}, shapes)
+    except ValueError as error:
+        raise NotCovered(f"it {error}") from None
+    known = tuple(size for size in shape if size is not None)
+    name = call.draft.add(Drafted(op, names, known, {}, {}, call.line))
+    return name if axes is None else Turned(name, axes)
 
 
 def _times(call: Called) -> str | Turned:
     call.plain("other")
     one, other = call.given(0, "input"), call.given(1, "other")
     if isinstance(one, Made) and isinstance(other, Made):
-        raise NotCovered("a product of two values that both depend on the input")
+        return joined(call, "multiply", *met(call, one, other))
     made, constant = (one, other) if isinstance(one, Made) else (other, one)
     return scaled(call, made, constant)
 
@@ -179,12 +195,13 @@ def _negative(call: Called) -> str | Turned:
     return scaled(call, call.made, -1.0)
 
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, functional.batch_norm)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_NORM_FUNCTIONS = (functional.batch_norm,)
 ROWS_OF_CALLS: Rows = (
     (_linear, (nn.Linear, functional.linear)),
     (_matmul, (operator.matmul, torch.matmul, torch.mm, "matmul", "mm")),
     (_addmm, (torch.addmm,)),
-    (_norm, _NORMS),
+    (norm, (*_NORMS, *_NORM_FUNCTIONS)),
     (_sum(1), (operator.add, operator.iadd, torch.add, "add", "add_")),
     (_sum(-1), (operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_")),
     (_times, (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")),

@@ -53,6 +53,19 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Turned:
+    """What a handler gives where axes are not in line.
+
+    Args:
+        name: of the node.
+        axes: see :class:`Made`.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Called:
     """One call, with values in the place of tensors.
 
@@ -62,6 +75,7 @@ class Called:
         shape: of what the call gave.
         line: of the user's code, in words.
         module: the submodule that was called.
+        shapes: of all tensors that the call gave, where it gave several.
         found: what the call gave, where it was run.
         wanted: whether a part of what it gives is read, by its name.
         learned: whether a constant is made of weights.
@@ -73,6 +87,7 @@ class Called:
     shape: tuple[int, ...]
     line: str
     module: Any = None
+    shapes: tuple[tuple[int, ...], ...] = ()
     found: Any = None
     wanted: Callable[[str], bool] = lambda name: True
     learned: Callable[[Any], bool] = lambda constant: False
@@ -110,6 +125,10 @@ class Called:
         if more:
             raise NotCovered(f"its argument {more[0]!r} is not covered")
 
+    def result(self, given: str | Turned) -> Made:
+        """What a node gives, as a value of the shape of this call's result."""
+        return value_of(given, self.shape)
+
     def placed(self, made: Made) -> tuple[str, tuple[int, ...]]:
         """A node whose value has the user's dimensions, and their axes.
 
@@ -142,23 +161,20 @@ class Called:
         return name, axes[dimension]
 
 
-@dataclass(frozen=True)
-class Turned:
-    """What a handler gives where axes are not in line.
-
-    Args:
-        name: of the node.
-        axes: see :class:`Made`.
-    """
-
-    name: str
-    axes: tuple[int, ...]
-
-
-# From a call to the name of the node that puts out what it gives, in line, or with its axes.
-Handler = Callable[[Called], "str | Turned"]
+# From a call to the name of the node that puts out what it gives, in line, or with its axes; a list
+# where the call gives several tensors.
+Handler = Callable[[Called], Any]
 # From handlers to the functions, names of methods and types of submodules that they are for.
 Rows = tuple[tuple[Handler, tuple[Any, ...]], ...]
+
+
+def value_of(given: str | Turned, shape: tuple[int, ...]) -> Made:
+    """What a handler gave, as a value of this shape in the user's code."""
+    if not isinstance(given, Turned):
+        return Made(given, shape)
+    # What is left out has size 1: in this order all numbers are in line.
+    line = given.axes[:1] == (ROWS,) and list(given.axes) == sorted(given.axes)
+    return Made(given.name, shape, None if line else given.axes)
 
 
 def like(made: Made, name: str) -> str | Turned:

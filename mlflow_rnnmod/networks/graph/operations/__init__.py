@@ -13,7 +13,10 @@ from itertools import chain
 from mlflow_rnnmod.networks.graph.operations import (
     activations,
     affine,
+    convolutions,
     joins,
+    norms,
+    pools,
     recurrent,
     shapes,
     steps,
@@ -34,6 +37,9 @@ FAMILIES: tuple[Sequence[Operation], ...] = (
     joins.ROWS,
     activations.ROWS,
     shapes.ROWS,
+    convolutions.ROWS,
+    pools.ROWS,
+    norms.ROWS,
     steps.ROWS,
     recurrent.ROWS,
 )

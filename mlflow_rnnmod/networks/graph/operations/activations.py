@@ -13,9 +13,12 @@ from torch.nn import functional
 from mlflow_rnnmod.networks.graph.operations.base import (
     Operation,
     Settings,
+    Shape,
     Weights,
     is_number,
+    units_of,
 )
+from mlflow_rnnmod.networks.graph.units import Layout, Units
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,45 @@ class Activation(Operation):
         return self.function(inputs[0], **settings)
 
 
-ROWS = (
+class _Softmax(Operation):
+    """A softmax over all units at each place."""
+
+    name = "softmax_units"
+    reads = True
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        return units.new(units_of(put_out), whole=True)
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        return inputs[0].softmax(1)
+
+
+class _SoftmaxPlaces(Operation):
+    """A softmax of each unit over one axis of places."""
+
+    name = "softmax_places"
+    settings = {"axis": lambda value: type(value) is int and 0 <= value < 4}
+    bounded = True
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        if settings["axis"] >= len(shapes[0]) - 1:
+            raise ValueError(f"goes over axis {settings['axis']} of the places of {shapes[0]}")
+        return shapes[0]
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        return inputs[0].softmax(2 + settings["axis"])
+
+
+ROWS: tuple[Operation, ...] = (
+    _Softmax(),
+    _SoftmaxPlaces(),
     Activation("relu", torch.relu, idles=True),
     Activation("tanh", torch.tanh, bounded=True),
     Activation("sigmoid", torch.sigmoid, bounded=True),
@@ -59,4 +100,11 @@ ROWS = (
     Activation("elu", functional.elu, {"alpha": 1.0}),
     Activation("silu", functional.silu),
     Activation("softplus", functional.softplus, {"beta": 1.0, "threshold": 20.0}),
+    Activation("relu_six", functional.relu6, idles=True),
+    Activation("selu", functional.selu),
+    Activation("mish", functional.mish),
+    Activation("hardswish", functional.hardswish),
+    Activation("hardsigmoid", functional.hardsigmoid, bounded=True, idles=True),
+    Activation("softsign", functional.softsign, bounded=True),
+    Activation("absolute", torch.abs),
 )

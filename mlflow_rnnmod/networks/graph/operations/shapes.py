@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.operations.base import (
@@ -15,7 +16,9 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     Shape,
     Weights,
     is_count,
+    units_of,
 )
+from mlflow_rnnmod.networks.graph.operations.convolutions import MODES, is_border, put_around
 from mlflow_rnnmod.networks.graph.units import Layout, Units
 
 MAX_PLACES = 4
@@ -76,4 +79,121 @@ class _Reshape(Operation):
         return inputs[0].reshape(len(inputs[0]), *shape)
 
 
-ROWS = (_Reshape(),)
+def is_bounds(value: Any) -> bool:
+    """Whether it is a list of slices: first, one past the last (or ``None``) and step each."""
+    return (
+        isinstance(value, list | tuple)
+        and 1 <= len(value) <= MAX_PLACES + 1
+        and all(isinstance(bounds, list | tuple) and len(bounds) == 3 for bounds in value)
+        and all(
+            type(start) is int
+            and abs(start) < MAX_SIZE
+            and (stop is None or (type(stop) is int and abs(stop) < MAX_SIZE))
+            and is_count(step)
+            for start, stop, step in value
+        )
+        and value[0][0] >= 0
+        and value[0][1] is not None
+        and value[0][2] == 1
+    )
+
+
+class _Slice(Operation):
+    """Some units side by side, at some places."""
+
+    name = "slice"
+    settings = {"bounds": is_bounds}
+    gathers = carries = True
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        read, bounds = shapes[0], settings["bounds"]
+        if len(read) != len(bounds):
+            raise ValueError(f"takes {len(bounds)} slices of shape {read}")
+        found: list[int | None] = []
+        for size, (start, stop, step) in zip(read, bounds, strict=True):
+            if size is None and start == 0 and stop is None and step == 1:
+                found.append(None)
+            elif size is None:
+                raise ValueError(f"takes {list(bounds)} of shape {read}, whose places differ")
+            else:
+                found.append(len(range(*slice(start, stop, step).indices(size))))
+        return tuple(found)
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        start, stop, _ = settings["bounds"][0]
+        read = units_of(shapes[0])
+        return (
+            units.part(layouts[0], start, min(stop, read)) if start or stop < read else layouts[0]
+        )
+
+    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
+        (start, stop, step), *places = settings["bounds"]
+        first, last = int(read[0][:start].sum()), int(read[0][:stop].sum())
+        return {"bounds": [[first, last, step], *places]}
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        return inputs[0][(slice(None), *(slice(*bounds) for bounds in settings["bounds"]))]
+
+
+class _Pad(Operation):
+    """Zeros, or what lies at the border, around units and places."""
+
+    name = "pad"
+    settings = {
+        "units": lambda value: is_border([value]),
+        "places": lambda value: value == [] or is_border(value),
+        "mode": lambda value: value in tuple(MODES),
+    }
+    carries = True
+
+    def problems(self, settings: Settings, inputs: int) -> list[str]:
+        found = super().problems(settings, inputs)
+        if not found and any(settings["units"]) and settings["mode"] != "zeros":
+            found.append(f"puts units beside with mode={settings['mode']!r}, expected 'zeros'")
+        return found
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        read, places = shapes[0], settings["places"]
+        if len(read) != 1 + len(places):
+            raise ValueError(f"puts {list(places)} around shape {read}")
+        return tuple(
+            None if size is None else size + before + behind
+            for size, (before, behind) in zip(read, (settings["units"], *places), strict=True)
+        )
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        before, behind = settings["units"]
+        # Nobody owns them, until they meet others in a sum.
+        first, last = (units.new(size) if size else () for size in (before, behind))
+        return (*first, *units.resolved(layouts[0]), *last)
+
+    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
+        before, behind = settings["units"]
+        kept = int(put_out[:before].sum()), int(put_out[len(put_out) - behind :].sum())
+        return {**settings, "units": list(kept)}
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        x, (before, behind) = inputs[0], settings["units"]
+        if any(any(pair) for pair in settings["places"]):
+            x = put_around(x, settings["places"], settings["mode"])
+        if not before and not behind:
+            return x
+        zeros = [x.new_zeros(len(x), size, *x.shape[2:]) for size in (before, behind)]
+        return torch.cat([zeros[0], x, zeros[1]], dim=1)
+
+
+ROWS = (_Reshape(), _Slice(), _Pad())

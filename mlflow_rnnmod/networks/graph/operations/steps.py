@@ -214,7 +214,7 @@ def spread(inputs: Sequence[Tensor]) -> list[Tensor]:
 class _Multiply(_Two):
     """A product, number by number."""
 
-    name = "multiply"
+    name = "product"
 
     def both(self, settings: Settings, one: Tensor, other: Tensor) -> Tensor:
         return one * other
@@ -359,14 +359,17 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 class _Softmax(_Whole):
-    """Shares of all steps, or of all units."""
+    """A softmax of each unit over steps."""
 
-    name = "shares"
-    settings = {"over": lambda value: value in ("steps", "units")}
-    reads = True
+    name = "softmax_steps"
+    reads = bounded = True
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        without_steps(shapes[0])
+        return shapes[0]
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0].softmax(-1 if settings["over"] == "steps" else 1)
+        return inputs[0].softmax(2)
 
 
 class _Step(Operation):

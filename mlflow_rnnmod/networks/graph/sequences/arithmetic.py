@@ -185,11 +185,11 @@ def _times(call: Called) -> Stepped:
 def times(call: Called, one: Any, other: Any) -> Stepped:
     """A product, of which one may be a constant."""
     if isinstance(one, Stepped) and isinstance(other, Stepped):
-        return two(call, "multiply", one, other)
+        return two(call, "product", one, other)
     made, constant = (one, other) if isinstance(one, Stepped) else (other, one)
     numbers, table = constant_along(call, made, constant)
     if table is not None:
-        return two(call, "multiply", made, _constant(call, table, made))
+        return two(call, "product", made, _constant(call, table, made))
     return scaled(call, made, numbers)
 
 
@@ -241,7 +241,7 @@ def _not(call: Called) -> Stepped:
 
 def _and(call: Called) -> Stepped:
     one, other = (flag(call, call.given(i, name)) for i, name in enumerate(("input", "other")))
-    found = two(call, "multiply", one, other)
+    found = two(call, "product", one, other)
     call.draft.flags.add(found.name)
     return found
 
@@ -345,7 +345,7 @@ def _glu(call: Called) -> Stepped:
     one, other = (_part(call, made, at, slice(i * half, (i + 1) * half)) for i in (0, 1))
     node = call.draft.nodes[other.name]
     gate = call.draft.add(Drafted("sigmoid", [other.name], node.shape, {}, {}, call.line))
-    return two(call, "multiply", one, renamed(other, gate))
+    return two(call, "product", one, renamed(other, gate))
 
 
 _COMPARISONS = {

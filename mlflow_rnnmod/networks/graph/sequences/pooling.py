@@ -102,10 +102,8 @@ def _softmax(call: Called) -> Stepped:
     if axis not in (STEPS, UNITS):
         raise NotCovered(f"it goes over dimension {dim} of {made.shape}, neither steps nor units")
     node = call.draft.nodes[made.name]
-    settings = {"over": "steps" if axis == STEPS else "units"}
-    return renamed(
-        made, call.draft.add(Drafted("shares", [made.name], node.shape, settings, {}, call.line))
-    )
+    op = "softmax_steps" if axis == STEPS else "softmax_units"
+    return renamed(made, call.draft.add(Drafted(op, [made.name], node.shape, {}, {}, call.line)))
 
 
 def _log_softmax(call: Called) -> Stepped:
