@@ -244,14 +244,15 @@ def begun(call: Call) -> Draft:
     example = call.example.transpose(0, 1) if INPUT in call.turned else call.example
     rows, steps = example.shape[:2]
     tokens = call.kind == "tokens"
-    draft = Draft((1 if tokens else example.shape[2], steps), example.device)
+    plain = example.ndim == 2  # one number at each step
+    draft = Draft((1 if plain else example.shape[2], steps), example.device)
     draft.rows = rows
     draft.nodes["lengths"] = Drafted("lengths", [], (1,))
     draft.nodes["mask"] = Drafted("mask", [], (1, steps))
     draft.whole.update({"lengths", "mask", *([INPUT] if tokens else [])})
     draft.flags.add("mask")
     orders: dict[str, list[int | None]] = {
-        INPUT: [ROWS, STEPS] if tokens else [ROWS, STEPS, UNITS],
+        INPUT: [ROWS, STEPS] if plain else [ROWS, STEPS, UNITS],
         "lengths": [ROWS],
         "mask": [ROWS, STEPS],
     }

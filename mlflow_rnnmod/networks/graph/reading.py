@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.networks.forms import answer_tensor, arrangements, shown, user_answers
 from mlflow_rnnmod.networks.graph.config import OUTPUTS_OVER_STEPS, GraphConfig
 from mlflow_rnnmod.networks.graph.following import Followed, follow
@@ -25,7 +26,8 @@ from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
 from mlflow_rnnmod.networks.tolerance import tolerance
 
-_SAID = ("kind", "output", "axes", "padding", "pad_index", "steps")
+SAID = frozenset({"kind", "output", "axes", "padding", "pad_index", "steps"})
+"""What may be said of a network that is followed."""
 
 
 @dataclass(frozen=True)
@@ -296,6 +298,11 @@ def _kind(followed: Followed, answers: Tensor, rows: Rows, spec: NetworkSpec) ->
             f"output={spec.output!r}, but the network's answers end with {followed.end!r}"
         )
     if spec.kind is not None:
+        if answer_of(spec.kind).stepwise != (answers.ndim == 3):
+            each = "at each step" if answers.ndim == 3 else "for each row"
+            raise UnreadableNetwork(
+                f"kind={spec.kind!r}, but answers of shape {tuple(answers.shape)} are {each}"
+            )
         return spec.kind
     if answers.ndim == 3:
         return "tags"
@@ -307,11 +314,11 @@ def _kind(followed: Followed, answers: Tensor, rows: Rows, spec: NetworkSpec) ->
 
 def _check_spec(spec: NetworkSpec) -> None:
     given = [name for name, value in spec.to_dict().items() if value is not None]
-    wrong = [name for name in given if name not in _SAID]
+    wrong = [name for name in given if name not in SAID]
     if wrong:
         raise UnreadableNetwork(
             f"The network spec gives {', '.join(wrong)}, which are for recurrent networks; for "
-            f"others {', '.join(_SAID)} can be given"
+            f"others {', '.join(sorted(SAID))} can be given"
         )
     if spec.kind not in (None, *OUTPUTS_OVER_STEPS):
         raise UnreadableNetwork(

@@ -171,7 +171,8 @@ def _groups(
                 owner = Owner(f"{node.name}.{key}", blocks, part.offset, part.block, columns)
                 owners.setdefault(part.group, []).append(owner)
         if operation.reads:
-            read.update(node.inputs)
+            # First states meet a recurrent node's own, as in a sum.
+            read.update(node.inputs[:1] if operation.recurs else node.inputs)
             for weight in operation.readers(node.settings):
                 if weight.own:
                     read.add(node.name)

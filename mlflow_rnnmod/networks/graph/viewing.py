@@ -79,6 +79,7 @@ class GraphView(nn.Module):
         self.completion: nn.Module | None = None
         if not all(bool(trunk.keep[part.group].all()) for part in parts if part.group):
             plain = not stepwise and all(part.block == 1 and part.group for part in parts)
+            plain = plain and len({part.group for part in parts}) == len(parts)
             ends = [str(part.group) for part in parts]
             self.completion = (
                 Completion(trunk, ends, cut, network.like)
@@ -133,7 +134,7 @@ def guessed_at(config: GraphConfig, trunk: Trunk) -> dict[tuple[str, int], Seque
         for i, name in enumerate(node.inputs):
             parts = config.structure.parts[name]
             masked = any(p.group and not bool(trunk.keep[p.group].all()) for p in parts)
-            if masked and not (folded and i == 0):
+            if masked and not (folded and i in node.operation.folded_inputs(node.settings)):
                 found[node.name, i] = parts
     return found
 

@@ -111,6 +111,10 @@ class Operation:
         """Whether columns of its weight take in a scale, and its bias a shift, of what it reads."""
         return False
 
+    def folded_inputs(self, settings: Settings) -> Sequence[int]:
+        """Numbers of the inputs whose guesses :meth:`readers` take in, or that are a group's own."""
+        return (0,)
+
     def flow(
         self,
         settings: Settings,

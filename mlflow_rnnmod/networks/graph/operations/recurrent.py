@@ -120,6 +120,10 @@ class _Recurrent(Operation):
         itself = Reads("weight_hh", "bias_hh", own=True)
         return Reads("weight_ih", "bias_ih"), itself
 
+    def folded_inputs(self, settings: Settings) -> Sequence[int]:
+        """First states are of the same units: those removed start, and stay, at zero."""
+        return (0, 1, 2, 3)
+
     def flow(
         self,
         settings: Settings,
