@@ -7,27 +7,29 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytorch_lightning as L
 import torch
 from torch import Tensor
 
 from benchmarks.classifiers import Batches, ClassifierTraining, RecurrentClassifier, Training
-from benchmarks.convolutional import image_weights
-from benchmarks.data import TextData, number_tokenizer, token_tokenizer, word_tokenizer
+from benchmarks.convolutional import given_weights, image_parent, image_weights
+from benchmarks.data import ImageData, TextData, number_tokenizer, token_tokenizer, word_tokenizer
 from benchmarks.dense import CELL, dense_parent, train_dense
 from benchmarks.resnet import ImageTraining
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
-__all__ = ["Training", "to_parent", "train_parent", "trained_weights"]
+AnyTraining: TypeAlias = Training | ImageTraining
+
+__all__ = ["AnyTraining", "Training", "to_parent", "train_parent", "trained_weights"]
 
 TOKENIZERS = {"words": word_tokenizer, "numbers": number_tokenizer, "tokens": token_tokenizer}
 
 
 def train_parent(
-    data: TextData, training: Training, cache: Path | None, min_epochs: int | None = None
+    data: TextData, training: AnyTraining, cache: Path | None, min_epochs: int | None = None
 ) -> tuple[Parent, float]:
     """A parent for ``data``, from the cache where it is there.
 
@@ -35,6 +37,10 @@ def train_parent(
         the parent, with the weights of its best validation epoch, and the seconds that training
         took (when it took place).
     """
+    if isinstance(training, ImageTraining):
+        assert isinstance(data, ImageData)
+        kept = trained_weights(data, training, cache, min_epochs)
+        return image_parent(kept["weights"], data, training), kept["seconds"]
     kept = trained_weights(data, training, cache, min_epochs)
     if training.cell == CELL:
         return dense_parent(kept["weights"], data, training), kept["seconds"]
@@ -47,7 +53,7 @@ def train_parent(
 
 
 def trained_weights(
-    data: TextData, training: Training, cache: Path | None, min_epochs: int | None = None
+    data: TextData, training: AnyTraining, cache: Path | None, min_epochs: int | None = None
 ) -> dict[str, Any]:
     """What the cache holds of a parent, which is trained first where it is not there.
 
@@ -59,6 +65,10 @@ def trained_weights(
     """
     key = [data.name, data.names, training.key(), min_epochs]
     if isinstance(training, ImageTraining):
+        assert isinstance(data, ImageData)
+        given = given_weights(data, training)
+        if given is not None:
+            return {"weights": given, "seconds": 0.0, "epochs": 1}
         state = cache / f"{_name(key)}.state" if cache else None
         return cached(key, cache, lambda: image_weights(data, training, state))
     return cached(key, cache, lambda: _train(data, training, min_epochs or 0))

@@ -33,6 +33,8 @@ Removed = list[dict[str, Tensor]]
 Told = Callable[[int, int], None]
 # All repairs, but a removed unit's mean is folded in the place of its best guess from kept units.
 MEANS_FOLDED = "means"
+# Whether the right label is among so many, beside how often it is the first.
+TOP = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,10 @@ class Study:
     def points(self, scores: Tensor) -> dict[str, float]:
         """How good scores of the test split are, in points: the metric, and what stands beside."""
         found = self.parent.network.config.answer.measure(scores, self.material.reported_on)
+        _, right = self.parent.network.config.answer.said(scores, self.material.reported_on)
+        if self.metric == "accuracy" and scores.shape[-1] > TOP and scores.ndim == 2:
+            among = right.gather(1, scores.topk(TOP).indices).any(dim=1)
+            found = {**found, f"top{TOP}": float(among.double().mean())}
         return {name: 100 * value for name, value in found.items()}
 
     def removed(self, rule: str, share: float) -> Removed:

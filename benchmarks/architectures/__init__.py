@@ -1,4 +1,4 @@
-"""Recurrent networks as users write them: which of them come apart, to a model of ``mlflow.pyfunc``.
+"""Recurrent networks as users write them: which of them come apart, to ``mlflow.pyfunc``.
 
 ``python -m benchmarks.architectures`` tries them all; a new one is a class and a row of the table.
 """

@@ -25,6 +25,7 @@ class LinearBefore(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.lstm(torch.relu(self.project(self.embedding(x))))
         return self.fc(out[:, -1])
 
@@ -39,6 +40,7 @@ class TanhBefore(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         _, (h, _) = self.lstm(torch.tanh(self.embedding(x)))
         return self.fc(h[-1])
 
@@ -54,6 +56,7 @@ class Scaled(L.LightningModule):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.norm(self.embedding(x) * math.sqrt(SIZE))
         return self.fc(self.gru(embedded)[1][-1])
 
@@ -70,6 +73,7 @@ class TwoEmbeddings(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         both = torch.cat([self.static(x), self.tuned(x)], dim=-1)
         return self.fc(self.lstm(both)[1][0][-1])
 
@@ -85,6 +89,7 @@ class LearnedStart(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
         h0 = self.h0.expand(-1, x.size(0), -1).contiguous()
         packed = pack_padded_sequence(
             self.embedding(x), lengths.cpu(), batch_first=True, enforce_sorted=False
@@ -103,6 +108,7 @@ class ZeroStart(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         h0 = torch.zeros(2, x.size(0), UNITS).to(x.device)
         c0 = torch.zeros(2, x.size(0), UNITS).to(x.device)
         out, _ = self.lstm(torch.relu(self.embedding(x)), (h0, c0))
@@ -120,6 +126,7 @@ class EncoderState(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.embedding(x)
         _, state = self.first(embedded)
         out, _ = self.second(embedded, state)
@@ -137,6 +144,7 @@ class Residual(L.LightningModule):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         h = self.embedding(x)
         for lstm, norm in zip(self.layers, self.norms, strict=True):
             h = norm(h + lstm(h)[0])
@@ -149,11 +157,15 @@ class NormsBetween(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(WORDS, SIZE, padding_idx=0)
-        self.one, self.two = nn.GRU(SIZE, UNITS, batch_first=True), nn.GRU(UNITS, 6, batch_first=True)
+        self.one, self.two = (
+            nn.GRU(SIZE, UNITS, batch_first=True),
+            nn.GRU(UNITS, 6, batch_first=True),
+        )
         self.norm, self.drop = nn.LayerNorm(UNITS), nn.Dropout(0.2)
         self.fc = nn.Linear(6, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.one(self.embedding(x))
         out, h = self.two(self.drop(self.norm(out)))
         return self.fc(h[-1])
@@ -170,6 +182,7 @@ class ConvolutionBefore(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.embedding(x).permute(0, 2, 1)
         found = F.relu(self.conv(embedded)).permute(0, 2, 1)
         return self.fc(self.lstm(found)[1][0][-1])
@@ -188,6 +201,7 @@ class PooledConvolution(L.LightningModule):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         found = self.features(self.embedding(x).transpose(1, 2)).transpose(1, 2)
         return self.fc(self.gru(found)[1].squeeze(0))
 
@@ -203,6 +217,7 @@ class TextCNN(L.LightningModule):
         self.fc = nn.Linear(15, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.embedding(x).transpose(1, 2)
         pooled = [F.relu(conv(embedded)).max(dim=2)[0] for conv in self.convs]
         return self.fc(self.dropout(torch.cat(pooled, dim=1)))
@@ -218,6 +233,7 @@ class FlatTextCNN(nn.Module):
         self.fc = nn.Linear(10, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.embedding(x).unsqueeze(1)
         found = [F.relu(conv(embedded)).squeeze(3) for conv in self.convs]
         pooled = [F.max_pool1d(one, one.size(2)).squeeze(2) for one in found]
@@ -235,6 +251,7 @@ class ConvolutionBehind(nn.Module):
         self.fc = nn.Linear(12, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.gru(self.embedding(x))
         found = self.conv(out.transpose(1, 2))
         return self.fc(torch.cat([found.mean(-1), found.amax(-1)], dim=-1))
@@ -251,6 +268,7 @@ class RecurrentConvolution(nn.Module):
         self.fc2 = nn.Linear(9, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.embedding(x)
         out, _ = self.lstm(embedded)
         found = torch.tanh(self.fc1(torch.cat((out, embedded), 2)))
@@ -267,6 +285,7 @@ class Projected(nn.Module):
         self.fc = nn.Linear(5, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, (h, c) = self.lstm(self.embedding(x))
         return self.fc(h[-1])
 
@@ -282,6 +301,7 @@ class Positions(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         places = torch.arange(x.size(1), device=x.device).unsqueeze(0)
         return self.fc(self.gru(self.tokens(x) + self.places(places))[1][-1])
 
@@ -297,6 +317,7 @@ class Tied(nn.Module):
         self.decoder.weight = self.embedding.weight
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.lstm(self.embedding(x))
         return self.decoder(out[:, -1])
 
@@ -311,6 +332,7 @@ class MaskGiven(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+        """Logits."""
         out, _ = self.lstm(F.layer_norm(self.embedding(input_ids), (SIZE,)))
         mask = attention_mask.unsqueeze(-1).expand(out.size()).float()
         pooled = torch.sum(out * mask, 1) / torch.clamp(mask.sum(1), min=1e-9)
@@ -328,6 +350,7 @@ class SelfAttention(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.lstm(self.embedding(x))
         scores = torch.matmul(self.q(out), self.k(out).transpose(-2, -1)) / math.sqrt(UNITS)
         scores = scores.masked_fill((x == 0).unsqueeze(1), -1e9)
@@ -347,6 +370,7 @@ class PackedResidual(L.LightningModule):
         self.fc = nn.Linear(2 * UNITS, LABELS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.embedding(x)
         packed = pack_padded_sequence(embedded, lengths.cpu(), True, enforce_sorted=False)
         out, _ = pad_packed_sequence(self.lstm(packed)[0], True, total_length=x.size(1))

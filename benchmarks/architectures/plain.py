@@ -1,4 +1,4 @@
-"""Recurrent classifiers as the tutorials have them: an embedding, a cell, what is left at the end."""
+"""Recurrent classifiers as tutorials have them: an embedding, a cell, what is left at the end."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class LastState(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         _, (h, _) = self.lstm(self.embedding(x))
         return self.fc(h[-1])
 
@@ -36,6 +37,7 @@ class LastOutput(L.LightningModule):
         self.out = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.rnn(self.embed(x))
         return self.out(out[:, -1, :])
 
@@ -50,6 +52,7 @@ class PackedState(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
         packed = pack_padded_sequence(
             self.embedding(x), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -68,6 +71,7 @@ class PackedBothWays(L.LightningModule):
         self.fc = nn.Linear(2 * UNITS, LABELS)
 
     def forward(self, text: Tensor, text_lengths: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.dropout(self.embedding(text))
         packed = pack_padded_sequence(
             embedded, text_lengths.to("cpu"), batch_first=True, enforce_sorted=False
@@ -87,6 +91,7 @@ class LastValid(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.rnn(self.embedding(x))
         index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, out.size(2))
         return self.fc(out.gather(1, index).squeeze(1))
@@ -102,6 +107,7 @@ class LastByNumber(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         lengths = (x != 0).sum(dim=1).clamp(min=1)
         out, _ = self.lstm(self.embedding(x))
         return self.fc(out[torch.arange(x.size(0)), lengths - 1])
@@ -117,6 +123,7 @@ class MaskedMean(nn.Module):
         self.fc = nn.Linear(2 * UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         mask = (x != 0).unsqueeze(-1).float()
         out, _ = self.lstm(self.embedding(x))
         return self.fc((out * mask).sum(1) / mask.sum(1).clamp(min=1.0))
@@ -134,6 +141,7 @@ class MaxPooled(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.lstm(self.embedding(x))
         return self.head(out.max(dim=1).values)
 
@@ -148,6 +156,7 @@ class StepsFirst(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         embedded = self.embedding(x.t())
         out, (h, c) = self.lstm(embedded)
         return torch.log_softmax(self.fc(out[-1]), dim=1)
@@ -162,6 +171,7 @@ class OneHot(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, h = self.gru(nn.functional.one_hot(x, WORDS).float())
         return self.fc(h[0])
 
@@ -178,6 +188,7 @@ class Stacked(nn.Module):
         self.fc = nn.Linear(6, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.first(self.embedding(x))
         out, _ = self.second(self.dropout(out))
         return self.fc(out[:, -1])
@@ -193,6 +204,7 @@ class Tagger(nn.Module):
         self.fc = nn.Linear(2 * UNITS, LABELS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
         packed = pack_padded_sequence(
             self.embedding(x), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -209,6 +221,7 @@ class Features(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.lstm(x)
         return self.fc(out[torch.arange(len(x)), lengths - 1])
 
@@ -223,5 +236,6 @@ class Single(L.LightningModule):
         self.fc = nn.Linear(UNITS, 1)
 
     def forward(self, x: Tensor) -> Any:
+        """Logits."""
         _, h = self.gru(self.embedding(x))
         return self.fc(h[-1]).squeeze(-1)

@@ -25,6 +25,7 @@ class AttentionPooling(L.LightningModule):
         self.fc = nn.Linear(2 * UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         mask = x != 0
         out, _ = self.lstm(self.dropout(self.embedding(x)))
         scores = self.attention(out).squeeze(-1)
@@ -46,6 +47,7 @@ class AdditiveAttention(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
         h, _ = self.gru(self.embedding(x))
         scores = torch.tanh(self.project(h)) @ self.query
         valid = torch.arange(x.size(1), device=x.device)[None, :] < lengths[:, None]
@@ -63,6 +65,7 @@ class DotAttention(nn.Module):
         self.fc = nn.Linear(2 * UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         output, (final, _) = self.lstm(self.embedding(x))
         hidden = final.squeeze(0)
         scores = torch.bmm(output, hidden.unsqueeze(2)).squeeze(2)
@@ -82,6 +85,7 @@ class EinsumAttention(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out = self.lstm(self.embedding(x))[0]
         weights = torch.softmax(self.score(out)[..., 0], dim=-1)
         return self.fc(torch.einsum("bt,bth->bh", weights, out))
@@ -98,6 +102,7 @@ class LayerNormed(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         _, (h, _) = self.lstm(self.embedding(x))
         return self.fc(self.norm(h[-1]))
 
@@ -113,6 +118,7 @@ class BatchNormed(L.LightningModule):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         _, h = self.gru(self.embedding(x))
         return self.fc(self.bn(h[-1]))
 
@@ -127,6 +133,7 @@ class MeanAndMax(nn.Module):
         self.fc = nn.Linear(6 * UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         mask = (x != 0).unsqueeze(2)
         out, h = self.gru(self.embedding(x))
         mean = (out * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
@@ -146,6 +153,7 @@ class GeluHead(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         return self.head(self.lstm(self.embedding(x))[1][0][-1])
 
 
@@ -159,6 +167,7 @@ class Rectified(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         _, (hn, _) = self.lstm(self.embedding(x))
         hn = hn.view(-1, UNITS)
         return self.fc(F.relu(hn))
@@ -174,6 +183,7 @@ class AllLayers(nn.Module):
         self.fc = nn.Linear(4 * UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         _, (h, _) = self.lstm(self.embedding(x))
         return self.fc(h.transpose(0, 1).reshape(x.size(0), -1))
 
@@ -188,6 +198,7 @@ class StateAndCell(nn.Module):
         self.fc = nn.Linear(2 * UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         _, (h, c) = self.lstm(self.embedding(x))
         return self.fc(torch.cat((h[-1], c[-1]), -1))
 
@@ -203,6 +214,7 @@ class SummedDirections(L.LightningModule):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
         packed = pack_padded_sequence(
             self.embedding(x), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -224,6 +236,7 @@ class Gated(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         h = self.gru(self.embedding(x))[1][-1]
         gate = torch.sigmoid(self.gate(h))
         return self.fc(gate * torch.tanh(self.value(h)) + (1 - gate) * h)
@@ -241,6 +254,7 @@ class NormedTagger(nn.Module):
         self.fc = nn.Linear(7, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.lstm(self.embedding(x))
         return self.fc(F.gelu(self.hidden(self.norm(out))))
 
@@ -256,6 +270,7 @@ class MultiLabel(nn.Module):
         self.fc = nn.Linear(UNITS, LABELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
         out, _ = self.gru(self.embedding(x))
         out = self.norm(out.permute(0, 2, 1))
         return torch.sigmoid(self.fc(F.adaptive_avg_pool1d(out, 1).squeeze(-1)))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,14 +16,22 @@ from benchmarks.data.texts import TextData
 from mlflow_rnnmod.networks import Rows
 
 SIDE, IN_A_ROW = 32, 32
+# Rows of each split that modules are made and measured with, by how many labels a set has: what a
+# hundred trunks are run over is what takes time.
+MOST = {"fit": (2500, 5000), "validation": (2500, 2500), "test": (5000, 2500)}
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The last tenth of the training rows, which are shuffled, is held out of training.
 HELD_OUT = 10
+
+Split: TypeAlias = "tuple[np.ndarray, list[int]]"
 
 
 @dataclass(frozen=True)
 class ImageData(TextData):
     """A data set whose ``texts`` are images, uint8 ``(channels, height, width)``.
+
+    Networks are trained on the split ``train``, modules are fitted on ``fit``, and on ``joint``
+    composites are calibrated; the other two are as everywhere, ``whole`` is all of the test split.
 
     Args:
         given: trained weights that lie beside the images, by the name of the network.
@@ -46,16 +54,21 @@ class ImageData(TextData):
         return torch.stack(list(self.texts[split]))
 
     def rows(self, split: str, encoder: Any = None) -> Rows:
-        """One split as a network reads it; ``encoder`` is its preparation."""
+        """One split as a network reads it; of ``train`` the rows that modules are fitted on.
+
+        ``encoder`` is the network's preparation.
+        """
         assert encoder is not None, "images need a preparation"
-        return Rows(encoder(self.texts[split]), None, self.targets(split, 0))
+        split = "fit" if split == "train" else split
+        return Rows(encoder(self.texts[split]).values, None, self.targets(split, 0))
 
 
 def load_pictures(data_dir: Path, name: str) -> ImageData:
     """``<data_dir>/images/<name>``: ``"cifar10"``, ``"cifar100"`` or ``"tiny_imagenet32"``.
 
     CIFAR-10's trained networks have seen all training rows, which they know by heart: every other
-    row of the test split is held out for validation, and the rest of it reports.
+    row of the test split is held out, to fit and to calibrate on, and the rest of it reports. The
+    others hold out a tenth of the training rows to calibrate on, and fit on some of the rest.
 
     Raises:
         FileNotFoundError: if that folder is not there.
@@ -67,14 +80,26 @@ def load_pictures(data_dir: Path, name: str) -> ImageData:
     names = _unique([each if isinstance(each, str) else each[1].split(",")[0] for each in classes])
     train, test = (_tiles(folder, split) for split in ("train", "test"))
     if name == "cifar10":
-        splits = {"train": train, "validation": _part(test, 0, 2), "test": _part(test, 1, 2)}
+        held = _part(test, slice(0, None, 2))
+        splits = {
+            "train": train,
+            "fit": _part(held, slice(0, None, 2)),
+            "validation": _part(held, slice(1, None, 2)),
+            "joint": held,
+            "test": _part(test, slice(1, None, 2)),
+        }
     else:
         count = len(train[1]) - len(train[1]) // HELD_OUT
         splits = {
-            "train": (train[0][:count], train[1][:count]),
-            "validation": (train[0][count:], train[1][count:]),
+            "train": _part(train, slice(count)),
+            "fit": _part(train, slice(count)),
+            "validation": _part(train, slice(count, None)),
+            "joint": _part(train, slice(count - 2 * len(train[1]) // HELD_OUT, None)),
             "test": test,
         }
+    splits["whole"] = splits["test"]
+    for split, most in MOST.items():
+        splits[split] = _part(splits[split], slice(most[len(names) > 20]))
     return ImageData(
         name,
         {split: list(torch.from_numpy(pixels)) for split, (pixels, _) in splits.items()},
@@ -93,8 +118,8 @@ def _unique(names: list[str]) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def _part(split: tuple[np.ndarray, list[int]], start: int, step: int) -> Any:
-    return split[0][start::step], split[1][start::step]
+def _part(split: Split, which: slice) -> Split:
+    return split[0][which], split[1][which]
 
 
 def _tiles(folder: Path, split: str) -> tuple[np.ndarray, list[int]]:

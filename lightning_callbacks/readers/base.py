@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps
-from lightning_callbacks.collecting import collect, read_batches
+from lightning_callbacks.collecting import collect, conform, read_batches
 from lightning_callbacks.forwards import Call, ForwardFunction, count_outputs, find_forward
 from lightning_callbacks.sources import Sources, Transfer
-from lightning_callbacks.targets import conform
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import DecompositionConfig
-from mlflow_rnnmod.inputs import ImagePreparation
+from mlflow_rnnmod.inputs import ImagePreparation, input_of
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
 from mlflow_rnnmod.networks.guard import undisturbed
 
@@ -133,7 +132,7 @@ class Prepared(ABC):
             ValueError: if it makes something else than the network reads.
         """
         config, image = self.reading.config, self.given.settings.image
-        if image is not None and config.input != "pixels":
+        if image is not None and not input_of(config.input).whole:
             raise ValueError(f"image is given, but the model reads {config.input}; expected None.")
         return None if image is None else image.fitted(config.input_size)
 

@@ -1,4 +1,4 @@
-"""Models over steps, which answer with labels: plain recurrent ones, and all that can be followed."""
+"""Models over steps, which answer with labels: plain recurrent ones, and what can be followed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_callbacks.collecting import conform
 from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
 from lightning_callbacks.readers.graph import PreparedGraph
-from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.graph.reading import SAID
 from mlflow_rnnmod.networks.reading import read_network

@@ -9,6 +9,7 @@ from mlflow_rnnmod.networks.trunk import GATE_MODES, VARIANTS
 
 REPAIRS = ("fold", "refit", "calibrate")
 RULES = ("sensitivity", "paper", "reference", "random", "none")
+SHARES_OF = ("units", "multiply_adds")
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 
@@ -22,7 +23,8 @@ class DecompositionConfig:
             ``"none"``.
         removal: share of each layer's units that a module leaves out, from 0 to below 1, or
             ``"auto"``: one share for all labels, the largest of 0, 5, 10, 20, 35 and 50 % that
-            costs at most ``tolerance`` points on validation rows.
+            costs at most ``tolerance`` points on validation rows. Of convolutions it is a share of
+            all channels that are ranked together.
         repairs: ``"all"``, ``"none"`` or some of ``"fold"``, ``"refit"``, ``"calibrate"``.
         tolerance: points of accuracy that ``"auto"`` may lose against nothing removed.
         trunks: how many trunks the modules have: ``"label"``, one each (isolated, the papers' way);
@@ -38,6 +40,10 @@ class DecompositionConfig:
             and repairs are taken from.
         seed: for the sample, the random rule, and made-up rows.
         batch_size: rows run at once.
+        share_of: what ``removal`` is a share of: ``"units"``, or ``"multiply_adds"`` of a pass:
+            then as many units leave as it takes.
+        from_layer: number of the first layer that may lose units; those before it stay whole, so
+            that modules with trunks of their own run them together, once. 0 for all.
 
     Raises:
         ValueError: naming every setting that does not fit.
@@ -59,6 +65,8 @@ class DecompositionConfig:
     rows_per_label: int = 500
     seed: int = 0
     batch_size: int = 512
+    share_of: str = "units"
+    from_layer: int = 0
 
     def __post_init__(self) -> None:
         problems = []
@@ -79,7 +87,11 @@ class DecompositionConfig:
             )
         if not _is_number(self.max_cost, 0.5, 1e6):
             problems.append(f"max_cost={self.max_cost!r}, expected passes, at least 0.5")
-        for name, accepted in (("variant", VARIANTS), ("gates", GATE_MODES)):
+        from_layer = self.from_layer
+        if not isinstance(from_layer, int) or isinstance(from_layer, bool) or from_layer < 0:
+            problems.append(f"from_layer={from_layer!r}, expected a whole number from 0 up")
+        choices = (("variant", VARIANTS), ("gates", GATE_MODES), ("share_of", SHARES_OF))
+        for name, accepted in choices:
             if getattr(self, name) not in accepted:
                 problems.append(f"{name}={getattr(self, name)!r}, expected one of {accepted}")
         for name in ("unrolled_steps", "rows_per_label", "batch_size"):

@@ -23,7 +23,7 @@ def run_readouts(
         batch_size: rows run at once.
         network: the unmasked one.
     """
-    device = network.device
+    device, batch_size = network.device, network.rows_at_once(batch_size)
     order = network.order(rows) if len(rows) > batch_size else torch.arange(len(rows))
     found, owners = [], []
     for start in range(0, len(rows), batch_size):

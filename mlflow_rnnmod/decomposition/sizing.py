@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
+from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.decomposition.rules import RULES, removed_units
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
@@ -19,6 +20,8 @@ from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Progress = Callable[[str, int, int], None]
+# So often the part of the units is halved that makes up a share of the multiply-adds.
+_HALVINGS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +116,32 @@ class Job:
 
     def removed(self, share: float, groups: Sequence[Sequence[int]]) -> list[dict[str, Tensor]]:
         """For each label, the units of each group that its module leaves out, alike in a group."""
-        rule, seed = RULES[self.config.rule], self.config.seed
         found: dict[int, dict[str, Tensor]] = {}
         for group in groups:
-            units = removed_units(rule, self.statistics, group, share, seed)
-            found.update(dict.fromkeys(group, units))
+            found.update(dict.fromkeys(group, self._removed(share, group)))
         return [found[label] for label in range(len(found))]
+
+    def _removed(self, share: float, labels: Sequence[int]) -> dict[str, Tensor]:
+        """What labels that share a trunk leave out."""
+        config, network = self.config, self.parent.network
+        whole = {name for layer in network.layers[: config.from_layer] for name in layer}
+
+        def of_units(part: float) -> dict[str, Tensor]:
+            rule = RULES[config.rule]
+            return removed_units(rule, self.statistics, labels, part, config.seed, whole)
+
+        if config.share_of == "units" or share == 0.0:
+            return of_units(share)
+
+        def kept(part: float) -> float:
+            return network.work_kept(make_trunk(of_units(part), self.statistics, fold=False))
+
+        # The smallest part of the units that is worth as much: more of them, less to run.
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if kept(middle) <= 1 - share else (middle, high)
+        return of_units(high)
 
     def cost(self, trunks: Sequence[Trunk]) -> dict[str, float]:
         """The estimated passes of the parent, where trunks are run in passes."""

@@ -54,6 +54,8 @@ class Input(ABC):
     """Whether models take one array of all inputs, in the place of a table."""
     ids: ClassVar[bool] = False
     """Whether rows hold token ids, so that a network's tokenizer may stand before them."""
+    whole: ClassVar[bool] = False
+    """Whether a row is read at once, so that it may be what an image was prepared to."""
     split: ClassVar[bool] = False
     """Whether an input may come split into words."""
 

@@ -35,6 +35,7 @@ class Pixels(Input):
     column = "image"
     column_type: ClassVar[ColumnType] = ("array", ("array", ("array", "double")))
     tensor = True
+    whole = True
 
     def read(self, value: Any, where: str, size: Size, expected: str | None = None) -> Any:
         """Float64 ``(channels, height, width)``: numbers keep their digits until they are read."""

@@ -176,12 +176,18 @@ class ImagePreparation:
         """SHA-256 of its canonical JSON."""
         return digest_text(self.json)
 
-    def fitted(self, shape: Sequence[int]) -> ImagePreparation:
+    def fitted(self, shape: int | Sequence[int]) -> ImagePreparation:
         """The same for a network that reads ``(channels, height, width)``; what was open is set.
+
+        Args:
+            shape: what the network reads; a number for one that reads vectors of so many, which
+                images are flattened to: square ones where nothing else is said.
 
         Raises:
             ValueError: if it makes another shape.
         """
+        if isinstance(shape, int):
+            shape = self._shape_of(shape)
         channels, *size = shape
         found = replace(self, size=self.size or tuple(size), channels=self.channels or channels)
         made = (found.channels, *found.sides)
@@ -191,6 +197,20 @@ class ImagePreparation:
                 f"{tuple(shape)}; expected the preparation that its images went through."
             )
         return found
+
+    def _shape_of(self, numbers: int) -> tuple[int, int, int]:
+        """Channels, height and width of images that are vectors of so many numbers."""
+        channels = self.channels or (3 if math.isqrt(numbers // 3) ** 2 * 3 == numbers else 1)
+        height, width = self.size if isinstance(self.size, tuple) else (0, 0)
+        if self.size is None:
+            height = width = math.isqrt(numbers // channels)
+        if channels * height * width != numbers:
+            made = f"{channels} x {height} x {width}" if self.size else f"{channels} channels"
+            raise ValueError(
+                f"image= makes {made} of an image, and the model reads {numbers} numbers; expected "
+                "as many, with size=(height, width)."
+            )
+        return channels, height, width
 
     @property
     def sides(self) -> tuple[int, int]:

@@ -50,10 +50,11 @@ class Parent:
                 "alone where one reads and writes."
             )
         if self.image is not None:
-            if self.tokenizer is not None or self.network.config.input != "pixels":
+            reads = self.network.config.input
+            if self.tokenizer is not None or not inputs.input_of(reads).whole:
                 raise ValueError(
-                    f"image is given, and the network reads {self.network.config.input}; expected "
-                    "it for networks of images alone."
+                    f"image is given, and the network reads {reads}; expected it for networks of "
+                    "images alone."
                 )
             object.__setattr__(self, "image", self.image.fitted(self.network.config.input_size))
         self.network.eval().requires_grad_(False)
@@ -126,7 +127,15 @@ class Parent:
     def background(self, rows: Rows, count: int, seed: int) -> Rows:
         """Made-up rows, as its input makes them of training rows with lengths."""
         unknown = self.tokenizer.unknown if self.tokenizer else None
-        return self.input.background(rows, self.network.config, count, seed, unknown)
+        shape = rows.values.shape[1:]
+        if self.image is not None:  # a network may read images as vectors
+            assert self.image.channels is not None
+            size = (self.image.channels, *self.image.sides)
+            rows = Rows(rows.values.view(len(rows), *size), rows.lengths)
+        made = self.input.background(rows, self.network.config, count, seed, unknown)
+        if self.image is not None:
+            made = Rows(made.values.view(count, *shape), made.lengths)
+        return made
 
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""

@@ -222,6 +222,14 @@ class Network(nn.Module):
     ranks_unexplained: ClassVar[bool] = False
     """Whether ``sensitivity`` counts only what the other units can't guess of a unit."""
 
+    @property
+    def ranks_together(self) -> bool:
+        """Whether ``sensitivity`` ranks units of all groups at once, by what they put out.
+
+        Then squares of watches are of derivatives times outputs, added up over places.
+        """
+        return False
+
     config: Any
 
     @property
@@ -244,6 +252,15 @@ class Network(nn.Module):
     def units(self) -> dict[str, int]:
         """Number of units of each group, by name."""
         return {name: group.units for name, group in self.groups.items()}
+
+    @property
+    def layers(self) -> list[list[str]]:
+        """Names of the groups by layer, from the input up: both directions of one are together."""
+        found: dict[str, list[str]] = {}
+        for name in self.groups:
+            stem = name.removesuffix(".fwd").removesuffix(".bwd")
+            found.setdefault(stem, []).append(name)
+        return list(found.values())
 
     @property
     def like(self) -> Tensor:
@@ -295,6 +312,10 @@ class Network(nn.Module):
     def order(self, rows: Rows) -> Tensor:
         """Row numbers in an order that leaves out most steps when batches are trimmed."""
         return torch.arange(len(rows))
+
+    def rows_at_once(self, most: int) -> int:
+        """How many rows are held at once while it runs, where ``most`` are allowed."""
+        return most
 
     def answered(self, rows: Rows) -> Tensor | None:
         """Which steps have an answer, bool ``(rows, steps)``; ``None`` where each row has one."""
@@ -367,6 +388,10 @@ class Network(nn.Module):
     def shares_kept(self, trunk: Trunk) -> dict[str, float]:
         """Shares of units and weights that a trunk keeps, from 0 to 1."""
         return shares_kept(state_shapes(self), self.groups, trunk)
+
+    def work_kept(self, trunk: Trunk) -> float:
+        """Share of the multiply-adds that a trunk keeps: each weight is used once a step."""
+        return self.shares_kept(trunk)["weights_kept"]
 
     def writer(self, trunk: Trunk) -> Any:
         """What writes through a trunk, where answers are written and not scored."""

@@ -7,7 +7,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from lightning_callbacks import ModuleDecomposition
 from mlflow_rnnmod.decomposition import DecompositionConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -177,7 +178,9 @@ class GraphConfig:
             for node in self.nodes
             if node.op in ("embedding", "one_hot") and INPUT in node.inputs
         ]
-        return min(counts) if self.input == "tokens" and counts else self.feed.size(self.input_shape)
+        return (
+            min(counts) if self.input == "tokens" and counts else self.feed.size(self.input_shape)
+        )
 
     @cached_property
     def least_steps(self) -> int:
@@ -234,9 +237,18 @@ class GraphConfig:
         rows = prepared(self, rows)
         lengths = lengths_of(self, rows)
         valid = valid_of(self, lengths, rows.values.shape[1])
-        return feed.over_steps(
-            replace(rows, lengths=lengths), self.input_shape, dtype, valid
-        )
+        return feed.over_steps(replace(rows, lengths=lengths), self.input_shape, dtype, valid)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers all nodes put out together for one row; steps count as 16."""
+        shapes = self.structure.shapes.values()
+        return sum(math.prod(16 if size is None else size for size in shape) for shape in shapes)
+
+    @property
+    def widest(self) -> int:
+        """Units of the widest node, or of the input."""
+        return max(units_of(shape) for shape in self.structure.shapes.values())
 
     @property
     def spatial(self) -> bool:

@@ -50,8 +50,8 @@ class Draft:
         self.device = device
         self.nodes: dict[str, Drafted] = {INPUT: Drafted(INPUT, [], shape)}
         self._added = 0
-        # Over steps: rows of the batch that is followed, whether every input must have as many steps
-        # as it, nodes of whole numbers, and those of zeros and ones.
+        # Over steps: rows of the batch that is followed, whether every input must have as many
+        # steps as it, nodes of whole numbers, and those of zeros and ones.
         self.rows, self.fixed = 0, False
         self.whole: set[str] = set()
         self.flags: set[str] = set()

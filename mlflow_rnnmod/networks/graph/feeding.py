@@ -83,6 +83,7 @@ class _Pixels(Feed):
         """Channels, height and width."""
         return shape
 
+
 class Stepwise(Feed):
     """Steps, with the length of each row and a mask of valid steps.
 
@@ -92,6 +93,7 @@ class Stepwise(Feed):
     stepped = True
 
     def problems(self, shape: Shape) -> list[str]:
+        """What does not fit in the shape of one row."""
         if isinstance(shape, tuple) and len(shape) == 2:
             units, steps = shape
             if is_count(units) and (steps is None or is_count(steps)):
@@ -99,6 +101,7 @@ class Stepwise(Feed):
         return [f"input_shape={shape!r:.100}, expected ({', '.join(self.axes)})"]
 
     def shapes(self, shape: Shape) -> dict[str, Shape]:
+        """Values, lengths and the mask."""
         return {INPUT: shape, LENGTHS: (1,), MASK: (1, shape[1])}
 
     def over_steps(
@@ -119,7 +122,7 @@ class Stepwise(Feed):
         values = self.values(rows.values, shape)
         if shape[1] is not None and values.shape[2] != shape[1]:
             raise ValueError(
-                f"values has {values.shape[2]} steps; expected {shape[1]} (prepare() cuts and pads)."
+                f"values has {values.shape[2]} steps; expected {shape[1]} (prepare() fits them)."
             )
         lengths = rows.lengths.to(values.device)
         return {
@@ -162,8 +165,8 @@ class _Features(Stepwise):
     def values(self, values: Tensor, shape: Shape) -> Tensor:
         if values.ndim != 3 or values.shape[1] == 0 or values.shape[2] != shape[0]:
             raise ValueError(
-                f"values has shape {tuple(values.shape)}; expected (rows, steps, {shape[0]}) floats "
-                "of at least one step."
+                f"values has shape {tuple(values.shape)}; expected (rows, steps, {shape[0]}) "
+                "floats of at least one step."
             )
         return values.transpose(1, 2)
 

@@ -21,8 +21,8 @@ from mlflow_rnnmod.networks.graph.calls import (
     in_place,
     value_of,
 )
-from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS
+from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.sequences import (
@@ -179,9 +179,7 @@ def answered_as(answer: Stepped) -> str:
     return words if words in AXES else {"rows_steps": "rows_steps_labels"}.get(words, "")
 
 
-def _drafted(
-    module: nn.Module, graph: fx.Graph, call: Call
-) -> tuple[Draft, Any, frozenset[str]]:
+def _drafted(module: nn.Module, graph: fx.Graph, call: Call) -> tuple[Draft, Any, frozenset[str]]:
     """Nodes of a draft, what came out, or why that is not covered, and names of what was read.
 
     What is not covered is no matter until an answer depends on it.

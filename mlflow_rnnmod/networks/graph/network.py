@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.networks.graph.counting import multiply_adds
 from mlflow_rnnmod.networks.graph.evaluating import Adding, Reading, evaluate
 from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.many import GraphTrunks
@@ -22,6 +23,9 @@ from mlflow_rnnmod.networks.groups import Groups, check_fits
 from mlflow_rnnmod.networks.protocol import Network, Told, Trunks, View, Watch
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
+
+# Numbers that all nodes put out, that are held at once at the most.
+MAX_HELD = 2**26
 
 
 class GraphNetwork(Network):
@@ -168,6 +172,26 @@ class GraphNetwork(Network):
     def through(self, trunks: Sequence[Trunk]) -> Trunks:
         """Several trunks at once."""
         return GraphTrunks(self, trunks)
+
+    @property
+    def ranks_together(self) -> bool:
+        """Channels are: layers of convolutions differ in what they can do without."""
+        return self.config.spatial
+
+    def rows_at_once(self, most: int) -> int:
+        """As many as memory is kept bounded with, whatever the places of images."""
+        return max(min(most, MAX_HELD // self.config.numbers), 1)
+
+    def shares_kept(self, trunk: Trunk) -> dict[str, float]:
+        """Shares of units, weights and, of convolutions, multiply-adds that a trunk keeps."""
+        found = super().shares_kept(trunk)
+        if self.config.spatial:
+            found["multiply_adds_kept"] = self.work_kept(trunk)
+        return found
+
+    def work_kept(self, trunk: Trunk) -> float:
+        """Share of the multiply-adds of one row that a trunk keeps."""
+        return multiply_adds(self.config, trunk.keep) / multiply_adds(self.config)
 
     def params(self) -> Mapping[str, Any]:
         """Groups and their units."""

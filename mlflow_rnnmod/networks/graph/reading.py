@@ -18,7 +18,6 @@ from mlflow_rnnmod.networks.forms import answer_tensor, arrangements, shown, use
 from mlflow_rnnmod.networks.graph.config import OUTPUTS_OVER_STEPS, GraphConfig
 from mlflow_rnnmod.networks.graph.following import Followed, follow
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
-from mlflow_rnnmod.networks.graph.operations.base import units_of
 from mlflow_rnnmod.networks.graph.stepping import padding_of, reads_padding
 from mlflow_rnnmod.networks.graph.tracing import Call, find_call
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
@@ -249,7 +248,7 @@ def _check(
         steps = min(found.shape[1], wanted.shape[1])
         answered = answered[:, :steps]
         found, wanted = (x[:, :steps] * answered[..., None] for x in (found, wanted))
-    widest = max(units_of(shape) for shape in config.structure.shapes.values())
+    widest = config.widest
     long = rows.values.shape[1] if reading.call.kind is not None else 1
     gaps = (found - wanted).abs().nan_to_num(torch.inf)
     allowed = tolerance(wanted.dtype, wanted.abs().clamp(min=_cancelled(module) / 40), widest, long)

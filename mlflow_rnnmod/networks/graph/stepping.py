@@ -69,8 +69,13 @@ def _follows(module: nn.Module, network: Any, call: Call, steps: int) -> bool:
     if lengths is None and MASK in examples:
         lengths = examples[MASK].bool().sum(1)
     if lengths is None:
-        lengths = network.lengths(Rows(call.example.to(like.device) if INPUT not in call.turned
-                                       else call.example.T.to(like.device)))
+        lengths = network.lengths(
+            Rows(
+                call.example.to(like.device)
+                if INPUT not in call.turned
+                else call.example.T.to(like.device)
+            )
+        )
     rows = Rows(values, lengths.to(like.device))
 
     def own(value: Any) -> Any:

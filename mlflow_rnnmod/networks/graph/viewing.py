@@ -51,7 +51,7 @@ class Parts(nn.Module):
                 found.append(own)
                 continue
             flat = own.reshape(len(own), kept, -1)
-            whole = torch.matmul(matrix, flat) + self._buffers[f"fold{at}"]
+            whole = torch.matmul(matrix, flat) + self.get_buffer(f"fold{at}")
             found.append(whole.reshape(len(own), len(matrix) * block, *own.shape[2:]))
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
@@ -108,8 +108,17 @@ class GraphView(nn.Module):
             completions=self.completions,
             wanted={config.readout},
         )[config.readout]
-        found = found if self.completion is None else self.completion(found)
-        return found if found.ndim == 2 else found.transpose(1, 2)
+        return self.ended(found)
+
+    def ended(self, found: Tensor) -> Tensor:
+        """The readout with the guesses of removed units, at the parent's width."""
+        whole: Tensor = found if self.completion is None else self.completion(found)
+        return whole if whole.ndim == 2 else whole.transpose(1, 2)
+
+    def completed(self, node: Node, number: int, given: Tensor) -> Tensor:
+        """One input of a node, with guesses where they can't be folded into its weights."""
+        completion = self.completions.get((node.name, number))
+        return given if completion is None else completion(given)
 
 
 def columns_kept(parts: Sequence[Part], keep: Mapping[str, Tensor]) -> Tensor:

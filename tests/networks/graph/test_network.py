@@ -18,7 +18,13 @@ from mlflow_rnnmod.networks.groups import trimmed_tensors
 from mlflow_rnnmod.networks.many import WAYS
 from mlflow_rnnmod.networks.protocol import Load, Told, moved, view
 from mlflow_rnnmod.storage.parents import read_parent, write_parent
-from tests.networks.graph.drawn import by_hand, networks, random_rows, random_trunk
+from tests.networks.graph.drawn import (
+    by_hand,
+    networks,
+    owned_numbers,
+    random_rows,
+    random_trunk,
+)
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -153,14 +159,14 @@ def test_a_single_place_is_watched_with_its_sides() -> None:
 def test_shares_kept_are_counted(network: GraphNetwork, seed: int) -> None:
     trunk = random_trunk(network, seed)
     plain = Trunk(trunk.keep)
-    owned = {owner.tensor for group in network.groups.values() for owner in group.owners}
     ones = {name: torch.ones_like(tensor) for name, tensor in network.state_dict().items()}
     masked = trimmed_tensors(ones, network.groups, plain, cut=False)
     cut = trimmed_tensors(ones, network.groups, plain, cut=True)
-    left = sum(int((masked[name] != 0).sum()) for name in owned)
-    assert left == sum(cut[name].numel() for name in owned)
+    left = owned_numbers(network, cut)
+    whole = {name for name, tensor in masked.items() if len(tensor) == len(cut[name])}
+    assert all(masked[n].sum() == cut[n].sum() for n in whole)
     shares = network.shares_kept(trunk)
-    assert shares["weights_kept"] == pytest.approx(left / sum(ones[n].numel() for n in owned))
+    assert shares["weights_kept"] == pytest.approx(left / owned_numbers(network, ones))
     assert shares["units_kept"] == pytest.approx(trunk.kept / trunk.total)
 
 

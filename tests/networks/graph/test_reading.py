@@ -276,7 +276,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         lambda: Written(lambda s, h: s.rnn(h)[0], rnn=nn.LSTM(8, 8)),
         ("rnn (LSTM) is not covered",),
     ),
-    "part": (lambda: Written(lambda s, h: h[:, [1, 0]]), ("takes a part of its input",)),
+    "part": (
+        lambda: Written(lambda s, h: h[:, [1, 0, 2, 3, 4, 5, 6, 7]]),
+        ("takes a part of its input",),
+    ),
     "across": (lambda: Written(lambda s, h: h[:, :8] + h[:, 0:1]), ("it adds up shapes",)),
     "across rows": (lambda: Written(lambda s, h: h - h.mean(0)), ("the method 'mean'",)),
     "softmax": (

@@ -112,7 +112,7 @@ class Operation:
         return False
 
     def folded_inputs(self, settings: Settings) -> Sequence[int]:
-        """Numbers of the inputs whose guesses :meth:`readers` take in, or that are a group's own."""
+        """Inputs whose guesses :meth:`readers` take in, or that are of the node's own units."""
         return (0,)
 
     def flow(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -174,6 +175,22 @@ class _Grouped(_Convolution):
 
     def groups(self, settings: Settings, read: int) -> int:
         return int(settings["groups"])
+
+    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
+        counts = put_out.unflatten(0, (settings["groups"], -1)).sum(1).tolist()
+        return settings if len(set(counts)) == 1 else {**settings, "counts": counts}
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        counts = settings.get("counts")
+        if counts is None:
+            return super().run(settings, inputs, weights)
+        found, start, (x, weight, bias) = [], 0, (inputs[0], weights["weight"], weights["bias"])
+        for count, own in zip(counts, x.split(weight.shape[1], dim=1), strict=True):
+            rows = slice(start, start + count)
+            start += count
+            if count:
+                found.append(self._slide(settings, own, weight[rows], bias[rows], 1))
+        return torch.cat(found, dim=1)
 
     def flow(
         self,

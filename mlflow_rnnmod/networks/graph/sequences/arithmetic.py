@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.calls import activations
-from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
+from mlflow_rnnmod.networks.graph.calls.base import UNITS, Called, NotCovered, Rows, double
 from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
 from mlflow_rnnmod.networks.graph.operations.steps import INFINITE
-from mlflow_rnnmod.networks.graph.sequences.shaping import stepped
+from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stepped
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Factor,
@@ -36,7 +36,7 @@ def two(call: Called, op: str, one: Stepped, other: Stepped) -> Stepped:
     if any(shape[0] not in (1, units) or shape[1:] not in ((), places) for shape in shapes):
         raise NotCovered(f"values of {one.shape} and {other.shape} do not meet")
     for made in (one, other):
-        _check_meets(call, made, one.dims if made is other else other.dims, units)
+        _check_meets(call, made)
     settings: dict[str, Any] = {}
     name = call.draft.add(
         Drafted(op, [one.name, other.name], (units, *places), settings, {}, call.line)
@@ -44,7 +44,7 @@ def two(call: Called, op: str, one: Stepped, other: Stepped) -> Stepped:
     return value(name, dims)
 
 
-def _check_meets(call: Called, made: Stepped, _: Any, units: int) -> None:
+def _check_meets(call: Called, made: Stepped) -> None:
     """Units of a value stand in all of it, or it has one for all."""
     node = call.draft.nodes[made.name]
     along = [f for dim in made.dims for f in dim if f.axis == UNITS]
@@ -68,9 +68,9 @@ def scaled(call: Called, made: Stepped, scale: Any, shift: Any = None) -> Steppe
     units = call.draft.nodes[made.name].shape[0]
     device = call.draft.device
     ones = torch.ones(units, dtype=torch.float64, device=device)
-    scale = ones if scale is None else torch.as_tensor(scale).to(device).double().expand(units)
+    scale = ones if scale is None else double(scale).to(device).expand(units)
     if shift is not None:
-        shift = torch.as_tensor(shift).to(device).double().expand(units)
+        shift = double(shift).to(device).expand(units)
     name = call.draft.affine(made.name, scale, shift, call.line)
     if made.name in call.draft.whole:
         both = scale if shift is None else torch.cat([scale, shift])
@@ -86,11 +86,7 @@ def _constant(call: Called, table: Tensor, made: Stepped) -> Stepped:
     node = Drafted("constant", [], shape, {"shape": list(shape)}, {"value": table}, call.line)
     name = call.draft.add(node)
     dims = [
-        tuple(
-            f
-            for f in dim
-            if f.axis == STEPS or (f.axis == UNITS and shape[0] > 1)
-        )
+        tuple(f for f in dim if f.axis == STEPS or (f.axis == UNITS and shape[0] > 1))
         for dim in made.dims
     ]
     return value(name, dims)
@@ -200,7 +196,7 @@ def _divided(call: Called) -> Stepped:
         return two(call, "divide", one, other)
     if not isinstance(one, Stepped):
         raise NotCovered("a constant divided by what depends on the input")
-    return times(call, one, 1 / torch.as_tensor(other).double())
+    return times(call, one, 1 / double(other))
 
 
 def _negative(call: Called) -> Stepped:
@@ -339,10 +335,8 @@ def _glu(call: Called) -> Stepped:
     dim = call.setting(1, "dim", -1)
     if made.axis(dim) != UNITS:
         raise NotCovered(f"it goes over dimension {dim} of {made.shape}, not units")
-    from mlflow_rnnmod.networks.graph.sequences.shaping import _part
-
     at, half = dim % len(made.dims), made.shape[dim] // 2
-    one, other = (_part(call, made, at, slice(i * half, (i + 1) * half)) for i in (0, 1))
+    one, other = (part_of(call, made, at, slice(i * half, (i + 1) * half)) for i in (0, 1))
     node = call.draft.nodes[other.name]
     gate = call.draft.add(Drafted("sigmoid", [other.name], node.shape, {}, {}, call.line))
     return two(call, "product", one, renamed(other, gate))

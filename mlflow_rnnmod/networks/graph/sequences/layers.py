@@ -14,7 +14,8 @@ from torch.nn.utils import rnn
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import scaled
-from mlflow_rnnmod.networks.graph.sequences.shaping import _part, _units_part, stepped
+from mlflow_rnnmod.networks.graph.sequences.products import product
+from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stepped
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Dim,
@@ -86,14 +87,6 @@ def _linear(call: Called) -> Stepped:
     return product(call, stepped(call), weight, bias)
 
 
-def product(call: Called, made: Stepped, weight: Tensor, bias: Tensor | None) -> Stepped:
-    """A dense layer over the last dimension, which must be units."""
-    if weight.ndim != 2 or made.shape[-1] != weight.shape[1]:
-        raise NotCovered(f"it reads {made.shape} with a weight of {tuple(weight.shape)}")
-    name = call.draft.linear(units_at(call, made, -1), weight, bias, call.line)
-    return value(name, [*made.dims[:-1], (Factor(UNITS, len(weight)),)])
-
-
 def _layer_norm(call: Called) -> Stepped:
     made, part = stepped(call), call.module
     if part is not None:
@@ -114,7 +107,9 @@ def _layer_norm(call: Called) -> Stepped:
         "shift": torch.zeros_like(ones) if bias is None else bias,
     }
     drafted = Drafted("layer_norm", [name], node.shape, {"eps": eps}, weights, call.line)
-    return renamed(value(name, [*made.dims[:-1], (Factor(UNITS, len(ones)),)]), call.draft.add(drafted))
+    return renamed(
+        value(name, [*made.dims[:-1], (Factor(UNITS, len(ones)),)]), call.draft.add(drafted)
+    )
 
 
 def _batch_norm(call: Called) -> Stepped:
@@ -158,7 +153,9 @@ def _convolution(call: Called) -> Stepped:
     flat = weight.ndim == 4
     if flat:
         made, weight = _without_width(made, weight, call)
-    stride, dilation = (_first(call.setting(at, key, 1)) for at, key in ((3, "stride"), (5, "dilation")))
+    stride, dilation = (
+        _first(call.setting(at, key, 1)) for at, key in ((3, "stride"), (5, "dilation"))
+    )
     around = call.setting(4, "padding", 0)
     kernel, groups = weight.shape[2], call.setting(6, "groups", 1)
     if around == "same":
@@ -190,7 +187,9 @@ def _convolution(call: Called) -> Stepped:
 
 def _without_width(made: Stepped, weight: Tensor, call: Called) -> tuple[Stepped, Tensor]:
     """A two-dimensional convolution over ``(rows, 1, steps, units)`` as wide as all units."""
-    plain = {_first(call.setting(at, key, d), 1) for at, key, d in ((3, "stride", 1), (5, "dilation", 1))}
+    plain = {
+        _first(call.setting(at, key, d), 1) for at, key, d in ((3, "stride", 1), (5, "dilation", 1))
+    }
     around = _first(call.setting(4, "padding", 0), 1)
     fits = (
         len(made.dims) == 4
@@ -257,7 +256,9 @@ def _cell(call: Called) -> Any:
         made = _swapped(made)
     if len(made.dims) != 3 or made.axis(0) != ROWS or made.axis(1) != STEPS:
         order = "rows, steps" if part.batch_first else "steps, rows"
-        raise NotCovered(f"it reads {given.shape if not packed else made.shape}, not ({order}, units)")
+        raise NotCovered(
+            f"it reads {given.shape if not packed else made.shape}, not ({order}, units)"
+        )
     name, steps = units_at(call, made, 2), made.shape[1]
     lengths = given.lengths.name if packed else None
     starts = _starts(call, part, start)
@@ -379,7 +380,7 @@ def _starts(call: Called, part: Any, start: Any) -> list[tuple[str, ...]]:
 def _start(call: Called, state: Any, index: int, size: int) -> str:
     """The node of one layer's first state."""
     if isinstance(state, Stepped):
-        one = _part(call, state, 0, index)
+        one = part_of(call, state, 0, index)
         if len(one.dims) != 2 or one.axis(0) != ROWS:
             raise NotCovered(f"its first states have shape {state.shape}")
         return units_at(call, one, 1)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, scaled, times
-from mlflow_rnnmod.networks.graph.sequences.shaping import _part, stepped
+from mlflow_rnnmod.networks.graph.sequences.products import product
+from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stepped
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Dim,
@@ -44,7 +45,8 @@ def _reduction(how: str, pair: bool = False) -> Callable[[Called], Any]:
         if dims is None:
             raise NotCovered(f"it goes over all of {made.shape}, rows too")
         found = made
-        chosen = sorted(d % len(made.dims) for d in (dims if isinstance(dims, tuple | list) else (dims,)))
+        several = dims if isinstance(dims, tuple | list) else (dims,)
+        chosen = sorted(d % len(made.dims) for d in several)
         for at in reversed(chosen):
             found = reduced(call, found, at, how, keep)
         if made.name in call.draft.whole and how != "mean":
@@ -85,7 +87,7 @@ def reduced(call: Called, made: Stepped, at: int, how: str, keep: bool = False) 
 def _parts_summed(call: Called, made: Stepped, at: int, how: str, keep: bool) -> Stepped:
     """Directions or layers added up."""
     count = made.shape[at]
-    parts = [_part(call, made, at, slice(i, i + 1) if keep else i) for i in range(count)]
+    parts = [part_of(call, made, at, slice(i, i + 1) if keep else i) for i in range(count)]
     found = parts[0]
     for part in parts[1:]:
         found = added(call, found, part, 1.0)
@@ -151,8 +153,6 @@ def _matmul(call: Called) -> Any:
         batch = "abcdefgh"[: max(a, b) - 2]
         first, second = batch[len(batch) - (a - 2) :] + "ik", batch[len(batch) - (b - 2) :] + "kj"
         return contracted(call, one, first, other, second, batch + "ij")
-    from mlflow_rnnmod.networks.graph.sequences.layers import product
-
     if isinstance(one, Stepped):
         weight = other
         if weight.ndim not in (1, 2):
@@ -165,7 +165,11 @@ def _matmul(call: Called) -> Any:
 def _einsum(call: Called) -> Stepped:
     """Of two values; a dot in Einstein's notation stands for nothing that is covered."""
     text, *operands = call.args
-    operands = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], tuple | list) else operands
+    operands = (
+        list(operands[0])
+        if len(operands) == 1 and isinstance(operands[0], tuple | list)
+        else operands
+    )
     text = text.replace(" ", "")
     if len(operands) != 2 or "->" not in text or "." in text:
         raise NotCovered(f"einsum of {text!r}")
@@ -182,8 +186,6 @@ def _einsum(call: Called) -> Stepped:
         raise NotCovered(f"einsum of {text!r} with a constant")
     order = [c for c in first if c != shared[0]] + shared
     moved = value(one.name, [one.dims[first.index(c)] for c in order])
-    from mlflow_rnnmod.networks.graph.sequences.layers import product
-
     weight = other if second[0] in new or not new else other.t()
     found = product(call, moved, weight if weight.ndim == 2 else weight[None], None)
     letters = [*order[:-1], *(new or ["1"])]
@@ -217,7 +219,9 @@ def _window(op: str) -> Callable[[Called], Stepped]:
         }
         node = call.draft.nodes[made.name]
         if kernel == made.shape[-1] and not given["padding"]:
-            return reduced(call, made, len(made.dims) - 1, "max" if op == "max_pool" else "mean", True)
+            return reduced(
+                call, made, len(made.dims) - 1, "max" if op == "max_pool" else "mean", True
+            )
         settings: dict[str, Any] = {
             "kernel": [kernel],
             "stride": [given["stride"]],

@@ -138,14 +138,14 @@ def _index(call: Called) -> Any:
             dims.insert(at, ())
             at += 1
             continue
-        found = _part(call, value(name, dims), at, part)
+        found = part_of(call, value(name, dims), at, part)
         kept = len(found.dims) == len(dims)
         name, dims = found.name, list(found.dims)
         at += kept
     return value(name, dims)
 
 
-def _part(call: Called, made: Stepped, at: int, part: Any) -> Stepped:
+def part_of(call: Called, made: Stepped, at: int, part: Any) -> Stepped:
     """A value with an item, or some, along one dimension."""
     dims = list(made.dims)
     size = made.shape[at]
@@ -179,9 +179,7 @@ def _steps_part(call: Called, made: Stepped, at: int, part: Any) -> Stepped:
             given[1] = None
         settings = {"start": given[0] or 0, "stop": given[1]}
         shape = (units, stop - start)
-        name = call.draft.add(
-            Drafted("cut", [made.name], shape, settings, {}, call.line)
-        )
+        name = call.draft.add(Drafted("cut", [made.name], shape, settings, {}, call.line))
         dims[at] = (Factor(STEPS, stop - start),)
     else:
         settings = {"index": part}
@@ -203,9 +201,7 @@ def _units_part(call: Called, made: Stepped, at: int, part: Any, size: int) -> S
     others = [
         f for place, dim in enumerate(made.dims) for f in dim if f.axis == UNITS and place != at
     ]
-    numbers = sorted(
-        i * factor.stride + j for i in chosen for j in unit_numbers(tuple(others))
-    )
+    numbers = sorted(i * factor.stride + j for i in chosen for j in unit_numbers(tuple(others)))
     name = taken(call, made.name, numbers)
     # What is left stands closer together: strides above the part that was taken shrink.
     dims: list[Dim] = []
@@ -263,7 +259,8 @@ def _gather(call: Called) -> Stepped:
     if not isinstance(number, Stepped) or {f.axis for f in made.dims[at]} != {STEPS}:
         raise NotCovered("it gathers anything but steps by numbers that depend on the input")
     if number.shape[at] != 1 or any(
-        one != other for i, (one, other) in enumerate(zip(made.shape, number.shape, strict=True))
+        one != other
+        for i, (one, other) in enumerate(zip(made.shape, number.shape, strict=True))
         if i != at
     ):
         raise NotCovered(f"it gathers {number.shape} of {made.shape}")
@@ -291,7 +288,7 @@ def _chunk(call: Called) -> Any:
     sizes = [part.shape[dim] for part in call.found]
     found, start = [], 0
     for size in sizes:
-        found.append(_part(call, made, dim, slice(start, start + size)))
+        found.append(part_of(call, made, dim, slice(start, start + size)))
         start += size
     return tuple(found)
 
@@ -299,7 +296,7 @@ def _chunk(call: Called) -> Any:
 def _unbind(call: Called) -> Any:
     made = stepped(call)
     dim = call.constant(1, "dim", 0) % len(made.dims)
-    return tuple(_part(call, made, dim, at) for at in range(made.shape[dim]))
+    return tuple(part_of(call, made, dim, at) for at in range(made.shape[dim]))
 
 
 def _beside(call: Called, parts: Sequence[Any], dim: int) -> Stepped:

@@ -1,8 +1,8 @@
 """Values with steps in a user's code: what each dimension of a tensor is of a node's value.
 
-Users put rows, steps and units in any order, split units (directions, layers) and merge them. A node
-puts out ``(rows, units, steps)``; a user's tensor is that with its dimensions taken apart and put
-together, or something has to be made of it by nodes of its own.
+Users put rows, steps and units in any order, split units (directions, layers) and merge them. A
+node puts out ``(rows, units, steps)``; a user's tensor is that with its dimensions taken apart and
+put together, or something has to be made of it by nodes of its own.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Stepped(Made):
         return self.dims[dimension]
 
     def axis(self, dimension: int) -> int | None:
-        """The whole axis that a dimension is; ``None`` where its size is 1, or numbers are copies."""
+        """The whole axis that a dimension is; ``None`` where nothing is told apart along it."""
         found = [factor for factor in self.single(dimension) if factor.axis is not None]
         if not found:
             return None
@@ -88,10 +88,10 @@ def merged(factors: Sequence[Factor]) -> Dim:
         if factor.size == 1:
             continue
         last = found[-1] if found else None
-        if last and last.axis == factor.axis == UNITS:
-            if last.stride == factor.size * factor.stride:
-                found[-1] = Factor(UNITS, last.size * factor.size, factor.stride)
-                continue
+        units = last is not None and last.axis == factor.axis == UNITS
+        if last and units and last.stride == factor.size * factor.stride:
+            found[-1] = Factor(UNITS, last.size * factor.size, factor.stride)
+            continue
         if last and last.axis is factor.axis is None:
             found[-1] = Factor(None, last.size * factor.size)
             continue
@@ -240,7 +240,7 @@ def constant_along(call: Called, made: Stepped, constant: Any) -> tuple[Any, Ten
         ``(numbers, None)`` with one number, or one for each unit, float64; or ``(None, table)``
         with ``(units or 1, steps)``, where it differs from step to step.
     """
-    tensor = torch.as_tensor(constant).detach().to(torch.float64)
+    tensor = torch.as_tensor(constant, dtype=torch.float64).detach()
     if tensor.numel() == 1:
         return tensor.reshape(1), None
     if tensor.ndim > len(made.dims):
