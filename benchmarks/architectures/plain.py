@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-WORDS, SIZE, UNITS, LABELS = 24, 6, 8, 3
+WORDS, SIZE, UNITS, LABELS = 40, 6, 8, 3
 
 
 class LastState(nn.Module):
