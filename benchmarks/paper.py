@@ -12,7 +12,7 @@ import click
 import torch
 
 from benchmarks import rq2, rq3
-from benchmarks.apart import print_apart
+from benchmarks.apart import SETTINGS, print_apart
 from benchmarks.data import NotInstalled, TextData
 from benchmarks.gorilla import GORILLA, run_gorilla
 from benchmarks.options import console, names, numbers, progress_bar, shared, with_options
@@ -92,13 +92,34 @@ def clinc_oos(label: str, open_world: bool | None, **settings: Any) -> None:
     dataset = "clinc_oos" if label == "domain" else "clinc_oos/intent"
     run_rq1(dataset, variant="rolled", gates="joint", quick=False, **settings)
     cell, layers, data_dir = settings["cell"], settings["layers"], settings["data_dir"]
+    seeds = settings["seeds"]
     if open_world is None:
         open_world = label == "domain" and cell == "lstm" and layers == 1
     if open_world:
-        task = TASKS[dataset]
-        training = task.training(cell, layers)
-        data, cache = task.data(data_dir), settings["cache"]
-        print_apart(data, training, data_dir, cache, settings["json_file"], console)
+        where = data_dir, settings["cache"], settings["json_file"], console
+        print_apart(dataset, min(seeds, 2), *where, cell=cell, layers=layers)
+    _took(started)
+
+
+@main.command("apart")
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(SETTINGS)))
+@click.option("--removal", type=float, default=0.2, help="Share of the units.")
+@click.option("--splits", type=int, help="Only so many of the splits of the labels.")
+@click.option("--seeds", type=int, default=2, help="How many times, each with other parents.")
+@click.option("--cell", type=click.Choice(CELLS), default="lstm")
+@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/benchmarks"))
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Rows; goes on with it.")
+def apart(names: tuple[str, ...], **settings: Any) -> None:
+    """Modules of two parents that learned different labels, against one parent that learned all.
+
+    Beside the default score: the same modules without likelihoods (open), the likelihoods alone,
+    scales fitted on 300 rows of all labels, and the one parent's own modules without likelihoods
+    (margin) and with (bayes).
+    """
+    started = time.perf_counter()
+    for name in names:
+        print_apart(name, console=console, **settings)
     _took(started)
 
 

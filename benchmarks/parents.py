@@ -15,7 +15,14 @@ from torch import Tensor
 
 from benchmarks.classifiers import Batches, ClassifierTraining, RecurrentClassifier, Training
 from benchmarks.convolutional import given_weights, image_parent, image_weights
-from benchmarks.data import ImageData, TextData, number_tokenizer, token_tokenizer, word_tokenizer
+from benchmarks.data import (
+    ImageData,
+    TextData,
+    character_tokenizer,
+    number_tokenizer,
+    token_tokenizer,
+    word_tokenizer,
+)
 from benchmarks.dense import CELL, dense_parent, train_dense
 from benchmarks.resnet import ImageTraining
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
@@ -25,7 +32,12 @@ AnyTraining: TypeAlias = Training | ImageTraining
 
 __all__ = ["AnyTraining", "Training", "to_parent", "train_parent", "trained_weights"]
 
-TOKENIZERS = {"words": word_tokenizer, "numbers": number_tokenizer, "tokens": token_tokenizer}
+TOKENIZERS = {
+    "words": word_tokenizer,
+    "numbers": number_tokenizer,
+    "tokens": token_tokenizer,
+    "characters": character_tokenizer,
+}
 
 
 def train_parent(

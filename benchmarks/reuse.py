@@ -17,6 +17,7 @@ from benchmarks.study import Study
 from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.decomposition import Energy, Head, Module, make_contract
+from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.networks import Parent, Trunk
 
 PAIRS = 6
@@ -135,3 +136,10 @@ def whole_modules(parent: Parent) -> list[Module]:
         Module(parent, trunk, Head(), Head(), Energy(), make_contract(parent, label))
         for label in parent.labels
     ]
+
+
+def with_likelihood(parent: Parent, data: TextData) -> Composite:
+    """A model as it is, each of its labels with the likelihood of its training texts."""
+    train, held_out = (data.rows(s, parent.tokenizer) for s in ("train", "validation"))
+    rows = [parent.network.prepare(given) for given in (train, held_out)]
+    return compose(with_likelihoods(whole_modules(parent), *rows), score="bayes")

@@ -11,7 +11,14 @@ import torch
 from benchmarks.data import TextData
 from benchmarks.parents import AnyTraining
 from benchmarks.resnet import ImageTraining
-from benchmarks.reuse import PAIRS, Workshop, reuse_row, seeded_pairs, undone
+from benchmarks.reuse import (
+    PAIRS,
+    Workshop,
+    reuse_row,
+    seeded_pairs,
+    undone,
+    with_likelihood,
+)
 from benchmarks.scoring import composite_points
 from mlflow_rnnmod.composition import compose
 
@@ -105,7 +112,8 @@ def crossed(
     if not rules:
         return
     told(f"{name}: from scratch")
-    scratch, seconds, _ = workshop.scratch(mixed, first[1], workshop.epochs(*first))
+    scratch, seconds, parent = workshop.scratch(mixed, first[1], workshop.epochs(*first))
+    helped = composite_points(with_likelihood(parent, mixed), mixed)
     for rule in rules:
         told(f"{name}: {rule}")
         mine = workshop.modules(*first, rule, removal)
@@ -115,6 +123,9 @@ def crossed(
         composite, joint = compose(modules), compose(modules, calibrate_on=joint_rows(mixed))
         beside = {"scratch_score": scratch, "scratch_seconds": seconds}
         beside["joint_score"] = composite_points(joint, mixed)
+        beside["scratch_likelihood_score"] = helped
+        for score in ("open", "likelihood"):
+            beside[f"{score}_score"] = composite_points(compose(modules, score=score), mixed)
         yield reuse_row(name, rule, removal, composite, mixed, **beside)
 
 

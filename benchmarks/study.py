@@ -22,6 +22,7 @@ from mlflow_rnnmod.decomposition.fitting import (
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.guarded import guarded_trunks
+from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
@@ -154,7 +155,7 @@ class Study:
             found.append(
                 Module(self.parent, trunk, fitted.head, fitted.open_head, energy, contract)
             )
-        return tuple(found)
+        return with_likelihoods(found, self.train, self.material.calibration)
 
     def _heads(
         self, trunks: list[Trunk], repairs: tuple[str, ...], told: Told

@@ -10,8 +10,10 @@ from benchmarks.data.classification import (
 )
 from benchmarks.data.images import NotInstalled, VectorData, load_fashion_mnist, load_images
 from benchmarks.data.pictures import ImageData, load_pictures
+from benchmarks.data.surnames import load_surnames
 from benchmarks.data.texts import TextData
 from benchmarks.data.tokenizers import (
+    character_tokenizer,
     number_tokenizer,
     subword_tokenizer,
     token_tokenizer,
@@ -27,12 +29,14 @@ __all__ = [
     "TextData",
     "TranslationData",
     "VectorData",
+    "character_tokenizer",
     "load_brown",
     "load_clinc",
     "load_clinc_out_of_scope",
     "load_fashion_mnist",
     "load_images",
     "load_math_qa",
+    "load_surnames",
     "load_pictures",
     "load_tatoeba",
     "load_toxicity",

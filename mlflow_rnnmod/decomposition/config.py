@@ -40,6 +40,8 @@ class DecompositionConfig:
             and repairs are taken from.
         seed: for the sample, the random rule, and made-up rows.
         batch_size: rows run at once.
+        likelihood: whether modules get a small density of their label's inputs, p(x | label), by
+            which modules of different parents are compared.
         share_of: what ``removal`` is a share of: ``"units"``, or ``"multiply_adds"`` of a pass:
             then as many units leave as it takes.
         from_layer: number of the first layer that may lose units; those before it stay whole, so
@@ -65,6 +67,7 @@ class DecompositionConfig:
     rows_per_label: int = 500
     seed: int = 0
     batch_size: int = 512
+    likelihood: bool = True
     share_of: str = "units"
     from_layer: int = 0
 
@@ -98,6 +101,8 @@ class DecompositionConfig:
             value = getattr(self, name)
             if not _is_count(value):
                 problems.append(f"{name}={value!r}, expected a positive whole number")
+        if not isinstance(self.likelihood, bool):
+            problems.append(f"likelihood={self.likelihood!r}, expected True or False")
         if not isinstance(self.seed, int):
             problems.append(f"seed={self.seed!r}, expected a whole number")
         if problems:

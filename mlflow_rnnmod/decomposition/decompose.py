@@ -12,6 +12,7 @@ from torch import Tensor
 from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.head_job import HeadJob
+from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.routed_job import RoutedJob
@@ -137,6 +138,9 @@ def decompose(
         random = job.reported(job.make(drawn, "random control"))[job.metric]
     overlap = overlap_matrix(made.trunks)
     modules = job.modules(made, share, given.words, overlap)
+    if config.likelihood and job.answer.scored:
+        modules = with_likelihoods(modules, given.train, given.calibration)
+        told("likelihoods", 1, 1)
     figures = {
         **_figures(job, made, modules),
         f"control_{job.metric}": control,

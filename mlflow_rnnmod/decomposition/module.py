@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mlflow_rnnmod.answers import Answer, answer_of
-from mlflow_rnnmod.inputs import Input, input_of
+from mlflow_rnnmod.inputs import Input, Likelihood, input_of
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -141,6 +141,7 @@ class Module:
             come from), and whatever else a card should say.
         origin: where it was loaded from: ``uri``, ``name``, ``version``, ``model_id``; empty for a
             module that was just made.
+        likelihood: p(x | label), a density of the raw input; ``None`` where none is stored.
     """
 
     parent: Parent
@@ -152,6 +153,7 @@ class Module:
     figures: Mapping[str, float] = field(default_factory=dict)
     made: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    likelihood: Likelihood | None = None
 
     @property
     def label(self) -> str:

@@ -13,8 +13,10 @@ import mlflow_rnnmod.networks.rows  # noqa: F401
 from mlflow_rnnmod.inputs.base import ColumnType, Input
 from mlflow_rnnmod.inputs.features import Features
 from mlflow_rnnmod.inputs.images import Images
+from mlflow_rnnmod.inputs.likelihood import Density, Likelihood
 from mlflow_rnnmod.inputs.pixels import Pixels
 from mlflow_rnnmod.inputs.preparation import ImagePreparation
+from mlflow_rnnmod.inputs.spaces import DENSITIES, density_of
 from mlflow_rnnmod.inputs.text import Text, TextEncoder
 from mlflow_rnnmod.inputs.tokens import Tokens
 from mlflow_rnnmod.inputs.vectors import Vectors
@@ -25,11 +27,15 @@ INPUTS: dict[str, Input] = {
 """Every kind of input, by its name."""
 
 __all__ = [
+    "DENSITIES",
     "INPUTS",
     "ColumnType",
+    "Density",
     "ImagePreparation",
     "Input",
+    "Likelihood",
     "TextEncoder",
+    "density_of",
     "input_of",
     "inputs_of_batch",
 ]

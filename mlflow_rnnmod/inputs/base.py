@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.networks.rows import Rows
 
 ColumnType: TypeAlias = "str | tuple[str, ColumnType]"
@@ -146,6 +147,15 @@ class Input(ABC):
         Returns:
             ``count`` rows of the same shape, without targets.
         """
+
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """What likelihoods of a parent's inputs are made of; ``None`` where there are none.
+
+        Args:
+            config: the parent's structure.
+            tokenizer: the parent's, where it has one.
+        """
+        return None
 
     def joint_size(self, sizes: Sequence[Any]) -> Any:
         """The size that all of some modules' inputs can have.

@@ -155,8 +155,9 @@ def _decoded(data: bytes, where: str, channels: int) -> Tensor:
                     f"{where} is an image of {image.width} x {image.height} pixels; expected at "
                     f"most {MAX_PIXELS}."
                 )
-            if getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"{where} holds {image.n_frames} images; expected one.")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ValueError(f"{where} holds {frames} images; expected one.")
             image.load()
             return _converted(image, where, channels)
     except Image.UnidentifiedImageError as error:

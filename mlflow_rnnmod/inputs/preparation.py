@@ -162,7 +162,10 @@ class ImagePreparation:
         """
         try:
             data = json.loads(text)
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+            given: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+            }
+            return cls(**given)
         except (TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{text[:100]!r} is not a preparation of images: {error}.") from error
 
@@ -188,8 +191,9 @@ class ImagePreparation:
         """
         if isinstance(shape, int):
             shape = self._shape_of(shape)
-        channels, *size = shape
-        found = replace(self, size=self.size or tuple(size), channels=self.channels or channels)
+        channels, *rest = shape
+        size: Any = self.size or tuple(rest)
+        found = replace(self, size=size, channels=self.channels or channels)
         made = (found.channels, *found.sides)
         if made != tuple(shape):
             raise ValueError(

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.base import Reader, is_missing, listed
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.inputs.tokens import Tokens
+from mlflow_rnnmod.inputs.wording import text_density
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.networks.rows import Rows
 
@@ -57,6 +59,10 @@ class Text(Tokens):
     def padded(self, inputs: Sequence[Any], network: Reader, tokenizer: Any) -> Rows:
         """As the tokenizer has it."""
         return tokenizer(inputs)
+
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """N-grams of words, or of characters where the tokenizer goes by them."""
+        return None if tokenizer is None else text_density(tokenizer)
 
     def common_size(self, parents: int) -> None:
         """Each parent has a tokenizer of its own."""

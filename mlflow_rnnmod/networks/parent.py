@@ -137,6 +137,11 @@ class Parent:
             made = Rows(made.values.view(count, *shape), made.lengths)
         return made
 
+    @cached_property
+    def density(self) -> inputs.Density | None:
+        """What likelihoods of its inputs are made of; ``None`` where there are none."""
+        return self.input.density(self.network.config, self.tokenizer)
+
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""
         return replace(self, model_id=model_id, tracking_uri=tracking_uri)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.answers import Answer, answer_of
-from mlflow_rnnmod.inputs import input_of
+from mlflow_rnnmod.inputs import density_of, input_of
 from mlflow_rnnmod.pages.markdown import escape, fenced, fit, inline, link, table
 from mlflow_rnnmod.pages.wording import (
     SHOWN,
@@ -35,6 +35,10 @@ _TOGETHER = "Modules of it together"
 _MIXED = (
     "; modules that answer each step count by their best one, less the logarithm of the number of "
     "steps"
+)
+_LIKELY = (
+    "Likelihoods of the labels' inputs vote with the parents; to see what they change, compose the "
+    'modules with `score="open"` (without them) and `score="likelihood"` (nothing but them).'
 )
 FIGURES = {
     "precision": "precision",
@@ -80,6 +84,7 @@ def module_card(
         *answer_words(contract.answer, contract.mask_steps),
         *_made(module.made),
         *_sizes(module),
+        ("likelihood", _likelihood(module)),
     ]
     return fit(
         [
@@ -240,6 +245,14 @@ def composite_card(composite: Composite, uri: str) -> str:
     )
 
 
+def _likelihood(module: Module) -> str:
+    """What a module knows of its label's inputs, and what is stored of them."""
+    if module.likelihood is None:
+        return "none: it is compared with modules of other parents without"
+    words = density_of(module.likelihood.space).words(module.likelihood)
+    return escape(f"{words}; {module.likelihood.bytes / 1000:.1f} kB", 400)
+
+
 def _question(module: Module) -> str:
     """What a module is for."""
     contract, count = module.contract, len(module.contract.labels)
@@ -257,12 +270,13 @@ def _joined(composite: Composite) -> str:
     end, limits = composite.end_label, composite.parameters.get("thresholds", {})
     told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN])
     mixed = len({module.contract.output for module in composite.modules}) > 1
-    return composite.answer.joins.format(
+    words = composite.answer.joins.format(
         score=f"(score: {inline(composite.score)})",
         mixed=_MIXED if mixed else "",
         until="" if end is None else f", up to {inline(end)}",
         limits=f"thresholds are 0, but: {told}" if told else "all thresholds are 0",
     )
+    return f"{words} {_LIKELY}" if composite.likely else words
 
 
 def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:

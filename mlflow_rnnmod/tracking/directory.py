@@ -22,7 +22,7 @@ from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
-from mlflow_rnnmod.tracking import _mlflow, download
+from mlflow_rnnmod.tracking import _mlflow, download, recipes
 from mlflow_rnnmod.tracking.columns import WORDS, column_type
 from mlflow_rnnmod.tracking.environment import (
     CODE,
@@ -32,6 +32,7 @@ from mlflow_rnnmod.tracking.environment import (
     own_requirement,
 )
 from mlflow_rnnmod.tracking.pyfunc import DEFAULTS
+from mlflow_rnnmod.tracking.uses import uses_tags
 
 Thing: TypeAlias = Parent | Module | Composite
 
@@ -91,7 +92,7 @@ def model_tags(thing: Thing) -> dict[str, str]:
     elif isinstance(thing, Parent):
         tags["rnnmod.parent"] = thing.digest
     else:
-        tags["rnnmod.score"] = thing.score
+        tags.update({"rnnmod.score": thing.score, **uses_tags(thing)})
     return tags
 
 
@@ -203,6 +204,8 @@ def model_directory(
         model.metadata = metadata
     _mlflow.save_example(model, input_example, str(path))
     _write(thing, path / download.DATA, standalone)
+    if isinstance(thing, Composite):
+        (path / recipes.FILE).write_text(recipes.recipe_text(thing), encoding="utf-8")
     code = _write_code(thing, path, standalone, code_paths)
     extra = _mlflow.copy_extra_files(extra_files, str(path))
     # "code: null" in MLmodel breaks readers that only ask whether the key is there.

@@ -20,7 +20,8 @@ from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
 
 DEFAULTS: dict[str, Any] = {"device": None, "batch_size": 256}
-"""What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set."""
+"""What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set; ``follow`` and ``every`` also
+for what is to follow an alias (:mod:`~mlflow_rnnmod.tracking.follow`)."""
 
 
 class RnnmodModel:
@@ -93,8 +94,11 @@ class RnnmodModel:
         answers: list[Any] = []
         tables: list[Tensor] = []
         for start in range(0, max(len(inputs), 1), self._batch_size):
-            found = self._composite.scores(inputs[start : start + self._batch_size])
-            answers += self._composite.answers(found, reject_below, reject_label)
+            part, known = inputs[start : start + self._batch_size], None
+            found = self._composite.scores(part)
+            if reject_below is not None and self._composite.likely and part:
+                known = self._composite.familiarity(part)
+            answers += self._composite.answers(found, reject_below, reject_label, known)
             tables.append(found)
         if params.get("scores"):
             return _table(answers, tables, self._composite.labels)
