@@ -56,9 +56,8 @@ class SequenceSuite(Suite):
     def parents(self) -> Mapping[str, Callable[[], Parent]]:
         return {name: cached(parent_of, *given) for name, given in SUBJECTS.items()}
 
-    def smooth(self, network: Any) -> bool:
-        """But where the largest of several is taken, which may be equal."""
-        return not any(node.op in ("steps_max", "relu") for node in network.config.nodes)
+    def ties(self, network: Any) -> bool:
+        return any(node.op == "steps_max" for node in network.config.nodes)
 
     def slow(self, network: Any, row: Rows, added: Mapping[str, Tensor] | None = None) -> Slowly:
         config, structure = network.config, network.config.structure

@@ -170,7 +170,7 @@ def follow(module: nn.Module, call: Call) -> Followed:
 def answered_as(answer: Stepped) -> str:
     """How an answer is arranged; nothing where that is not covered."""
     places = {ROWS: "rows", UNITS: "labels", STEPS: "steps"}
-    order = [[places.get(f.axis, "?") for f in dim] for dim in answer.dims]
+    order = [["?" if f.axis is None else places[f.axis] for f in dim] for dim in answer.dims]
     words = "_".join("".join(dim) for dim in order)
     if words in ("rows_labels", "rows", "rows_"):  # one output for two labels
         return "rows_labels"

@@ -123,7 +123,7 @@ def read_graph(
             padding["steps"] = _steps(rows, spec)
         config = followed.config(labels, kind, **padding)
         reading = GraphReading(
-            spec=replace(spec, kind=kind, axes=followed.axes),  # type: ignore[arg-type]
+            spec=NetworkSpec(kind=kind, axes=followed.axes, steps=spec.steps),  # type: ignore[arg-type]
             config=config,
             end=followed.end,
             outputs=outputs,
@@ -234,9 +234,7 @@ def _check(
 ) -> float:
     """The largest difference between both networks' answers; more than rounding raises."""
     config = reading.config
-    given = arrangements(
-        answer_tensor(forward()), len(rows), reading.outputs, NetworkSpec(axes=reading.axes)
-    )
+    given = arrangements(answer_tensor(forward()), len(rows), reading.outputs, reading.spec)
     wanted = given[reading.axes].to(network.like)
     rows = network.content(rows.to(network.device)).to(network.device)
     logits = network(rows)

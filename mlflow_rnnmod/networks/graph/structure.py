@@ -111,6 +111,9 @@ def find_structure(
         if len(layouts[node.name]) > MAX_SEGMENTS:
             raise ValueError(f"node {node.name!r} has units of more than {MAX_SEGMENTS} layers")
     layouts = {name: units.resolved(layout) for name, layout in layouts.items()}
+    if parted:  # a unit of its own can't be removed
+        for layout in layouts.values():
+            units.whole.update(part.key for part in layout if part.size == 1)
     names = _names(nodes, layouts, units)
     parts = {name: _parts(layout, names) for name, layout in layouts.items()}
     groups, places = _groups(nodes, parts, readout)

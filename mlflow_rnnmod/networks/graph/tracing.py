@@ -198,7 +198,8 @@ class _Known(fx.Proxy):
         return len(self.value)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self.value)))
+        items: Any = self
+        return (items[i] for i in range(len(self.value)))
 
 
 class _Tracer(fx.Tracer):

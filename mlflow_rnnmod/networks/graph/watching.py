@@ -151,17 +151,7 @@ class GraphWatch:
                 sums = [(x * slope).sum(2) for x, slope in zip(did, parts, strict=True)]
                 yield name, torch.stack(sums).sum(0).double() ** 2
             else:
-                squares = [
-                    self._counted(part.double() ** 2, place)
-                    for part, place in zip(parts, read, strict=True)
-                ]
-                yield name, torch.stack(squares).sum(0)
-
-    def _counted(self, square: Tensor, place: Place) -> Tensor:
-        """Added up over valid steps."""
-        if self.valid is None or square.shape[2] == 1:
-            return square.sum(2)
-        return (square * self._valid_at(place)[:, None]).sum(2)
+                yield name, torch.stack([(part.double() ** 2).sum(2) for part in parts]).sum(0)
 
     def _part(self, values: Mapping[str, Tensor], group: str, place: Place) -> Tensor:
         """Of a group's units, ``(rows, units, places)``."""

@@ -68,9 +68,9 @@ def scaled(call: Called, made: Stepped, scale: Any, shift: Any = None) -> Steppe
     units = call.draft.nodes[made.name].shape[0]
     device = call.draft.device
     ones = torch.ones(units, dtype=torch.float64, device=device)
-    scale = ones if scale is None else double(scale).to(device).expand(units)
+    scale = ones if scale is None else double(scale).to(device).reshape(-1).expand(units)
     if shift is not None:
-        shift = double(shift).to(device).expand(units)
+        shift = double(shift).to(device).reshape(-1).expand(units)
     name = call.draft.affine(made.name, scale, shift, call.line)
     if made.name in call.draft.whole:
         both = scale if shift is None else torch.cat([scale, shift])

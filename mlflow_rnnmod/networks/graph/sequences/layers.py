@@ -296,7 +296,7 @@ def _cell(call: Called) -> Any:
 
 def _wants_cells(call: Called) -> bool:
     """Whether anybody asks for the last cells."""
-    return bool(call.wanted and call.wanted("cells")) and not call.module.proj_size
+    return call.wanted("cells") and not call.module.proj_size
 
 
 def _one_cell(
