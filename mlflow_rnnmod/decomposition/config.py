@@ -28,10 +28,13 @@ class DecompositionConfig:
         repairs: ``"all"``, ``"none"`` or some of ``"fold"``, ``"refit"``, ``"calibrate"``.
         tolerance: points of accuracy that ``"auto"`` may lose against nothing removed.
         trunks: how many trunks the modules have: ``"label"``, one each (isolated, the papers' way);
-            a number, so that labels whose concerns overlap share one; or ``"auto"``, as many as a
-            composite of all modules can have at ``max_cost`` without falling behind the parent on
-            validation rows. Shared trunks are run once for all their modules.
-        max_cost: passes of the parent that a composite may take, for ``trunks="auto"``.
+            a number, so that labels whose concerns overlap share one; or ``"auto"``: one each
+            where that is estimated to take at most eight passes of the parent (about a dozen
+            labels), else as many as a composite of all modules can have in 1.5 passes without
+            falling behind the parent on validation rows. Shared trunks are run once for all their
+            modules.
+        max_cost: passes of the parent that a composite may take, for ``trunks="auto"``; ``None``
+            for what is said there.
         variant: ``"rolled"``, one mask for all steps, or ``"unrolled"``, one for each.
         gates: ``"joint"``, a unit leaves all gates together, judged by its output, or
             ``"separate"``, each gate is judged by its own activation.
@@ -59,8 +62,8 @@ class DecompositionConfig:
     removal: float | str = "auto"
     repairs: str | tuple[str, ...] = "all"
     tolerance: float = 0.5
-    trunks: int | str = "label"
-    max_cost: float = 1.5
+    trunks: int | str = "auto"
+    max_cost: float | None = None
     variant: str = "rolled"
     gates: str = "joint"
     unrolled_steps: int = 32
@@ -88,8 +91,8 @@ class DecompositionConfig:
             problems.append(
                 f'trunks={self.trunks!r}, expected "label", "auto" or a positive whole number'
             )
-        if not _is_number(self.max_cost, 0.5, 1e6):
-            problems.append(f"max_cost={self.max_cost!r}, expected passes, at least 0.5")
+        if not (self.max_cost is None or _is_number(self.max_cost, 0.5, 1e6)):
+            problems.append(f"max_cost={self.max_cost!r}, expected passes, at least 0.5, or None")
         from_layer = self.from_layer
         if not isinstance(from_layer, int) or isinstance(from_layer, bool) or from_layer < 0:
             problems.append(f"from_layer={from_layer!r}, expected a whole number from 0 up")

@@ -162,7 +162,7 @@ class GraphNetwork(Network):
         if self.config.feed.stepped:
             steps = values[INPUT].shape[2]
             valid = valid_of(self.config, lengths_of(self.config, rows), steps)
-        return GraphWatch(self.config, values, logits, leaves, rows, valid)
+        return GraphWatch(self.config, values, logits, leaves, told.others, rows, valid)
 
     def view(self, trunk: Trunk, cut: bool = True) -> View:
         """The network through a trunk, cut down to its units or with the others at zero."""
