@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.study import Study
-from mlflow_rnnmod.decomposition.rules import random_like
+from mlflow_rnnmod.decomposition.rules import RULES, random_like
 from mlflow_rnnmod.networks.trunk import Trunk, overlap_matrix
 
 DRAWS = 3
@@ -80,6 +80,15 @@ def rq1_rows(
     # Rules that remove as many units of each layer and label share their random controls.
     drawn: dict[tuple, tuple[Points, dict[str, float], float]] = {}
     for rule in rules:
+        if RULES[rule].published and study.parent.network.ranks_together:
+            if (rule, 0.0, "none", None) not in done:
+                started = time.perf_counter()
+                found, on = study.positions()
+                seconds = time.perf_counter() - started
+                sizes = {"units_kept": on, "weights_kept": 1.0, "multiply_adds_kept": 1.0}
+                control.setdefault("none", parent)
+                yield from rows(rule, 0.0, None, {"none": found}, sizes, seconds)
+            continue
         for share in removals:
             stage = f"{rule} {share:.0%}"
             removed = study.removed(rule, share)

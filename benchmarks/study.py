@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.decomposition.worth import units_worth
 from mlflow_rnnmod.networks import Parent, Rows
+from mlflow_rnnmod.networks.graph.positions import positions_on, readout_through, share_on
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Removed = list[dict[str, Tensor]]
@@ -92,6 +94,31 @@ class Study:
             exact=True,
             last_step=True,
         )
+
+    def positions(self) -> tuple[dict[str, float], float]:
+        """How good modules of positions are (ICSE 2022), in points; the share that is on.
+
+        Nothing is repaired: the label's log-odds compare.
+        """
+        network: Any = self.parent.network
+        per_label, labels = DecompositionConfig().rows_per_label, len(self.parent.labels)
+        output = network.config.output
+        sample = draw_sample(
+            self.train, labels, per_label, DecompositionConfig().seed, output, True
+        )
+        found = positions_on(network, sample.rows, torch.stack(sample.sides))
+        scores, answer = [], network.config.answer
+        with torch.inference_mode():
+            for label, on in enumerate(found):
+                readouts = torch.cat(
+                    [
+                        readout_through(network, rows, on)
+                        for rows in self.material.report.batches(network.rows_at_once(512))
+                    ]
+                )
+                scores.append(answer.margins(network.logits(readouts), label))
+        shares = [share_on(on) for on in found]
+        return self.points(torch.stack(scores, dim=1)), sum(shares) / labels
 
     @property
     def metric(self) -> str:

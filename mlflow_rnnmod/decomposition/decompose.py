@@ -114,11 +114,7 @@ def decompose(
     config = config or DecompositionConfig()
     told: Progress = progress or (lambda stage, done, total: None)
     kind = _job_of(parent)
-    if config.from_layer >= len(parent.network.layers):
-        raise ValueError(
-            f"from_layer={config.from_layer}, expected 0 to {len(parent.network.layers) - 1}: the "
-            f"network has {len(parent.network.layers)} layers."
-        )
+    _check(parent, config)
     given = share_out(parent, kind.examples, train, validation, report, config)
     sample = kind.sample(parent, given.train, config)
     warnings = [*given.warnings, *kind.warnings(parent, given.train, sample, config.rule)]
@@ -187,6 +183,22 @@ def help_decompose(
     given = share_out(parent, kind.examples, train, validation, report, config)
     watch, before = _watchers(parent, config, lambda stage, done, total: None)
     team.watch(parent.network, kind.sample(parent, given.train, config), watch, before)
+
+
+def _check(parent: Parent, config: DecompositionConfig) -> None:
+    """Raises where the settings do not suit the network."""
+    layers = len(parent.network.layers)
+    if config.from_layer >= layers:
+        raise ValueError(
+            f"from_layer={config.from_layer}, expected 0 to {layers - 1}: the network has {layers} "
+            "layers."
+        )
+    if RULES[config.rule].published and parent.network.ranks_together:
+        raise ValueError(
+            f"rule={config.rule!r}: the published code switches single positions of convolutions "
+            "off, of which no module can be made that saves anything; expected another rule. "
+            "`python -m benchmarks.paper rq1 --rules reference` compares with it."
+        )
 
 
 def _job_of(parent: Parent) -> type[HeadJob | RoutedJob]:
