@@ -98,12 +98,15 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
     strategy, engine = SCORES[composite.score], composite.engine
     given = composite.settings
     runs = [strategy] if strategy.parts is None else [_part(strategy, n) for n in range(2)]
-    if not strategy.network:
-        return Parts(composite.evidence.votes(inputs)[..., None], None)
     if composite.answer.stepwise:
         tables = [engine.tables(inputs, one, given) for one in runs]
         joined = [engine.joined([scores for _, scores in table]) for table in tables]
+        if strategy.likelihood:
+            joined.append(composite.votes(inputs, joined[0]))
+        joined = joined if strategy.network else joined[1:]
         return Parts(torch.stack(joined, dim=-1), None)
+    if not strategy.network:
+        return Parts(composite.votes(inputs)[..., None], None)
     values, fixed = [], []
     for group in engine.groups:
         rows, size = group.parent.rows(inputs), engine.batch_size
@@ -123,7 +126,7 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
         fixed.append(-correction)
     stacked = [engine.joined([v[..., n] for v in values]) for n in range(len(runs))]
     if strategy.likelihood:
-        stacked.append(composite.evidence.votes(inputs))
+        stacked.append(composite.votes(inputs))
     return Parts(torch.stack(stacked, dim=-1), engine.joined(fixed))
 
 

@@ -78,7 +78,7 @@ def test_what_was_seen_once_is_not_stored(density):
     known = set(other.likelihoods()[0].tensors["keys"].tolist())
     parts = words_of if density.kind == "words" else characters_of
     hashes = ngrams.grams_of(hashed([parts("secret")]), density.order)[0]
-    mine = {int(k) for level in hashes for k in ngrams._as_int32(level.keys)} - known
+    mine = {int(k) for level in hashes for k in ngrams.as_int32(level.keys)} - known
     assert mine and not mine & set(once.tensors["keys"].tolist())
 
 
