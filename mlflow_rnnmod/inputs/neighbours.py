@@ -16,20 +16,22 @@ from torch import Tensor
 from mlflow_rnnmod.inputs.likelihood import Counts, Likelihood, Stack
 from mlflow_rnnmod.inputs.ngrams import (
     LEAST_COUNTS,
+    SHORT,
     STEP,
     Table,
-    as_int32,
+    first_of,
     found_in,
-    from_int32,
     merged,
     mixed,
+    packed,
     quantised,
+    unpacked,
 )
 from mlflow_rnnmod.inputs.normaliser import MAX_CHARACTERS, UNKNOWN, hashed, words_of
 
 KIND = "neighbours-1"
 FEATURES = ("word", "ending", "before", "after")
-BUDGET = 5_500
+BUDGET = 4_500
 """Bytes of a table, at the most."""
 SHARES = (0.5, 0.15, 0.175, 0.175)
 """Which part of it each feature has."""
@@ -153,7 +155,7 @@ class StepCounts(Counts):
             total, types = int(count.sum()) + unknown, len(mine) + unknown
             if total == 0:
                 return None
-            most = int(BUDGET * SHARES[number]) // 5
+            most = int(BUDGET * SHARES[number]) // 4
             kept = count >= LEAST_COUNTS[0]
             if int(kept.sum()) > most:
                 best = count.masked_fill(~kept, 0).argsort(descending=True, stable=True)[:most]
@@ -162,10 +164,11 @@ class StepCounts(Counts):
             share = count.double() / (total + types)
             left = max(1.0 - float(share[kept].sum()), 1e-6)
             unseen.append(round(math.log(left / KINDS[number]), 4))
-            keys.append(mine[kept])
-            values.append(quantised((share[kept] + left / KINDS[number]).log()))
+            stored = first_of(mine[kept] & SHORT)
+            keys.append(mine[kept][stored])
+            values.append(quantised((share[kept][stored] + left / KINDS[number]).log()))
             sizes.append(len(keys[-1]))
-        tensors = {"keys": as_int32(torch.cat(keys)), "values": torch.cat(values)}
+        tensors = {"keys": packed(torch.cat(keys)), "values": torch.cat(values)}
         return Likelihood(KIND, {"sizes": sizes, "unseen": unseen}, tensors)
 
 
@@ -197,7 +200,7 @@ class StepStack(Stack):
             for each in likelihoods:
                 sizes = each.facts["sizes"]
                 part = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
-                keys.append(from_int32(each.tensors["keys"][part]))
+                keys.append(unpacked(each.tensors["keys"][part]))
                 values.append(-each.tensors["values"][part].float() / STEP)
             all_keys = torch.cat(keys).unique()
             table = self.unseen[:, number].repeat(len(all_keys) + 1, 1)
@@ -212,7 +215,7 @@ class StepStack(Stack):
         told = []
         for number, values in enumerate(seen.features):
             keys, table, there = self.levels[number]
-            place, known = found_in(keys, mixed(values, number + 11))
+            place, known = found_in(keys, mixed(values, number + 11) & SHORT)
             place = torch.where(known, place, len(keys))
             told.append((table[place], there[place]))
         (word, stored), (ending, _), (before, _), (after, _) = told

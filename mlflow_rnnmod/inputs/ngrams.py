@@ -3,7 +3,7 @@
 Witten and Bell's interpolation (IEEE Trans. Inf. Theory 37(4), 1991), written as a table of
 probabilities and back-off weights (as ARPA files have it): p(w | h) is that of the longest stored
 n-gram, times the weights of the histories that were backed off from. What is stored of each n-gram
-is a hash of 32 bits and two logarithms of 8 bits.
+is a hash of 24 bits and two logarithms of 8 bits.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ VOCABULARY = 50_000
 """Words that there may be, seen or not: what an unseen one shares its chance with."""
 LEAST_COUNTS = (2, 2)
 """How often an n-gram must be seen to be stored: of one, of more. Once would tell of one person."""
-BUDGET = 11_500
+BUDGET = 9_200
 """Bytes of a table, at the most."""
 STEP = 14
 """Steps a nat: what logarithms are rounded to."""
 FEW_STEPS = 2000
 """Steps of a label below which the parent's own words stand behind it."""
+
+SHORT = 0xFFFFFF
+"""What is stored of a hash."""
 
 _MASK = 0xFFFFFFFF
 _START, _END = 0x5BD1E995, 0x1B873593
@@ -138,10 +141,18 @@ class NGramCounts(Counts):
         fitted = self._fitted(label, whole)
         if fitted is None:
             return None
-        tensors, orders = {}, [len(keys) for keys in fitted.keys]
-        tensors["keys"] = as_int32(torch.cat(fitted.keys))
-        tensors["values"] = quantised(torch.cat(fitted.values))
-        tensors["backs"] = quantised(torch.cat(fitted.backs[: self.order - 1]))
+        # Shorter hashes than were counted by: of those that become the same one is kept.
+        kept = [first_of(keys & SHORT) for keys in fitted.keys]
+        orders = [len(each) for each in kept]
+
+        def stored(tables: list[Tensor]) -> Tensor:
+            return torch.cat([table[each] for table, each in zip(tables, kept, strict=False)])
+
+        tensors = {
+            "keys": packed(stored(fitted.keys)),
+            "values": quantised(stored(fitted.values)),
+            "backs": quantised(stored(fitted.backs[: self.order - 1])),
+        }
         facts = {"orders": orders, "unseen": round(fitted.unseen, 4), "rows_steps": fitted.steps}
         return Likelihood(self.space, facts, tensors)
 
@@ -163,7 +174,7 @@ class NGramCounts(Counts):
         share = counts.double() / (total + types)
         kept = counts >= LEAST_COUNTS[0]
         room = self.budget if whole is not None else 10**9
-        most = int(0.6 * room) // (6 if self.order > 1 else 5)
+        most = int(0.6 * room) // 5
         if int(kept.sum()) > most:
             kept &= counts >= counts[kept].sort(descending=True).values[most - 1]
         left = 1.0 - float(share[kept].sum())
@@ -186,7 +197,7 @@ class NGramCounts(Counts):
         else:
             ground, lowest = torch.full_like(share, unseen), math.log(left * unseen)
         fitted = _Fitted([keys], [(share + left * ground).log()], [], lowest, total)
-        used = 6 * len(keys)
+        used = 5 * len(keys)
         for size in range(1, self.order):
             used += self._longer(fitted, tables[size], size, room - used)
         fitted.backs.append(torch.zeros(len(fitted.keys[-1]), dtype=torch.float64))
@@ -208,7 +219,7 @@ class NGramCounts(Counts):
         last = size == self.order - 1
         back = (types / (total + types))[place]
         gain = counts * ((share + back * below.exp()) / (back * below.exp())).log()
-        entry, most = (5 if last else 6), int(room * (1.0 if last else 0.5))
+        entry, most = (4 if last else 5), int(room * (1.0 if last else 0.5))
         count = max(most // entry, 0)
         if int(kept.sum()) > count:
             best = gain.masked_fill(~kept, -math.inf).argsort(descending=True)[:count]
@@ -234,7 +245,7 @@ class NGramCounts(Counts):
         chosen, order = keys[kept].sort()
         fitted.keys.append(chosen)
         fitted.values.append(value[kept][order])
-        return entry * len(chosen) + 6 * int((~have).sum())
+        return entry * len(chosen) + 5 * int((~have).sum())
 
 
 @dataclass(eq=False)
@@ -295,7 +306,7 @@ class _Level:
         for number, each in enumerate(likelihoods):
             orders = each.facts["orders"]
             part = slice(sum(orders[:size]), sum(orders[: size + 1]))
-            found = from_int32(each.tensors["keys"][part])
+            found = unpacked(each.tensors["keys"][part])
             keys.append(found)
             modules.append(torch.full((len(found),), number))
             values.append(-each.tensors["values"][part].float() / STEP)
@@ -316,7 +327,7 @@ class _Level:
 
     def hits(self, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which of ``keys`` are in which table: place in ``keys``, table and entry of each."""
-        place, there = found_in(self.keys, keys)
+        place, there = found_in(self.keys, keys & SHORT)
         at = there.nonzero()[:, 0]
         place = place[at]
         counts = self.starts[place + 1] - self.starts[place]
@@ -351,11 +362,29 @@ def quantised(logarithms: Tensor) -> Tensor:
     return (-logarithms * STEP).round().clamp(0, 255).to(torch.uint8)
 
 
-def as_int32(keys: Tensor) -> Tensor:
-    """Hashes of 32 bits as int32."""
-    return torch.where(keys > 0x7FFFFFFF, keys - (1 << 32), keys).to(torch.int32)
+def first_of(keys: Tensor) -> Tensor:
+    """Places of keys that are each the first of its like, in the order of keys.
+
+    Example:
+        >>> first_of(torch.tensor([7, 3, 7])).tolist()
+        [1, 0]
+    """
+    each, place = keys.unique(return_inverse=True)
+    first = torch.full_like(each, len(keys))
+    return first.scatter_reduce_(0, place, torch.arange(len(keys)), "amin")
 
 
-def from_int32(keys: Tensor) -> Tensor:
-    """Hashes of 32 bits as they were, int64."""
-    return keys.long() & _MASK
+def packed(keys: Tensor) -> Tensor:
+    """Hashes of 24 bits as three bytes each, uint8 ``(keys, 3)``.
+
+    Example:
+        >>> unpacked(packed(torch.tensor([1, 70_000]))).tolist()
+        [1, 70000]
+    """
+    shifted = (keys & SHORT)[:, None] >> torch.tensor([0, 8, 16])
+    return (shifted & 0xFF).to(torch.uint8)
+
+
+def unpacked(found: Tensor) -> Tensor:
+    """What :func:`packed` made bytes of, int64."""
+    return (found.long() << torch.tensor([0, 8, 16])).sum(dim=1)

@@ -83,7 +83,7 @@ class GramDensity(Density):
             for size, count in enumerate(orders)
         )
         return (
-            f"how often {shown} were seen in training rows, each as a hash of 32 bits with a "
+            f"how often {shown} were seen in training rows, each as a hash of 24 bits with a "
             f"rounded logarithm; what was seen less than {min(LEAST_COUNTS)} times is not stored"
             + ("; the same of steps with their neighbours" if likelihood.step is not None else "")
         )
