@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.data import TextData
-from benchmarks.parents import Training, train_parent, trained_weights
+from benchmarks.parents import AnyTraining, train_parent, trained_weights
 from benchmarks.scoring import composite_points, points
 from benchmarks.study import Study
 from mlflow_rnnmod.answers import answer_of
@@ -62,19 +62,19 @@ class Workshop:
     _studies: dict[tuple, Study] = field(default_factory=dict)
     _modules: dict[tuple, dict[str, Module]] = field(default_factory=dict)
 
-    def study(self, data: TextData, training: Training) -> Study:
+    def study(self, data: TextData, training: AnyTraining) -> Study:
         """A parent with its statistics."""
         key = (data.name, data.names, training)
         if key not in self._studies:
             parent, _ = train_parent(data, training, self.cache)
-            splits = [data.rows(s, parent.tokenizer) for s in ("train", "validation", "test")]
+            splits = [data.rows(s, parent.encoder) for s in ("train", "validation", "test")]
             self._studies[key] = Study.start(
                 parent, *splits, seed=training.seed, variant=self.variant, gates=self.gates
             )
         return self._studies[key]
 
     def modules(
-        self, data: TextData, training: Training, rule: str, removal: float
+        self, data: TextData, training: AnyTraining, rule: str, removal: float
     ) -> dict[str, Module]:
         """A parent's modules by label."""
         removal = 0.0 if rule == "none" else removal
@@ -91,20 +91,19 @@ class Workshop:
             for key in [key for key in kept if key[0] == data.name]:
                 del kept[key]
 
-    def epochs(self, data: TextData, training: Training) -> int:
+    def epochs(self, data: TextData, training: AnyTraining) -> int:
         """How many epochs a parent was trained for."""
         return int(trained_weights(data, training, self.cache).get("epochs", 1))
 
     def scratch(
-        self, data: TextData, training: Training, least: int
+        self, data: TextData, training: AnyTraining, least: int
     ) -> tuple[float, float, Parent]:
         """A model trained for some labels alone, for at least as many epochs as a parent.
 
         Returns:
             its points on the test split, the seconds it took, and the model.
         """
-        kept = replace(training, epochs=max(training.epochs, least))
-        parent, seconds = train_parent(data, kept, self.cache, min_epochs=least)
+        parent, seconds = train_parent(data, training.scratch(least), self.cache, least)
         return parent_points(parent, data), seconds, parent
 
 

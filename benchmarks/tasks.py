@@ -15,11 +15,14 @@ from benchmarks.data import (
     load_fashion_mnist,
     load_images,
     load_math_qa,
+    load_pictures,
     load_surnames,
     load_tatoeba,
     load_toxicity,
 )
 from benchmarks.dense import CELL
+from benchmarks.parents import AnyTraining
+from benchmarks.resnet import BLOCKS, ImageTraining
 from benchmarks.translators import TranslatorTraining
 
 CELLS = ("lstm", "gru", "rnn", "rnn_relu")
@@ -54,9 +57,28 @@ class Task:
         """The kind of network that is wanted, or the task's own where it is of none of its."""
         return wanted if wanted in self.cells else self.cells[0]
 
-    def training(self, cell: str = "lstm", layers: int = 1, seed: int = 0) -> Training:
+    def training(self, cell: str = "lstm", layers: int = 1, seed: int = 0) -> AnyTraining:
         """The settings of a parent."""
         return Training(self.cell(cell), layers, seed=seed, **self.settings)
+
+    def several(self, layers: int = 1) -> list[AnyTraining]:
+        """Parents among which are a worst and a best one."""
+        return [self.training(cell, layers, seed) for cell in CELLS[:3] for seed in (0, 1)]
+
+
+@dataclass(frozen=True)
+class ImageTask(Task):
+    """A data set of images, read by residual networks."""
+
+    cells: tuple[str, ...] = tuple(BLOCKS)
+
+    def training(self, cell: str = "resnet20", layers: int = 1, seed: int = 0) -> AnyTraining:
+        """The settings of a parent, and of models from scratch beside it."""
+        return ImageTraining(self.cell(cell), seed=seed, **self.settings)
+
+    def several(self, layers: int = 1) -> list[AnyTraining]:
+        """One of each kind."""
+        return [self.training(cell) for cell in self.cells]
 
 
 APART = {
@@ -145,6 +167,14 @@ TASKS = {
     ),
     "mnist": Task("dense", (load_images, "mnist"), DENSE, (CELL,), 0.02),
     "fashion_mnist": Task("dense", (load_fashion_mnist,), DENSE, (CELL,), 0.02),
+    "cifar10": ImageTask("images", (load_pictures, "cifar10"), {}),
+    "cifar100": ImageTask("images", (load_pictures, "cifar100"), {"begin": "cifar10"}),
+    "tiny_imagenet32": ImageTask(
+        "images",
+        (load_pictures, "tiny_imagenet32"),
+        {"epochs": 24, "learning_rate": 0.1, "begin": "cifar100"},
+        ("resnet20",),
+    ),
     "emnist_letters": Task("dense", (load_images, "emnist_letters"), DENSE, (CELL,), 0.1),
 }
 

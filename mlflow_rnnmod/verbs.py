@@ -173,8 +173,7 @@ def _sharing(modules: Sequence[Module]) -> list[Module]:
     shared = []
     for module in modules:
         parent = module.parent
-        tokenizer = parent.tokenizer.digest if parent.tokenizer else None
-        first = parents.setdefault((parent.digest, tokenizer), parent)
+        first = parents.setdefault((parent.digest, parent.tokenizers), parent)
         shared.append(module if first is parent else changed(module, parent=first))
     return shared
 

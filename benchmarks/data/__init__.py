@@ -9,6 +9,7 @@ from benchmarks.data.classification import (
     load_toxicity,
 )
 from benchmarks.data.images import NotInstalled, VectorData, load_fashion_mnist, load_images
+from benchmarks.data.pictures import ImageData, load_pictures
 from benchmarks.data.surnames import load_surnames
 from benchmarks.data.texts import TextData
 from benchmarks.data.tokenizers import (
@@ -21,6 +22,7 @@ from benchmarks.data.tokenizers import (
 from benchmarks.data.translation import TATOEBA, TranslationData, load_tatoeba
 
 __all__ = [
+    "ImageData",
     "NotInstalled",
     "TATOEBA",
     "TOXICITY_LABELS",
@@ -35,6 +37,7 @@ __all__ = [
     "load_images",
     "load_math_qa",
     "load_surnames",
+    "load_pictures",
     "load_tatoeba",
     "load_toxicity",
     "number_tokenizer",

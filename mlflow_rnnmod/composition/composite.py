@@ -126,12 +126,17 @@ class Composite:
 
     @property
     def input_kind(self) -> str:
-        """The input's name: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``."""
+        """The input's name: a key of ``INPUTS``."""
         return self.input.name
+
+    @property
+    def input_size(self) -> Any:
+        """Size of its vocabulary, of one vector, or of images, as all of its modules read them."""
+        return self.input.joint_size([m.contract.input_size for m in self.modules])
 
     def checked(self, inputs: Any) -> Any:
         """``inputs`` as the parents read them; see :meth:`Input.check`."""
-        return self.input.check(inputs, self.modules[0].contract.input_size)
+        return self.input.check(inputs, self.input_size)
 
     @property
     def sources(self) -> list[dict[str, Any]]:

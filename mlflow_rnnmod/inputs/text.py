@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -95,6 +95,9 @@ class TextEncoder:
         TypeError: if it is neither; a Python callable can't be stored and read elsewhere.
         ValueError: if the JSON is not a tokenizer's.
     """
+
+    reads: ClassVar[str] = "text"
+    """Name of the input that goes in."""
 
     def __init__(self, tokenizer: Any, pad_index: int = 0, side: str = "right") -> None:
         if hasattr(tokenizer, "to_str"):

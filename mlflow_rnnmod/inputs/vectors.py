@@ -24,6 +24,7 @@ class Vectors(Input):
     name = "vectors"
     column = "features"
     column_type = ("array", "double")
+    whole = True
 
     def read(self, value: Any, where: str, size: int, expected: str | None = None) -> Any:
         """Float64 ``(size,)``: numbers keep their digits until it is known who reads them."""

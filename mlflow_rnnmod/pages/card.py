@@ -128,28 +128,30 @@ def parent_card(
     facts = [
         ("network", parent.network.words()),
         ("digest", inline(parent.digest)),
-        ("input", input_words(parent.input_kind, config.input_size, config.steps)),
+        ("input", input_words(parent.input_kind, parent.input_size, config.steps)),
         ("weights", f"{parent.bytes / 2**20:.2f} MiB"),
         ("labels", label_words(parent.labels)),
         *answer_words(config.answer),
     ]
     if parent.tokenizer is not None:
         facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
+    if parent.image is not None:
+        facts.insert(3, ("preparation", inline(parent.image.json)))
     if parent.target_tokenizer is not None:
         facts.insert(4, ("tokenizer of translations", inline(parent.target_tokenizer.digest)))
     sections = [opening, _facts(facts)]
     if figures:
         sections.append(_figures(figures, rows, config.answer.counted))
-    sections.append(_use(uri, parent.input_kind, config.input_size, config.answer))
+    sections.append(_use(uri, parent.input_kind, parent.input_size, config.answer))
     if modules:
-        sections.append(_compose([modules], parent.input_kind, config.input_size, _TOGETHER))
+        sections.append(_compose([modules], parent.input_kind, parent.input_size, _TOGETHER))
     return fit(sections, LONGEST)
 
 
 def registered_card(
     label: str | None,
     kind: str,
-    size: int,
+    size: Any,
     uri: str,
     others: Sequence[str],
     output: str = "label",
@@ -230,7 +232,7 @@ def composite_card(composite: Composite, uri: str) -> str:
                 _use(
                     uri,
                     composite.input_kind,
-                    composite.modules[0].contract.input_size,
+                    composite.input_size,
                     composite.answer,
                     composite.labels,
                 ),
@@ -350,22 +352,22 @@ def _parent_name(parent: Parent, parent_link: str | None) -> str:
     return inline(f"models:/{parent.model_id}") if parent.model_id else inline(digest)
 
 
-def _use(uri: str, kind: str, size: int, answer: Answer, labels: Sequence[str] = ()) -> str:
-    sample = input_of(kind).example(size)
+def _use(uri: str, kind: str, size: Any, answer: Answer, labels: Sequence[str] = ()) -> str:
+    table = input_of(kind).table(size)
     params = answer.example_params(labels).items()
     asked = ", ".join(f"{_quoted(n)}: {_quoted(v) if type(v) is str else v}" for n, v in params)
     code = (
         "import mlflow, mlflow_rnnmod\n"
-        "import pandas as pd\n\n"
+        f"import {'numpy as np' if table.startswith('np.') else 'pandas as pd'}\n\n"
         f"model = mlflow.pyfunc.load_model({_quoted(uri)})\n"
-        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}))\n'
-        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}), params={{{asked}}})'
+        f"model.predict({table})\n"
+        f"model.predict({table}, params={{{asked}}})"
     )
     return "## Use it\n\n" + fenced(code)
 
 
 def _compose(
-    uris: Sequence[str], kind: str, size: int, title: str = "Compose it with others"
+    uris: Sequence[str], kind: str, size: Any, title: str = "Compose it with others"
 ) -> str:
     lines = "".join(f"    {_quoted(uri)},\n" for uri in uris)
     code = (

@@ -26,6 +26,7 @@ from mlflow_rnnmod.decomposition.module import (
 )
 from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
+from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
 from mlflow_rnnmod.storage.files import (
     FORMAT,
@@ -332,7 +333,9 @@ def _sizes(mask: Tensor) -> int | list[int]:
 
 def _contract(body: dict[str, Any]) -> Contract:
     found = body["contract"]
-    return Contract(**{**found, "labels": tuple(found["labels"])})
+    size = found["input_size"]
+    size = tuple(size) if isinstance(size, list) else size
+    return Contract(**{**found, "labels": tuple(found["labels"]), "input_size": size})
 
 
 def _head(head: Head) -> dict[str, Any]:
@@ -362,3 +365,20 @@ def clean_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
         name: without_credentials(value) if name.endswith("uri") else value
         for name, value in origin.items()
     }
+
+
+def knowledge(module: Module) -> str:
+    """SHA-256 over what a module answers by: its parent, its own tensors and numbers, its contract.
+
+    Where it came from, what it was measured at, and how it was made are not in it.
+    """
+    structure = {
+        "parent": module.parent.digest,
+        "tokenizers": module.parent.tokenizers,
+        "trunk": module.trunk.digest,
+        "head": _head(module.head),
+        "open_head": _head(module.open_head),
+        "energy": asdict(module.energy),
+        "contract": module.contract.to_dict(),
+    }
+    return digest_tensors(_tensors(module), structure)
