@@ -171,6 +171,7 @@ def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[s
         parent=check_digest(body["parent"]["digest"], "parent.digest", path),
         trunk=check_digest(body["trunk"]["digest"], "trunk.digest", path),
         figures={k: v for k, v in body["figures"].items() if v is not None},
+        likelihood=(body.get("likelihood") or {}).get("space"),
         **known,
     )
     return entry, reference
