@@ -267,6 +267,17 @@ def logged_id(parent: Parent) -> str | None:
     return None
 
 
+def is_readable(
+    client: MlflowClient, server: str, model_id: str, parent: Parent, tried: list[str]
+) -> bool:
+    """Whether a model on a server holds a parent, whole; ``tried`` is told why where it does not.
+
+    That it is called ready does not say so: what stood between may have stored nothing.
+    """
+    reference = {"tokenizer": _tokenizer(parent)}
+    return _logged(client, server, model_id, parent.digest, reference, tried) is not None
+
+
 def logged_parents(client: MlflowClient, digest: str) -> list[str]:
     """Ids of the models that are tagged as the parent with this digest, newest first."""
     found = client.search_logged_models(
