@@ -10,6 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import distributed as dist
@@ -111,6 +114,25 @@ def meet(trainer: Any, team: Team | None, name: str) -> None:
         )
 
 
+@contextmanager
+def spared_by_observers() -> Iterator[None]:
+    """Nobody kills this process meanwhile because another one of the training has died.
+
+    Lightning's launcher does so, as a process may hang where it waits for a dead one; here nothing
+    waits, and the training is over. Where one has died, it stays so.
+    """
+    observers = [t for t in threading.enumerate() if type(t).__name__ == "_ChildProcessObserver"]
+    for observer in observers:
+        vars(observer)["_run"] = lambda: False
+    try:
+        yield
+    finally:
+        for observer in observers:
+            children = getattr(observer, "_child_processes", ())
+            if all(child.poll() in (None, 0) for child in children):
+                vars(observer).pop("_run", None)
+
+
 def leave_finished(trainer: Any) -> None:
     """Tell a trainer's loggers that the training is finished, and nothing after that.
 
@@ -155,8 +177,8 @@ def failure_message(
     if logged is not None:
         return (
             f"ModuleDecomposition has taken {name} apart and logged its modules (parent "
-            f"{logged.parent_model_id}); the training itself is not affected. Afterwards on_modules_ready "
-            f"failed. {told}"
+            f"{logged.parent_model_id}); the training itself is not affected. Afterwards "
+            f"on_modules_ready failed. {told}"
         )
     checkpoint = getattr(trainer.checkpoint_callback, f"{weights}_model_path", "") or getattr(
         trainer.checkpoint_callback, "best_model_path", ""

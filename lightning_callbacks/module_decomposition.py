@@ -19,6 +19,7 @@ from lightning_callbacks._lightning import (
     misconfiguration,
     rank_zero_info,
     rank_zero_warn,
+    spared_by_observers,
     team_of,
     trainer_problems,
 )
@@ -232,8 +233,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             return
         team = team_of(trainer)
         try:
-            failure = self._try(trainer, pl_module, team)
-            meet(trainer, team, "ModuleDecomposition.on_fit_end")
+            with spared_by_observers():
+                failure = self._try(trainer, pl_module, team)
+                meet(trainer, team, "ModuleDecomposition.on_fit_end")
             if failure is not None and interruptions(failure) > 1:
                 raise failure
         except BaseException:  # Ctrl-C again, at whatever point: the training is finished still
