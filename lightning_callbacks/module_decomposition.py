@@ -257,8 +257,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
                 self._work_for(trainer, model, team)
         except BaseException as error:
             if not self._strict:
-                done = {"made": self.decomposition is not None, "logged": self.logged}
-                rank_zero_warn(failure_message(error, trainer, model, self._weights, **done))
+                made = self.decomposition is not None
+                told = failure_message(error, trainer, model, self._weights, made, self.logged)
+                rank_zero_warn(told)
                 if isinstance(error, KeyboardInterrupt):
                     rank_zero_info("ModuleDecomposition: stopped. Press Ctrl-C again to leave.")
             return error

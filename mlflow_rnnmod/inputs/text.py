@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.base import Reader, is_missing, listed
 from mlflow_rnnmod.inputs.tokenizers import check_growth, check_tokenizer
 from mlflow_rnnmod.inputs.tokens import Tokens
@@ -49,7 +50,8 @@ class Text(Tokens):
         if not isinstance(cell, str) and hasattr(cell, "tolist"):
             cell = cell.tolist()
         if isinstance(cell, list | tuple):
-            return [text for item in cell for text in self.read_cell(item, row, size)]
+            # An empty list among others is a text without words, and not no text.
+            return [text for item in cell for text in self.read_cell(item, row, size) or [""]]
         return [self.read(cell, f"{self.column} in row {row}", size)]
 
     def of_batch(self, values: Tensor) -> None:

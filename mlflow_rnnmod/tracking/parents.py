@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +23,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
+from mlflow_rnnmod._locks import Lock
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import read_parent, without_credentials, write_parent
 from mlflow_rnnmod.tracking import _mlflow, download
@@ -45,7 +45,7 @@ class _Kept:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._alive: WeakValueDictionary[tuple[str, str | None], Parent] = WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, digest: str, tokenizer: str | None) -> Parent | None:
         with self._lock:
@@ -70,7 +70,7 @@ class _Kept:
 
 
 _kept = _Kept(MEMORY)
-_one_at_a_time: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_one_at_a_time: defaultdict[str, Lock] = defaultdict(Lock)
 
 
 def _tokenizer(parent: Parent) -> str | None:

@@ -108,9 +108,8 @@ class Ledger:
             needed |= self.registry.undo(self._answers, only_open=True)
             left = [m.model_id for m in modules if m.model_id not in gone]
             for parent in parents:
-                needs = ["its version"] if parent.model_id in needed else self._needing(parent)
-                if needs is None:
-                    needs = left or needed
+                found = ["its version"] if parent.model_id in needed else self._needing(parent)
+                needs = [*left, *needed] if found is None else found
                 if needs:
                     _logger.warning(
                         "The parent %s is left, as what may be ready needs it: %s",
