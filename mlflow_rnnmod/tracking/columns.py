@@ -34,7 +34,8 @@ def read_inputs(data: Any, kind: str, size: int = 0, words: bool = False) -> lis
     """The inputs in whatever a user or a server hands over, as a plain list.
 
     A cell that holds a list of texts counts as that many rows: MLflow makes one such row of
-    ``{"text": ["a", "b"]}``. Among several an empty list is a missing text. ``None`` and NaN are empty texts, or sequences without a step.
+    ``{"text": ["a", "b"]}``. Among several an empty list is a missing text. ``None`` and NaN are
+    empty texts, or sequences without a step.
 
     Args:
         data: DataFrame, dict of columns, list of such dicts, Series, array, or plain inputs.
