@@ -177,7 +177,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(
-    path: Path, sha256: str, expected: Mapping[str, Any] | None = None
+    path: Path,
+    sha256: str,
+    expected: Mapping[str, Any] | None = None,
+    most: int | None = None,
 ) -> dict[str, Tensor]:
     """The tensors of a safetensors file with this SHA-256, on the CPU.
 
@@ -185,12 +188,15 @@ def read_tensors(
         path: the file.
         sha256: its digest.
         expected: shapes by name, which its header has to say before anything is allocated.
+        most: bytes that its tensors may take at the most; by default what ``expected`` says.
 
     Raises:
         ValueError: if it is missing, truncated, altered, no safetensors file, or holds other
             tensors, NaN or infinity.
     """
-    data = read_bytes(path, sha256)
+    if expected is not None and most is None:
+        most = 8 * sum(torch.Size(shape).numel() for shape in expected.values())
+    data = read_bytes(path, sha256, None if most is None else most + bounds.HEADER_BYTES)
     try:
         shapes = bounds.tensor_shapes(data)
         if expected is not None:

@@ -193,7 +193,7 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
         )
     sha256 = check_digest(body["files"][TENSORS], "files", path)
     _check_units(body["trunk"], parent)
-    tensors = read_tensors(directory / TENSORS, sha256)
+    tensors = read_tensors(directory / TENSORS, sha256, most=_most_bytes(body["trunk"], parent))
     _check_room(body["trunk"], tensors, directory / TENSORS, parent)
     module = Module(
         parent=parent,
@@ -266,6 +266,15 @@ def _check_units(body: dict[str, Any], parent: Parent) -> None:
             f"its masks are for the units {found!r:.200}, and its parent {parent.digest} has "
             f"{parent.network.units!r:.200}"
         )
+
+
+def _most_bytes(body: dict[str, Any], parent: Parent) -> int:
+    """Bytes that a module's tensors take at the most."""
+    total = 16 * parent.network.config.readout_size
+    for _, sizes in body["units"]:
+        units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
+        total += 8 * units + (4 * units**2 if isinstance(sizes, int) else 0)
+    return total
 
 
 def _check_room(
