@@ -30,6 +30,7 @@ def compose(
     score: str | None = None,
     calibrate_on: tuple[Any, Sequence[Any]] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    unlabelled: Any = None,
 ) -> Composite:
     """A composite of modules from anywhere.
 
@@ -43,6 +44,8 @@ def compose(
         calibrate_on: inputs and what is right for them, to fit a scale and an offset for each
             module on.
         thresholds: what the scores of single labels have to reach, where labels have no rivals.
+        unlabelled: inputs as the composite will be asked, some hundreds, to find one offset for
+            each parent on.
 
     Returns:
         A composite; what it answers is its ``output``: one of the modules' labels, several of them,
@@ -51,10 +54,11 @@ def compose(
     Raises:
         MlflowException: if something can't be found or loaded, or is no module.
         IncompatibleModules: if the modules don't go together; all reasons at once.
-        ValueError: if ``score``, ``calibrate_on`` or ``thresholds`` do not fit the modules.
+        ValueError: if ``score``, ``calibrate_on``, ``thresholds`` or ``unlabelled`` do not fit the
+            modules.
     """
     modules = modules_of(things)
-    return composition.compose(modules, score, calibrate_on, thresholds)
+    return composition.compose(modules, score, calibrate_on, thresholds, unlabelled)
 
 
 def replace(composite: Composite | str | os.PathLike[str], label: str, thing: Source) -> Composite:
@@ -169,8 +173,7 @@ def _sharing(modules: Sequence[Module]) -> list[Module]:
     shared = []
     for module in modules:
         parent = module.parent
-        tokenizer = parent.tokenizer.digest if parent.tokenizer else None
-        first = parents.setdefault((parent.digest, tokenizer), parent)
+        first = parents.setdefault((parent.digest, parent.tokenizers), parent)
         shared.append(module if first is parent else changed(module, parent=first))
     return shared
 

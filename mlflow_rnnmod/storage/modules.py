@@ -24,7 +24,9 @@ from mlflow_rnnmod.decomposition.module import (
     Module,
     make_contract,
 )
+from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
+from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
 from mlflow_rnnmod.storage.bounds import GROWTH, check_room, check_types
 from mlflow_rnnmod.storage.files import (
@@ -43,6 +45,7 @@ from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
 PARENTS = "parents"
+_TABLE = "likelihood."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
 
 FindParent = Callable[[str, dict[str, Any]], Parent]
@@ -81,6 +84,7 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
         },
         "head": _head(module.head),
         "open_head": _head(module.open_head),
+        **_likelihood(module.likelihood),
         "energy": asdict(module.energy),
         "contract": module.contract.to_dict(),
         # A share of nothing is NaN, which JSON can't say.
@@ -205,6 +209,7 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
         figures={k: math.nan if v is None else v for k, v in body["figures"].items()},
         made=body["made"],
         origin=body["origin"],
+        likelihood=_read_likelihood(body.get("likelihood"), tensors, path),
     )
     _check(module, path)
     return module
@@ -305,7 +310,38 @@ def _tensors(module: Module) -> dict[str, Tensor]:
         tensors["head.weight"] = module.head.weight
     if module.open_head.weight is not None:
         tensors["open_head.weight"] = module.open_head.weight
+    if module.likelihood is not None:
+        tensors.update({f"{_TABLE}{k}": t for k, t in module.likelihood.tensors.items()})
     return tensors
+
+
+def _likelihood(found: Likelihood | None) -> dict[str, Any]:
+    """What a document says of a likelihood: nothing where there is none, as older versions did.
+
+    Older releases pass it over. Its space has the version of its normaliser, its format one too.
+    """
+    if found is None:
+        return {}
+    return {"likelihood": {"format": 1, "space": found.space, "facts": dict(found.facts)}}
+
+
+def _read_likelihood(
+    body: dict[str, Any] | None, tensors: dict[str, Tensor], path: Path
+) -> Likelihood | None:
+    if body is None:
+        return None
+    if body["format"] != 1:
+        raise ValueError(
+            f"{path} has a likelihood of format {body['format']!r}, and the newest that this "
+            "version of mlflow_rnnmod reads is 1. Upgrade it: pip install --upgrade mlflow-rnnmod."
+        )
+    tables = {k.removeprefix(_TABLE): t for k, t in tensors.items() if k.startswith(_TABLE)}
+    found = Likelihood(body["space"], body["facts"], tables)
+    try:
+        density_of(found.space).check(found)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return found
 
 
 def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) -> Trunk:
@@ -336,7 +372,9 @@ def _sizes(mask: Tensor) -> int | list[int]:
 
 def _contract(body: dict[str, Any]) -> Contract:
     found = body["contract"]
-    return Contract(**{**found, "labels": tuple(found["labels"])})
+    size = found["input_size"]
+    size = tuple(size) if isinstance(size, list) else size
+    return Contract(**{**found, "labels": tuple(found["labels"]), "input_size": size})
 
 
 def _head(head: Head) -> dict[str, Any]:
@@ -366,3 +404,20 @@ def clean_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
         name: without_credentials(value) if name.endswith("uri") else value
         for name, value in origin.items()
     }
+
+
+def knowledge(module: Module) -> str:
+    """SHA-256 over what a module answers by: its parent, its own tensors and numbers, its contract.
+
+    Where it came from, what it was measured at, and how it was made are not in it.
+    """
+    structure = {
+        "parent": module.parent.digest,
+        "tokenizers": module.parent.tokenizers,
+        "trunk": module.trunk.digest,
+        "head": _head(module.head),
+        "open_head": _head(module.open_head),
+        "energy": asdict(module.energy),
+        "contract": module.contract.to_dict(),
+    }
+    return digest_tensors(_tensors(module), structure)

@@ -241,7 +241,7 @@ class Attempt:
         parent, name = self.decomposition.parent, registered_name(prefix)
         tags = model_tags(parent)
         shared = {"rnnmod.parent": tags.pop("rnnmod.parent"), **record.shared_tags(parent)}
-        size, output = parent.network.config.input_size, parent.network.config.output
+        size, output = parent.input_size, parent.network.config.output
         modules = [self._uri(module) for module in self.decomposition.modules[:3]]
         card = registered_card(
             None, parent.input_kind, size, f"models:/{name}@{ALIAS}", modules, output

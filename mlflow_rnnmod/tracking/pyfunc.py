@@ -20,7 +20,8 @@ from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
 
 DEFAULTS: dict[str, Any] = {"device": None, "batch_size": 256}
-"""What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set."""
+"""What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set; ``follow`` and ``every`` also
+for what is to follow an alias (:mod:`~mlflow_rnnmod.tracking.follow`)."""
 
 
 class RnnmodModel:
@@ -76,7 +77,7 @@ class RnnmodModel:
         params = params or {}
         composite, answer = self._composite, self._composite.answer
         words = answer.each_step and composite.input.split
-        inputs = read_inputs(data, composite.input_kind, self._size, words)
+        inputs = read_inputs(data, composite.input_kind, composite.input_size, words)
         try:
             if answer.scored:
                 return self._scored(inputs, params)
@@ -93,8 +94,11 @@ class RnnmodModel:
         answers: list[Any] = []
         tables: list[Tensor] = []
         for start in range(0, max(len(inputs), 1), self._batch_size):
-            found = self._composite.scores(inputs[start : start + self._batch_size])
-            answers += self._composite.answers(found, reject_below, reject_label)
+            part, known = inputs[start : start + self._batch_size], None
+            found = self._composite.scores(part)
+            if reject_below is not None and self._composite.likely and part:
+                known = self._composite.familiarity(part)
+            answers += self._composite.answers(found, reject_below, reject_label, known)
             tables.append(found)
         if params.get("scores"):
             return _table(answers, tables, self._composite.labels)
@@ -110,15 +114,6 @@ class RnnmodModel:
         )
         labels = (target,) if target else composite.labels
         return _formed(found, composite.answer.form(labels, composite.input_kind))
-
-    @property
-    def _size(self) -> int:
-        """Size of the vocabulary or of one step's features; ``None`` where parents differ."""
-        if isinstance(self._thing, Parent):
-            return self._thing.network.config.input_size
-        modules = (self._thing,) if isinstance(self._thing, Module) else self._thing.modules
-        sizes = {module.contract.input_size for module in modules}
-        return min(sizes)
 
 
 def _composite(thing: Any, device: str | None) -> Composite:
