@@ -28,6 +28,7 @@ FORMAT = 3
 3: graphs of more than dense layers, with places behind units.
 """
 
+
 T = TypeVar("T")
 _FIELDS = (KeyError, TypeError, AttributeError, IndexError)
 _OTHERS = (RuntimeError, ArithmeticError, AssertionError, MemoryError, OSError)

@@ -28,9 +28,8 @@ from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
-from mlflow_rnnmod.storage.bounds import GROWTH, check_room, check_types
+from mlflow_rnnmod.storage.bounds import GROWTH, LIKELIHOOD_BYTES, check_room, check_types
 from mlflow_rnnmod.storage.files import (
-    FORMAT,
     by_version,
     check_digest,
     pack_bits,
@@ -44,6 +43,8 @@ from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
+# The first format version that could say masks for single steps and gates.
+MASKED = 2
 PARENTS = "parents"
 _TABLE = "likelihood."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
@@ -103,7 +104,7 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
     }
     if standalone:
         write_parent(parent, directory / PARENTS / parent.digest)
-    version = format_of(parent) if trunk.sliceable else FORMAT
+    version = max(format_of(parent), 1 if trunk.sliceable else MASKED)
     return write_document(directory / DOCUMENT, "module", content, version)
 
 
@@ -275,7 +276,7 @@ def _check_units(body: dict[str, Any], parent: Parent) -> None:
 
 def _most_bytes(body: dict[str, Any], parent: Parent) -> int:
     """Bytes that a module's tensors take at the most."""
-    total = 16 * parent.network.config.readout_size
+    total = LIKELIHOOD_BYTES + 16 * parent.network.config.readout_size
     for _, sizes in body["units"]:
         units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
         total += 8 * units + (4 * units**2 if isinstance(sizes, int) else 0)

@@ -69,7 +69,7 @@ def test_negatives_are_about_as_many_as_positives():
     per_label=st.integers(1, 9),
 )
 def test_in_order_the_first_rows_are_taken(targets, per_label):
-    """The papers' code: M of the label, M / (labels - 1) of others, rounded up, however they are spread."""
+    """The papers' code: M of the label, M / (labels - 1) of others, rounded up."""
     sample = draw_sample(numbered(targets), 4, per_label, 0, in_order=True)
     numbers = sample.rows.values[:, 0]
     assert numbers.tolist() == sorted(set(numbers.tolist()))
