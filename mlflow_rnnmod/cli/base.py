@@ -121,6 +121,7 @@ def check_servers() -> None:
     """
     # MLflow tries for minutes; what has answered once may still be slow for a moment.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for uri in dict.fromkeys(_uris()):
         parts = urlsplit(uri)
         if parts.scheme in ("http", "https"):
