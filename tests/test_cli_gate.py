@@ -21,6 +21,7 @@ from mlflow_rnnmod import cli, composition
 from mlflow_rnnmod.operating import promotion
 from mlflow_rnnmod.tracking import attempts
 from tests.builders import LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
+from tests.composition.test_kinds import parent_of
 from tests.operating.test_promotion import in_this_process, state
 
 WORDS = tiny_texts(60)
@@ -169,6 +170,21 @@ def test_data_without_what_is_right(registry, tmp_path):
     assert "Did you mean 'lable'?" in output
     (tmp_path / "y.csv").write_text("text,language\na,german\nb,irish\n")
     run("evaluate", "models:/names/1", "--data", str(tmp_path / "y.csv"), "--dry-run")
+
+
+def test_evaluate_logs_to_the_model(registry, tmp_path):
+    run("evaluate", "models:/names@champion", "--data", registry["old"], "--experiment", "figures")
+    (model,) = json.loads(run("list", "--kind", "composite", "--json").output)
+    assert model["figures"]["accuracy"] == 1.0
+    several = composition.compose(tiny_modules(parent_of("multilabel")))
+    info = mlflow_rnnmod.log_model(several)
+    lines = zip(WORDS, several.predict(WORDS), strict=True)
+    path = tmp_path / "several.jsonl"
+    path.write_text("".join(json.dumps({"text": x, "labels": y}) + "\n" for x, y in lines))
+    output = run("evaluate", info.model_uri, "--data", str(path)).output
+    assert "exact: 1.000" in output
+    found = json.loads(run("search", "--figure", "exact=1", "--json").output)
+    assert [item["uri"] for item in found] == [info.model_uri]
 
 
 def test_search_and_open(registry):
