@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.folding import make_trunk
@@ -21,6 +21,8 @@ from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Progress = Callable[[str, int, int], None]
+SIZING = "sizing"
+"""What stages are called in which settings are tried."""
 # So often the part of the units is halved that makes up a share of the multiply-adds.
 _HALVINGS = 12
 
@@ -132,11 +134,13 @@ class Job:
         config, network = self.config, self.parent.network
         whole = {name for layer in network.layers[: config.from_layer] for name in layer}
 
+        prices = None if config.share_of == "units" else self._prices
+
         def of_units(part: float) -> dict[str, Tensor]:
             rule = RULES[config.rule]
-            return removed_units(rule, self.statistics, labels, part, config.seed, whole)
+            return removed_units(rule, self.statistics, labels, part, config.seed, whole, prices)
 
-        if config.share_of == "units" or share == 0.0:
+        if prices is None or share == 0.0:
             return of_units(share)
 
         def kept(part: float) -> float:
@@ -148,6 +152,19 @@ class Job:
             middle = (low + high) / 2
             low, high = (low, middle) if kept(middle) <= 1 - share else (middle, high)
         return of_units(high)
+
+    @cached_property
+    def _prices(self) -> dict[str, float]:
+        """Share of the multiply-adds that a unit of each group is worth, where all else is there.
+
+        Of a group with a single unit nothing can leave.
+        """
+        network, found = self.parent.network, {}
+        for name, units in network.units.items():
+            trunk = Trunk.whole(network.units)
+            keep = {**trunk.keep, name: torch.arange(units) > 0}
+            found[name] = 1 - network.work_kept(Trunk(keep)) if units > 1 else 0.0
+        return found
 
     def cost(self, trunks: Sequence[Trunk]) -> dict[str, float]:
         """The estimated passes of the parent, where trunks are run in passes."""
@@ -258,12 +275,12 @@ class Job:
     def _control(self) -> float:
         """How good modules are of which nothing is removed, with the same repairs."""
         alone = [[label] for label in range(len(self.parent.labels))]
-        return self.sized(self.make(self.removed(0.0, alone), "fitting modules of all units"))
+        return self.sized(self.make(self.removed(0.0, alone), f"{SIZING}: modules of all units"))
 
     def _tried(self, share: float, groups: Sequence[Sequence[int]]) -> dict[str, float]:
         """A setting carried out, as a row of what was tried."""
         control = self._control
-        stage = f"sizing: {len(groups)} trunks, {share:.0%}"
+        stage = f"{SIZING}: {len(groups)} trunks, {share:.0%}"
         made = self.make(self.removed(share, groups), stage)
         network = self.parent.network
         shares = {t: network.shares_kept(t)["weights_kept"] for t in dict.fromkeys(made.trunks)}
