@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.folding import make_trunk
@@ -22,6 +22,8 @@ from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Progress = Callable[[str, int, int], None]
+SIZING = "sizing"
+"""What stages are called in which settings are tried."""
 
 # Passes of the parent above which isolated modules surprise, and that shared trunks take instead.
 ISOLATED_COST, SHARED_COST = 8.0, 1.5
@@ -242,12 +244,12 @@ class Job:
     def _control(self) -> float:
         """How good modules are of which nothing is removed, with the same repairs."""
         alone = [[label] for label in range(len(self.parent.labels))]
-        return self.sized(self.make(self.removed(0.0, alone), "fitting modules of all units"))
+        return self.sized(self.make(self.removed(0.0, alone), f"{SIZING}: modules of all units"))
 
     def _tried(self, share: float, groups: Sequence[Sequence[int]]) -> dict[str, float]:
         """A setting carried out, as a row of what was tried."""
         control = self._control
-        stage = f"sizing: {len(groups)} trunks, {share:.0%}"
+        stage = f"{SIZING}: {len(groups)} trunks, {share:.0%}"
         made = self.make(self.removed(share, groups), stage)
         network = self.parent.network
         shares = {t: network.shares_kept(t)["weights_kept"] for t in dict.fromkeys(made.trunks)}
