@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -135,6 +136,8 @@ def follow(module: nn.Module, call: Call) -> Followed:
     softmax = [node for node in draft.nodes.values() if node.op == ENDS[0]]
     if softmax:
         raise refused("a log-softmax before the last layer is not covered", softmax[0].line)
+    if call.kind is None:
+        last = _ended(draft, last)
     output = draft.nodes[last]
     shared = any(last in node.inputs for node in draft.nodes.values())
     if output.op != "linear" or shared:
@@ -165,6 +168,19 @@ def follow(module: nn.Module, call: Call) -> Followed:
         call.kind,
         axes,
     )
+
+
+_POOLS = ("mean", "adaptive_avg_pool", "avg_pool", "largest", "adaptive_max_pool")
+
+
+def _ended(draft: Draft, last: str) -> str:
+    """The output layer; where channels are pooled to answers, one that passes them on."""
+    node, shape = draft.nodes[last], draft.nodes[last].shape
+    inner = draft.nodes[node.inputs[0]] if node.op == "reshape" else node
+    if inner.op not in _POOLS or shape[0] != prod(shape):
+        return last
+    flat = draft.reshaped(last, shape[:1], node.line)
+    return draft.linear(flat, torch.eye(shape[0], dtype=torch.float64), None, node.line)
 
 
 def answered_as(answer: Stepped) -> str:
@@ -231,10 +247,24 @@ def _drafted(module: nn.Module, graph: fx.Graph, call: Call) -> tuple[Draft, Any
             partial(_wanted, node),
             lambda constant: id(constant) in learned,
         )
-        values[node] = missing or _value(node, target, called)
+        given_back = _given_back(node, target, called)
+        values[node] = missing or (
+            values[given_back] if given_back is not None else _value(node, target, called)
+        )
         if in_place(target, called) and node.all_input_nodes:
             _changed(values, node)
     raise AssertionError("a traced graph ends with its output")
+
+
+def _given_back(node: fx.Node, target: Any, called: Called) -> fx.Node | None:
+    """The argument that a call gave back as it was, as what drops parts in training alone does."""
+    if isinstance(target, nn.Module) or in_place(target, called):
+        return None
+    known = handler_over_steps(target) if called.draft.rows else handler_of(target)
+    if known is not None:
+        return None
+    same = (given for given in node.all_input_nodes if given.meta["value"] is node.meta["value"])
+    return next(same, None)
 
 
 def begun(call: Call) -> Draft:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -184,6 +185,26 @@ class Scaled(nn.Module):
         return self.out(F.avg_pool2d(x, 2).reshape(-1, 80)).log_softmax(-1)
 
 
+@torch.fx.wrap
+def dropped(x: Tensor, training: bool) -> Tensor:
+    """What is left out in training alone, as in stochastic depth."""
+    return x * torch.bernoulli(torch.full((len(x), 1, 1, 1), 0.5)) if training else x
+
+
+class Pooled(nn.Module):
+    """Without a dense layer: channels are pooled to answers, as in SqueezeNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3, 2), nn.Conv2d(6, 6, 3, padding=1)
+        self.last, self.pool = nn.Conv2d(6, 4, 1), nn.AdaptiveAvgPool2d((1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv1(x))
+        x = x + dropped(F.relu(self.conv2(x)), self.training)
+        return torch.flatten(self.pool(F.relu(self.last(F.dropout(x, training=self.training)))), 1)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "plain": plain,
     "norm_first": norm_first,
@@ -194,4 +215,5 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "inception": Inception,
     "sliding": Sliding,
     "scaled": Scaled,
+    "pooled": Pooled,
 }
