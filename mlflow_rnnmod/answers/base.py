@@ -212,6 +212,10 @@ class Answer:
     def _answers(self, scores: Tensor, columns: Columns) -> list[Any]:
         raise NotImplementedError
 
+    def nothing(self, reject_label: str) -> Any:
+        """The answer to an input that holds nothing: by default an empty list."""
+        return []
+
     def labels_of(self, right: Any) -> Sequence[str]:
         """The labels that are right for an input, as ``calibrate_on=`` says it."""
         return right

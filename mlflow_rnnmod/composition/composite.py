@@ -16,6 +16,8 @@ from mlflow_rnnmod.answers.columns import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
+from mlflow_rnnmod.composition.rejection import KEY as REJECT
+from mlflow_rnnmod.composition.rejection import check_limit
 from mlflow_rnnmod.composition.scores import (
     ENERGY_WEIGHT_ACROSS,
     SCORES,
@@ -24,6 +26,7 @@ from mlflow_rnnmod.composition.scores import (
 )
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Input
+from mlflow_rnnmod.networks.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +45,14 @@ class Composite:
     Args:
         modules: one for each label; ties go to the first.
         score: name of the score strategy that compares them (a key of ``SCORES``).
-        parameters: what the strategy needs, as JSON types; and ``"thresholds"`` by label, 0 where
-            there is none.
+        parameters: what the strategy needs, as JSON types; ``"thresholds"`` by label, 0 where
+            there is none; and ``"reject_below"``, the best score from which on an answer counts.
         recipe: what was done to get here, as JSON types.
 
     Raises:
         IncompatibleModules: if the modules do not fit together, with every reason.
-        ValueError: if there is no such score strategy, or rivals have thresholds.
+        ValueError: if there is no such score strategy, rivals have thresholds, or the limit does
+            not fit.
     """
 
     modules: tuple[Module, ...]
@@ -74,6 +78,7 @@ class Composite:
         check_score(self.score, self.base, self.rivals)
         thresholds = self.parameters.get("thresholds", {})
         check_thresholds(thresholds, self.labels, self.rivals)
+        check_limit(self.parameters.get(REJECT), self.answer.rejects)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -202,9 +207,11 @@ class Composite:
         Args:
             inputs: as for :meth:`scores`.
             reject_below: inputs, or steps, whose best score is below this answer ``reject_label``;
-                ``None`` rejects nothing - but the composite of a single module, which can only say
-                yes or no, answers its label where the margin is at least 0.
-            reject_label: the answer of rejected inputs.
+                ``None`` for the limit that the composite carries (:attr:`parameters`). Without one
+                nothing is rejected, but the composite of a single module, which can only say yes
+                or no, answers its label where the margin is at least 0. ``-inf`` rejects nothing.
+            reject_label: the answer of rejected inputs, and of those that hold nothing: missing
+                and blank texts, sequences without a step.
             engine: as for :meth:`scores`.
 
         Returns:
@@ -216,7 +223,20 @@ class Composite:
             ValueError: if a module has the label ``reject_label``, or ``reject_below`` is given
                 where labels have thresholds.
         """
-        return self.answers(self.scores(inputs, engine), reject_below, reject_label)
+        inputs = self.checked(inputs)
+        found = self.answers(self.scores(inputs, engine), reject_below, reject_label)
+        return self.without_blank(inputs, found, reject_label)
+
+    def without_blank(self, inputs: Any, answers: list[Any], reject_label: str) -> list[Any]:
+        """Answers, where checked inputs that hold nothing are answered by none of the labels.
+
+        They would get the label that the network's biases favour. Lists and several labels answer
+        an empty list; where each step has an answer, there is one for each step that was read.
+        """
+        if self.answer.each_step or isinstance(inputs, Rows):
+            return answers
+        blank, nothing = self.input.is_blank, self.answer.nothing(reject_label)
+        return [nothing if blank(x) else y for x, y in zip(inputs, answers, strict=True)]
 
     def answers(
         self,
@@ -232,7 +252,7 @@ class Composite:
             threshold=0.5 if self.score == "probability" else 0.0,
             single=len(self.modules) == 1 and self.score == "margin",
             odds=SCORES[self.score].odds,
-            reject_below=reject_below,
+            reject_below=self.parameters.get(REJECT) if reject_below is None else reject_below,
             reject_label=reject_label,
         )
         return self.answer.answers(scores, columns)

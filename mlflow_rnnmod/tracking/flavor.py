@@ -88,7 +88,9 @@ def save_model(
         extra_files: files to copy to ``extra_files``.
         standalone: for a module, whether its parent goes along. By default it is left out where it
             was logged in MLflow, and the module refers to it by digest and model id.
-        model_config: ``device`` (``None``: the CPU) and ``batch_size`` (256) of the loaded model.
+        model_config: ``device`` (``None``: the CPU) and ``batch_size`` (256) of the loaded model;
+            ``max_tokens`` (10,000; ``None`` for any number) that one input may have, and whether
+            longer ones are refused or cut: ``too_long`` (``"refuse"``, ``"cut"``).
         validate_serving_input: of no use here; MLflow hands it on from :func:`log_model`.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +19,14 @@ from mlflow_rnnmod.composition.translation import TranslatingComposite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
+from mlflow_rnnmod.tracking.limits import MOST, Limit
 
-DEFAULTS: dict[str, Any] = {"device": None, "batch_size": 256}
+DEFAULTS: dict[str, Any] = {
+    "device": None,
+    "batch_size": 256,
+    "max_tokens": MOST,
+    "too_long": "refuse",
+}
 """What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set."""
 
 
@@ -28,7 +35,8 @@ class RnnmodModel:
 
     Args:
         thing: parent, module or composite.
-        model_config: ``device`` and ``batch_size`` (see :data:`DEFAULTS`).
+        model_config: ``device``, ``batch_size``, ``max_tokens`` and ``too_long`` (see
+            :data:`DEFAULTS` and :mod:`~mlflow_rnnmod.tracking.limits`).
 
     Raises:
         MlflowException: if ``model_config`` does not fit.
@@ -42,6 +50,7 @@ class RnnmodModel:
                 "number of rows."
             )
         self._batch_size: int = config["batch_size"]
+        self._limit = Limit(config)
         self._thing = thing
         try:
             self._composite = _composite(thing, config["device"])
@@ -78,6 +87,7 @@ class RnnmodModel:
         words = answer.each_step and composite.input.split
         inputs = read_inputs(data, composite.input_kind, self._size, words)
         try:
+            inputs = self._limit.bounded(inputs, composite.input, self._parents)
             if answer.scored:
                 return self._scored(inputs, params)
             return self._routed(inputs, params)
@@ -93,8 +103,10 @@ class RnnmodModel:
         answers: list[Any] = []
         tables: list[Tensor] = []
         for start in range(0, max(len(inputs), 1), self._batch_size):
-            found = self._composite.scores(inputs[start : start + self._batch_size])
-            answers += self._composite.answers(found, reject_below, reject_label)
+            batch = inputs[start : start + self._batch_size]
+            found = self._composite.scores(batch)
+            said = self._composite.answers(found, reject_below, reject_label)
+            answers += self._composite.without_blank(batch, said, reject_label)
             tables.append(found)
         if params.get("scores"):
             return _table(answers, tables, self._composite.labels)
@@ -110,6 +122,11 @@ class RnnmodModel:
         )
         labels = (target,) if target else composite.labels
         return _formed(found, composite.answer.form(labels, composite.input_kind))
+
+    @cached_property
+    def _parents(self) -> list[Parent]:
+        """Each once."""
+        return list({m.parent.digest: m.parent for m in self._composite.modules}.values())
 
     @property
     def _size(self) -> int:

@@ -27,6 +27,7 @@ from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking import download, parents
 from mlflow_rnnmod.tracking.environment import environment_files
 from mlflow_rnnmod.tracking.flavor import model_directory, signature_for
+from mlflow_rnnmod.tracking.pyfunc import DEFAULTS
 from tests.builders import (
     LABELS,
     ODD_LABELS,
@@ -466,7 +467,7 @@ def test_arguments_that_only_log_model_knows(tracking_uri):
 def test_model_config(tmp_path):
     mlflow_rnnmod.save_model(make("parent"), tmp_path / "a")
     saved = Model.load(str(tmp_path / "a"))
-    assert saved.flavors["python_function"]["config"] == {"device": None, "batch_size": 256}
+    assert saved.flavors["python_function"]["config"] == DEFAULTS
     for wrong in ({"batch_size": 0}, {"batch_size": "many"}, {"device": "abacus"}):
         with pytest.raises(MlflowException, match="model_config"):
             mlflow.pyfunc.load_model(str(tmp_path / "a"), model_config=wrong)
