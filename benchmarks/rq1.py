@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any
 
 from benchmarks.study import Study
-from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.decomposition.rules import random_like
-from mlflow_rnnmod.networks.trunk import Trunk
+from mlflow_rnnmod.networks.trunk import Trunk, overlap_matrix
 
 DRAWS = 3
 REPAIRS = ("none", "calibrate", "all")

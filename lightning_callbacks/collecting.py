@@ -13,11 +13,13 @@ import copy
 import random
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -30,8 +32,8 @@ from torch.utils.data import (
 
 from lightning_callbacks.batches import Batch, Layout, Steps, split
 from lightning_callbacks.sources import Transfer
-from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks import Rows
+from mlflow_rnnmod.networks.architectures import network_of
 
 
 @contextmanager
@@ -217,3 +219,38 @@ def collect(
     if not parts:
         return None
     return layout.joined(parts, config, source)
+
+
+def conform(rows: Rows, config: Any, source: str) -> Rows:
+    """Rows with the targets that :class:`~mlflow_rnnmod.networks.Rows` wants for a kind of answer.
+
+    Steps that have no label hold ``IGNORE``: those whose target is negative (as -100, PyTorch's
+    ``ignore_index``), that are padding, or that stand behind the label that ends a list.
+
+    Args:
+        rows: with int64 targets ``(rows,)`` or ``(rows, steps)``, or bool ``(rows, labels)`` or
+            ``(rows, steps)``.
+        config: of the network that answers them.
+        source: what to call the data in errors.
+
+    Raises:
+        ValueError: if the targets have another shape, or hold what is no label.
+
+    Example:
+        >>> import torch
+        >>> from mlflow_rnnmod.networks import NetworkConfig
+        >>> config = NetworkConfig(
+        ...     "features", 2, None, "gru", ((3,),), ("a", "b"), readout="all_steps", output="tags"
+        ... )
+        >>> targets = torch.tensor([[1, 0, -100], [0, 1, 1]])
+        >>> rows = Rows(torch.zeros(2, 3, 2), torch.tensor([3, 1]), targets)
+        >>> conform(rows, config, "batch").targets.tolist()
+        [[1, 0, -1], [0, -1, -1]]
+    """
+    if rows.targets is None:
+        raise ValueError(f"The {source} has no targets; expected the right answer to each row.")
+
+    def shown() -> tuple[Tensor | None, str]:
+        return network_of(config).answered(rows), config.side if config.feed == "steps" else "right"
+
+    return replace(rows, targets=config.answer.conform(rows.targets, config, source, shown))

@@ -49,7 +49,7 @@ MOVED = {
     "mlflow_rnnmod.decomposition.metrics": "mlflow_rnnmod.answers",
     "mlflow_rnnmod.decomposition.bleu": "mlflow_rnnmod.answers.translation",
     "mlflow_rnnmod.decomposition.layers": "mlflow_rnnmod.networks.parts",
-    "mlflow_rnnmod.decomposition.sizes": "mlflow_rnnmod.decomposition.overlap",
+    "mlflow_rnnmod.decomposition.sizes": "mlflow_rnnmod.networks.trunk",
     "mlflow_rnnmod.decomposition.translation_watch": "mlflow_rnnmod.networks.translator.forcing",
     **{
         f"mlflow_rnnmod.decomposition.{name}": f"mlflow_rnnmod.networks.recurrent.{name}"

@@ -16,13 +16,12 @@ from mlflow_rnnmod.composition import compose, whole_parent
 from mlflow_rnnmod.composition.translation import TranslatingComposite
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
-from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.decomposition.pairs import Pairs, draw_pairs, forced_sample
 from mlflow_rnnmod.decomposition.routed_job import language_trunks
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
-from mlflow_rnnmod.networks.trunk import Trunk
+from mlflow_rnnmod.networks.trunk import Trunk, overlap_matrix
 
 Removed = list[dict[str, Tensor]]
 

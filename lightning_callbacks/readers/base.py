@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps
-from lightning_callbacks.collecting import collect, read_batches
+from lightning_callbacks.collecting import collect, conform, read_batches
 from lightning_callbacks.forwards import Call, ForwardFunction, count_outputs, find_forward
 from lightning_callbacks.sources import Sources, Transfer
-from lightning_callbacks.targets import conform
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder

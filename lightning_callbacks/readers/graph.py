@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from lightning_callbacks.batches import Whole
+from lightning_callbacks.collecting import conform
 from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
-from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks.graph.reading import (
     check_graph_parity,
     read_graph,

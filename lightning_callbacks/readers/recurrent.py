@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_callbacks.collecting import conform
 from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
-from lightning_callbacks.targets import conform
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
 from mlflow_rnnmod.networks.recurrent.structure import find_parts

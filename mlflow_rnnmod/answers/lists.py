@@ -10,8 +10,8 @@ from torch import Tensor
 from mlflow_rnnmod.answers.base import one_hot
 from mlflow_rnnmod.answers.columns import Columns
 from mlflow_rnnmod.answers.multilabel import Multilabel
-from mlflow_rnnmod.answers.observations import Labelled
 from mlflow_rnnmod.answers.tags import Stepwise
+from mlflow_rnnmod.answers.targets import Labelled
 from mlflow_rnnmod.answers.whole import anywhere, best_step
 
 

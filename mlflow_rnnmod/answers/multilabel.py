@@ -9,9 +9,8 @@ from torch import Tensor
 
 from mlflow_rnnmod.answers.base import Answer
 from mlflow_rnnmod.answers.columns import Columns
-from mlflow_rnnmod.answers.observations import Labelled
 from mlflow_rnnmod.answers.sample import Draw, Sample
-from mlflow_rnnmod.answers.targets import Shown, Targeted
+from mlflow_rnnmod.answers.targets import Labelled, Shown, Targeted
 
 
 class Multilabel(Answer):

@@ -13,7 +13,6 @@ from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.head_job import HeadJob
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.routed_job import RoutedJob
 from mlflow_rnnmod.decomposition.rules import RULES, random_like
@@ -24,6 +23,7 @@ from mlflow_rnnmod.decomposition.team import Team
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import overlap_matrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -245,3 +245,15 @@ def jaccard(first: Trunk, second: Trunk) -> float:
     both = sum(int((mask & second.keep[name]).sum()) for name, mask in first.keep.items())
     either = sum(int((mask | second.keep[name]).sum()) for name, mask in first.keep.items())
     return both / either
+
+
+def overlap_matrix(trunks: Sequence[Trunk]) -> Tensor:
+    """Jaccard index of the units kept by every two trunks, float ``(trunks, trunks)``.
+
+    Units count at each step and in each gate that are told apart.
+    """
+    flat = [torch.cat([mask.flatten() for mask in trunk.keep.values()]) for trunk in trunks]
+    masks = torch.stack(flat).double()
+    both = masks @ masks.T
+    sizes = masks.sum(1)
+    return (both / (sizes[:, None] + sizes[None, :] - both)).float()

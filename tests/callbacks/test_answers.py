@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_callbacks import ModuleDecomposition
 from lightning_callbacks.batches import split
-from lightning_callbacks.targets import conform
+from lightning_callbacks.collecting import conform
 from mlflow_rnnmod.networks import NetworkConfig, Rows
 from tests.callbacks import answers
 from tests.callbacks.training import fit

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.decomposition.overlap import overlap_matrix
 from mlflow_rnnmod.networks import RecurrentNetwork, jaccard, sliced
+from mlflow_rnnmod.networks.trunk import overlap_matrix
 from tests.builders import tiny_parent
 from tests.networks.recurrent.strategies import networks, random_trunk
 from tests.networks.recurrent.test_unrolled import KINDS, random_masks, same_at_all_steps

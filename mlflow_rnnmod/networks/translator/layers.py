@@ -14,14 +14,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from mlflow_rnnmod.networks.groups import Groups, Reader, by_name
 from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.recurrent.cells import State
-from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
+from mlflow_rnnmod.networks.recurrent.config import CELL_WORDS, DIRECTIONS, cell_params, layer_words
 from mlflow_rnnmod.networks.recurrent.layers import (
     ACTIVATION_FUNCTIONS,
     RecurrentLayers,
     build_cell,
 )
 from mlflow_rnnmod.networks.recurrent.slots import cell_group
-from mlflow_rnnmod.networks.recurrent.words import CELL_WORDS, cell_params, layer_words
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.decoder import Decoder, States, layer_weights
