@@ -211,8 +211,11 @@ class Answer:
     def _answers(self, scores: Tensor, columns: Columns) -> list[Any]:
         raise NotImplementedError
 
-    def nothing(self, reject_label: str) -> Any:
-        """The answer to an input that holds nothing: by default an empty list."""
+    def nothing(self, answer: Any, reject_label: str) -> Any:
+        """The answer to an input that holds nothing, instead of ``answer``; by default no label.
+
+        Networks answer nothing, too, by whatever their biases favour.
+        """
         return []
 
     def labels_of(self, right: Any) -> Sequence[str]:

@@ -60,7 +60,7 @@ class Label(Answer):
     def _answers(self, scores: Tensor, columns: Columns) -> list[str]:
         return columns.best(scores)
 
-    def nothing(self, reject_label: str) -> str:
+    def nothing(self, answer: Any, reject_label: str) -> str:
         """None of the labels."""
         return reject_label
 

@@ -24,6 +24,12 @@ class Translation(Answer):
     )
     joins = "It translates into the language that is asked for, or into all of them."
 
+    def nothing(self, answer: Any, reject_label: str) -> Any:
+        """No text, or no tokens, in each language."""
+        if isinstance(answer, dict):
+            return {label: type(text)() for label, text in answer.items()}
+        return type(answer)()
+
     def form(self, labels: Sequence[str] = (), kind_of_input: str = "text") -> Form:
         """An array of texts, or a column for each language; ids where ids come in, too."""
         cell = "text" if kind_of_input == "text" else "ids"

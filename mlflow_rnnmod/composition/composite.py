@@ -26,7 +26,6 @@ from mlflow_rnnmod.composition.scores import (
 )
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Input
-from mlflow_rnnmod.networks.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,8 +209,7 @@ class Composite:
                 ``None`` for the limit that the composite carries (:attr:`parameters`). Without one
                 nothing is rejected, but the composite of a single module, which can only say yes
                 or no, answers its label where the margin is at least 0. ``-inf`` rejects nothing.
-            reject_label: the answer of rejected inputs, and of those that hold nothing: missing
-                and blank texts, sequences without a step.
+            reject_label: the answer of rejected inputs.
             engine: as for :meth:`scores`.
 
         Returns:
@@ -223,20 +221,7 @@ class Composite:
             ValueError: if a module has the label ``reject_label``, or ``reject_below`` is given
                 where labels have thresholds.
         """
-        inputs = self.checked(inputs)
-        found = self.answers(self.scores(inputs, engine), reject_below, reject_label)
-        return self.without_blank(inputs, found, reject_label)
-
-    def without_blank(self, inputs: Any, answers: list[Any], reject_label: str) -> list[Any]:
-        """Answers, where checked inputs that hold nothing are answered by none of the labels.
-
-        They would get the label that the network's biases favour. Lists and several labels answer
-        an empty list; where each step has an answer, there is one for each step that was read.
-        """
-        if self.answer.each_step or isinstance(inputs, Rows):
-            return answers
-        blank, nothing = self.input.is_blank, self.answer.nothing(reject_label)
-        return [nothing if blank(x) else y for x, y in zip(inputs, answers, strict=True)]
+        return self.answers(self.scores(inputs, engine), reject_below, reject_label)
 
     def answers(
         self,

@@ -88,9 +88,6 @@ class TranslatingComposite(Composite):
         found: dict[str, list[Any]] = {}
         for group in self.translators:
             found.update(group.translated(inputs, wanted, beams, batch_size))
-        for position, blank in enumerate(map(self.input.is_blank, inputs)):
-            for translations in found.values() if blank else ():
-                translations[position] = type(translations[position])()  # no text, no tokens
         if len(wanted) == 1:
             return found[wanted[0]]
         return [

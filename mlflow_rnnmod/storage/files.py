@@ -20,10 +20,11 @@ from torch import Tensor
 
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
-FORMAT = 2
+FORMAT = 3
 """The newest format version. What the first could say is written in it still, for older readers.
 
 2: other kinds of answer than one label; masks for single steps and gates.
+3: composites alone: all their modules in one JSON file and one of tensors.
 """
 
 T = TypeVar("T")

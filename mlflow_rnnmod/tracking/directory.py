@@ -200,7 +200,7 @@ def model_directory(
         code=code,
         conda_env=_mlflow.CONDA_ENV,
         python_env=_mlflow.PYTHON_ENV,
-        model_config=dict(DEFAULTS if model_config is None else model_config),
+        model_config={**DEFAULTS, **(model_config or {})},
     )
     if size := _mlflow.get_total_file_size(str(path)):
         model.model_size_bytes = size

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_rnnmod.composition.plan import Entry, entry_of
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.storage import composites, kind_of
-from mlflow_rnnmod.storage.modules import DOCUMENT, TENSORS, read_entry
+from mlflow_rnnmod.storage.modules import ALL, DOCUMENT, TENSORS, read_entries, read_entry
 from mlflow_rnnmod.tracking import download, fetch
 from mlflow_rnnmod.tracking.memory import MEMORY
 from mlflow_rnnmod.tracking.parents import find_parent, is_known
@@ -36,10 +36,10 @@ Fetch = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Document:
-    """A module's ``module.json``.
+    """A module's ``module.json``, or its part of a composite's ``modules.json``.
 
     Args:
-        content: the file.
+        content: the file; of a composite's, as many bytes as are its share.
         entry: what a plan reads in it.
         reference: to the parent, as :func:`~mlflow_rnnmod.storage.modules.read_entry` gives it.
     """
@@ -151,8 +151,19 @@ def _documents(kind: str, uri: str, content: Fetch) -> tuple[Document, ...]:
             f"{uri} is a {kind}; expected a module or a composite. A parent becomes modules by "
             "mlflow_rnnmod.decompose."
         )
-    with _folder_of({composites.DOCUMENT: content(composites.DOCUMENT)}) as folder:
-        parts = composites.read_folders(folder)
+    opening = {composites.DOCUMENT: content(composites.DOCUMENT)}
+    with _folder_of(opening) as folder:
+        together = composites.digest_of_modules(folder)
+        parts = [] if together else composites.read_folders(folder)
+    if together:
+        data = content(ALL)
+        with _folder_of({ALL: data}) as folder:
+            entries = read_entries(folder, uri, together)
+        size = len(data) // len(entries)  # what one of them takes, to be counted once in all
+        return tuple(
+            Document(data[:size], entry, {**reference, "bundled": True})
+            for entry, reference in entries
+        )
     with ThreadPoolExecutor(download.THREADS) as pool:
         contents = list(pool.map(content, (f"{part}/{DOCUMENT}" for part, _ in parts)))
     found = []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MODEL_TYPES = ("rnnmod", "rnnmod-parent", "rnnmod-module", "rnnmod-composed")
 BESIDE = "classifier"
-"""A model type that MLflow's own evaluator is for; of models of this flavor ours stands beside it."""
+"""A model type that MLflow has an evaluator of its own for; ours adds to it, for our models."""
 _MANY = 30
 
 

@@ -90,7 +90,8 @@ def save_model(
             was logged in MLflow, and the module refers to it by digest and model id.
         model_config: ``device`` (``None``: the CPU) and ``batch_size`` (256) of the loaded model;
             ``max_tokens`` (10,000; ``None`` for any number) that one input may have, and whether
-            longer ones are refused or cut: ``too_long`` (``"refuse"``, ``"cut"``).
+            longer ones are refused or cut: ``too_long`` (``"refuse"``, ``"cut"``); whether missing
+            and blank inputs get no label: ``blank`` (``"reject"``, ``"answer"``).
         validate_serving_input: of no use here; MLflow hands it on from :func:`log_model`.
 
     Raises:

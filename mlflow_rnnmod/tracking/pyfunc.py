@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 256,
     "max_tokens": MOST,
     "too_long": "refuse",
+    "blank": "reject",
 }
 """What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set."""
 
@@ -36,20 +37,30 @@ class RnnmodModel:
     Args:
         thing: parent, module or composite.
         model_config: ``device``, ``batch_size``, ``max_tokens`` and ``too_long`` (see
-            :data:`DEFAULTS` and :mod:`~mlflow_rnnmod.tracking.limits`).
+            :data:`DEFAULTS` and :mod:`~mlflow_rnnmod.tracking.limits`); ``blank``: ``"reject"``,
+            where inputs that hold nothing (missing or blank text, no step) get ``reject_label``,
+            or no label at all, or ``"answer"``, where they are asked like any other.
 
     Raises:
         MlflowException: if ``model_config`` does not fit.
     """
 
     def __init__(self, thing: Any, model_config: Mapping[str, Any] | None = None) -> None:
-        config = {**DEFAULTS, **(model_config or {})}
+        # Models that were saved before there was a choice go on answering what holds nothing.
+        older = {"blank": "answer"} if model_config else {}
+        config = {**DEFAULTS, **older, **(model_config or {})}
         if type(config["batch_size"]) is not int or config["batch_size"] < 1:
             raise MlflowException.invalid_parameter_value(
                 f"model_config['batch_size'] is {config['batch_size']!r}; expected a positive "
                 "number of rows."
             )
         self._batch_size: int = config["batch_size"]
+        if config["blank"] not in ("reject", "answer"):
+            raise MlflowException.invalid_parameter_value(
+                f"model_config['blank'] is {config['blank']!r}; expected 'reject' (inputs that "
+                "hold nothing get no label) or 'answer' (they are asked like any other)."
+            )
+        self._blank = config["blank"] == "reject"
         self._limit = Limit(config)
         self._thing = thing
         try:
@@ -106,7 +117,7 @@ class RnnmodModel:
             batch = inputs[start : start + self._batch_size]
             found = self._composite.scores(batch)
             said = self._composite.answers(found, reject_below, reject_label)
-            answers += self._composite.without_blank(batch, said, reject_label)
+            answers += self._without_blank(batch, said, reject_label)
             tables.append(found)
         if params.get("scores"):
             return _table(answers, tables, self._composite.labels)
@@ -120,8 +131,21 @@ class RnnmodModel:
         found = cast(TranslatingComposite, composite).predict(
             inputs, target or None, beams, self._batch_size
         )
+        found = self._without_blank(inputs, found)
         labels = (target,) if target else composite.labels
         return _formed(found, composite.answer.form(labels, composite.input_kind))
+
+    def _without_blank(
+        self, inputs: list[Any], answers: list[Any], reject_label: str = ""
+    ) -> list[Any]:
+        """Answers, where inputs that hold nothing get no label."""
+        if not self._blank:
+            return answers
+        blank, nothing = self._composite.input.is_blank, self._composite.answer.nothing
+        return [
+            nothing(y, reject_label) if blank(x) else y
+            for x, y in zip(inputs, answers, strict=True)
+        ]
 
     @cached_property
     def _parents(self) -> list[Parent]:
