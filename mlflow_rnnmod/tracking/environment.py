@@ -7,7 +7,6 @@ process, take seconds, and still not find this package (docs/mlflow.md).
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,10 +16,9 @@ from typing import Any
 import yaml
 
 from mlflow_rnnmod.tracking import _mlflow
+from mlflow_rnnmod.tracking.code import PACKAGE
 
 DISTRIBUTION = "mlflow-rnnmod"
-PACKAGE = Path(__file__).parent.parent
-CODE = "code"
 
 # What loading and answering import; training and reports need more.
 _PACKAGES = ("numpy", "pandas", "safetensors", "tokenizers", "torch")
@@ -69,20 +67,6 @@ def _from_direct_url(direct: Mapping[str, Any]) -> str | None:
     if info := direct.get("vcs_info"):
         return f"{DISTRIBUTION} @ {info['vcs']}+{url}@{info['commit_id']}"
     return f"{DISTRIBUTION} @ {url}"
-
-
-def copy_own_code(path: Path) -> None:
-    """Put this package's sources, and nothing else, under ``path/code``."""
-    shutil.copytree(
-        PACKAGE,
-        path / CODE / PACKAGE.name,
-        ignore=lambda folder, names: [
-            name
-            for name in names
-            if name.startswith((".", "__pycache__"))
-            or (Path(folder, name).is_file() and not name.endswith((".py", "py.typed")))
-        ],
-    )
 
 
 @dataclass(frozen=True)

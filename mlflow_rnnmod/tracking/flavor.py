@@ -20,9 +20,10 @@ from mlflow_rnnmod import FLAVOR_NAME
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.pages import card
-from mlflow_rnnmod.tracking import _mlflow, download, fetch, parents, record
+from mlflow_rnnmod.tracking import _mlflow, code, download, fetch, parents, record
 from mlflow_rnnmod.tracking.directory import (
     Thing,
+    hidden_tags,
     input_kind,
     kind,
     model_directory,
@@ -34,6 +35,7 @@ from mlflow_rnnmod.tracking.environment import (
     EnvironmentFiles,
     default_requirements,
     environment_files,
+    own_requirement,
 )
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
@@ -71,6 +73,7 @@ def save_model(
     standalone: bool | None = None,
     model_config: dict[str, Any] | str | Path | None = None,
     validate_serving_input: bool = True,
+    borrows: bool = False,
 ) -> None:
     """Save a parent, a module or a composite as an MLflow model.
 
@@ -93,6 +96,7 @@ def save_model(
             longer ones are refused or cut: ``too_long`` (``"refuse"``, ``"cut"``); whether missing
             and blank inputs get no label: ``blank`` (``"reject"``, ``"answer"``).
         validate_serving_input: of no use here; MLflow hands it on from :func:`log_model`.
+        borrows: for a module: whether its parent's model is known to carry this package's code.
 
     Raises:
         MlflowException: if ``path`` is not empty, or ``model`` is something else.
@@ -118,6 +122,7 @@ def save_model(
             metadata=metadata,
             extra_files=extra_files,
             model_config=settings,
+            borrows=borrows,
         )
     except ValueError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from error
@@ -179,6 +184,7 @@ def log_model(
     """
     if isinstance(model, Module) and not standalone:
         model = _with_logged_parent(model, kwargs.get("run_id"))
+        kwargs = {**kwargs, "borrows": carries_this_code(MlflowClient(), model.parent)}
     if name is None and artifact_path is None and model_id is None:
         name = slug(model.label) if isinstance(model, Module) else kind(model)
     info = Model.log(
@@ -205,7 +211,7 @@ def log_model(
         **kwargs,
     )
     MlflowClient().set_logged_model_tags(
-        info.model_id, {record.NOTE: card_of(model, info.model_uri)}
+        info.model_id, {record.NOTE: card_of(model, info.model_uri), **hidden_tags(model)}
     )
     if isinstance(model, Parent):
         parents.remember(model.known_as(info.model_id, download.server()))
@@ -243,6 +249,17 @@ def _with_logged_parent(module: Module, run_id: str | None) -> Module:
         run: dict[str, Any] = {} if run_id is None else {"run_id": run_id}
         model_id = log_model(module.parent, **run).model_id
     return replace(module, parent=module.parent.known_as(model_id, download.server()))
+
+
+def carries_this_code(client: MlflowClient, parent: Parent) -> bool:
+    """Whether a parent's model brings the package, as it is now, for modules to find there."""
+    if own_requirement() is not None or parent.model_id is None:
+        return False
+    try:
+        tags = client.get_logged_model(parent.model_id).tags
+    except MlflowException:
+        return False
+    return bool(tags.get(code.TAG) == code.archive_digest())
 
 
 def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 
 import mlflow
 import numpy as np
@@ -247,7 +248,7 @@ def test_a_module_is_logged_by_reference_and_its_parent_once(tracking_uri):
         assert module.parent.model_id == of_parent.model_id
         files = {p.name for p in Path(info.artifact_path, "data").iterdir()}
         assert files == {"module.json", "module.safetensors"}
-        assert not Path(info.artifact_path, "code").exists()
+        assert not Path(info.artifact_path, "code", "mlflow_rnnmod.zip").exists()
 
 
 def test_a_deleted_parent_is_logged_again(tracking_uri):
@@ -487,23 +488,31 @@ def test_the_device_is_the_loaded_models_own(tmp_path):
 # --- code ---
 
 
+def sources() -> set[str]:
+    package = Path(mlflow_rnnmod.__file__).parent
+    return {f"mlflow_rnnmod/{p.relative_to(package).as_posix()}" for p in package.rglob("*.py")}
+
+
 def test_code_goes_along_where_pip_cannot_get_it(tmp_path):
     for what in THINGS:
         mlflow_rnnmod.save_model(make(what), tmp_path / what)
+    archive = "code/mlflow_rnnmod.zip"
     for what in THINGS:
-        code = tmp_path / what / "code" / "mlflow_rnnmod"
-        files = {str(p.relative_to(code)) for p in code.rglob("*") if p.is_file()}
-        package = Path(mlflow_rnnmod.__file__).parent
-        sources = {str(p.relative_to(package)) for p in package.rglob("*.py")}
-        assert files - {"py.typed"} == sources
-        assert Model.load(str(tmp_path / what)).flavors["python_function"]["code"] == "code"
+        assert set(ZipFile(tmp_path / what / archive).namelist()) == sources()
+        assert Model.load(str(tmp_path / what)).flavors["python_function"]["code"] == archive
+    assert len({(tmp_path / what / archive).read_bytes() for what in THINGS}) == 1
 
 
-def test_a_module_by_reference_carries_no_code(tmp_path):
+def test_a_module_by_reference_borrows_its_parents_code(tracking_uri, tmp_path):
+    info = mlflow_rnnmod.log_model(tiny_module(tiny_parent()))
+    path = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(tmp_path)))
+    files = [p for p in (path / "code").rglob("*") if p.is_file()]
+    assert [p.name for p in files] == ["__init__.py"]
+    assert files[0].stat().st_size < 5000
+    # Without a server to ask whose code the parent has, a module brings all of it.
     module = tiny_module(tiny_parent().known_as("m-1", "sqlite:///x.db"))
-    mlflow_rnnmod.save_model(module, tmp_path)
-    assert not (tmp_path / "code").exists()
-    assert "code" not in Model.load(str(tmp_path)).flavors["rnnmod"]
+    mlflow_rnnmod.save_model(module, tmp_path / "saved")
+    assert (tmp_path / "saved" / "code" / "mlflow_rnnmod.zip").is_file()
 
 
 def test_code_of_the_users_own_is_added(tmp_path):
@@ -512,6 +521,7 @@ def test_code_of_the_users_own_is_added(tmp_path):
         make("parent"), tmp_path / "m", code_paths=[str(tmp_path / "helper.py")]
     )
     assert {p.name for p in (tmp_path / "m" / "code").iterdir()} == {"helper.py", "mlflow_rnnmod"}
+    assert (tmp_path / "m" / "code" / "mlflow_rnnmod" / "__init__.py").is_file()
     with pytest.raises(TypeError, match="code_paths"):
         mlflow_rnnmod.save_model(make("parent"), tmp_path / "n", code_paths="helper.py")
 
