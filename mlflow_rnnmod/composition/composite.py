@@ -141,6 +141,7 @@ class Composite:
                 "name": module.origin.get("name"),
                 "version": module.origin.get("version"),
                 "model_id": module.origin.get("model_id"),
+                "tracking_uri": module.origin.get("tracking_uri"),
                 "parent": module.parent.digest,
                 "trunk": module.trunk.digest,
             }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
     from mlflow_rnnmod.decomposition.module import Module
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; margin: 0 auto;
   max-width: 1120px; padding: 24px 32px 64px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 8px; }
@@ -119,7 +119,7 @@ def page(decomposition: Decomposition) -> str:
     parts += ["<h2>Settings</h2>", _pairs(_settings(decomposition, chosen))]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 
 

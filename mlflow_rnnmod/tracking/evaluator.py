@@ -115,7 +115,7 @@ class RnnmodEvaluator(ModelEvaluator):
         answer = _answer_of(model, config.get("output"))
         try:
             if answer is not None and answer.each_step:
-                wanted, given = _by_step(truth, answers)
+                wanted, given = answers_by_step(truth, answers)
                 overall, table = figures(wanted, given, labels or sorted({*wanted, *given}))
                 overall = {**overall, "rows": float(len(truth)), "steps": overall["rows"]}
             elif any(isinstance(row, list) for row in [*truth, *answers]):
@@ -247,7 +247,7 @@ def _shares(
     return together, table, {**means, "rows": float(len(wanted))}
 
 
-def _by_step(truth: Sequence[Any], answers: Sequence[Any]) -> tuple[list[str], list[str]]:
+def answers_by_step(truth: Sequence[Any], answers: Sequence[Any]) -> tuple[list[str], list[str]]:
     """True labels and answers of all steps whose true label is known."""
     wanted: list[str] = []
     given: list[str] = []
