@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape as html
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from mlflow_rnnmod.answers.reliability import Reliability
 from mlflow_rnnmod.composition.plan import entry_of, make_plan
 from mlflow_rnnmod.pages import card
+from mlflow_rnnmod.pages.assessed import Assessment
 from mlflow_rnnmod.pages.dial import METRICS
 from mlflow_rnnmod.pages.lineage import Source, lineage_svg
 from mlflow_rnnmod.pages.links import artifacts_page, model_page, registered_page
@@ -32,36 +32,6 @@ BATCH = 64
 WORST = 10
 """Labels that are listed on the page, worst first, where there are many."""
 MANY = 30
-
-
-class LabelFigures(Protocol):
-    """A label's figures in the composite and in its parent."""
-
-    label: str
-    module: Mapping[str, float]
-    parent: Mapping[str, float]
-    support: int
-
-    @property
-    def difference(self) -> float:
-        """Between the two."""
-
-
-class Figures(Protocol):
-    """What was measured, as :class:`~mlflow_rnnmod.tracking.assessment.Assessment` has it."""
-
-    data: str
-    rows: int
-    metric: str
-    composed: float
-    parents: Sequence[Any]
-    labels: Sequence[Any]
-    overall: Mapping[str, float]
-    names: Sequence[str]
-    confusion: Any
-    reliability: Reliability | None
-    agreement: float | None
-    signatures: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,7 +53,7 @@ class Places:
     server: str | None = None
 
 
-def composite_page(composite: Composite, places: Places, found: Figures | None = None) -> str:
+def composite_page(composite: Composite, places: Places, found: Assessment | None = None) -> str:
     """The description of a composite, in Markdown.
 
     Args:
@@ -117,7 +87,7 @@ def composite_page(composite: Composite, places: Places, found: Figures | None =
     return fit([section for section in sections if section], card.LONGEST)
 
 
-def version_line(composite: Composite, found: Figures | None = None) -> str:
+def version_line(composite: Composite, found: Assessment | None = None) -> str:
     """One line for a registered version: what it is, how good on which data, what it costs."""
     count, parents = len(composite.modules), len(_parents(composite))
     words = f"{count} {plural('module', count)} of {parents} {plural('parent', parents)}"
@@ -166,7 +136,7 @@ def story(composite: Composite) -> list[str]:
     return [_step(dict(step)) for step in composite.recipe]
 
 
-def lineage(composite: Composite, found: Figures | None = None) -> str:
+def lineage(composite: Composite, found: Assessment | None = None) -> str:
     """The picture of its parents, modules and itself, as SVG."""
     values = {} if found is None else {p.digest: p.value for p in found.parents}
     sources = []
@@ -178,7 +148,7 @@ def lineage(composite: Composite, found: Figures | None = None) -> str:
     return lineage_svg(sources, words, note)
 
 
-def composite_report(composite: Composite, found: Figures | None = None) -> str:
+def composite_report(composite: Composite, found: Assessment | None = None) -> str:
     """Everything about it as one HTML file that needs no other."""
     count = len(composite.modules)
     title = f"A model of {count} {plural('module', count)}"
@@ -234,7 +204,7 @@ def _figure(metric: str, value: float) -> str:
     return f"{100 * value:.1f}" if metric == "bleu" else percent(value)
 
 
-def _three(composite: Composite, found: Figures | None) -> str:
+def _three(composite: Composite, found: Assessment | None) -> str:
     """The three figures that count: composed, parents, cost."""
     cost = passes(composite)
     costs = "not known" if cost is None else f"**{cost[1]:.1f} passes** of a parent"
@@ -282,7 +252,7 @@ def _report_link(places: Places) -> str:
     return f"[Report, picture and all labels]({target}): `card/report.html`, `card/lineage.svg`"
 
 
-def _labels(composite: Composite, places: Places, found: Figures | None) -> str:
+def _labels(composite: Composite, places: Places, found: Assessment | None) -> str:
     sources = {str(s["label"]): s for s in composite.sources}
     if found is None:
         rows = [
@@ -296,10 +266,10 @@ def _labels(composite: Composite, places: Places, found: Figures | None) -> str:
     names = [n for n in ("precision", "recall", "f1", "bleu", "chrf") if n in first]
     main = "bleu" if "bleu" in names else "f1"
     shown = found.labels if len(found.labels) <= MANY else found.labels[:WORST]
-    rows = []
+    lines: list[tuple[str, ...]] = []
     for row in shown:
         beside = row.parent.get(main)
-        rows.append(
+        lines.append(
             (
                 _label_cell(row.label, sources[row.label], places),
                 _figure(main, row.module[main]),
@@ -315,7 +285,7 @@ def _labels(composite: Composite, places: Places, found: Figures | None) -> str:
         "label&emsp;", f"&emsp;{words}", "&emsp;its parent", "&emsp;points",
         *(f"&emsp;{n}" for n in names if n != main), "&emsp;rows", "&emsp;parent",
     ]  # fmt: skip
-    opening = "## Labels, worst first\n\n" + table(header, rows, " " + "r" * (len(header) - 2))
+    opening = "## Labels, worst first\n\n" + table(header, lines, " " + "r" * (len(header) - 2))
     if len(shown) < len(found.labels):
         opening += f"\n\nThe ten worst of {len(found.labels)}; the report has all."
     return opening
@@ -400,7 +370,7 @@ def _unmarked(markdown: str) -> str:
     return markdown.replace("**", "").replace("`", "").replace("\\", "")
 
 
-def _tiles(composite: Composite, found: Figures | None) -> str:
+def _tiles(composite: Composite, found: Assessment | None) -> str:
     tiles = []
     if found is not None:
         tiles.append((_figure(found.metric, found.composed), f"{METRICS[found.metric]}, composed"))
@@ -420,7 +390,7 @@ def _tiles(composite: Composite, found: Figures | None) -> str:
     ) + "</div>"  # fmt: skip
 
 
-def _label_table(found: Figures) -> str:
+def _label_table(found: Assessment) -> str:
     names = list(found.labels[0].module)
     main = "bleu" if "bleu" in names else "f1"
     header = ["label", "points", *(w for n in names for w in (n, f"parent's {n}")), "rows"]

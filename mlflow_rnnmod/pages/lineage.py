@@ -40,7 +40,7 @@ def lineage_svg(sources: Sequence[Source], composite: str, note: str = "") -> st
     """
     shown, left = [], SHOWN
     for source in sources:
-        labels = source.labels[: max(left, 1)]
+        labels = list(source.labels[: max(left, 1)])
         rest = len(source.labels) - len(labels)
         shown.append((source, [*labels, *([f"and {rest} more"] if rest else [])]))
         left -= len(labels)
