@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+from mlflow_rnnmod._locks import cached_property
 
 Shown: TypeAlias = Callable[[], "tuple[Tensor | None, str]"]
 IGNORE = -1

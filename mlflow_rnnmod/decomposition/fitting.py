@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Labelled, Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy, Head

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Module

@@ -10,6 +10,7 @@ from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.composition.translation import composite_class
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.storage.bounds import MODULES as MOST
 from mlflow_rnnmod.storage.files import by_version, check_digest, read_document, write_document
 from mlflow_rnnmod.storage.modules import (
     ALL,
@@ -108,12 +109,18 @@ def read_folders(directory: Path) -> list[tuple[str, str]]:
 
 
 def _folders_1(body: dict[str, Any], path: Path) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
+    known: set[str] = set()
+    if not isinstance(body["modules"], list) or len(body["modules"]) > MOST:
+        raise ValueError(f"{path} names more than {MOST} modules, or no list of them.")
     for entry in body["modules"]:
         if not _FOLDER.fullmatch(entry["folder"]):
             raise ValueError(
                 f"{path} has a module in {entry['folder']!r}; expected {MODULES}/<number>."
             )
+        if entry["folder"] in known:
+            raise ValueError(f"{path} names {entry['folder']} twice; expected each module once.")
+        known.add(entry["folder"])
         sha256 = check_digest(entry["sha256"], f"sha256 of {entry['folder']}", path)
         found.append((entry["folder"], sha256))
     return found
@@ -121,7 +128,14 @@ def _folders_1(body: dict[str, Any], path: Path) -> list[tuple[str, str]]:
 
 def _read_3(body: dict[str, Any], directory: Path) -> Composite:
     sha256 = check_digest(body["files"][ALL], ALL, directory / DOCUMENT)
-    return _composite(body, read_modules(directory, _finder(directory), sha256))
+    modules = read_modules(directory, _finder(directory), sha256)
+    named = [(entry["label"], entry["parent"]) for entry in body["modules"]]
+    if named != [(module.label, module.parent.digest) for module in modules]:
+        raise ValueError(
+            f"{directory / DOCUMENT} names other modules than {ALL} holds:\nexpected "
+            f"{named[:10]!r:.400}\nfound {[(m.label, m.parent.digest) for m in modules[:10]]!r:.400}."
+        )
+    return _composite(body, modules)
 
 
 def _read_1(body: dict[str, Any], directory: Path) -> Composite:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -29,6 +29,7 @@ from mlflow_rnnmod.decomposition.module import (
 )
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.groups import check_fits
+from mlflow_rnnmod.storage.bounds import GROWTH, MODULES, check_room, check_types
 from mlflow_rnnmod.storage.files import (
     by_version,
     check_digest,
@@ -90,14 +91,22 @@ def write_modules(modules: Sequence[Module], directory: Path) -> str:
         ValueError: if a number of a head is not finite, or figures are not JSON.
     """
     together: dict[str, Tensor] = {}
-    contents = []
+    contents: list[dict[str, Any]] = []
+    labels: dict[str, tuple[str, ...]] = {}
     for number, module in enumerate(modules):
         own = _tensors(module)
         together.update({f"{number}/{name}": tensor for name, tensor in own.items()})
         size = sum(tensor.numel() * tensor.element_size() for tensor in own.values())
-        contents.append({**_content(module, size, True), "format": _format_of(module)})
+        content = {**_content(module, size, True), "format": _format_of(module), "files": {}}
+        # All modules of a parent name all of its labels: once will do, or they would be squared.
+        if (
+            labels.setdefault(module.parent.digest, module.contract.labels)
+            == (content["contract"]["labels"])
+        ):
+            del content["contract"]["labels"]
+        contents.append(content)
     files = {ALL_TENSORS: write_tensors(directory / ALL_TENSORS, together)}
-    content = {"modules": contents, "files": files}
+    content = {"modules": contents, "labels": labels, "files": files}
     return write_document(directory / ALL, "modules", content, 3)
 
 
@@ -134,10 +143,21 @@ def read_entries(directory: Path, name: str, sha256: str) -> list[tuple[Entry, d
     def entries(found: dict[str, Any]) -> list[tuple[Entry, dict[str, Any]]]:
         return [
             by_version({1: lambda one: _entry_1(one, path, _within(name, one))}, content, path)
-            for content in found["modules"]
+            for content in _whole(found)
         ]
 
     return by_version({3: entries}, body, path)
+
+
+def _whole(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is said of each module, with its parent's labels."""
+    if not isinstance(body["modules"], list) or len(body["modules"]) > MODULES:
+        raise ValueError(f"{ALL} holds more than {MODULES} modules, or no list of them.")
+    found = []
+    for content in body["modules"]:
+        labels = body["labels"][content["parent"]["digest"]]
+        found.append({**content, "contract": {"labels": labels, **content["contract"]}})
+    return found
 
 
 def _within(name: str, content: dict[str, Any]) -> str:
@@ -146,7 +166,8 @@ def _within(name: str, content: dict[str, Any]) -> str:
 
 def _all_3(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[Module, ...]:
     sha256 = check_digest(body["files"][ALL_TENSORS], "files", path)
-    of_each: list[dict[str, Tensor]] = [{} for _ in body["modules"]]
+    contents = _whole(body)
+    of_each: list[dict[str, Tensor]] = [{} for _ in contents]
     for name, tensor in read_tensors(path.parent / ALL_TENSORS, sha256).items():
         number, _, own = name.partition("/")
         if not number.isdigit() or int(number) >= len(of_each):
@@ -159,11 +180,11 @@ def _all_3(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[M
         digest = content["parent"]["digest"]
         if digest not in parents:
             parents[digest] = _parent_1(content, path, find_parent)
-        return _module_1(content, tensors, parents[digest], path)
+        return _module_1(content, tensors, parents[digest], path, path.parent / ALL_TENSORS)
 
     return tuple(
         by_version({1: lambda found, t=tensors: one(found, t)}, content, path)  # type: ignore[misc]
-        for content, tensors in zip(body["modules"], of_each, strict=True)
+        for content, tensors in zip(contents, of_each, strict=True)
     )
 
 
@@ -275,10 +296,13 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
     path = directory / DOCUMENT
     parent = _parent_1(body, path, find_parent)
     sha256 = check_digest(body["files"][TENSORS], "files", path)
-    return _module_1(body, read_tensors(directory / TENSORS, sha256), parent, path)
+    _check_units(body["trunk"], parent)
+    tensors = read_tensors(directory / TENSORS, sha256)
+    return _module_1(body, tensors, parent, path, directory / TENSORS)
 
 
 def _parent_1(body: dict[str, Any], path: Path, find_parent: FindParent) -> Parent:
+    _check_body(body)
     directory = path.parent
     reference = dict(body["parent"])
     digest = check_digest(reference["digest"], "parent.digest", path)
@@ -299,8 +323,10 @@ def _parent_1(body: dict[str, Any], path: Path, find_parent: FindParent) -> Pare
 
 
 def _module_1(
-    body: dict[str, Any], tensors: dict[str, Tensor], parent: Parent, path: Path
+    body: dict[str, Any], tensors: dict[str, Tensor], parent: Parent, path: Path, beside: Path
 ) -> Module:
+    _check_units(body["trunk"], parent)
+    _check_room(body["trunk"], tensors, beside, parent)
     module = Module(
         parent=parent,
         trunk=_trunk(body["trunk"], tensors, path),
@@ -325,15 +351,19 @@ def _check(module: Module, path: Path) -> None:
         )
     if contract.labels != parent.labels:
         problems.append(
-            f"it expects a parent with labels {list(contract.labels)}, found {list(parent.labels)}"
+            f"it expects a parent with labels {list(contract.labels)!r:.200}, found "
+            f"{list(parent.labels)!r:.200}"
         )
-    elif not 0 <= contract.index < len(parent.labels):
-        problems.append(f"index {contract.index} is none of {len(parent.labels)} labels")
-    if (
-        contract.label in parent.labels
-        and contract.target != make_contract(parent, contract.label).target
-    ):
-        problems.append(f"it starts translations with {contract.target}, which its parent does not")
+    elif contract.label not in parent.labels:
+        problems.append(f"its label {contract.label!r:.100} is none of its parent's")
+    elif not problems:
+        expected = make_contract(parent, contract.label, module.trunk)
+        problems += [
+            f"{field.name} is {getattr(contract, field.name)!r:.100}, and of its parent it is "
+            f"{getattr(expected, field.name)!r:.100}"
+            for field in fields(Contract)
+            if getattr(contract, field.name) != getattr(expected, field.name)
+        ]
     try:
         check_fits(parent.network.groups, module.trunk)
     except ValueError as error:
@@ -346,6 +376,40 @@ def _check(module: Module, path: Path) -> None:
             )
     if problems:
         raise ValueError(f"{path} does not fit its parent {parent.digest}: {'; '.join(problems)}.")
+
+
+def _check_body(body: dict[str, Any]) -> None:
+    """Whether a document's fields have their types, and its numbers are some."""
+    parts = ("parent", "trunk", "head", "open_head", "energy", "contract")
+    check_types(body, dict.fromkeys((*parts, "figures", "made", "origin", "files"), dict))
+    for name in ("head", "open_head"):
+        check_types(body[name], {"bias": (int, float), "calibration": dict})
+        calibration = body[name]["calibration"]
+        check_types(calibration, dict.fromkeys(calibration, (int, float)))
+    check_types(body["energy"], dict.fromkeys(body["energy"], (int, float)))
+    check_types(body["figures"], dict.fromkeys(body["figures"], (int, float, type(None))))
+
+
+def _check_units(body: dict[str, Any], parent: Parent) -> None:
+    """Whether a trunk's masks are for its parent's units, before anything is made of their size."""
+    found = {name: sizes if isinstance(sizes, int) else sizes[-1] for name, sizes in body["units"]}
+    if found != parent.network.units or len(found) != len(body["units"]):
+        raise ValueError(
+            f"its masks are for the units {found!r:.200}, and its parent {parent.digest} has "
+            f"{parent.network.units!r:.200}"
+        )
+
+
+def _check_room(
+    body: dict[str, Any], tensors: Mapping[str, Tensor], path: Path, parent: Parent
+) -> None:
+    """Whether what a trunk takes is explained by its file and its parent."""
+    wanted = 0
+    for name, sizes in body["units"]:
+        units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
+        wanted += 16 * units + (8 * units**2 if f"mix.{name}" in tensors else 0)
+    given = path.stat().st_size + 8 * parent.bytes // GROWTH
+    check_room(wanted, given, f"{path}: its trunk")
 
 
 def _tensors(module: Module) -> dict[str, Tensor]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
 from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, OPERATIONS, Node, is_count
 from mlflow_rnnmod.networks.graph.structure import INPUT, Structure, find_structure
