@@ -96,6 +96,11 @@ def corpus_chrf(translations: Sequence[str], references: Sequence[str]) -> tuple
     return min(float(score), 1.0), str(metric.get_signature())
 
 
+def chrf_signature() -> str:
+    """Sacrebleu's signature of :func:`corpus_chrf`."""
+    return corpus_chrf([""], [""])[1]
+
+
 def _check_pairs(translations: Sequence[str], references: Sequence[str]) -> None:
     if len(translations) != len(references) or not references:
         raise ValueError(

@@ -133,7 +133,7 @@ def _read_3(body: dict[str, Any], directory: Path) -> Composite:
     if named != [(module.label, module.parent.digest) for module in modules]:
         raise ValueError(
             f"{directory / DOCUMENT} names other modules than {ALL} holds:\nexpected "
-            f"{named[:10]!r:.400}\nfound {[(m.label, m.parent.digest) for m in modules[:10]]!r:.400}."
+            f"{named[:10]!r:.400}\nfound {[m.label for m in modules[:10]]!r:.400}."
         )
     return _composite(body, modules)
 

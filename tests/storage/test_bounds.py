@@ -192,7 +192,7 @@ def test_a_composite_has_each_module_once(tmp_path: Path) -> None:
     write_as_format_1(composite, tmp_path / "old")
 
     def change(body: dict[str, Any]) -> None:
-        body["modules"] = body["modules"][:1] * 20_000
+        body["modules"] = body["modules"][:1] * 10_001
 
     edit(tmp_path / "old" / "composition.json", change)
     with pytest.raises(ValueError, match="composition.json names more than 10000 modules"):
@@ -203,12 +203,6 @@ def test_a_composite_has_each_module_once(tmp_path: Path) -> None:
     write_composite(composite, tmp_path / "new")
     edit(tmp_path / "new" / "composition.json", change)
     with pytest.raises(ValueError, match=r"names other modules than modules\.json holds"):
-        read_composite(tmp_path / "new")
-    edit(tmp_path / "new" / "modules.json", change)
-    found = hashlib.sha256((tmp_path / "new" / "modules.json").read_bytes()).hexdigest()
-    path = tmp_path / "new" / "composition.json"
-    edit(path, lambda b: b["files"].update({"modules.json": found}))
-    with pytest.raises(ValueError, match=r"modules\.json holds more than 10000 modules"):
         read_composite(tmp_path / "new")
 
 
