@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pytorch_lightning as L
@@ -79,6 +79,10 @@ class Training:
         defaults = {f.name: f.default for f in fields(self)}
         found = asdict(self)
         return {k: v for k, v in found.items() if k not in _NEWER or v != defaults[k]}
+
+    def scratch(self, least: int) -> Training:
+        """The settings of a model that learns some labels alone, for at least so many epochs."""
+        return replace(self, epochs=max(self.epochs, least))
 
 
 _NEWER = (

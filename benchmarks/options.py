@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.dense import CELL as DENSE_CELL
+from benchmarks.resnet import BLOCKS
 from benchmarks.tasks import CELLS
 
 console = Console(width=170)
@@ -40,8 +41,8 @@ def shared(command: Callable) -> Callable:
         click.option("--gates", type=click.Choice(["joint", "separate"]), default="joint"),
         click.option("--variant", type=click.Choice(["rolled", "unrolled"]), default="rolled"),
         click.option("--layers", type=int, default=1),
-        click.option("--cell", type=click.Choice((*CELLS, DENSE_CELL)), default="lstm",
-                     help="Data sets of vectors take the dense one, whatever is named."),
+        click.option("--cell", type=click.Choice((*CELLS, DENSE_CELL, *BLOCKS)), default="lstm",
+                     help="Data sets of vectors take the dense one, of images a residual one."),
     )  # fmt: skip
 
 

@@ -7,25 +7,41 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytorch_lightning as L
 import torch
 from torch import Tensor
 
 from benchmarks.classifiers import Batches, ClassifierTraining, RecurrentClassifier, Training
-from benchmarks.data import TextData, number_tokenizer, token_tokenizer, word_tokenizer
+from benchmarks.convolutional import given_weights, image_parent, image_weights
+from benchmarks.data import (
+    ImageData,
+    TextData,
+    character_tokenizer,
+    number_tokenizer,
+    token_tokenizer,
+    word_tokenizer,
+)
 from benchmarks.dense import CELL, dense_parent, train_dense
+from benchmarks.resnet import ImageTraining
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
-__all__ = ["Training", "to_parent", "train_parent", "trained_weights"]
+AnyTraining: TypeAlias = Training | ImageTraining
 
-TOKENIZERS = {"words": word_tokenizer, "numbers": number_tokenizer, "tokens": token_tokenizer}
+__all__ = ["AnyTraining", "Training", "to_parent", "train_parent", "trained_weights"]
+
+TOKENIZERS = {
+    "words": word_tokenizer,
+    "numbers": number_tokenizer,
+    "tokens": token_tokenizer,
+    "characters": character_tokenizer,
+}
 
 
 def train_parent(
-    data: TextData, training: Training, cache: Path | None, min_epochs: int | None = None
+    data: TextData, training: AnyTraining, cache: Path | None, min_epochs: int | None = None
 ) -> tuple[Parent, float]:
     """A parent for ``data``, from the cache where it is there.
 
@@ -33,6 +49,10 @@ def train_parent(
         the parent, with the weights of its best validation epoch, and the seconds that training
         took (when it took place).
     """
+    if isinstance(training, ImageTraining):
+        assert isinstance(data, ImageData)
+        kept = trained_weights(data, training, cache, min_epochs)
+        return image_parent(kept["weights"], data, training), kept["seconds"]
     kept = trained_weights(data, training, cache, min_epochs)
     if training.cell == CELL:
         return dense_parent(kept["weights"], data, training), kept["seconds"]
@@ -45,7 +65,7 @@ def train_parent(
 
 
 def trained_weights(
-    data: TextData, training: Training, cache: Path | None, min_epochs: int | None = None
+    data: TextData, training: AnyTraining, cache: Path | None, min_epochs: int | None = None
 ) -> dict[str, Any]:
     """What the cache holds of a parent, which is trained first where it is not there.
 
@@ -56,6 +76,13 @@ def trained_weights(
         ``RecurrentNetwork``.
     """
     key = [data.name, data.names, training.key(), min_epochs]
+    if isinstance(training, ImageTraining):
+        assert isinstance(data, ImageData)
+        given = given_weights(data, training)
+        if given is not None:
+            return {"weights": given, "seconds": 0.0, "epochs": 1}
+        state = cache / f"{_name(key)}.state" if cache else None
+        return cached(key, cache, lambda: image_weights(data, training, state))
     return cached(key, cache, lambda: _train(data, training, min_epochs or 0))
 
 
@@ -65,7 +92,7 @@ def cached(key: Any, cache: Path | None, train: Callable[[], dict[str, Any]]) ->
     Returns:
         what ``train`` returned, with the ``seconds`` it took and ``key`` as text.
     """
-    file = cache / f"{digest_text(canonical_json(key))[:20]}.pt" if cache else None
+    file = cache / f"{_name(key)}.pt" if cache else None
     if file and file.exists():
         return torch.load(file, weights_only=True)
     started = time.perf_counter()
@@ -74,6 +101,10 @@ def cached(key: Any, cache: Path | None, train: Callable[[], dict[str, Any]]) ->
     if file:
         save(kept, file)
     return kept
+
+
+def _name(key: Any) -> str:
+    return digest_text(canonical_json(key))[:20]
 
 
 def _train(data: TextData, training: Training, min_epochs: int) -> dict[str, Any]:

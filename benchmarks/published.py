@@ -70,9 +70,30 @@ CELLS = ("lstm", "gru", "rnn")
 # Dense networks (Pan & Rajan, ESEC/FSE 2020): means over their networks and data sets.
 DENSE = {"rq1": -0.01, "rq2": 0.03, "rq2 across": -5.4}
 
+# Convolutional networks (Pan & Rajan, ICSE 2022), points of top-1, the variant MC-BLN: composite
+# minus parent for ResNet-20, 32 and 56; two labels reused within a set, and of two sets; a label
+# replaced within a set, and by one of another.
+IMAGES = {
+    "cifar10": (-0.1, -6.7, -2.2),
+    "cifar100": (-0.7, -3.3, -0.8),
+    "tiny_imagenet32": (-0.6, -0.3, -1.1),
+}
+IMAGE_REUSE = {"cifar10": 6.6, "cifar100": -0.67, "tiny_imagenet32": 1.5}
+IMAGE_REUSE_ACROSS, IMAGE_REPLACE, IMAGE_REPLACE_ACROSS = -12.7, 0.7, 2.5
+RESNETS = ("resnet20", "resnet32", "resnet56")
+
+
+def _image_reuse(question: str, dataset: str) -> float | None:
+    across = " " in dataset
+    if question == "rq2":
+        return IMAGE_REUSE_ACROSS if across else IMAGE_REUSE.get(dataset)
+    return IMAGE_REPLACE_ACROSS if across else IMAGE_REPLACE
+
 
 def reuse_delta(question: str, dataset: str, cell: str) -> float | None:
     """The papers' modules minus a model trained from scratch, where they have them."""
+    if cell in RESNETS:
+        return _image_reuse(question, dataset)
     if cell == "fcnn":
         return DENSE.get(question + (" across" if " " in dataset else ""))
     found = {"rq2": REUSE, "rq3": REPLACE}[question].get(dataset)
@@ -84,6 +105,8 @@ def delta(dataset: str, variant: str, cell: str, layers: int) -> float | None:
 
     Its CLINC parents answer 150 intents, its toxicity parents lists.
     """
+    if cell in RESNETS:
+        return IMAGES[dataset][RESNETS.index(cell)] if dataset in IMAGES else None
     if cell == "fcnn":
         return DENSE["rq1"]
     found = _TABLE_2.get((dataset.removesuffix("/list").removesuffix("/intent"), variant, cell))

@@ -89,7 +89,13 @@ def print_rows(rows: Sequence[dict[str, Any]], by: Sequence[str], title: str) ->
 def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
     """A table of modules against models from scratch: a line for each data set and rule."""
     numbers = ("pairs", "modules", "from scratch", "delta", "worst", "joint rows")
-    numbers = (*numbers, "its label", "paper", "training, s")
+    beside = {
+        "without likelihood": "open_score",
+        "likelihood alone": "likelihood_score",
+        "scratch with likelihood": "scratch_likelihood_score",
+    }
+    beside = {k: v for k, v in beside.items() if any(v in row for row in rows)}
+    numbers = (*numbers, *beside, "its label", "paper", "training, s")
     table = _table(title, ("data set", "rule", "score"), numbers)
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
@@ -107,6 +113,10 @@ def print_reuse(rows: Sequence[dict[str, Any]], title: str) -> None:
             shown([r["delta"] for r in found]),
             f"{min(r['delta'] for r in found):+.2f}",
             shown(joint) if joint else "",
+            *(
+                shown([r[v] - r["scratch_score"] for r in found]) if v in found[0] else ""
+                for v in beside.values()
+            ),
             shown(own) if own else "",
             "" if paper is None else f"{paper:+.2f}",
             f"{sum(seconds) / len(seconds):.0f}" if seconds else "",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.data import TextData
-from benchmarks.parents import Training, train_parent, trained_weights
+from benchmarks.parents import AnyTraining, train_parent, trained_weights
 from benchmarks.scoring import composite_points, points
 from benchmarks.study import Study
 from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.decomposition import Energy, Head, Module, make_contract
+from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.networks import Parent, Trunk
 
 PAIRS = 6
@@ -61,19 +62,19 @@ class Workshop:
     _studies: dict[tuple, Study] = field(default_factory=dict)
     _modules: dict[tuple, dict[str, Module]] = field(default_factory=dict)
 
-    def study(self, data: TextData, training: Training) -> Study:
+    def study(self, data: TextData, training: AnyTraining) -> Study:
         """A parent with its statistics."""
         key = (data.name, data.names, training)
         if key not in self._studies:
             parent, _ = train_parent(data, training, self.cache)
-            splits = [data.rows(s, parent.tokenizer) for s in ("train", "validation", "test")]
+            splits = [data.rows(s, parent.encoder) for s in ("train", "validation", "test")]
             self._studies[key] = Study.start(
                 parent, *splits, seed=training.seed, variant=self.variant, gates=self.gates
             )
         return self._studies[key]
 
     def modules(
-        self, data: TextData, training: Training, rule: str, removal: float
+        self, data: TextData, training: AnyTraining, rule: str, removal: float
     ) -> dict[str, Module]:
         """A parent's modules by label."""
         removal = 0.0 if rule == "none" else removal
@@ -90,20 +91,19 @@ class Workshop:
             for key in [key for key in kept if key[0] == data.name]:
                 del kept[key]
 
-    def epochs(self, data: TextData, training: Training) -> int:
+    def epochs(self, data: TextData, training: AnyTraining) -> int:
         """How many epochs a parent was trained for."""
         return int(trained_weights(data, training, self.cache).get("epochs", 1))
 
     def scratch(
-        self, data: TextData, training: Training, least: int
+        self, data: TextData, training: AnyTraining, least: int
     ) -> tuple[float, float, Parent]:
         """A model trained for some labels alone, for at least as many epochs as a parent.
 
         Returns:
             its points on the test split, the seconds it took, and the model.
         """
-        kept = replace(training, epochs=max(training.epochs, least))
-        parent, seconds = train_parent(data, kept, self.cache, min_epochs=least)
+        parent, seconds = train_parent(data, training.scratch(least), self.cache, least)
         return parent_points(parent, data), seconds, parent
 
 
@@ -136,3 +136,10 @@ def whole_modules(parent: Parent) -> list[Module]:
         Module(parent, trunk, Head(), Head(), Energy(), make_contract(parent, label))
         for label in parent.labels
     ]
+
+
+def with_likelihood(parent: Parent, data: TextData) -> Composite:
+    """A model as it is, each of its labels with the likelihood of its training texts."""
+    train, held_out = (data.rows(s, parent.tokenizer) for s in ("train", "validation"))
+    rows = [parent.network.prepare(given) for given in (train, held_out)]
+    return compose(with_likelihoods(whole_modules(parent), *rows), score="bayes")

@@ -9,20 +9,30 @@ from typing import Any
 import torch
 
 from benchmarks.data import TextData
-from benchmarks.parents import Training
-from benchmarks.reuse import Workshop, reuse_row, seeded_pairs, undone
+from benchmarks.parents import AnyTraining
+from benchmarks.resnet import ImageTraining
+from benchmarks.reuse import (
+    PAIRS,
+    Workshop,
+    reuse_row,
+    seeded_pairs,
+    undone,
+    with_likelihood,
+)
 from benchmarks.scoring import composite_points
 from mlflow_rnnmod.composition import compose
 
 # Texts of all labels that a composite is also calibrated on, beside.
 JOINT_ROWS = 300
+# As many as the paper on convolutional networks has.
+IMAGE_PAIRS = 16
 Told = Callable[[str], None]
 
 
 def within(
     workshop: Workshop,
     data: TextData,
-    training: Training,
+    training: AnyTraining,
     removal: float,
     done: set[tuple],
     told: Told,
@@ -53,8 +63,8 @@ def within(
 
 def across(
     workshop: Workshop,
-    first: tuple[TextData, Training],
-    second: tuple[TextData, Training],
+    first: tuple[TextData, AnyTraining],
+    second: tuple[TextData, AnyTraining],
     removal: float,
     done: set[tuple],
     told: Told,
@@ -63,15 +73,16 @@ def across(
 
     The model from scratch is of the first one's kind. Both labels have as many texts.
     """
-    for a, b in cross_pairs(first[0], second[0]):
+    count = IMAGE_PAIRS if isinstance(first[1], ImageTraining) else PAIRS
+    for a, b in cross_pairs(first[0], second[0], count):
         mixed = mix(first[0], [a], second[0], b)
         yield from crossed(workshop, first, second, f"{a}+{b}", mixed, [a], removal, done, told)
 
 
 def together(
     workshop: Workshop,
-    first: tuple[TextData, Training],
-    second: tuple[TextData, Training],
+    first: tuple[TextData, AnyTraining],
+    second: tuple[TextData, AnyTraining],
     removal: float,
     done: set[tuple],
     told: Told,
@@ -83,8 +94,8 @@ def together(
 
 def crossed(
     workshop: Workshop,
-    first: tuple[TextData, Training],
-    second: tuple[TextData, Training],
+    first: tuple[TextData, AnyTraining],
+    second: tuple[TextData, AnyTraining],
     name: str,
     mixed: TextData,
     stay: list[str],
@@ -101,7 +112,8 @@ def crossed(
     if not rules:
         return
     told(f"{name}: from scratch")
-    scratch, seconds, _ = workshop.scratch(mixed, first[1], workshop.epochs(*first))
+    scratch, seconds, parent = workshop.scratch(mixed, first[1], workshop.epochs(*first))
+    helped = composite_points(with_likelihood(parent, mixed), mixed)
     for rule in rules:
         told(f"{name}: {rule}")
         mine = workshop.modules(*first, rule, removal)
@@ -111,17 +123,21 @@ def crossed(
         composite, joint = compose(modules), compose(modules, calibrate_on=joint_rows(mixed))
         beside = {"scratch_score": scratch, "scratch_seconds": seconds}
         beside["joint_score"] = composite_points(joint, mixed)
+        beside["scratch_likelihood_score"] = helped
+        for score in ("open", "likelihood"):
+            beside[f"{score}_score"] = composite_points(compose(modules, score=score), mixed)
         yield reuse_row(name, rule, removal, composite, mixed, **beside)
 
 
 def joint_rows(data: TextData) -> tuple[list[str], list[str]]:
     """A few validation texts and their labels, that composites can be calibrated on."""
-    texts, labels = data.texts["validation"], data.labels["validation"]
+    split = "joint" if "joint" in data.texts else "validation"
+    texts, labels = data.texts[split], data.labels[split]
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
     return [texts[i] for i in order[:JOINT_ROWS]], [labels[i] for i in order[:JOINT_ROWS]]
 
 
-def cross_pairs(first: TextData, second: TextData, count: int = 6) -> list[tuple[str, str]]:
+def cross_pairs(first: TextData, second: TextData, count: int = PAIRS) -> list[tuple[str, str]]:
     """Some pairs of a label of each set, the same for every run."""
     names = [name for name in second.names if name != second.end_label]
     generator = torch.Generator().manual_seed(0)

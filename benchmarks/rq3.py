@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.data import TextData
-from benchmarks.parents import Training, trained_weights
+from benchmarks.parents import AnyTraining, trained_weights
+from benchmarks.resnet import ImageTraining
 from benchmarks.reuse import RULES, Workshop, parent_points, reuse_row, undone
 from benchmarks.rq2 import Told, cross_pairs, crossed, mix
 from benchmarks.scoring import composite_points
@@ -17,14 +18,15 @@ Q3_PAIRS = 2
 
 
 def worst_and_best(
-    workshop: Workshop, data: TextData, trainings: list[Training]
-) -> tuple[Training, Training]:
+    workshop: Workshop, data: TextData, trainings: list[AnyTraining]
+) -> tuple[AnyTraining, AnyTraining]:
     """Of the parents that are there, by their validation metric."""
 
-    def metric(training: Training) -> float:
-        kept = trained_weights(data, training, workshop.cache)
-        if "metric" in kept:
-            return kept["metric"]
+    def metric(training: AnyTraining) -> float:
+        if not isinstance(training, ImageTraining):
+            kept = trained_weights(data, training, workshop.cache)
+            if "metric" in kept:
+                return kept["metric"]
         return parent_points(workshop.study(data, training).parent, data, "validation")
 
     ranked = sorted(trainings, key=metric)
@@ -34,7 +36,7 @@ def worst_and_best(
 def within(
     workshop: Workshop,
     data: TextData,
-    trainings: list[Training],
+    trainings: list[AnyTraining],
     removal: float,
     done: set[tuple],
     told: Told,
@@ -73,7 +75,7 @@ def within(
 def few(
     workshop: Workshop,
     data: TextData,
-    training: Training,
+    training: AnyTraining,
     share: float,
     removal: float,
     done: set[tuple],
@@ -110,8 +112,8 @@ def few(
 
 def across(
     workshop: Workshop,
-    first: tuple[TextData, Training],
-    second: tuple[TextData, Training],
+    first: tuple[TextData, AnyTraining],
+    second: tuple[TextData, AnyTraining],
     removal: float,
     done: set[tuple],
     told: Told,

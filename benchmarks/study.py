@@ -14,14 +14,16 @@ from mlflow_rnnmod.answers import draw_sample
 from mlflow_rnnmod.decomposition.config import REPAIRS, DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
     FittedHeads,
-    Material,
-    fit_heads,
+    fit_all,
+    fit_open_heads,
+    fit_report,
     pool_calibrations,
-    prepare_material,
     report_table,
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.guarded import guarded_trunks
+from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
+from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
@@ -33,6 +35,8 @@ Removed = list[dict[str, Tensor]]
 Told = Callable[[int, int], None]
 # All repairs, but a removed unit's mean is folded in the place of its best guess from kept units.
 MEANS_FOLDED = "means"
+# Whether the right label is among so many, beside how often it is the first.
+TOP = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +98,16 @@ class Study:
     @property
     def parent_scores(self) -> dict[str, float]:
         """Of the unmasked parent on the test split, in points."""
-        return self.points(self.parent.network.logits(self.material.whole.report))
+        readouts = self.material.readouts(self.material.full, "report")
+        return self.points(self.parent.network.logits(readouts))
 
     def points(self, scores: Tensor) -> dict[str, float]:
         """How good scores of the test split are, in points: the metric, and what stands beside."""
         found = self.parent.network.config.answer.measure(scores, self.material.reported_on)
+        _, right = self.parent.network.config.answer.said(scores, self.material.reported_on)
+        if self.metric == "accuracy" and scores.shape[-1] > TOP and scores.ndim == 2:
+            among = right.gather(1, scores.topk(TOP).indices).any(dim=1)
+            found = {**found, f"top{TOP}": float(among.double().mean())}
         return {name: 100 * value for name, value in found.items()}
 
     def removed(self, rule: str, share: float) -> Removed:
@@ -138,7 +147,9 @@ class Study:
     def modules(self, removed: Removed) -> tuple[Module, ...]:
         """A module for each label, with all repairs and open heads, as ``decompose`` makes them."""
         trunks, repairs = guarded_trunks(self.material, self.statistics, removed, REPAIRS)
-        heads = [fit_heads(self.material, t, y, repairs) for y, t in enumerate(trunks)]
+        by_label = dict(enumerate(trunks))
+        fitted = fit_open_heads(self.material, by_label, fit_all(self.material, by_label, repairs))
+        heads = [fitted[label] for label in by_label]
         found = []
         for label, trunk, fitted in zip(
             self.parent.labels, trunks, pool_calibrations(heads, repairs), strict=True
@@ -148,13 +159,12 @@ class Study:
             found.append(
                 Module(self.parent, trunk, fitted.head, fitted.open_head, energy, contract)
             )
-        return tuple(found)
+        return with_likelihoods(found, self.train, self.material.calibration)
 
     def _heads(
         self, trunks: list[Trunk], repairs: tuple[str, ...], told: Told
     ) -> list[FittedHeads]:
-        heads = []
-        for label, trunk in enumerate(trunks):
-            heads.append(fit_heads(self.material, trunk, label, repairs, open_head=False))
-            told(label + 1, len(trunks))
-        return pool_calibrations(heads, repairs)
+        by_label = dict(enumerate(trunks))
+        found = fit_all(self.material, by_label, repairs, told=told)
+        found = fit_report(self.material, by_label, found)
+        return pool_calibrations([found[label] for label in by_label], repairs)

@@ -15,10 +15,14 @@ from benchmarks.data import (
     load_fashion_mnist,
     load_images,
     load_math_qa,
+    load_pictures,
+    load_surnames,
     load_tatoeba,
     load_toxicity,
 )
 from benchmarks.dense import CELL
+from benchmarks.parents import AnyTraining
+from benchmarks.resnet import BLOCKS, ImageTraining
 from benchmarks.translators import TranslatorTraining
 
 CELLS = ("lstm", "gru", "rnn", "rnn_relu")
@@ -53,11 +57,48 @@ class Task:
         """The kind of network that is wanted, or the task's own where it is of none of its."""
         return wanted if wanted in self.cells else self.cells[0]
 
-    def training(self, cell: str = "lstm", layers: int = 1, seed: int = 0) -> Training:
+    def training(self, cell: str = "lstm", layers: int = 1, seed: int = 0) -> AnyTraining:
         """The settings of a parent."""
         return Training(self.cell(cell), layers, seed=seed, **self.settings)
 
+    def several(self, layers: int = 1) -> list[AnyTraining]:
+        """Parents among which are a worst and a best one."""
+        return [self.training(cell, layers, seed) for cell in CELLS[:3] for seed in (0, 1)]
 
+
+@dataclass(frozen=True)
+class ImageTask(Task):
+    """A data set of images, read by residual networks."""
+
+    cells: tuple[str, ...] = tuple(BLOCKS)
+
+    def training(self, cell: str = "resnet20", layers: int = 1, seed: int = 0) -> AnyTraining:
+        """The settings of a parent, and of models from scratch beside it."""
+        return ImageTraining(self.cell(cell), seed=seed, **self.settings)
+
+    def several(self, layers: int = 1) -> list[AnyTraining]:
+        """One of each kind."""
+        return [self.training(cell) for cell in self.cells]
+
+
+APART = {
+    "surnames": Task(
+        "many-to-one",
+        (load_surnames,),
+        {
+            "words": "characters",
+            "steps": None,
+            "units": 96,
+            "embedding": 48,
+            "epochs": 12,
+            "batch_size": 64,
+            "learning_rate": 4e-3,
+            "dropout": 0.3,
+            "decay": True,
+        },
+    ),
+}
+"""Sets that only parents trained apart are measured on: the paper has none like them."""
 DENSE = {"units": 49, "batch_size": 128, "word_dropout": 0.0, "epochs": 20}
 TASKS = {
     "clinc_oos": Task("many-to-one", (load_clinc, "domain"), {}),
@@ -126,6 +167,14 @@ TASKS = {
     ),
     "mnist": Task("dense", (load_images, "mnist"), DENSE, (CELL,), 0.02),
     "fashion_mnist": Task("dense", (load_fashion_mnist,), DENSE, (CELL,), 0.02),
+    "cifar10": ImageTask("images", (load_pictures, "cifar10"), {}),
+    "cifar100": ImageTask("images", (load_pictures, "cifar100"), {"begin": "cifar10"}),
+    "tiny_imagenet32": ImageTask(
+        "images",
+        (load_pictures, "tiny_imagenet32"),
+        {"epochs": 24, "learning_rate": 0.1, "begin": "cifar100"},
+        ("resnet20",),
+    ),
     "emnist_letters": Task("dense", (load_images, "emnist_letters"), DENSE, (CELL,), 0.1),
 }
 

@@ -221,10 +221,9 @@ def log_and_load(
     for source in composite.sources:
         console.print(f"  {source['label']}: {source['uri']}, parent {source['parent'][:12]}")
 
-    # Below the score that 5 % of the validation texts don't reach, no module knows the text.
+    # Less familiar than 5 % of the validation texts are, and no module knows the text.
     validation = splits.validation.only(composite.labels)
-    best = composite.scores(validation.texts).amax(dim=1)
-    threshold = best.quantile(0.05).item()
+    threshold = composite.familiarity(validation.texts).quantile(0.05).item()
 
     loaded = mlflow.pyfunc.load_model(info.model_uri)
     frame = pd.DataFrame({"text": story.asked})

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_callbacks.readers import READERS, Settings, read_spec, reader_of_spec
 from mlflow_rnnmod.decomposition import DecompositionConfig
+from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.networks import TextEncoder
 
 
@@ -32,6 +33,7 @@ def check_arguments(
     problems: list[str] = []
     text = _read_tokenizer("tokenizer", given.tokenizer, problems)
     target_text = _read_tokenizer("target_tokenizer", given.target_tokenizer, problems)
+    image = _read_image(given.image, problems)
     for name in ("split_batch", "forward"):
         function = getattr(given, name)
         if function is not None and not callable(function):
@@ -57,7 +59,7 @@ def check_arguments(
         problems.append(f"max_rows={limit!r}, expected a positive whole number")
     if problems:
         raise ValueError("; ".join(problems))
-    given = replace(given, tokenizer=text, target_tokenizer=target_text)
+    given = replace(given, tokenizer=text, target_tokenizer=target_text, image=image)
     return replace(given, spec=spec, config=found)
 
 
@@ -74,6 +76,14 @@ def _read_tokenizer(name: str, tokenizer: Any, problems: list[str]) -> str | Non
         return TextEncoder(tokenizer).json
     except (OSError, TypeError, ValueError) as error:
         problems.append(f"{name}: {error}")
+        return None
+
+
+def _read_image(given: Any, problems: list[str]) -> ImagePreparation | None:
+    try:
+        return None if given is None else ImagePreparation.of(given)
+    except (TypeError, ValueError) as error:
+        problems.append(f"image={given!r:.200}: {error}")
         return None
 
 

@@ -75,6 +75,7 @@ class Decomposer:
         forward: See there.
         network_spec: See there.
         target_tokenizer: See there.
+        image: See there.
         config: See there.
         report_data: See there.
         registered_model_prefix: See there.
@@ -114,6 +115,7 @@ class Decomposer:
         forward: Callable[[Any, Any], Any] | None = None,
         network_spec: Spec | Mapping[str, Any] | None = None,
         target_tokenizer: Any = None,
+        image: Any = None,
         config: DecompositionConfig | Mapping[str, Any] | None = None,
         report_data: Any = None,
         registered_model_prefix: str | None = None,
@@ -124,6 +126,7 @@ class Decomposer:
             labels=labels,
             tokenizer=tokenizer,
             target_tokenizer=target_tokenizer,
+            image=image,
             split_batch=split_batch,
             forward=forward,
             spec=network_spec,

@@ -96,6 +96,11 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             ``<prefix>.<label>``. ``None`` registers nothing.
         target_tokenizer: The tokenizer that an encoder-decoder writes with, where it is not the one
             that it reads with.
+        image: What the model's images went through: an :class:`~mlflow_rnnmod.ImagePreparation`, a
+            mapping of its arguments, or the transforms of torchvision that validation images go
+            through, where they are ``Resize``, ``ToTensor`` and ``Normalize``. With it modules take
+            files of images (PNG or JPEG) and uint8 arrays, without it arrays as the model takes
+            them.
         max_rows: At most so many rows of each dataloader are read; chosen at random, with the
             decomposition's seed, where the data set can be indexed.
         strict: Raise what goes wrong in ``on_fit_end`` instead of warning. It marks the MLflow run
@@ -143,6 +148,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         forward: Callable[[Any, Any], Any] | None = None,
         network_spec: Spec | Mapping[str, Any] | None = None,
         target_tokenizer: Any = None,
+        image: Any = None,
         weights: str = "last",
         config: DecompositionConfig | Mapping[str, Any] | None = None,
         report_data: Any = None,
@@ -159,6 +165,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             "forward": forward,
             "network_spec": network_spec,
             "target_tokenizer": target_tokenizer,
+            "image": image,
             "config": config,
             "report_data": report_data,
             "registered_model_prefix": registered_model_prefix,

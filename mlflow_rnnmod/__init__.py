@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Pairs,
         decompose,
     )
+    from mlflow_rnnmod.inputs import ImagePreparation
     from mlflow_rnnmod.networks import (
         NetworkConfig,
         NetworkSpec,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
         TranslatorSpec,
         read_network,
     )
+    from mlflow_rnnmod.operating.promotion import Promotion, PromotionRefused, promote
+    from mlflow_rnnmod.operating.recipes import compose_recipe
+    from mlflow_rnnmod.operating.rollback import rollback
     from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
     from mlflow_rnnmod.tracking.directory import signature_for
     from mlflow_rnnmod.tracking.flavor import (
@@ -40,7 +44,9 @@ if TYPE_CHECKING:
         log_model,
         save_model,
     )
+    from mlflow_rnnmod.tracking.follow import FollowingModel, follow
     from mlflow_rnnmod.tracking.planning import plan
+    from mlflow_rnnmod.tracking.uses import Use, where_used
     from mlflow_rnnmod.verbs import add, compose, export, remove, replace, select
 
     __version__: str
@@ -65,6 +71,7 @@ _HOMES = {
         "Pairs",
         "decompose",
     ),
+    "mlflow_rnnmod.inputs": ("ImagePreparation",),
     "mlflow_rnnmod.composition": ("Composite", "IncompatibleModules"),
     "mlflow_rnnmod.tracking.flavor": (
         "_load_pyfunc",
@@ -75,7 +82,12 @@ _HOMES = {
         "save_model",
     ),
     "mlflow_rnnmod.tracking.directory": ("signature_for",),
+    "mlflow_rnnmod.tracking.follow": ("FollowingModel", "follow"),
     "mlflow_rnnmod.tracking.planning": ("plan",),
+    "mlflow_rnnmod.operating.promotion": ("Promotion", "PromotionRefused", "promote"),
+    "mlflow_rnnmod.operating.recipes": ("compose_recipe",),
+    "mlflow_rnnmod.operating.rollback": ("rollback",),
+    "mlflow_rnnmod.tracking.uses": ("Use", "where_used"),
     "mlflow_rnnmod.verbs": ("add", "compose", "export", "remove", "replace", "select"),
     "mlflow_rnnmod.tracking.bulk": ("LoggedDecomposition", "log_decomposition"),
 }
@@ -86,6 +98,8 @@ __all__ = [
     "Composite",
     "Decomposition",
     "DecompositionConfig",
+    "FollowingModel",
+    "ImagePreparation",
     "IncompatibleModules",
     "LoggedDecomposition",
     "Module",
@@ -93,26 +107,34 @@ __all__ = [
     "NetworkSpec",
     "Pairs",
     "Parent",
+    "Promotion",
+    "PromotionRefused",
     "RecurrentNetwork",
     "Rows",
     "TextEncoder",
     "TranslatorSpec",
+    "Use",
     "add",
     "compose",
+    "compose_recipe",
     "decompose",
     "export",
+    "follow",
     "get_default_conda_env",
     "get_default_pip_requirements",
     "load_model",
     "log_decomposition",
     "log_model",
     "plan",
+    "promote",
     "read_network",
     "remove",
     "replace",
+    "rollback",
     "save_model",
     "select",
     "signature_for",
+    "where_used",
 ]
 
 install()

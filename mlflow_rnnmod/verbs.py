@@ -30,6 +30,7 @@ def compose(
     score: str | None = None,
     calibrate_on: tuple[Any, Sequence[Any]] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    unlabelled: Any = None,
     reject_below: float | None = None,
     reject_at: float | None = None,
     reject_on: Any = None,
@@ -46,6 +47,8 @@ def compose(
         calibrate_on: inputs and what is right for them, to fit a scale and an offset for each
             module on.
         thresholds: what the scores of single labels have to reach, where labels have no rivals.
+        unlabelled: inputs as the composite will be asked, some hundreds, to find one offset for
+            each parent on.
         reject_below: the best score from which on an answer counts; stored with the composite.
         reject_at: instead of it the share of ``reject_on`` that may be rejected.
         reject_on: inputs that should be answered; by default those of ``calibrate_on``.
@@ -57,11 +60,19 @@ def compose(
     Raises:
         MlflowException: if something can't be found or loaded, or is no module.
         IncompatibleModules: if the modules don't go together; all reasons at once.
-        ValueError: if ``score``, ``calibrate_on``, ``thresholds`` or a limit do not fit them.
+        ValueError: if ``score``, ``calibrate_on``, ``thresholds``, ``unlabelled`` or a limit do
+            not fit the modules.
     """
     modules = modules_of(things)
     return composition.compose(
-        modules, score, calibrate_on, thresholds, reject_below, reject_at, reject_on
+        modules,
+        score,
+        calibrate_on,
+        thresholds,
+        unlabelled,
+        reject_below=reject_below,
+        reject_at=reject_at,
+        reject_on=reject_on,
     )
 
 
@@ -177,8 +188,7 @@ def _sharing(modules: Sequence[Module]) -> list[Module]:
     shared = []
     for module in modules:
         parent = module.parent
-        tokenizer = parent.tokenizer.digest if parent.tokenizer else None
-        first = parents.setdefault((parent.digest, tokenizer), parent)
+        first = parents.setdefault((parent.digest, parent.tokenizers), parent)
         shared.append(module if first is parent else changed(module, parent=first))
     return shared
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import mlflow_rnnmod
 from mlflow_rnnmod import cli, composition
+from mlflow_rnnmod.cli import finding, tables
 from mlflow_rnnmod.tracking import parents
 from tests.builders import (
     LABELS,
@@ -141,11 +142,21 @@ def test_another_server(logged, tmp_path, template_database, tracking_uri):
 
 
 def test_for_people_it_is_a_table(logged, monkeypatch):
-    monkeypatch.setattr(cli, "_somebody_looks_on", lambda: True)
+    for module in (tables, finding):
+        monkeypatch.setattr(module, "somebody_looks_on", lambda: True)
     monkeypatch.setenv("COLUMNS", "200")
     output = rnnmod("list")
-    assert "units kept" in output
-    assert any("a.german/1" in line and logged["german"] in line for line in output.splitlines())
+    assert any(
+        line.split()[:3] == ["models:/a.german/1", "module", "german"]
+        for line in output.splitlines()
+    )
+    for width in ("80", "40"):
+        monkeypatch.setenv("COLUMNS", width)
+        output = rnnmod("list")
+        assert all(
+            len(line) <= int(width) or line.startswith("models:/m-") for line in output.splitlines()
+        )
+        assert all(text in output for text in ("models:/a.german/1", "german", "kept"))
     assert "german" in rnnmod("show", logged["german"])
 
 

@@ -176,6 +176,7 @@ def test_entry_points_can_be_loaded() -> None:
         assert callable(entry_point.load())
     assert {(e.group, e.name) for e in found} == {
         ("console_scripts", "rnnmod"),
+        ("mlflow.artifact_repository", "rnnmod"),
         ("mlflow.model_evaluator", "rnnmod"),
     }
 

@@ -172,7 +172,7 @@ def test_settings_are_handed_on(parent, monkeypatch):
         composition, "compose", lambda modules, *rest: asked.update({"given": rest})
     )
     verbs.compose(tiny_modules(parent), score="joint", calibrate_on=(WORDS, ["german"] * 10))
-    assert asked == {"given": ("joint", (WORDS, ["german"] * 10), None)}
+    assert asked == {"given": ("joint", (WORDS, ["german"] * 10), None, None)}
 
 
 def test_replace(registered, parent):

@@ -23,6 +23,12 @@ def number_tokenizer(texts: Iterable[str], vocabulary: int = 10_000, steps: int 
     return _learned(texts, vocabulary, steps, normalizer, pre_tokenizers.Whitespace())
 
 
+def character_tokenizer(texts: Iterable[str], vocabulary: int = 1000, steps: int | None = None):
+    """One id for each character, lower-cased."""
+    normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    return _learned(texts, vocabulary, steps, normalizer, pre_tokenizers.Split("", "isolated"))
+
+
 def token_tokenizer(texts: Iterable[str], vocabulary: int = 20_000, steps: int | None = None):
     """One id for each word between spaces, whatever it is made of; case stays.
 

@@ -17,6 +17,7 @@ from lightning_callbacks.forwards import Call, ForwardFunction, count_outputs, f
 from lightning_callbacks.sources import Sources, Transfer
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import DecompositionConfig
+from mlflow_rnnmod.inputs import ImagePreparation, input_of
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
 from mlflow_rnnmod.networks.guard import undisturbed
 
@@ -27,12 +28,14 @@ LEAST_ROWS = 16
 class Settings:
     """What a user says of a model and its data, checked: see the callback for each.
 
-    Tokenizers are their JSON, and ``spec`` is of the class of its reader.
+    Tokenizers are their JSON, ``image`` is an ``ImagePreparation``, and ``spec`` is of the class of
+    its reader.
     """
 
     labels: Sequence[str] | None = None
     tokenizer: str | None = None
     target_tokenizer: str | None = None
+    image: Any = None
     split_batch: SplitFunction | None = None
     forward: ForwardFunction | None = None
     spec: Any = None
@@ -102,6 +105,7 @@ class Prepared(ABC):
             ValueError: if the tokenizer does not fit the network.
         """
         config, text = self.reading.config, self.given.settings.tokenizer
+        self.preparation()
         if text is not None and config.input != "tokens":
             raise ValueError(
                 "tokenizer is given, but the model reads float features; expected None."
@@ -119,7 +123,18 @@ class Prepared(ABC):
 
     def parent_of(self, network: Any) -> Parent:
         """A network with its tokenizers."""
-        return Parent(network, self.encoders()[0])
+        return Parent(network, self.encoders()[0], image=self.preparation())
+
+    def preparation(self) -> ImagePreparation | None:
+        """What images go through before the network reads them.
+
+        Raises:
+            ValueError: if it makes something else than the network reads.
+        """
+        config, image = self.reading.config, self.given.settings.image
+        if image is not None and not input_of(config.input).whole:
+            raise ValueError(f"image is given, but the model reads {config.input}; expected None.")
+        return None if image is None else image.fitted(config.input_size)
 
     def rows(self, loaders: Any, source: str) -> Any:
         """Rows of some dataloaders, at most ``max_rows``; ``None`` where there are none.

@@ -24,6 +24,8 @@ class Columns:
         odds: whether scores are log-odds.
         reject_below: rows, or steps, whose best score is below this answer ``reject_label``.
         reject_label: what they answer; none of the labels.
+        familiarity: what is compared with ``reject_below`` in the place of the best score,
+            ``(rows,)``.
 
     Example:
         >>> import torch
@@ -45,13 +47,15 @@ class Columns:
     odds: bool = True
     reject_below: float | None = None
     reject_label: str = NONE_OF_THESE
+    familiarity: Tensor | None = None
 
     def best(self, scores: Tensor) -> list[str]:
         """The label that scores highest in each row of ``(rows, labels)``."""
         labels = [self.labels[i] for i in scores.argmax(dim=1).tolist()]
         if self.reject_below is None:
             return labels
-        kept = (scores.amax(dim=1) >= self.reject_below).tolist()
+        known = scores.amax(dim=1) if self.familiarity is None else self.familiarity
+        kept = (known >= self.reject_below).tolist()
         return [y if keep else self.reject_label for y, keep in zip(labels, kept, strict=True)]
 
     def reached(self, scores: Tensor) -> list[list[str]]:

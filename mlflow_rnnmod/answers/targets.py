@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
-
-from mlflow_rnnmod._locks import cached_property
 
 Shown: TypeAlias = Callable[[], "tuple[Tensor | None, str]"]
 IGNORE = -1
@@ -53,6 +52,25 @@ def whole_numbers(targets: Tensor, labels: int, steps: bool) -> Tensor:
     if high < 0:
         raise ValueError(f"targets are all {IGNORE}; expected some steps with a label.")
     return targets.to("cpu", torch.int64)
+
+
+def carried(targets: Tensor, labels: int) -> Tensor:
+    """Which labels each row carries, at any of its steps, bool ``(rows, labels)``.
+
+    Args:
+        targets: of any kind of answer.
+        labels: how many there are.
+
+    Example:
+        >>> carried(torch.tensor([[1, IGNORE], [0, 1]]), 2).tolist()
+        [[False, True], [True, True]]
+    """
+    if targets.dtype == torch.bool:
+        return targets.cpu()
+    places = targets.cpu().reshape(len(targets), -1)
+    places = torch.where(places < 0, labels, places)
+    found = torch.zeros(len(targets), labels + 1, dtype=torch.bool)
+    return found.scatter_(1, places, True)[:, :labels]
 
 
 def check_range(targets: Tensor, labels: int, source: str, steps: bool) -> Tensor:

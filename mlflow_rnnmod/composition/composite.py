@@ -16,10 +16,11 @@ from mlflow_rnnmod.answers.columns import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
+from mlflow_rnnmod.composition.evidence import Evidence
 from mlflow_rnnmod.composition.rejection import KEY as REJECT
 from mlflow_rnnmod.composition.rejection import check_limit
 from mlflow_rnnmod.composition.scores import (
-    ENERGY_WEIGHT_ACROSS,
+    ENERGY_WEIGHTS,
     SCORES,
     ScoreStrategy,
     check_score,
@@ -75,7 +76,7 @@ class Composite:
         Raises:
             ValueError: if they do not.
         """
-        check_score(self.score, self.base, self.rivals)
+        check_score(self.score, self.base, self.rivals, self.modules, self.answer.stepwise)
         thresholds = self.parameters.get("thresholds", {})
         check_thresholds(thresholds, self.labels, self.rivals)
         check_limit(self.parameters.get(REJECT), self.answer.rejects)
@@ -119,18 +120,28 @@ class Composite:
         return self.parameters["base"] if self.score == "joint" else self.score
 
     @property
+    def likely(self) -> bool:
+        """Whether its scores have likelihoods in them."""
+        return self.base in SCORES and SCORES[self.base].likelihood
+
+    @property
     def input(self) -> Input:
         """What it reads."""
         return self.modules[0].contract.reads
 
     @property
     def input_kind(self) -> str:
-        """The input's name: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``."""
+        """The input's name: a key of ``INPUTS``."""
         return self.input.name
+
+    @property
+    def input_size(self) -> Any:
+        """Size of its vocabulary, of one vector, or of images, as all of its modules read them."""
+        return self.input.joint_size([m.contract.input_size for m in self.modules])
 
     def checked(self, inputs: Any) -> Any:
         """``inputs`` as the parents read them; see :meth:`Input.check`."""
-        return self.input.check(inputs, self.modules[0].contract.input_size)
+        return self.input.check(inputs, self.input_size)
 
     @property
     def sources(self) -> list[dict[str, Any]]:
@@ -154,9 +165,15 @@ class Composite:
         """What runs the modules; made when first needed."""
         return Engine(self.modules, output=self.output)
 
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the modules' likelihoods say of inputs; made when first needed."""
+        return Evidence(self.modules)
+
     def __getstate__(self) -> dict[str, Any]:
         # Copies make an engine of their own: packed weights can't be copied.
-        return {name: value for name, value in vars(self).items() if name != "engine"}
+        made = ("engine", "evidence")
+        return {name: value for name, value in vars(self).items() if name not in made}
 
     def scores(self, inputs: Any, engine: str = "auto") -> Tensor:
         """The score of every module for every input.
@@ -181,22 +198,36 @@ class Composite:
         if len(inputs) == 0:
             steps = (0,) if self.answer.stepwise else ()
             return torch.zeros(0, *steps, len(self.modules))
-        scores = self.engine.scores(inputs, self._strategy(), self.settings, engine)
-        check_scores(scores, self.answer.stepwise)
-        return scores
+        strategy = self._strategy()
+        if not strategy.likelihood:
+            found = self.engine.scores(inputs, strategy, self.settings, engine)
+        else:
+            found = self.evidence.votes(inputs)
+            if self.score == "joint":
+                scales = [self.parameters["scales"][label][-2] for label in self.labels]
+                found = found * found.new_tensor(scales)
+            if strategy.network:
+                found = found + self.engine.scores(inputs, strategy, self.settings, engine)
+        offsets = self.parameters.get("offsets")
+        if offsets:
+            found = found + found.new_tensor([offsets[label] for label in self.labels])
+        check_scores(found, self.answer.stepwise)
+        return found
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """The parameters, with what depends on the kinds of modules where it is not given."""
-        if len({module.contract.output for module in self.modules}) == 1:
+        kinds = {module.contract.output for module in self.modules}
+        if len(kinds) == 1 or self.base not in ENERGY_WEIGHTS:
             return self.parameters
-        return {"energy_weight": ENERGY_WEIGHT_ACROSS, **self.parameters}
+        return {"energy_weight": ENERGY_WEIGHTS[self.base][1], **self.parameters}
 
     def _strategy(self) -> ScoreStrategy:
         strategy = SCORES[self.score]
         if self.score != "joint":
             return strategy
-        return changed(strategy, energy=SCORES[self.base].energy)
+        base = SCORES[self.base]
+        return changed(strategy, energy=base.energy, likelihood=base.likelihood)
 
     def predict(
         self,
@@ -209,10 +240,11 @@ class Composite:
 
         Args:
             inputs: as for :meth:`scores`.
-            reject_below: inputs, or steps, whose best score is below this answer ``reject_label``;
-                ``None`` for the limit that the composite carries (:attr:`parameters`). Without one
-                nothing is rejected, but the composite of a single module, which can only say yes
-                or no, answers its label where the margin is at least 0. ``-inf`` rejects nothing.
+            reject_below: inputs, or steps, whose best score - or, where likelihoods are compared,
+                whose :meth:`familiarity` - is below this answer ``reject_label``; ``None`` for the
+                limit that the composite carries (:attr:`parameters`). Without one nothing is
+                rejected, but the composite of a single module, which can only say yes or no,
+                answers its label where the margin is at least 0. ``-inf`` rejects nothing.
             reject_label: the answer of rejected inputs.
             engine: as for :meth:`scores`.
 
@@ -225,15 +257,57 @@ class Composite:
             ValueError: if a module has the label ``reject_label``, or ``reject_below`` is given
                 where labels have thresholds.
         """
-        return self.answers(self.scores(inputs, engine), reject_below, reject_label)
+        scores = self.scores(inputs, engine)
+        limited = self.limit(reject_below) is not None
+        known = self.familiarity(inputs) if self.likely and limited else None
+        return self.answers(scores, reject_below, reject_label, known)
+
+    def limit(self, reject_below: float | None = None) -> float | None:
+        """From where on an answer counts: what is said, or else what the composite carries."""
+        own: float | None = self.parameters.get(REJECT)
+        return own if reject_below is None else reject_below
+
+    def familiarity(self, inputs: Any) -> Tensor:
+        """How usual inputs are: what ``reject_below`` is compared with.
+
+        The best score, but where likelihoods are compared: there it adds up half the
+        log-probability of the open head, the energy of the parent and the log-likelihood for the
+        input's length, the last two in deviations from what is usual for rows like those that the
+        parent was trained on, for the most familiar of the labels.
+
+        Args:
+            inputs: as for :meth:`scores`.
+
+        Returns:
+            float ``(rows,)``; ``(rows, steps)`` for answers that have one for each step.
+        """
+        if not self.likely:
+            return self.scores(inputs).amax(dim=-1)
+        inputs = self.checked(inputs)
+        if len(inputs) == 0:
+            return torch.zeros(0)
+        found = self.evidence.standard(inputs)
+        if SCORES[self.base].network:
+            both = {"energy_weight": 2.0}
+            found = found + self.engine.scores(inputs, SCORES["open"], both) / 2
+        return found.amax(dim=1)
 
     def answers(
         self,
         scores: Tensor,
         reject_below: float | None = None,
         reject_label: str = NONE_OF_THESE,
+        familiarity: Tensor | None = None,
     ) -> list[Any]:
-        """Answers from what :meth:`scores` returned."""
+        """Answers from what :meth:`scores` returned.
+
+        Args:
+            scores: see there.
+            reject_below: see :meth:`predict`.
+            reject_label: see :meth:`predict`.
+            familiarity: what :meth:`familiarity` returned, to compare ``reject_below`` with; by
+                default the best score.
+        """
         columns = Columns(
             labels=self.labels,
             end_label=self.end_label,
@@ -241,8 +315,9 @@ class Composite:
             threshold=0.5 if self.score == "probability" else 0.0,
             single=len(self.modules) == 1 and self.score == "margin",
             odds=SCORES[self.score].odds,
-            reject_below=self.parameters.get(REJECT) if reject_below is None else reject_below,
+            reject_below=self.limit(reject_below),
             reject_label=reject_label,
+            familiarity=familiarity,
         )
         return self.answer.answers(scores, columns)
 

@@ -55,7 +55,8 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
         problems += _different(found, "number of steps", lambda c: c.steps)
     size = found[0][1].reads.common_size(parents=len({parent for _, _, parent in found}))
     if size is not None and len({c.input for _, c, _ in found}) == 1:
-        problems += _different(found, size, lambda c: c.input_size)
+        joint = found[0][1].reads.joint_size([c.input_size for _, c, _ in found])
+        problems += _different(found, size, lambda c: c.reads.settled(c.input_size, joint))
     for which, digest_of in (("tokenizers", _reads), ("target tokenizers", _writes)):
         tokenizers: dict[str, set[str | None]] = {}
         for _, contract, parent in found:

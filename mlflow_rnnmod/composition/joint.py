@@ -98,6 +98,8 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
     strategy, engine = SCORES[composite.score], composite.engine
     given = composite.settings
     runs = [strategy] if strategy.parts is None else [_part(strategy, n) for n in range(2)]
+    if not strategy.network:
+        return Parts(composite.evidence.votes(inputs)[..., None], None)
     if composite.answer.stepwise:
         tables = [engine.tables(inputs, one, given) for one in runs]
         joined = [engine.joined([scores for _, scores in table]) for table in tables]
@@ -120,6 +122,8 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
         values.append(torch.stack(found, dim=-1))
         fixed.append(-correction)
     stacked = [engine.joined([v[..., n] for v in values]) for n in range(len(runs))]
+    if strategy.likelihood:
+        stacked.append(composite.evidence.votes(inputs))
     return Parts(torch.stack(stacked, dim=-1), engine.joined(fixed))
 
 

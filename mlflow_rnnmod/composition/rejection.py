@@ -60,8 +60,7 @@ def limit_at(composite: Composite, inputs: Any, share: float) -> float:
             f"reject_at={share!r} needs rows to find the limit on; expected reject_on=inputs, at "
             "least one (or calibrate_on=)."
         )
-    scores = composite.scores(inputs)
-    best = scores.nan_to_num(nan=-math.inf).amax(dim=-1).flatten()
+    best = composite.familiarity(inputs).nan_to_num(nan=-math.inf).flatten()
     best = best[best.isfinite()].sort().values
     if len(best) == 0:
         raise ValueError("reject_on has no row with a score; expected rows that can be answered.")

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlflow_rnnmod.answers.joining import competes
+from mlflow_rnnmod.answers.joining import joined
+from mlflow_rnnmod.composition.evidence import space_of, why_not
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.decomposition.module import Module
 
+# What the parent's energy counts beside the open head: usually, and across kinds of answer, where
+# it has to tell inputs of different worlds apart; chosen on validation rows (docs/decisions.md).
 ENERGY_WEIGHT = 0.5
-# Across kinds, where the energy has to tell inputs of different worlds apart; chosen on validation
-# texts (docs/decisions.md).
 ENERGY_WEIGHT_ACROSS = 1.0
+ENERGY_WEIGHTS = {"open": (ENERGY_WEIGHT, ENERGY_WEIGHT_ACROSS), "hybrid": (0.25, 0.25)}
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class ScoreStrategy:
         parts: what the score adds up, ``(parts, modules, rows)``, where rows of all labels can say
             how much each part should count; ``None`` for a score of a single part.
         odds: whether scores are log-odds.
+        likelihood: whether the likelihoods' votes are added, one for each input. They need no
+            parent, so that the composite adds them; in ``parts`` they are the last.
+        network: whether there is anything else in it.
     """
 
     name: str
@@ -41,6 +46,8 @@ class ScoreStrategy:
     energy: bool = False
     parts: Callable[[ModuleOutputs], Tensor] | None = None
     odds: bool = False
+    likelihood: bool = False
+    network: bool = True
 
     def split(self, outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
         """The parts of the score, ``(parts, modules, rows)``: itself where it has none."""
@@ -52,15 +59,28 @@ def _open_parts(outputs: ModuleOutputs) -> Tensor:
     return torch.stack([own, outputs.standard_energy.expand_as(own)])
 
 
-def _open(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    weight = parameters.get("energy_weight", ENERGY_WEIGHT)
+def _open(outputs: ModuleOutputs, parameters: Mapping[str, Any], name: str = "open") -> Tensor:
+    weight = parameters.get("energy_weight", ENERGY_WEIGHTS[name][0])
     return F.logsigmoid(outputs.open_margin) + weight * outputs.standard_energy
 
 
+def _hybrid(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
+    return _open(outputs, parameters, "hybrid")
+
+
+def _bayes(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
+    return F.logsigmoid(outputs.margin)
+
+
+def _nothing(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
+    return torch.zeros_like(outputs.log_odds)
+
+
 def _joint(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    parts = SCORES[parameters["base"]].split(outputs, parameters)
+    base = SCORES[parameters["base"]]
+    parts = base.split(outputs, parameters)
     fitted = parts.new_tensor([parameters["scales"][m.label] for m in outputs.modules])
-    scales, offset = fitted[:, :-1], fitted[:, -1:]
+    scales, offset = fitted[:, : len(parts)], fitted[:, -1:]
     return (parts * scales.T[:, :, None]).sum(dim=0) + offset
 
 
@@ -81,10 +101,32 @@ SCORES: dict[str, ScoreStrategy] = {
         ScoreStrategy(
             "open",
             "log-probability of the open head plus the parent's standardized energy (default for "
-            "parents of different labels)",
+            "parents of different labels where modules have no likelihoods)",
             _open,
             energy=True,
             parts=_open_parts,
+        ),
+        ScoreStrategy(
+            "hybrid",
+            "log-probability of the open head, the parent's standardized energy and the label's "
+            "likelihood of the input (default for parents of different labels)",
+            _hybrid,
+            energy=True,
+            parts=_open_parts,
+            likelihood=True,
+        ),
+        ScoreStrategy(
+            "bayes",
+            "log-probability of the label inside its parent and its likelihood of the input",
+            _bayes,
+            likelihood=True,
+        ),
+        ScoreStrategy(
+            "likelihood",
+            "the label's likelihood of the input alone, without any network (control)",
+            _nothing,
+            likelihood=True,
+            network=False,
         ),
         ScoreStrategy(
             "joint",
@@ -119,10 +161,11 @@ def without_energy(
         a strategy for the first part, and a weight for each module; ``None`` where the score has
         nothing to do with the energy.
     """
-    if strategy.name == "open":
-        weights = [float(parameters.get("energy_weight", ENERGY_WEIGHT))] * len(labels)
+    if strategy.name in ENERGY_WEIGHTS:
+        usual = ENERGY_WEIGHTS[strategy.name][0]
+        weights = [float(parameters.get("energy_weight", usual))] * len(labels)
         return replace(strategy, score=_own, energy=False, parts=None), weights
-    if strategy.name != "joint" or parameters["base"] != "open":
+    if strategy.name != "joint" or parameters["base"] not in ENERGY_WEIGHTS:
         return strategy, None
 
     def own(outputs: ModuleOutputs, given: Mapping[str, Any]) -> Tensor:
@@ -139,33 +182,61 @@ def _own(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
 
 
 def default_score(modules: Sequence[Module]) -> str:
-    """``"margin"`` where margins mean the same to all, else ``"open"``.
+    """``"margin"`` where margins mean the same to all, else ``"hybrid"`` or ``"open"``.
 
-    They do within one parent, without rivals, and between parents of the same labels: each was
-    trained against the same others and has met all inputs (``python -m benchmarks.paper rq3
-    clinc_oos --within`` swaps such modules).
+    The last where modules have no likelihoods that can be compared. Margins mean the same to all
+    within one parent, without rivals, and between parents of the same labels: each was trained
+    against the same others and has met all inputs (``python -m benchmarks.paper rq3 clinc_oos
+    --within`` swaps such modules).
     """
     worlds = {frozenset(module.contract.labels) for module in modules}
-    return "open" if len(worlds) > 1 and competes(m.contract for m in modules) else "margin"
+    answer = joined(m.contract for m in modules)
+    if len(worlds) < 2 or answer is None or not answer.rivals:
+        return "margin"
+    return "open" if answer.stepwise or space_of(modules) is None else "hybrid"
 
 
-def check_score(score: str, base: str, rivals: bool) -> None:
+def note_on_default(modules: Sequence[Module], score: str) -> str | None:
+    """Why modules that likelihoods would compare are compared without, where they are."""
+    if score != "open" or all(module.likelihood is None for module in modules):
+        return None
+    reason = why_not(modules)
+    return None if reason is None else f'{reason}: compared by "open", without likelihoods'
+
+
+def check_score(
+    score: str, base: str, rivals: bool, modules: Sequence[Module] = (), stepwise: bool = False
+) -> None:
     """Whether a score can be what modules are compared by.
 
     Args:
         score: a strategy's name.
         base: of what ``"joint"`` scales.
         rivals: whether their labels compete.
+        modules: which are compared.
+        stepwise: whether each step is answered.
 
     Raises:
         ValueError: if there is no such strategy, or it only says which of several labels is best.
+        ValueError: if likelihoods are asked for, and some module has none that can be compared.
     """
     if score not in SCORES:
         raise ValueError(f"score={score!r}, expected one of {tuple(SCORES)}.")
-    if not rivals and "open" in (score, base):
+    under = SCORES[base]
+    if not rivals and (base in ENERGY_WEIGHTS or under.likelihood):
         raise ValueError(
-            'score="open" says which label is best; expected "margin", "logit" or "probability" '
+            f'score="{base}" says which label is best; expected "margin", "logit" or "probability" '
             "for labels that have no rivals, each of which is compared with its own threshold."
+        )
+    if under.likelihood and stepwise:
+        raise ValueError(
+            f'score="{base}" is for whole inputs, and these modules answer each step; expected '
+            '"margin", "open", "logit" or "probability".'
+        )
+    if under.likelihood and modules and (reason := why_not(modules)):
+        raise ValueError(
+            f'score="{base}" compares likelihoods, but {reason}; expected "open" or "margin", or '
+            "modules that were decomposed with likelihood=True from the same kind of input."
         )
 
 

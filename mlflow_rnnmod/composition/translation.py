@@ -122,7 +122,13 @@ class TranslatingComposite(Composite):
             "Modules that translate have no scores to compare; expected predict(inputs, target=)."
         )
 
-    def answers(self, scores: Any, reject_below: Any = None, reject_label: Any = None) -> NoReturn:
+    def answers(
+        self,
+        scores: Any,
+        reject_below: Any = None,
+        reject_label: Any = None,
+        familiarity: Any = None,
+    ) -> NoReturn:
         """As :meth:`scores`."""
         self.scores(None)
 

@@ -9,11 +9,13 @@ from typing import Any
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.contracts import IncompatibleModules
+from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.composition.joint import calibrated
 from mlflow_rnnmod.composition.rejection import KEY as REJECT
 from mlflow_rnnmod.composition.rejection import with_limit
-from mlflow_rnnmod.composition.scores import default_score
+from mlflow_rnnmod.composition.scores import default_score, note_on_default
 from mlflow_rnnmod.composition.translation import TranslatingComposite, composite_class
+from mlflow_rnnmod.composition.unlabelled import shifted
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
@@ -24,6 +26,7 @@ def compose(
     score: str | None = None,
     calibrate_on: tuple[Any, Sequence[Any]] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    unlabelled: Any = None,
     reject_below: float | None = None,
     reject_at: float | None = None,
     reject_on: Any = None,
@@ -33,14 +36,18 @@ def compose(
     Args:
         modules: one for each label, of one parent or of many.
         score: how they are compared: ``"margin"`` (the default for parents of the same labels, and
-            for labels without rivals), ``"open"`` (for others), ``"joint"``, ``"logit"``,
-            ``"probability"``.
+            for labels without rivals), ``"hybrid"`` (for others; ``"open"`` where modules have no
+            likelihoods), ``"bayes"``, ``"likelihood"``, ``"joint"``, ``"logit"``,
+            ``"probability"``. ``"open"`` leaves likelihoods out, ``"bayes"`` adds them to margins
+            of one parent, too.
         calibrate_on: inputs and what is right for them, of all the composite's labels (see
             :func:`~mlflow_rnnmod.composition.joint.calibrated`); scales and an offset are fitted
             for each module on its score (``"joint"``): one scale for the margin, or one each for
-            the open head and the parent's energy.
+            the open head, the parent's energy and the likelihood.
         thresholds: what the scores of single labels have to reach, where labels have no rivals; 0
             for the others.
+        unlabelled: inputs as the composite will be asked, some hundreds, to find one offset for
+            each parent on (see :func:`~mlflow_rnnmod.composition.unlabelled.shifted`).
         reject_below: the best score from which on an answer counts; what scores lower is "none of
             these". ``predict`` can say otherwise.
         reject_at: instead of it the share of ``reject_on`` that may be rejected, 0.05 for one.
@@ -61,7 +68,8 @@ def compose(
             raise TypeError(f"modules[{position}] is {module!r:.80}; expected a Module.")
     if not modules:
         raise IncompatibleModules(["there is no module; expected at least one"])
-    recipe = ({"verb": "compose", "labels": [module.label for module in modules]},)
+    step: dict[str, Any] = {"verb": "compose", "labels": [module.label for module in modules]}
+    recipe = (step,)
     if composite_class(modules) is TranslatingComposite:
         settings = {
             "score": score,
@@ -69,6 +77,7 @@ def compose(
             "thresholds": thresholds,
             "reject_below": reject_below,
             "reject_at": reject_at,
+            "unlabelled": unlabelled,
         }
         given = [f"{name}={value!r:.60}" for name, value in settings.items() if value is not None]
         if given:
@@ -81,10 +90,14 @@ def compose(
         raise ValueError('score="joint" needs calibrate_on=(inputs, labels); got None.')
     base = default_score(modules) if score in (None, "joint") else str(score)
     parameters = {} if thresholds is None else {"thresholds": dict(thresholds)}
+    if score in (None, "joint") and (note := note_on_default(modules, base)):
+        recipe = ({**step, "note": note},)
     composite = Composite(modules, base, parameters, recipe)
     if calibrate_on is not None:
         composite = calibrated(composite, *calibrate_on)
         reject_on = calibrate_on[0] if reject_on is None else reject_on
+    if unlabelled is not None:
+        composite = shifted(composite, unlabelled)
     return with_limit(composite, reject_below, reject_at, reject_on)
 
 
@@ -194,8 +207,15 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
             score = parameters.pop("base")
             parameters.pop("scales")
             notes.append("scales fitted on joint rows were dropped")
-    if modules and (score == default_score(composite.modules) or (score == "open" and not rivals)):
-        score = default_score(modules)
+    if parameters.pop("offsets", None) is not None:
+        notes.append("offsets found from unlabelled inputs were dropped")
+    if modules:
+        usual = default_score(composite.modules)
+        lacking = composite.likely and space_of(modules) is None
+        if score == usual or lacking or (not rivals and score in ("open", "hybrid")):
+            score = default_score(modules)
+            if note := note_on_default(modules, score):
+                notes.append(note)
     if REJECT in parameters and (score != composite.score or answer is None or not answer.rejects):
         del parameters[REJECT]
         notes.append("the limit to reject below was dropped, as the score is another one")

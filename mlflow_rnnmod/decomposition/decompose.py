@@ -12,6 +12,7 @@ from torch import Tensor
 from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.head_job import HeadJob
+from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.decomposition.routed_job import RoutedJob
@@ -24,6 +25,8 @@ from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import overlap_matrix
+
+_SHARES_KEPT = ("units_kept", "weights_kept", "recurrent_weights_kept", "multiply_adds_kept")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +43,8 @@ class Decomposition:
             ``net``, composed minus control: what removal cost; ``random_accuracy``, with as many
             units removed at random; with another :attr:`metric` its name in the place of
             ``accuracy``, and for several labels ``parent_exact`` and ``composed_exact``; means over
-            modules of ``units_kept``, ``weights_kept``,
-            ``recurrent_weights_kept``, and ``mean_jaccard``; counts ``modules``, ``rows``,
+            modules of ``units_kept``, ``weights_kept``, ``recurrent_weights_kept``, of
+            convolutions ``multiply_adds_kept``, and ``mean_jaccard``; counts ``modules``, ``rows``,
             ``trunks``; the ``removal`` used; and ``cost``, the estimated passes of the parent that
             all modules together take.
         sizing: the settings that were tried: ``removal``, ``trunks``, ``accuracy``,
@@ -95,7 +98,8 @@ def decompose(
 
     Raises:
         TypeError: if a translator is given rows, or another network pairs.
-        ValueError: if there are no rows, or their targets are no indices of the parent's labels.
+        ValueError: if there are no rows, their targets are no indices of the parent's labels, or
+            there is no layer ``from_layer``.
 
     Example:
         >>> import torch
@@ -111,6 +115,11 @@ def decompose(
     config = config or DecompositionConfig()
     told: Progress = progress or (lambda stage, done, total: None)
     kind = _job_of(parent)
+    if config.from_layer >= len(parent.network.layers):
+        raise ValueError(
+            f"from_layer={config.from_layer}, expected 0 to {len(parent.network.layers) - 1}: the "
+            f"network has {len(parent.network.layers)} layers."
+        )
     given = share_out(parent, kind.examples, train, validation, report, config)
     sample = kind.sample(parent, given.train, config)
     warnings = [*given.warnings, *kind.warnings(parent, given.train, sample, config.rule)]
@@ -129,6 +138,9 @@ def decompose(
         random = job.reported(job.make(drawn, "random control"))[job.metric]
     overlap = overlap_matrix(made.trunks)
     modules = job.modules(made, share, given.words, overlap)
+    if config.likelihood and job.answer.scored:
+        modules = with_likelihoods(modules, given.train, given.calibration)
+        told("likelihoods", 1, 1)
     figures = {
         **_figures(job, made, modules),
         f"control_{job.metric}": control,
@@ -136,6 +148,7 @@ def decompose(
         "removal": share,
         "trunks": float(len(set(made.trunks))),
         **job.cost(made.trunks),
+        **(job.isolated_cost(share) if len(groups) < len(parent.labels) else {}),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
     warnings += broken_promise(figures["net"], share, config, given.words)
@@ -227,7 +240,7 @@ def _figures(job: Job, made: Made, modules: tuple[Module, ...]) -> dict[str, flo
     parents, composed = job.parent_reported, job.reported(made)
     means = {
         name: sum(m.figures[name] for m in modules) / len(modules)
-        for name in ("units_kept", "weights_kept", "recurrent_weights_kept", "jaccard")
+        for name in (*_SHARES_KEPT, "jaccard")
         if name in modules[0].figures
     }
     means["mean_jaccard"] = means.pop("jaccard")

@@ -1,178 +1,38 @@
-"""From a label's trunk to its module's heads: refit, calibrate, and the guards of both."""
+"""From labels' trunks to their modules' heads: refit, calibrate, and the guards of both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from mlflow_rnnmod._locks import cached_property
-from mlflow_rnnmod.answers import Labelled, Sample
-from mlflow_rnnmod.decomposition.config import DecompositionConfig
-from mlflow_rnnmod.decomposition.module import Energy, Head
-from mlflow_rnnmod.decomposition.observations import run_readouts
+from mlflow_rnnmod.decomposition.material import Material, pick_fit_rows
+from mlflow_rnnmod.decomposition.module import Calibration, Head
 from mlflow_rnnmod.decomposition.repairs import (
+    calibrated_losses,
     cross_fitted_loss,
+    cross_fitted_losses,
     fit_calibration,
-    fit_logistic,
+    fit_calibrations,
+    fit_logistics,
     log_loss,
+    log_losses,
 )
-from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.protocol import view
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 PENALTY = 1e-3
 OPEN_PENALTY = 1e-3
 FEW_POSITIVES = 10
-MAX_FIT_ROWS = 6000
+# Numbers that fits of several labels hold at once: readouts, and margins.
+_READ, _MARGINS, _FITTED = 2**24, 2**22, 2**23
 
-
-@dataclass(frozen=True, eq=False)
-class Readouts:
-    """A trunk's readouts on what heads are fitted and measured on, ``(observations, size)``.
-
-    What was not asked for has no rows.
-    """
-
-    fit: Tensor
-    calibration: Tensor
-    report: Tensor
-    background: Tensor
-    calibration_background: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """Rows that heads are fitted on, the same for every label, trunk and rule.
-
-    Args:
-        parent: whose modules are made.
-        fit: training rows, balanced over labels, with weights.
-        calibration: rows the parent was not trained on, with targets.
-        report: rows that give the figures; nothing is fitted on them. With targets.
-        background: made-up rows; as many for each label's calibration as ``calibration`` has.
-        calibration_background: the same, made of calibration rows.
-        energy: of the unmasked parent on calibration rows.
-    """
-
-    parent: Parent
-    fit: Sample
-    calibration: Rows
-    report: Rows
-    background: Rows
-    calibration_background: Rows
-    energy: Energy
-    batch_size: int = 512
-
-    @cached_property
-    def fitted_on(self) -> Labelled:
-        """Observations of the training rows."""
-        return Labelled(self.fit.rows, self.parent.network)
-
-    @cached_property
-    def calibrated_on(self) -> Labelled:
-        """Observations of the calibration rows."""
-        return Labelled(self.calibration, self.parent.network)
-
-    @cached_property
-    def reported_on(self) -> Labelled:
-        """Observations of the report rows."""
-        return Labelled(self.report, self.parent.network)
-
-    @cached_property
-    def fit_weights(self) -> Tensor:
-        """How many training observations each observation stands for, ``(observations,)``."""
-        weights = self.fit.weights
-        return weights if weights.ndim == 1 else weights[self.fitted_on.answered]
-
-    @cached_property
-    def whole(self) -> Readouts:
-        """Readouts of the full trunk, run once for all labels."""
-        return _run(self, Trunk.whole(self.parent.network.units), None, True, True)
-
-
-def prepare_material(
-    parent: Parent, sample: Sample, calibration: Rows, report: Rows, config: DecompositionConfig
-) -> Material:
-    """Make the background and measure the parent's energy."""
-    network = parent.network
-    # Where every step is an observation, a few rows have many.
-    stepwise = network.config.answer.stepwise
-    count = min(len(sample.rows), 300 if stepwise else 3000)
-    lengths = Rows(sample.rows.values, network.lengths(sample.rows))
-    background = parent.background(lengths, count, config.seed)
-    lengths = Rows(calibration.values, network.lengths(calibration))
-    count = min(len(calibration), 300) if stepwise else len(calibration)
-    held_out = parent.background(lengths, count, config.seed + 1)
-    readouts = run_readouts(network.readout, calibration, config.batch_size, network)
-    energies = torch.logsumexp(network.logits(readouts.to(network.device)), dim=1)
-    deviation = float(energies.std(correction=0)) if len(energies) > 1 else 1.0
-    energy = Energy(float(energies.mean()), max(deviation, 1e-6))
-    return Material(
-        parent, sample, calibration, report, background, held_out, energy, config.batch_size
-    )
-
-
-def _run(
-    material: Material, trunk: Trunk, fit_rows: Tensor | None, refit: bool, open_head: bool
-) -> Readouts:
-    """Run a trunk over what its heads need; ``fit_rows`` are the observations to use, or all."""
-    network = material.parent.network
-    through = view(network, trunk)
-
-    def run(rows: Rows, wanted: bool = True) -> Tensor:
-        if not wanted:
-            return torch.zeros(0, network.config.readout_size)
-        return run_readouts(through.readout, rows, material.batch_size, network)
-
-    def run_fit() -> Tensor:
-        rows, wanted = material.fit.rows, refit or open_head
-        if fit_rows is None or not wanted:
-            return run(rows, wanted)
-        return run(rows)[fit_rows] if network.config.answer.stepwise else run(rows[fit_rows])
-
-    return Readouts(
-        run_fit(),
-        run(material.calibration),
-        run(material.report),
-        run(material.background, open_head),
-        run(material.calibration_background, open_head),
-    )
-
-
-def shared_readouts(material: Material, trunk: Trunk) -> Readouts:
-    """A trunk's readouts on all of the material, for several labels."""
-    return material.whole if trunk.full else _run(material, trunk, None, True, True)
-
-
-def pick_fit_rows(material: Material, label: int) -> tuple[Tensor, Tensor]:
-    """Training observations that one label's heads are fitted on: its own, and others that fit in.
-
-    Returns:
-        their numbers, and weights that undo the choice.
-    """
-    known, weights = material.fitted_on.known, material.fit_weights
-    own = material.fitted_on.positive(label)[known]
-    rows = known.nonzero()[:, 0]
-    if len(rows) <= MAX_FIT_ROWS:
-        return rows, weights[rows]
-    generator = torch.Generator().manual_seed(label)
-    picked, undo = [], []
-    mine = int(own.sum())
-    if material.parent.network.config.answer.stepwise:  # samples hold all steps of their rows
-        mine = min(mine, max(MAX_FIT_ROWS // 2, MAX_FIT_ROWS - int((~own).sum())))
-    for side, room in ((own, mine), (~own, max(MAX_FIT_ROWS - mine, MAX_FIT_ROWS // 2))):
-        found = rows[side]
-        chosen = found
-        if len(found) > room:
-            chosen = found[torch.randperm(len(found), generator=generator)[:room]]
-        picked.append(chosen)
-        undo.append(weights[chosen] * (len(found) / max(len(chosen), 1)))
-    order = torch.cat(picked).argsort()
-    return torch.cat(picked)[order], torch.cat(undo)[order]
+# What a refit found, to start the next one of the same label from.
+Fit = tuple[Tensor, float]
+Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +45,10 @@ class FittedHeads:
         head, open_head: the open one is as ``head`` where it was not asked for.
         kept: the repairs that are in use.
         margins: on calibration rows, before calibration, ``(observations,)``.
-        report_margins: on report rows, likewise.
+        report_margins: on report rows, likewise; none where they were not asked for.
         positive: which calibration observations with a target have the label.
         known: which calibration observations have a target, bool ``(observations,)``.
+        fit: the refit, whether it was kept or not.
     """
 
     head: Head
@@ -197,6 +58,7 @@ class FittedHeads:
     report_margins: Tensor
     positive: Tensor
     known: Tensor
+    fit: Fit | None = None
 
     @property
     def known_margins(self) -> Tensor:
@@ -210,117 +72,254 @@ def fit_heads(
     label: int,
     repairs: tuple[str, ...],
     open_head: bool = True,
-    shared: Readouts | None = None,
 ) -> FittedHeads:
-    """Refit and calibrate the heads of one label's module, each repair only where it helps.
+    """The heads of one label's module, with all that :func:`fit_all` leaves out."""
+    trunks = {label: trunk}
+    found = fit_report(material, trunks, fit_all(material, trunks, repairs))
+    return (fit_open_heads(material, trunks, found) if open_head else found)[label]
+
+
+def fit_all(
+    material: Material,
+    trunks: Mapping[int, Trunk],
+    repairs: tuple[str, ...],
+    start: Mapping[int, Fit] | None = None,
+    told: Told | None = None,
+) -> dict[int, FittedHeads]:
+    """Refit and calibrate the heads of labels' modules, each repair only where it helps.
 
     A refit is kept where the calibrated log-loss on calibration rows falls; a calibration where it
     falls on rows that it was not fitted on. Where labels have no rivals, a module answers when its
     score reaches 0, and of these heads the one with the best F1 there is taken: a lower loss can
-    mean fewer right answers. The open head is fitted and calibrated whatever the
-    repairs, since without its background it would be no open head.
+    mean fewer right answers.
 
     Args:
         material: the rows.
-        trunk: what the label's module keeps.
-        label: its index.
+        trunks: what each label's module keeps, by the label's index.
         repairs: which to try.
-        open_head: whether to fit one.
-        shared: the trunk's readouts on all of the material (:func:`shared_readouts`), where other
-            labels have the same trunk.
+        start: earlier refits of the labels, from which these begin.
+        told: called with labels done and labels in all.
+
+    Returns:
+        by label, without open heads and without margins on report rows.
     """
-    network = material.parent.network
-    fit_rows, weights = pick_fit_rows(material, label)
-    if trunk.full and shared is None:
-        shared = material.whole
-    if shared is not None:
-        found = replace(shared, fit=shared.fit[fit_rows])
-    else:
-        found = _run(material, trunk, fit_rows, "refit" in repairs, open_head)
+    found: dict[int, FittedHeads] = {}
+    for labels in _blocks(material, trunks):
+        found.update(_fit_block(material, trunks, labels, repairs, start or {}))
+        if told:
+            told(len(found), len(trunks))
+    return found
 
-    def odds(readout: Tensor) -> Tensor:
-        with torch.inference_mode():
-            logits = network.logits(readout.to(network.device))
-            return network.config.answer.margins(logits, label).cpu()
 
-    fit_positive = material.fitted_on.positive(label)[fit_rows]
+def fit_report(
+    material: Material, trunks: Mapping[int, Trunk], heads: Mapping[int, FittedHeads]
+) -> dict[int, FittedHeads]:
+    """Labels' heads with their margins on report rows."""
+    shared, found = _shared(trunks), {}
+    for label, fitted in heads.items():
+        trunk = trunks[label]
+        own = material.margins(trunk, "report", label, trunk in shared)
+        margins = fitted.head.raw(material.readouts(trunk, "report"), own)
+        found[label] = replace(fitted, report_margins=margins)
+    return found
+
+
+def fit_open_heads(
+    material: Material,
+    trunks: Mapping[int, Trunk],
+    heads: Mapping[int, FittedHeads],
+    told: Told | None = None,
+) -> dict[int, FittedHeads]:
+    """Labels' heads with open ones: the same fits with a background among the negatives.
+
+    They are fitted and calibrated whatever the repairs: without its background an open head would
+    be none.
+    """
+    found, shared = dict(heads), _shared(trunks)
     known = material.calibrated_on.known
-    positive = material.calibrated_on.positive(label)[known]
-    whole = found.calibration
-    found = replace(found, calibration=whole[known])
-    own = odds(found.calibration)
-    head, kept = Head(), ["fold"] if "fold" in repairs else []
-    tried = [(head, tuple(kept))]
-    if "refit" in repairs:
-        weight, bias = fit_logistic(found.fit, odds(found.fit), fit_positive, weights, PENALTY)
-        candidate = Head(weight, bias)
-        before = calibrated_loss(head.raw(found.calibration, own), positive)
-        if calibrated_loss(candidate.raw(found.calibration, own), positive) < before:
-            head, kept = candidate, [*kept, "refit"]
-            tried.append((head, tuple(kept)))
-    margins = head.raw(found.calibration, own)
-    if "calibrate" in repairs and _enough(positive) and _calibration_helps(margins, positive):
-        head = replace(head, calibration=fit_calibration(margins, positive))
-        kept.append("calibrate")
-        tried.append((head, tuple(kept)))
-    if not network.config.answer.rivals:
-        scores = [_f1(option(found.calibration, own) >= 0, positive) for option, _ in tried]
-        # The last of equals: the one with the lowest loss.
-        best = max(range(len(tried)), key=lambda i: (scores[i], i))
-        head, kept = tried[best][0], list(tried[best][1])
-    return FittedHeads(
-        head,
-        _fit_open_head(found, odds, fit_positive, weights, positive) if open_head else head,
-        tuple(kept),
-        head.raw(found.calibration, own) if known.all() else head.raw(whole, odds(whole)),
-        head.raw(found.report, odds(found.report)),
-        positive,
-        known,
+    done = 0
+    for labels in _blocks(material, trunks):
+        cases = [_case(material, trunks[y], y, trunks[y] in shared, True) for y in labels]
+        fits = _refit(material, cases, OPEN_PENALTY, [heads[y].fit for y in labels])
+        margins, positive = [], []
+        for label, (weight, bias) in zip(labels, fits, strict=True):
+            trunk, raw = trunks[label], Head(weight, bias).raw
+            own = [
+                raw(
+                    material.readouts(trunk, kind),
+                    material.margins(trunk, kind, label, trunk in shared),
+                )
+                for kind in ("calibration", "calibration_background")
+            ]
+            margins.append(torch.cat([own[0][known], own[1]]))
+            strange = torch.zeros(len(own[1]), dtype=torch.bool)
+            positive.append(torch.cat([heads[label].positive, strange]))
+        scales, offsets = fit_calibrations(torch.stack(margins), torch.stack(positive))
+        for label, (weight, bias), scale, offset in zip(labels, fits, scales, offsets, strict=True):
+            head = Head(weight, bias, Calibration(float(scale), float(offset)))
+            found[label] = replace(heads[label], open_head=head)
+        done += len(labels)
+        if told:
+            told(done, len(trunks))
+    return found
+
+
+def _shared(trunks: Mapping[int, Trunk]) -> set[Trunk]:
+    """Trunks of several labels."""
+    return {trunk for trunk, count in Counter(trunks.values()).items() if count > 1}
+
+
+def _blocks(material: Material, trunks: Mapping[int, Trunk]) -> Iterator[list[int]]:
+    """Labels that are fitted together, those of one trunk side by side; memory is bounded."""
+    order: dict[Trunk, list[int]] = {}
+    for label, trunk in trunks.items():
+        order.setdefault(trunk, []).append(label)
+    rows = len(material.calibrated_on.known)
+    size = rows * material.parent.network.config.readout_size
+    block: list[int] = []
+    held = 0
+    for labels in order.values():
+        for label in labels:
+            held += size if label == labels[0] else 0
+            if block and (held > _READ or (len(block) + 1) * rows > _MARGINS):
+                yield block
+                block, held = [], size
+            block.append(label)
+    if block:
+        yield block
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """What a refit of one label goes by: ``(rows, size)`` and ``(rows,)``."""
+
+    readouts: Tensor
+    margins: Tensor
+    positive: Tensor
+    weights: Tensor
+
+
+def _case(material: Material, trunk: Trunk, label: int, shared: bool, open_head: bool) -> _Case:
+    index, weights = pick_fit_rows(material, label)
+    readouts, margins = material.picked(trunk, label, index, shared)
+    positive = material.fitted_on.positive(label)[index]
+    if not open_head:
+        return _Case(readouts, margins, positive, weights)
+    made_up = material.readouts(trunk, "background")
+    more = material.margins(trunk, "background", label, shared)
+    # Both kinds of negatives together weigh as much as all rows: neither drowns the other.
+    share = float(weights.sum()) / len(made_up)
+    return _Case(
+        torch.cat([readouts, made_up]),
+        torch.cat([margins, more]),
+        torch.cat([positive, torch.zeros(len(made_up), dtype=torch.bool)]),
+        torch.cat([weights, torch.full((len(made_up),), share)]),
     )
 
 
-def _f1(answered: Tensor, positive: Tensor) -> float:
-    total = int(answered.sum()) + int(positive.sum())
-    return 2 * int((answered & positive).sum()) / total if total else 1.0
+def _refit(
+    material: Material, cases: Sequence[_Case], penalty: float, starts: Sequence[Fit | None]
+) -> list[Fit]:
+    """The refits of some labels, those of like numbers of rows side by side."""
+    device = material.parent.device if material.parent.device.type == "cuda" else "cpu"
+    found: dict[int, Fit] = {}
+    order = sorted(range(len(cases)), key=lambda i: -len(cases[i].weights))
+    while order:
+        first = cases[order[0]].readouts
+        part = order[: max(_FITTED // max(first.numel(), 1), 1)]
+        order = order[len(part) :]
+        x, margins, positive, row_weights = (
+            pad_sequence([getattr(cases[i], name) for i in part], batch_first=True).to(device)
+            for name in ("readouts", "margins", "positive", "weights")
+        )
+        zero = first.new_zeros(first.shape[1]), 0.0
+        begun = [starts[i] or zero for i in part]
+        start = torch.stack([w for w, _ in begun]), torch.tensor([b for _, b in begun])
+        given = start if any(starts[i] for i in part) else None
+        weights, biases = fit_logistics(x, margins, positive, row_weights, penalty, given)
+        found.update(zip(part, zip(weights.cpu(), biases.tolist(), strict=True), strict=True))
+    return [found[i] for i in range(len(cases))]
 
 
-def _enough(positive: Tensor) -> bool:
-    return min(int(positive.sum()), int((~positive).sum())) >= FEW_POSITIVES
+def _fit_block(
+    material: Material,
+    trunks: Mapping[int, Trunk],
+    labels: Sequence[int],
+    repairs: tuple[str, ...],
+    start: Mapping[int, Fit],
+) -> dict[int, FittedHeads]:
+    shared, known = _shared(trunks), material.calibrated_on.known
+    positive = torch.stack([material.calibrated_on.positive(y)[known] for y in labels])
+    margins = torch.stack(
+        [material.margins(trunks[y], "calibration", y, trunks[y] in shared) for y in labels]
+    )
+    count = len(labels)
+    # What each label was offered: uncalibrated margins, and scales and offsets.
+    offered = [margins]
+    refitted = torch.zeros(count, dtype=torch.bool)
+    fits: list[Fit | None] = [None] * count
+    losses, scales, offsets = calibrated_losses(margins[:, known], positive)
+    if "refit" in repairs:
+        cases = [_case(material, trunks[y], y, trunks[y] in shared, False) for y in labels]
+        fits = [*_refit(material, cases, PENALTY, [start.get(y) for y in labels])]
+        candidates = torch.stack(
+            [
+                Head(*fit).raw(material.readouts(trunks[y], "calibration"), own)  # type: ignore[misc]
+                for y, fit, own in zip(labels, fits, margins, strict=True)
+            ]
+        )
+        lower, *suited = calibrated_losses(candidates[:, known], positive)
+        refitted = lower < losses
+        margins = torch.where(refitted[:, None], candidates, margins)
+        scales, offsets = (
+            torch.where(refitted, new, old)
+            for new, old in zip(suited, (scales, offsets), strict=True)
+        )
+        offered.append(margins)
+    calibrated = torch.zeros(count, dtype=torch.bool)
+    if "calibrate" in repairs:
+        own = margins[:, known]
+        calibrated = _enough(positive) & (
+            cross_fitted_losses(own, positive) < log_losses(own, positive)
+        )
+    if not material.parent.network.config.answer.rivals:
+        through = margins * scales[:, None].to(margins) + offsets[:, None].to(margins)
+        scores = torch.stack([_f1(m[:, known] >= 0, positive) for m in (*offered, through)])
+        scores[-1] = torch.where(calibrated, scores[-1], -1.0)
+        # The last of equals: the one with the lowest loss.
+        best = len(scores) - 1 - scores.flip(0).argmax(0)
+        calibrated &= best == len(scores) - 1
+        refitted &= best > 0
+        margins = torch.where(refitted[:, None], margins, offered[0])
+    folded = ("fold",) if "fold" in repairs else ()
+    found = {}
+    for i, label in enumerate(labels):
+        calibration = Calibration(float(scales[i]), float(offsets[i]))
+        given = fits[i] if refitted[i] else None
+        head = Head() if given is None else Head(*given)
+        kept = folded + ("refit",) * bool(refitted[i]) + ("calibrate",) * bool(calibrated[i])
+        if calibrated[i]:
+            head = replace(head, calibration=calibration)
+        none = margins.new_zeros(0)
+        found[label] = FittedHeads(head, head, kept, margins[i], none, positive[i], known, fits[i])
+    return found
 
 
-def _calibration_helps(margins: Tensor, positive: Tensor) -> bool:
-    return cross_fitted_loss(margins, positive) < log_loss(margins, positive)
+def _f1(answered: Tensor, positive: Tensor) -> Tensor:
+    """Of each label, from bool ``(labels, rows)``; 1 where there is nothing to find or found."""
+    total = answered.sum(1) + positive.sum(1)
+    return torch.where(total > 0, 2 * (answered & positive).sum(1) / total.clamp(min=1), 1.0)
+
+
+def _enough(positive: Tensor) -> Tensor:
+    """Whether there are enough of both kinds to calibrate on."""
+    found: Tensor = torch.minimum(positive.sum(-1), (~positive).sum(-1)) >= FEW_POSITIVES
+    return found
 
 
 def calibrated_loss(margins: Tensor, positive: Tensor) -> float:
-    """Log-loss of margins through the scale and offset that suit them best."""
-    return log_loss(fit_calibration(margins, positive)(margins), positive)
-
-
-def _fit_open_head(
-    found: Readouts,
-    odds: Callable[[Tensor], Tensor],
-    fit_positive: Tensor,
-    weights: Tensor,
-    positive: Tensor,
-) -> Head:
-    """The open head: the same fit with a background among the negatives."""
-    made_up = len(found.background)
-    # Both kinds of negatives together weigh as much as all rows: neither drowns the other.
-    share = float(weights.sum()) / made_up
-    readouts = torch.cat([found.fit, found.background])
-    weight, bias = fit_logistic(
-        readouts,
-        odds(readouts),
-        torch.cat([fit_positive, torch.zeros(made_up, dtype=torch.bool)]),
-        torch.cat([weights, torch.full((made_up,), share)]),
-        OPEN_PENALTY,
-    )
-    head = Head(weight, bias)
-    readouts = torch.cat([found.calibration, found.calibration_background])
-    strange = torch.zeros(len(found.calibration_background), dtype=torch.bool)
-    margins = head.raw(readouts, odds(readouts))
-    return replace(head, calibration=fit_calibration(margins, torch.cat([positive, strange])))
+    """Log-loss of margins ``(rows,)`` through the scale and offset that suit them best."""
+    return float(calibrated_losses(margins[None], positive[None])[0])
 
 
 def pool_calibrations(heads: list[FittedHeads], repairs: tuple[str, ...]) -> list[FittedHeads]:
@@ -330,7 +329,7 @@ def pool_calibrations(heads: list[FittedHeads], repairs: tuple[str, ...]) -> lis
         return heads
     margins = torch.cat([heads[i].known_margins for i in few])
     positive = torch.cat([heads[i].positive for i in few])
-    if not _enough(positive) or not _calibration_helps(margins, positive):
+    if not _enough(positive) or cross_fitted_loss(margins, positive) >= log_loss(margins, positive):
         return heads
     pooled = fit_calibration(margins, positive)
     result = list(heads)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers import Labelled
-from mlflow_rnnmod.decomposition.fitting import Material, calibrated_loss
+from mlflow_rnnmod.decomposition.fitting import calibrated_loss
 from mlflow_rnnmod.decomposition.folding import make_trunk
-from mlflow_rnnmod.decomposition.observations import run_readouts
+from mlflow_rnnmod.decomposition.material import Material
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.networks.protocol import view
 from mlflow_rnnmod.networks.trunk import Trunk
 
-# About so many labels, and rows at most, are looked at: whether guesses help is a matter of the
-# network more than of a label.
+# About so many labels are looked at: whether guesses help is a matter of the network more than of a
+# label.
 LABELS = 10
-ROWS = 1000
 # Share of the loss by which guesses must do worse: less than that is chance.
 CLEARLY = 0.01
 
@@ -56,21 +52,10 @@ def guarded_trunks(
 
 def _loss(material: Material, trunks: Sequence[Trunk]) -> float:
     """Calibrated log-loss of some labels' margins on some calibration rows, added up."""
-    network, rows = material.parent.network, material.calibration
-    if len(rows) > ROWS:
-        rows = rows[torch.linspace(0, len(rows) - 1, ROWS).long()]
-    truth = Labelled(rows, network)
-    labels = range(0, len(trunks), max(1, len(trunks) // LABELS))
-    logits: dict[Trunk, Tensor] = {}
+    kind, truth = material.some
+    known, shared = truth.known, len(set(trunks)) < len(trunks)
     total = 0.0
-    for label in labels:
-        trunk = trunks[label]
-        if trunk not in logits:
-            readouts = run_readouts(
-                view(network, trunk).readout, rows, material.batch_size, network
-            )
-            with torch.inference_mode():
-                logits[trunk] = network.logits(readouts[truth.known].to(network.device))
-        own = network.config.answer.margins(logits[trunk], label).cpu()
-        total += calibrated_loss(own, truth.positive(label)[truth.known])
+    for label in range(0, len(trunks), max(1, len(trunks) // LABELS)):
+        own = material.margins(trunks[label], kind, label, shared)[known]
+        total += calibrated_loss(own, truth.positive(label)[known])
     return total

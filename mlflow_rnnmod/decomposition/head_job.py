@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,16 +14,17 @@ from mlflow_rnnmod.answers import Labelled, Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.examples import RowExamples
 from mlflow_rnnmod.decomposition.fitting import (
+    Fit,
     FittedHeads,
-    Material,
     calibration_table,
-    fit_heads,
+    fit_all,
+    fit_open_heads,
+    fit_report,
     pool_calibrations,
-    prepare_material,
     report_table,
-    shared_readouts,
 )
 from mlflow_rnnmod.decomposition.guarded import guarded_trunks
+from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sizing import Job, Made, Progress
@@ -79,15 +81,17 @@ class HeadJob(Job):
         """Trunks and heads of all labels; open heads for the last setting alone."""
         asked = self.config.repairs
         trunks, repairs = guarded_trunks(self.material, self.statistics, removed, asked)
-        heads: dict[int, FittedHeads] = {}
-        for trunk in dict.fromkeys(trunks):
-            mine = [label for label, other in enumerate(trunks) if other == trunk]
-            shared = shared_readouts(self.material, trunk) if len(mine) > 1 else None
-            for label in mine:
-                heads[label] = fit_heads(self.material, trunk, label, repairs, last, shared)
-                self.told(stage, len(heads), len(trunks))
-        found = pool_calibrations([heads[y] for y in range(len(trunks))], repairs)
-        return Made(trunks, found, removed)
+        by_label, told = dict(enumerate(trunks)), partial(self.told, stage)
+        key = tuple(trunk.digest for trunk in trunks)
+        if key not in self._known:
+            found = fit_all(self.material, by_label, repairs, self._fits, told)
+            self._fits.update({y: h.fit for y, h in found.items() if h.fit is not None})
+            self._known[key] = pool_calibrations([found[y] for y in range(len(trunks))], repairs)
+        heads = self._known[key]
+        if last:
+            found = fit_open_heads(self.material, by_label, dict(enumerate(heads)), told)
+            heads = [found[label] for label in by_label]
+        return Made(trunks, heads, removed)
 
     def sized(self, made: Made) -> float:
         """How good all modules together are, on the calibration rows."""
@@ -96,22 +100,46 @@ class HeadJob(Job):
 
     def reported(self, made: Made) -> dict[str, float]:
         """How good they are on the report rows."""
-        return self.answer.measure(report_table(made.rest), self.material.reported_on)
+        return self.answer.measure(self._table(made), self.material.reported_on)
+
+    def _table(self, made: Made) -> Tensor:
+        """Calibrated margins on the report rows, which are run when they are asked for."""
+        key = tuple(trunk.digest for trunk in made.trunks)
+        if key not in self._tables:
+            trunks = dict(enumerate(made.trunks))
+            found = fit_report(self.material, trunks, dict(enumerate(made.rest)))
+            self._tables[key] = report_table(list(found.values()))
+        return self._tables[key]
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, ...], list[FittedHeads]]:
+        """Heads of settings that were tried, by the trunks' digests."""
+        return {}
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, ...], Tensor]:
+        return {}
+
+    @cached_property
+    def _fits(self) -> dict[int, Fit]:
+        """The last refit of each label."""
+        return {}
 
     @cached_property
     def parent_sized(self) -> float:
         """How good the parent is by itself, on the calibration rows."""
-        logits = self._logits(self.material.whole.calibration)
+        logits = self._logits("calibration")
         return self.answer.measure(logits, self.material.calibrated_on)[self.metric]
 
     @cached_property
     def parent_reported(self) -> dict[str, float]:
         """How good the parent is by itself, on the report rows."""
-        logits = self._logits(self.material.whole.report)
+        logits = self._logits("report")
         return self.answer.measure(logits, self.material.reported_on)
 
-    def _logits(self, readouts: Tensor) -> Tensor:
-        """The parent's own logits, ``(observations, labels)``, on the CPU."""
+    def _logits(self, kind: str) -> Tensor:
+        """The parent's own logits on rows of a kind, ``(observations, labels)``, on the CPU."""
+        readouts = self.material.readouts(self.material.full, kind)
         return self.parent.network.logits(readouts.to(self.parent.device)).cpu()
 
     @property
@@ -124,8 +152,8 @@ class HeadJob(Job):
     ) -> tuple[Module, ...]:
         """The modules, with their figures on the report rows."""
         parent, truth, config = self.parent, self.material.reported_on, self.config
-        answers, right = self.answer.said(report_table(made.rest), truth)
-        parents, _ = self.answer.said(self._logits(self.material.whole.report), truth)
+        answers, right = self.answer.said(self._table(made), truth)
+        parents, _ = self.answer.said(self._logits("report"), truth)
         how = {"rule": config.rule, "removal": share, "seed": config.seed, "rows": dict(words)}
         modules = []
         for index, (trunk, fitted) in enumerate(zip(made.trunks, made.rest, strict=True)):

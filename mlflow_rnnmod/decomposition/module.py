@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mlflow_rnnmod.answers import Answer, answer_of
-from mlflow_rnnmod.inputs import Input, input_of
+from mlflow_rnnmod.inputs import Input, Likelihood, input_of
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -73,8 +73,10 @@ class Contract:
         label: the label it answers for.
         index: the label's row in the parent's output layer.
         input: name of the input (a key of :data:`~mlflow_rnnmod.inputs.INPUTS`).
-        input_size: size of the vocabulary, or of one step's features.
-        tokenizer: digest of the parent's tokenizer; ``None`` without one.
+        input_size: size of the vocabulary, or of one step's features; of images channels, height
+            and width, 0 for any.
+        tokenizer: digest of the parent's tokenizer, or of its preparation of images; ``None``
+            without either.
         output: kind of answer (see :class:`~mlflow_rnnmod.NetworkConfig`).
         steps: number of steps each input is padded or cut to; ``None`` for any.
         labels: all labels of the parent, in order.
@@ -89,7 +91,7 @@ class Contract:
     label: str
     index: int
     input: str
-    input_size: int
+    input_size: int | tuple[int, ...]
     tokenizer: str | None
     output: str
     steps: int | None
@@ -139,6 +141,7 @@ class Module:
             come from), and whatever else a card should say.
         origin: where it was loaded from: ``uri``, ``name``, ``version``, ``model_id``; empty for a
             module that was just made.
+        likelihood: p(x | label), a density of the raw input; ``None`` where none is stored.
     """
 
     parent: Parent
@@ -150,6 +153,7 @@ class Module:
     figures: Mapping[str, float] = field(default_factory=dict)
     made: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    likelihood: Likelihood | None = None
 
     @property
     def label(self) -> str:
@@ -184,8 +188,8 @@ def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Con
         label=label,
         index=parent.labels.index(label),
         input=parent.input_kind,
-        input_size=config.input_size,
-        tokenizer=parent.tokenizer.digest if parent.tokenizer else None,
+        input_size=parent.input_size,
+        tokenizer=parent.encoder.digest if parent.encoder else None,
         output=config.output,
         steps=config.steps,
         labels=parent.labels,

@@ -1,4 +1,7 @@
-"""Repairs: convex fits on frozen readouts that make up for removal, without touching the parent."""
+"""Repairs: convex fits on frozen readouts that make up for removal, without touching the parent.
+
+Fits of many labels run side by side: each is small, and a step of all of them is a few products.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,27 @@ from torch.nn import functional as F
 from mlflow_rnnmod.decomposition.module import Calibration
 
 MIN_SCALE, MAX_SCALE = 1e-3, 20.0
+# Decrease of the loss below which a refit is done.
+_DONE = 1e-10
+
+
+def log_losses(margins: Tensor, positive: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean logistic loss of margins (log-odds), float64 ``(fits,)``.
+
+    Args:
+        margins: ``(fits, rows)``.
+        positive: bool, of the same shape; or soft targets.
+        weights: of the same shape, by default 1.
+    """
+    m, y = margins.double(), positive.double()
+    losses = F.binary_cross_entropy_with_logits(m, y, weights, reduction="none").sum(-1)
+    total = m.new_full((), m.shape[-1]) if weights is None else weights.double().sum(-1)
+    return losses / total.clamp(min=1e-12)
 
 
 def log_loss(margins: Tensor, positive: Tensor, weights: Tensor | None = None) -> float:
     """Mean logistic loss of margins (log-odds) for bool ``positive``, both ``(rows,)``."""
-    losses = F.binary_cross_entropy_with_logits(
-        margins.double(), positive.double(), weights, reduction="sum"
-    )
-    total = len(margins) if weights is None else float(weights.sum())
-    return float(losses) / max(total, 1e-12)
+    return float(log_losses(margins, positive, weights))
 
 
 def fit_logistic(
@@ -51,43 +66,138 @@ def fit_logistic(
         >>> w.item() > 1, abs(b) < 1e-6
         (True, True)
     """
-    x = features.double()
-    mean, deviation = x.mean(0), x.std(0, correction=0)
+    one = features[None], offset[None], positive[None], weights[None]
+    w, b = fit_logistics(*one, penalty, steps=steps)
+    return w[0], float(b[0])
+
+
+def fit_logistics(
+    features: Tensor,
+    offset: Tensor,
+    positive: Tensor,
+    weights: Tensor,
+    penalty: float,
+    start: tuple[Tensor, Tensor] | None = None,
+    steps: int = 25,
+) -> tuple[Tensor, Tensor]:
+    """Several of :func:`fit_logistic` at once.
+
+    Products are taken in the features' dtype, losses and solves in float64.
+
+    Args:
+        features: float ``(fits, rows, size)``.
+        offset: float ``(fits, rows)``.
+        positive: bool ``(fits, rows)``.
+        weights: float ``(fits, rows)``, 0 where a fit has no such row.
+        penalty: at least 0.
+        start: where to begin, as it is returned; by default at 0. It makes fits that are like
+            earlier ones shorter, and changes them by no more than their tolerance.
+        steps: Newton steps at the most.
+
+    Returns:
+        ``w``, float32 ``(fits, size)``, and ``b``, float64 ``(fits,)``.
+    """
+    there = (weights > 0)[..., None]
+    count = there.sum(1).clamp(min=1)
+    mean = (features * there).sum(1) / count
+    x = (features - mean[:, None]).mul_(there)
+    deviation = (x.square().sum(1) / count).sqrt()
     usable = deviation > 1e-6
-    x = (x[:, usable] - mean[usable]) / deviation[usable]
-    x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype, device=x.device)], dim=1)
-    y, weight = positive.double(), weights.double() / weights.double().sum()
-    start = offset.double()
-    ridge = torch.full((x.shape[1],), penalty, dtype=x.dtype, device=x.device)
-    ridge[-1] = 1e-8
-
-    def loss(at: Tensor) -> Tensor:
-        losses = F.binary_cross_entropy_with_logits(start + x @ at, y, weight, reduction="sum")
-        return losses + (ridge * at * at).sum() / 2
-
-    theta = x.new_zeros(x.shape[1])
-    current = loss(theta)
+    x.mul_(torch.where(usable, 1 / deviation, 0.0)[:, None])
+    y, base = positive.double(), offset.double()
+    weight = weights.double()
+    weight = weight / weight.sum(1, keepdim=True)
+    mean, deviation = mean.double(), deviation.double()
+    theta = base.new_zeros(len(x), x.shape[2] + 1)
+    if start is not None:
+        w, b = start[0].double().to(theta.device), start[1].double().to(theta.device)
+        theta = torch.cat([w * deviation * usable, (b + (w * mean).sum(1))[:, None]], dim=1)
+        # A start that is worse than none is none.
+        both = [_Fits(x, base, y, weight, penalty).loss(at) for at in (theta, 0 * theta)]
+        theta = torch.where((both[0] < both[1])[:, None], theta, 0.0)
+    active = torch.arange(len(x), device=x.device)
+    fits = _Fits(x, base, y, weight, penalty)
     for _ in range(steps):
-        p = torch.sigmoid(start + x @ theta)
-        gradient = x.T @ (weight * (p - y)) + ridge * theta
-        curvature = weight * p * (1 - p)
-        hessian = (x * curvature[:, None]).T @ x + torch.diag(ridge + 1e-9)
-        direction = torch.linalg.solve(hessian, gradient)
-        slope, size = float(gradient @ direction), 1.0
-        while size > 1e-12:  # where all rows are far off, curvature is next to none
-            candidate = theta - size * direction
-            value = loss(candidate)
-            if value <= current - 1e-4 * size * slope:
+        at, done = fits.step(theta[active])
+        theta[active] = at
+        if bool(done.all()):
+            break
+        if 2 * int(done.sum()) >= len(done):
+            active, fits = active[~done], fits.of(~done)
+    w = torch.where(usable, theta[:, :-1] / deviation.clamp(min=1e-300), 0.0).float()
+    return w, theta[:, -1] - (w.double() * mean).sum(1)
+
+
+class _Fits:
+    """Logistic regressions side by side, on features of mean 0 and deviation 1."""
+
+    def __init__(self, x: Tensor, base: Tensor, y: Tensor, weight: Tensor, penalty: float) -> None:
+        self.x, self.base, self.y, self.weight, self.penalty = x, base, y, weight, penalty
+        self.ridge = base.new_full((x.shape[2] + 1,), penalty)
+        self.ridge[-1] = 1e-8
+        # What a loss may seem to grow by where its margins are rounded.
+        self.noise = 0.0 if x.dtype == torch.float64 else 1e-7
+        self.current: Tensor | None = None
+
+    def of(self, some: Tensor) -> _Fits:
+        """Some of the fits."""
+        return _Fits(self.x[some], self.base[some], self.y[some], self.weight[some], self.penalty)
+
+    def margins(self, theta: Tensor) -> Tensor:
+        products = torch.bmm(self.x, theta[:, :-1, None].to(self.x.dtype))[:, :, 0]
+        return (self.base + products).add_(theta[:, -1:])
+
+    def loss(self, theta: Tensor) -> Tensor:
+        """Of each fit, float64 ``(fits,)``."""
+        return self._loss(theta, self.margins(theta))
+
+    def _loss(self, theta: Tensor, margins: Tensor) -> Tensor:
+        losses = F.softplus(margins * (1 - 2 * self.y), threshold=40)
+        return (self.weight * losses).sum(1) + (self.ridge * theta * theta).sum(1) / 2
+
+    def step(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """One Newton step with a line search, and which fits are done with it."""
+        margins = self.margins(theta)
+        current = self._loss(theta, margins)
+        p = margins.sigmoid()
+        slopes, curvature = self.weight * (p - self.y), self.weight * p * (1 - p)
+        gradient = self._turned(slopes) + self.ridge * theta
+        direction = torch.linalg.solve(self._hessian(curvature), gradient)
+        slope = (gradient * direction).sum(1)
+        done = slope / 2 < _DONE
+        size = torch.ones_like(slope)
+        taken = theta - direction
+        if bool(done.all()):  # so close that a full step is sure to be right
+            return taken, done
+        waiting = ~done
+        accepted = done.clone()
+        while True:
+            value = self.loss(taken)
+            # Where all rows are far off, curvature is next to none, and a full step goes too far.
+            good = value <= current - 1e-4 * size * slope + self.noise * current
+            accepted |= good
+            waiting = ~accepted & (size > 1e-12)
+            if not bool(waiting.any()):
                 break
-            size /= 2
-        else:
-            break
-        theta, decrease, current = candidate, float(current - value), value
-        if decrease < 1e-10:
-            break
-    w = theta.new_zeros(features.shape[1])
-    w[usable] = theta[:-1] / deviation[usable]
-    return w.float(), float(theta[-1] - w @ mean)
+            size = torch.where(waiting, size / 2, size)
+            taken = torch.where(waiting[:, None], theta - size[:, None] * direction, taken)
+        taken = torch.where(accepted[:, None], taken, theta)
+        return taken, done | ~accepted | (current - value < _DONE)
+
+    def _turned(self, slopes: Tensor) -> Tensor:
+        """By the parameters, from those by the margins."""
+        by_weight = torch.bmm(slopes[:, None].to(self.x.dtype), self.x)[:, 0]
+        return torch.cat([by_weight.double(), slopes.sum(1, keepdim=True)], dim=1)
+
+    def _hessian(self, curvature: Tensor) -> Tensor:
+        size, c = self.x.shape[2], curvature.to(self.x.dtype)
+        weighted = self.x * c[..., None]
+        found = curvature.new_zeros(len(c), size + 1, size + 1)
+        found[:, :-1, :-1] = torch.bmm(weighted.transpose(1, 2), self.x)
+        found[:, -1, :-1] = found[:, :-1, -1] = weighted.sum(1)
+        found[:, -1, -1] = curvature.sum(1)
+        found.diagonal(dim1=1, dim2=2).add_(self.ridge + 1e-9)
+        return found
 
 
 def fit_calibration(
@@ -101,52 +211,94 @@ def fit_calibration(
     Returns:
         the identity where there are not both positives and negatives.
     """
-    count = int(positive.sum())
-    if count == 0 or count == len(positive):
-        return Calibration()
-    y = torch.where(positive, (count + 1) / (count + 2), 1 / (len(positive) - count + 2)).double()
+    weights = None if weights is None else weights[None]
+    scale, offset = fit_calibrations(margins[None], positive[None], weights)
+    return Calibration(float(scale), float(offset))
+
+
+def fit_calibrations(
+    margins: Tensor, positive: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Several of :func:`fit_calibration` at once.
+
+    Args:
+        margins: float ``(fits, rows)``.
+        positive: bool ``(fits, rows)``.
+        weights: float ``(fits, rows)``, 0 where a fit has no such row.
+
+    Returns:
+        scales and offsets, float64 ``(fits,)``.
+    """
     m = margins.double()
     weight = torch.ones_like(m) if weights is None else weights.double()
-    weight = weight / weight.sum()
-
-    def loss(scale: float, offset: float) -> float:
-        value = scale * m + offset
-        return float(F.binary_cross_entropy_with_logits(value, y, weight, reduction="sum"))
-
-    scale, offset, current = 1.0, 0.0, loss(1.0, 0.0)
+    there = weight > 0
+    count, total = (positive & there).sum(1, keepdim=True), there.sum(1, keepdim=True)
+    y = torch.where(positive, (count + 1) / (count + 2), 1 / (total - count + 2)).double()
+    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
+    scale, offset = m.new_ones(len(m)), m.new_zeros(len(m))
+    active = ((count > 0) & (count < total))[:, 0].nonzero()[:, 0]
     for _ in range(50):
-        p = torch.sigmoid(scale * m + offset)
-        slope, curvature = weight * (p - y), weight * p * (1 - p) + 1e-12 * weight
-        # About this centre scale and offset do not interact: a bound on one leaves the other free.
-        centre = float((curvature * m).sum() / curvature.sum())
-        far = m - centre
-        turn = float((slope * far).sum() / (curvature * far * far).sum().clamp(min=1e-12))
-        move = float(slope.sum() / curvature.sum())
-        best, size = (current, scale, offset), 1.0
-        while size > 1e-15:
-            turned = min(max(scale - size * turn, MIN_SCALE), MAX_SCALE)
-            moved = offset + (scale - turned) * centre - size * move
-            value = loss(turned, moved)
-            if value < best[0]:
-                best = (value, turned, moved)
-            elif best[0] < current:  # the lowest on the way has been passed
-                break
-            size /= 2
-        decrease = current - best[0]
-        current, scale, offset = best
-        if decrease < 1e-12:
+        if len(active) == 0:
             break
-    return Calibration(scale, offset)
+        part = m[active], y[active], weight[active]
+        scale[active], offset[active], decrease = _platt(*part, scale[active], offset[active])
+        active = active[decrease >= 1e-12]
+    return scale, offset
+
+
+def _platt(
+    m: Tensor, y: Tensor, weight: Tensor, scale: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of each calibration: scales, offsets, and by how much the losses fell."""
+
+    def loss(scale: Tensor, offset: Tensor) -> Tensor:
+        value = torch.addcmul(offset[:, None], scale[:, None], m)
+        losses = F.softplus(value, threshold=40).sub_(y * value)
+        return losses.mul_(weight).sum(1)
+
+    current = loss(scale, offset)
+    p = torch.addcmul(offset[:, None], scale[:, None], m).sigmoid_()
+    slope, curvature = weight * (p - y), weight * p * (1 - p) + 1e-12 * weight
+    # About this centre scale and offset do not interact: a bound on one leaves the other free.
+    centre = (curvature * m).sum(1) / curvature.sum(1)
+    far = m - centre[:, None]
+    turn = (slope * far).sum(1) / (curvature * far * far).sum(1).clamp(min=1e-12)
+    move = slope.sum(1) / curvature.sum(1)
+    best, size = (current, scale, offset), 1.0
+    promised = turn * turn * (curvature * far * far).sum(1) + move * move * curvature.sum(1)
+    going = promised > 1e-13
+    while size > 1e-15 and bool(going.any()):
+        turned = (scale - size * turn).clamp(MIN_SCALE, MAX_SCALE)
+        moved = offset + (scale - turned) * centre - size * move
+        value = loss(turned, moved)
+        better = going & (value < best[0])
+        passed = ~better & (best[0] < current)  # the lowest on the way has been passed
+        new = value, turned, moved
+        best = tuple(torch.where(better, a, b) for a, b in zip(new, best, strict=True))  # type: ignore[assignment]
+        going = going & ~passed
+        size /= 2
+    return best[1], best[2], current - best[0]
+
+
+def calibrated_losses(margins: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-losses through the scales and offsets that suit best; those scales and offsets."""
+    scale, offset = fit_calibrations(margins, positive)
+    found = margins * scale[:, None].to(margins) + offset[:, None].to(margins)
+    return log_losses(found, positive), scale, offset
 
 
 def cross_fitted_loss(margins: Tensor, positive: Tensor) -> float:
     """Log-loss of a calibration on rows it was not fitted on (two folds, positives in both)."""
-    fold = torch.zeros(len(margins), dtype=torch.bool)
-    for side in (positive, ~positive):
-        index = side.nonzero()[:, 0]
-        fold[index[::2]] = True
-    total = 0.0
-    for held_out in (fold, ~fold):
-        fitted = fit_calibration(margins[~held_out], positive[~held_out])
-        total += log_loss(fitted(margins[held_out]), positive[held_out]) * int(held_out.sum())
-    return total / len(margins)
+    return float(cross_fitted_losses(margins[None], positive[None]))
+
+
+def cross_fitted_losses(margins: Tensor, positive: Tensor) -> Tensor:
+    """Several of :func:`cross_fitted_loss` at once, float64 ``(fits,)``."""
+    place = torch.where(positive, positive.cumsum(1), (~positive).cumsum(1))
+    total = margins.new_zeros(len(margins), dtype=torch.float64)
+    for side in (0, 1):
+        held_out = place % 2 == 1 - side
+        scale, offset = fit_calibrations(margins, positive, (~held_out).double())
+        found = margins * scale[:, None].to(margins) + offset[:, None].to(margins)
+        total += log_losses(found, positive, held_out.double()) * held_out.sum(1)
+    return total / margins.shape[1]

@@ -75,10 +75,10 @@ class RoutedJob(Job):
         Raises:
             ValueError: if the settings ask for shared trunks.
         """
-        if config.trunks != "label":
+        if config.trunks not in ("label", "auto"):
             raise ValueError(
-                f'trunks={config.trunks!r}; expected "label": languages are told apart by the '
-                "decoder alone, whose pass they can't share."
+                f'trunks={config.trunks!r}; expected "label" or "auto": languages are told apart '
+                "by the decoder alone, whose pass they can't share."
             )
         return forced_sample(draw_pairs(train, config.rows_per_label, config.seed), parent.labels)
 

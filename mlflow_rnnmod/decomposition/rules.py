@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.networks.parts import split_name
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Rule:
         histograms, gradients: which statistics it needs.
         published: whether it goes by the papers' code: the first rows of the data, exact medians,
             and the last step alone where one label answers for a row.
+        together: whether units of all groups are ranked at once, where a network is ranked so.
         overrun: units with a score below 0 whose lowest is no more than so many times it leave
             beyond the share; ``None`` for none.
     """
@@ -33,6 +35,7 @@ class Rule:
     gradients: bool = False
     published: bool = False
     overrun: float | None = None
+    together: bool = False
 
 
 def _sensitivity(
@@ -96,7 +99,7 @@ def _none(
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
-        Rule("sensitivity", _sensitivity, gradients=True),
+        Rule("sensitivity", _sensitivity, gradients=True, together=True),
         Rule("paper", _paper, histograms=True),
         Rule("reference", _reference, histograms=True, published=True, overrun=1.1),
         Rule("random", _random),
@@ -111,17 +114,28 @@ def removed_units(
     labels: int | Sequence[int],
     share: float,
     seed: int = 0,
+    whole: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Which units of each layer ``rule`` removes for a label, or for labels that share a trunk.
 
-    At most ``share`` of a layer's units leave it (but see :attr:`Rule.overrun`), and at least one
-    stays. What several labels share is ranked by their mean score, and leaves only if every one of
-    them lets it go.
+    At most ``share`` of a layer's units leave it (but see :attr:`Rule.overrun`), or ``share`` of
+    all where layers are ranked together, and at least one of each stays. What several labels share
+    is ranked by their mean score, and leaves only if every one of them lets it go.
+
+    Args:
+        rule: what ranks.
+        statistics: of what was watched.
+        labels: one, or those that share a trunk.
+        share: from 0 to below 1.
+        seed: of what is drawn.
+        whole: names of groups that nothing leaves.
 
     Returns:
         bool ``(units,)`` by layer, True where a unit is removed.
     """
     group = [labels] if isinstance(labels, int) else list(labels)
+    if rule.together and statistics.ranks_together:
+        return _removed_together(statistics, group, share, whole)
     generator = torch.Generator().manual_seed(seed * 100_003 + group[0])
     removed = {}
     for name, layer in statistics.layers.items():
@@ -133,7 +147,36 @@ def removed_units(
         if rule.overrun and most and "#" not in name:
             like = (score < 0) & (score.min() / score < rule.overrun)
             most = min(max(most, int(like.sum())), units - 1)
-        removed[name] = _lowest(score, most) & free
+        removed[name] = _lowest(score, 0 if split_name(name)[0] in whole else most) & free
+    return removed
+
+
+def _removed_together(
+    statistics: ActivationStatistics, labels: Sequence[int], share: float, whole: Collection[str]
+) -> dict[str, Tensor]:
+    """The units of all groups that move the labels' log-odds least."""
+    names = [name for name in statistics.layers if name not in whole]
+    total: dict[str, Tensor] = {}
+    for label in labels:
+        harm = {name: statistics.harm(name, label) for name in names}
+        # As a share of the network's, so that labels which share a trunk count alike.
+        all_harm = sum(float(of.sum()) for of in harm.values())
+        for name, of in harm.items():
+            total[name] = total.get(name, 0.0) + of / max(all_harm, 1e-300)
+    removed = {
+        name: torch.zeros(layer.active.shape[-1], dtype=torch.bool)
+        for name, layer in statistics.layers.items()
+    }
+    sizes = [len(removed[name]) for name in names]
+    scores = []
+    for name in names:  # the unit that matters most stays, so that each group has one
+        score = total[name].clone()
+        score[score.argmax()] = torch.inf
+        scores.append(score)
+    if names:
+        lowest = _lowest(torch.cat(scores), int(share * sum(sizes) + 1e-9))
+        lowest &= torch.cat(scores).isfinite()
+        removed.update(zip(names, lowest.split(sizes), strict=True))
     return removed
 
 

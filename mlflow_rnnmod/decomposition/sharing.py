@@ -63,6 +63,5 @@ def estimated_cost(network: Network, trunks: Sequence[Trunk]) -> float:
         if trunk.full or not trunk.sliceable:
             cost += 1.0
         else:
-            kept = network.shares_kept(trunk)["weights_kept"]
-            cost += FIXED_COST + (1 - FIXED_COST) * kept
+            cost += FIXED_COST + (1 - FIXED_COST) * network.work_kept(trunk)
     return cost

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
+from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.decomposition.rules import RULES, removed_units
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
@@ -19,6 +21,13 @@ from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Progress = Callable[[str, int, int], None]
+# So often the part of the units is halved that makes up a share of the multiply-adds.
+_HALVINGS = 12
+
+# Passes of the parent above which isolated modules surprise, and that shared trunks take instead.
+ISOLATED_COST, SHARED_COST = 8.0, 1.5
+# What a trunk costs that leaves out as much as is ever tried.
+_CHEAPEST = FIXED_COST + (1 - FIXED_COST) * (1 - max(SHARES)) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,80 +122,156 @@ class Job:
 
     def removed(self, share: float, groups: Sequence[Sequence[int]]) -> list[dict[str, Tensor]]:
         """For each label, the units of each group that its module leaves out, alike in a group."""
-        rule, seed = RULES[self.config.rule], self.config.seed
         found: dict[int, dict[str, Tensor]] = {}
         for group in groups:
-            units = removed_units(rule, self.statistics, group, share, seed)
-            found.update(dict.fromkeys(group, units))
+            found.update(dict.fromkeys(group, self._removed(share, group)))
         return [found[label] for label in range(len(found))]
+
+    def _removed(self, share: float, labels: Sequence[int]) -> dict[str, Tensor]:
+        """What labels that share a trunk leave out."""
+        config, network = self.config, self.parent.network
+        whole = {name for layer in network.layers[: config.from_layer] for name in layer}
+
+        def of_units(part: float) -> dict[str, Tensor]:
+            rule = RULES[config.rule]
+            return removed_units(rule, self.statistics, labels, part, config.seed, whole)
+
+        if config.share_of == "units" or share == 0.0:
+            return of_units(share)
+
+        def kept(part: float) -> float:
+            return network.work_kept(make_trunk(of_units(part), self.statistics, fold=False))
+
+        # The smallest part of the units that is worth as much: more of them, less to run.
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if kept(middle) <= 1 - share else (middle, high)
+        return of_units(high)
 
     def cost(self, trunks: Sequence[Trunk]) -> dict[str, float]:
         """The estimated passes of the parent, where trunks are run in passes."""
         return {"cost": estimated_cost(self.parent.network, trunks)} if self.answer.scored else {}
 
+    def isolated_cost(self, share: float) -> dict[str, float]:
+        """What every label's own trunk would cost with this share removed."""
+        alone = self.removed(share, [[label] for label in range(len(self.parent.labels))])
+        return {f"isolated_{k}": v for k, v in self.cost(self._plain(alone)).items()}
+
     def choose(self) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
         """The share to remove, which labels share a trunk, and what was tried."""
-        labels = len(self.parent.labels)
-        config = self.config
-        if config.trunks != "auto":
-            count = labels if config.trunks == "label" else min(int(config.trunks), labels)
-            share, groups, tried, _ = self.size(count)
+        labels, config = len(self.parent.labels), self.config
+        if not self.shares:
+            count = labels if isinstance(config.trunks, str) else min(config.trunks, labels)
+            share, groups, tried, _ = self.size(count, None)
             return share, groups, tuple(tried)
+        most = SHARED_COST if config.max_cost is None else config.max_cost
         all_tried: list[dict[str, float]] = []
-        # The most that could be affordable, if every trunk left out as much as is ever tried.
-        cheapest = FIXED_COST + (1 - FIXED_COST) * (1 - max(SHARES)) ** 2
-        for count in range(min(labels, max(int(config.max_cost / cheapest), 1)), 0, -1):
-            share, groups, tried, cost = self.size(count)
+        for count in range(min(labels, max(int(most / _CHEAPEST), 1)), 0, -1):
+            share, groups, tried, fits = self.size(count, most)
             all_tried += tried
-            # Nothing removed is no isolation: fewer trunks that leave something out come first.
-            if count == 1 or (cost <= config.max_cost + 1e-9 and share > 0):
+            if fits:
                 break
         return share, groups, tuple(all_tried)
 
-    def size(self, count: int) -> tuple[float, list[list[int]], list[dict[str, float]], float]:
+    @cached_property
+    def shares(self) -> bool:
+        """Whether as many trunks are looked for as may be shared at some cost.
+
+        With ``trunks="auto"`` and no ``max_cost``, where isolated modules would take more than
+        eight passes even if they left out as much as is ever tried.
+        """
+        config = self.config
+        if config.trunks != "auto" or not self.answer.scored:
+            return False
+        return config.max_cost is not None or self._cheapest_isolated > ISOLATED_COST
+
+    @property
+    def _cheapest_isolated(self) -> float:
+        network = self.parent.network
+        half = {name: torch.arange(units) % 2 == 0 for name, units in network.units.items()}
+        half = {name: keep | (len(keep) == 1) for name, keep in half.items()}
+        return len(network.labels) * estimated_cost(network, [Trunk(half)])
+
+    def size(
+        self, count: int, most: float | None
+    ) -> tuple[float, list[list[int]], list[dict[str, float]], bool]:
         """With ``count`` trunks, the largest share that costs at most the tolerance.
 
         Measured against nothing removed with the same repairs; with a number of trunks that is
-        chosen, also against the parent, which a composite must not fall behind.
+        chosen, also against the parent, which a composite must not fall behind. It is found by
+        bisection: where a share is too much, larger ones are not tried.
+
+        Args:
+            count: of trunks.
+            most: passes that they may take; None for any.
 
         Returns:
-            the share, groups of labels, what was tried, and the estimated cost.
+            the share, groups of labels, what was tried, and whether it will do: something is
+            removed, or there can't be fewer trunks.
         """
-        config, network = self.config, self.parent.network
-        labels = len(network.labels)
+        config, labels = self.config, len(self.parent.labels)
         alone = [[label] for label in range(labels)]
-        auto = config.removal == "auto"
-        shares = sorted(SHARES, reverse=True) if auto else [float(config.removal)]
+        least = float(config.removal) if config.removal != "auto" else 0.0
+        shares: tuple[float, ...] = SHARES if config.removal == "auto" else (least,)
         if config.rule == "none":
-            shares = [0.0]
-        control = None
-        tried: list[dict[str, float]] = []
-        cost = 0.0
-        for share in shares:
-            groups = alone
-            if count < labels:
-                groups = group_labels(self.removed(share, alone), count)
-            if not auto and config.trunks != "auto":
-                return share, groups, [], 0.0
-            if control is None:
-                control = self.sized(self._try(0.0, alone))
-            made = self._try(share, groups)
-            found = self.sized(made)
-            kept = [network.shares_kept(trunk)["weights_kept"] for trunk in made.trunks]
-            row = {
-                "removal": share,
-                "trunks": float(len(set(made.trunks))),
-                self.metric: found,
-                f"control_{self.metric}": control,
-                "weights_kept": sum(kept) / len(kept),
-                **self.cost(made.trunks),
-            }
-            tried.append(row)
-            cost = row.get("cost", 0.0)
-            enough = config.trunks != "auto" or found >= self.parent_sized - 1e-9
-            if enough and 100 * (control - found) <= config.tolerance + 1e-9:
-                break
-        return share, groups, tried, cost
+            least, shares = 0.0, ()
 
-    def _try(self, share: float, groups: Sequence[Sequence[int]]) -> Made:
-        return self.make(self.removed(share, groups), f"sizing: {len(groups)} trunks, {share:.0%}")
+        def grouped(share: float) -> list[list[int]]:
+            return alone if count >= labels else group_labels(self.removed(share, alone), count)
+
+        if config.removal != "auto" and most is None:
+            return least, grouped(least), [], True
+        tried: list[dict[str, float]] = []
+
+        def good(share: float) -> bool:
+            row = self._tried(share, grouped(share))
+            tried.append(row)
+            lost = row[f"control_{self.metric}"] - row[self.metric]
+            enough = most is None or row[self.metric] >= self.parent_sized - 1e-9
+            return enough and 100 * lost <= config.tolerance + 1e-9
+
+        last = most is None or count == 1
+        # Masks alone tell what a setting costs.
+        some = [s for s in shares if s > 0 and (last or self._affordable(grouped(s), s, most))]
+        low, high, middle = -1, len(some), max(len(some) - 2, 0)
+        while high - low > 1:  # some[low] is good, some[high] is not
+            low, high = (middle, high) if good(some[middle]) else (low, middle)
+            middle = (low + high) // 2
+        if low >= 0:
+            return some[low], grouped(some[low]), tried, True
+        if last:
+            good(least)
+        return least, grouped(least), tried, last
+
+    def _affordable(
+        self, groups: Sequence[Sequence[int]], share: float, most: float | None
+    ) -> bool:
+        trunks = self._plain(self.removed(share, groups))
+        return most is None or estimated_cost(self.parent.network, trunks) <= most + 1e-9
+
+    def _plain(self, removed: Sequence[Mapping[str, Tensor]]) -> list[Trunk]:
+        """Trunks without guesses, to count what they keep."""
+        return [make_trunk(units, self.statistics, fold=False) for units in removed]
+
+    @cached_property
+    def _control(self) -> float:
+        """How good modules are of which nothing is removed, with the same repairs."""
+        alone = [[label] for label in range(len(self.parent.labels))]
+        return self.sized(self.make(self.removed(0.0, alone), "fitting modules of all units"))
+
+    def _tried(self, share: float, groups: Sequence[Sequence[int]]) -> dict[str, float]:
+        """A setting carried out, as a row of what was tried."""
+        control = self._control
+        stage = f"sizing: {len(groups)} trunks, {share:.0%}"
+        made = self.make(self.removed(share, groups), stage)
+        network = self.parent.network
+        shares = {t: network.shares_kept(t)["weights_kept"] for t in dict.fromkeys(made.trunks)}
+        return {
+            "removal": share,
+            "trunks": float(len(shares)),
+            self.metric: self.sized(made),
+            f"control_{self.metric}": control,
+            "weights_kept": sum(shares[trunk] for trunk in made.trunks) / len(made.trunks),
+            **self.cost(made.trunks),
+        }

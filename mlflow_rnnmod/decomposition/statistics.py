@@ -83,6 +83,16 @@ class LayerStatistics:
         mean = self.mean
         return products / count.clamp(min=1) - mean[:, None] * mean
 
+    @property
+    def square(self) -> Tensor:
+        """Mean square of each unit's output, float64 ``(units,)``."""
+        assert self.products is not None
+        diagonal = self.products.diagonal(dim1=-2, dim2=-1)
+        count = self.count
+        if count.ndim:
+            count, diagonal = count.sum(0), diagonal.sum(0)
+        return diagonal / count.clamp(min=1)
+
     def active_rate(self, side: int, label: int) -> Tensor:
         """Share of observations with an output above 0, ``(units,)``; side 0: positives."""
         if self.exact is not None:
@@ -112,11 +122,13 @@ class ActivationStatistics:
         layers: see :func:`~mlflow_rnnmod.networks.parts.part_name`.
         groups: of the network.
         ranks_unexplained: as the network has it.
+        ranks_together: as the network has it.
     """
 
     layers: Mapping[str, LayerStatistics]
     groups: Groups
     ranks_unexplained: bool = False
+    ranks_together: bool = False
 
     def merge(self, other: ActivationStatistics) -> ActivationStatistics:
         """The statistics of both parts together."""
@@ -136,9 +148,12 @@ class ActivationStatistics:
 
         Times what the other units can't guess of it, where the network is ranked so: to first
         order, that is what its removal changes, squared. Not where steps or gates are told apart:
-        their units are not guessed from others.
+        their units are not guessed from others. Where all groups are ranked together, squares hold
+        what units put out, and what the others can't guess is counted as a share of that.
         """
         sensitivity, own = self.layers[name].sensitivity(label), self.layers[name].of(label)
+        if self.ranks_together and own.products is not None:
+            return sensitivity * own.unexplained() / own.square.clamp(min=1e-30)
         if not self.ranks_unexplained or own.products is None:
             return sensitivity
         return sensitivity * own.unexplained()

@@ -67,7 +67,7 @@ def collect(
     # Rows of like length stay together, where that leaves out steps.
     sample = sample[network.order(sample.rows)]
     found: ActivationStatistics | None = None
-    done = 0
+    done, batch_size = 0, network.rows_at_once(batch_size)
     for start in range(0, len(sample), batch_size):
         batch = pass_.run(sample[start : start + batch_size])
         found = batch if found is None else found.merge(batch)
@@ -96,10 +96,14 @@ class _Pass:
         watch = self.network.watch(rows, self.told, self.gradients)
         squared = watch.squared(sides) if self.gradients else {}
         layers = {seen.name: self._layer(seen, squared) for seen in watch.observations(sides)}
-        return ActivationStatistics(layers, self.network.groups, self.network.ranks_unexplained)
+        network = self.network
+        how = network.ranks_unexplained, network.ranks_together
+        return ActivationStatistics(layers, network.groups, *how)
 
     def _layer(self, seen: Observations, squared: dict[str, Tensor]) -> LayerStatistics:
-        if self.histograms:
+        # Of units that can be off, rules ask how often they are: many places are not counted.
+        group = self.network.groups[split_name(seen.name)[0]]
+        if self.histograms and not (group.idles and seen.block > 1):
             self._count(seen)
         values, units = seen.values, seen.values.shape[1]
         # Steps of a row that stand for the same labels are added up before labels are.
@@ -140,6 +144,8 @@ class _Pass:
             return found
         layers = {
             name: replace(layer, histogram=self.counters[name].total(self.labels).cpu())
+            if name in self.counters
+            else layer
             for name, layer in found.layers.items()
         }
         return replace(found, layers=layers)

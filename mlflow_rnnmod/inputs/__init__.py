@@ -1,4 +1,4 @@
-"""Floor 1, the door for what comes in: text, token ids, features, vectors.
+"""Floor 1, the door for what comes in: text, token ids, features, vectors, images.
 
 A new kind is a file with a class of :class:`Input`, and one more row of :data:`INPUTS`.
 """
@@ -12,14 +12,33 @@ from torch import Tensor
 import mlflow_rnnmod.networks.rows  # noqa: F401
 from mlflow_rnnmod.inputs.base import ColumnType, Input
 from mlflow_rnnmod.inputs.features import Features
+from mlflow_rnnmod.inputs.images import Images
+from mlflow_rnnmod.inputs.likelihood import Density, Likelihood
+from mlflow_rnnmod.inputs.pixels import Pixels
+from mlflow_rnnmod.inputs.preparation import ImagePreparation
+from mlflow_rnnmod.inputs.spaces import DENSITIES, density_of
 from mlflow_rnnmod.inputs.text import Text, TextEncoder
 from mlflow_rnnmod.inputs.tokens import Tokens
 from mlflow_rnnmod.inputs.vectors import Vectors
 
-INPUTS: dict[str, Input] = {each.name: each for each in (Text(), Tokens(), Features(), Vectors())}
+INPUTS: dict[str, Input] = {
+    each.name: each for each in (Text(), Tokens(), Features(), Vectors(), Images(), Pixels())
+}
 """Every kind of input, by its name."""
 
-__all__ = ["INPUTS", "ColumnType", "Input", "TextEncoder", "input_of", "inputs_of_batch"]
+__all__ = [
+    "DENSITIES",
+    "INPUTS",
+    "ColumnType",
+    "Density",
+    "ImagePreparation",
+    "Input",
+    "Likelihood",
+    "TextEncoder",
+    "density_of",
+    "input_of",
+    "inputs_of_batch",
+]
 
 
 def input_of(name: str) -> Input:

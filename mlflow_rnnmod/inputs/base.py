@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.networks.rows import Rows
 
 ColumnType: TypeAlias = "str | tuple[str, ColumnType]"
 """Type of a column's cells: ``"string"``, ``"long"``, ``"double"``, or ``("array", type)``."""
+
+Size: TypeAlias = "int | tuple[int, ...]"
+"""Of a vocabulary or of one vector; or channels, height and width, 0 for any."""
 
 
 class Reader(Protocol):
@@ -47,12 +51,16 @@ class Input(ABC):
     """Name of the column in tables."""
     column_type: ClassVar[ColumnType]
     """Type of the column's cells."""
+    tensor: ClassVar[bool] = False
+    """Whether models take one array of all inputs, in the place of a table."""
     ids: ClassVar[bool] = False
     """Whether rows hold token ids, so that a network's tokenizer may stand before them."""
+    whole: ClassVar[bool] = False
+    """Whether a row is read at once, so that it may be what an image was prepared to."""
     split: ClassVar[bool] = False
     """Whether an input may come split into words."""
 
-    def check(self, inputs: Any, size: int) -> Any:
+    def check(self, inputs: Any, size: Any) -> Any:
         """``inputs``, as somebody handed them over in Python, as :meth:`rows` takes them.
 
         Args:
@@ -70,7 +78,7 @@ class Input(ABC):
         return [self.read(item, f"inputs[{i}]", size) for i, item in listed(inputs, self.name)]
 
     @abstractmethod
-    def read(self, value: Any, where: str, size: int, expected: str | None = None) -> Any:
+    def read(self, value: Any, where: str, size: Any, expected: str | None = None) -> Any:
         """One input, checked.
 
         Args:
@@ -85,7 +93,7 @@ class Input(ABC):
         """
 
     @abstractmethod
-    def read_cell(self, cell: Any, row: int, size: int) -> list[Any]:
+    def read_cell(self, cell: Any, row: int, size: Any) -> list[Any]:
         """The inputs in a table's cell, in which MLflow may have put several, or none.
 
         Raises:
@@ -94,7 +102,7 @@ class Input(ABC):
         """
 
     @abstractmethod
-    def check_rows(self, rows: Rows, size: int) -> None:
+    def check_rows(self, rows: Rows, size: Any) -> None:
         """Whether rows are of this kind.
 
         Raises:
@@ -152,12 +160,33 @@ class Input(ABC):
             ``count`` rows of the same shape, without targets.
         """
 
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """What likelihoods of a parent's inputs are made of; ``None`` where there are none.
+
+        Args:
+            config: the parent's structure.
+            tokenizer: the parent's, where it has one.
+        """
+        return None
+
+    def joint_size(self, sizes: Sequence[Any]) -> Any:
+        """The size that all of some modules' inputs can have.
+
+        Args:
+            sizes: what each module's contract says; of vocabularies they may differ.
+        """
+        return min(sizes)
+
+    def settled(self, size: Any, joint: Any) -> Any:
+        """One module's ``size`` with whatever is open in it as in ``joint``, to be compared."""
+        return size
+
     def common_size(self, parents: int) -> str | None:
         """What ``size`` is, where modules of this many parents must agree in it to be composed."""
         return None
 
     @abstractmethod
-    def words(self, size: int, steps: int | None = None) -> str:
+    def words(self, size: Any, steps: int | None = None) -> str:
         """What goes in, in words for a card.
 
         Args:
@@ -166,8 +195,21 @@ class Input(ABC):
         """
 
     @abstractmethod
-    def example(self, size: int) -> str:
+    def example(self, size: Any) -> str:
         """A list with one made-up input, as Python."""
+
+    def picture(self, values: Tensor, tokenizer: Any = None) -> bytes | None:
+        """A row as people see it, a PNG; ``None`` where there is nothing to see.
+
+        Args:
+            values: of the row, as the network reads it.
+            tokenizer: the parent's, where it has one.
+        """
+        return None
+
+    def table(self, size: Any) -> str:
+        """What ``mlflow.pyfunc`` is handed with :meth:`example` in it, as Python."""
+        return f'pd.DataFrame({{"{self.column}": {self.example(size)}}})'
 
     def parsed(self, line: str) -> Any:
         """An input from a line of text, as a command line has it.

@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from mlflow_rnnmod.inputs.base import Reader, check_finite, is_missing, numbers
+from mlflow_rnnmod.inputs.gaussian import StepDensity
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.inputs.steps import Steps, pad
 from mlflow_rnnmod.networks.rows import Rows
 
@@ -67,6 +69,10 @@ class Features(Steps):
         keys = torch.rand(valid.shape, generator=generator)
         order = torch.where(valid, keys, 1 + torch.arange(valid.shape[1])).argsort(dim=1)
         return mixed.gather(1, order[..., None].expand_as(mixed))
+
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """A Gaussian over summaries of the steps."""
+        return StepDensity(config.input_size)
 
     def common_size(self, parents: int) -> str | None:
         """Whatever the parents."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.base import Reader, is_missing, listed
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.inputs.tokenizers import check_growth, check_tokenizer
 from mlflow_rnnmod.inputs.tokens import Tokens
+from mlflow_rnnmod.inputs.wording import text_density
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.networks.rows import Rows
 
@@ -82,6 +84,10 @@ class Text(Tokens):
         """As the tokenizer has it."""
         return tokenizer(inputs)
 
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """N-grams of words, or of characters where the tokenizer goes by them."""
+        return None if tokenizer is None else text_density(tokenizer)
+
     def common_size(self, parents: int) -> None:
         """Each parent has a tokenizer of its own."""
 
@@ -113,6 +119,9 @@ class TextEncoder:
         TypeError: if it is neither; a Python callable can't be stored and read elsewhere.
         ValueError: if the JSON is not a tokenizer's.
     """
+
+    reads: ClassVar[str] = "text"
+    """Name of the input that goes in."""
 
     def __init__(self, tokenizer: Any, pad_index: int = 0, side: str = "right") -> None:
         if hasattr(tokenizer, "to_str"):

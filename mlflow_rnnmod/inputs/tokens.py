@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from mlflow_rnnmod.inputs.base import ColumnType, Reader, is_missing, numbers
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.inputs.steps import Steps, pad
+from mlflow_rnnmod.inputs.wording import Ids
 from mlflow_rnnmod.networks.rows import Rows
 
 UNKNOWN_SHARE = 0.3
@@ -91,6 +93,10 @@ class Tokens(Steps):
         if unknown is not None:
             return mixed.masked_fill(strange, unknown)
         return torch.where(strange, _any_token(mixed.shape, config, generator), mixed)
+
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """N-grams of ids."""
+        return Ids(config.input_size)
 
     def common_size(self, parents: int) -> str | None:
         """Without a tokenizer nobody can tell whether one id means the same to two parents."""

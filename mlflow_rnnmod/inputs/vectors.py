@@ -15,6 +15,8 @@ from mlflow_rnnmod.inputs.base import (
     is_missing,
     numbers,
 )
+from mlflow_rnnmod.inputs.gaussian import VectorDensity
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.networks.rows import Rows
 
 
@@ -29,6 +31,7 @@ class Vectors(Input):
     name = "vectors"
     column = "features"
     column_type = ("array", "double")
+    whole = True
 
     def read(self, value: Any, where: str, size: int, expected: str | None = None) -> Any:
         """Float64 ``(size,)``: numbers keep their digits until it is known who reads them."""
@@ -74,6 +77,10 @@ class Vectors(Input):
         first, second = (torch.randint(len(rows), (count,), generator=generator) for _ in range(2))
         swap = torch.rand(count, rows.values.shape[1], generator=generator) < 0.5
         return Rows(torch.where(swap, rows.values[second], rows.values[first]))
+
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """A Gaussian over a fixed projection."""
+        return VectorDensity(config.input_size)
 
     def common_size(self, parents: int) -> str | None:
         """Whatever the parents."""

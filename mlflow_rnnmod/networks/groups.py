@@ -7,6 +7,7 @@ architecture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,10 +51,22 @@ class Owner:
     Args:
         tensor: its name in the network's state.
         blocks: how often the units come, one after the other: once for each gate.
+        offset: the first unit's first row.
+        width: rows of each unit, side by side.
+        stride: rows from one block to the next; ``None`` where there is nothing in between.
     """
 
     tensor: str
     blocks: int = 1
+    offset: int = 0
+    width: int = 1
+    stride: int | None = None
+
+    def rows(self, mask: Tensor) -> Tensor:
+        """Numbers of the rows of units, bool ``(units,)``, in all blocks."""
+        own = mask.repeat_interleave(self.width).nonzero()[:, 0] + self.offset
+        stride = len(mask) * self.width if self.stride is None else self.stride
+        return torch.cat([own + block * stride for block in range(self.blocks)])
 
 
 @dataclass(frozen=True)
@@ -65,12 +78,15 @@ class Reader:
         bias: name of the bias that constants go into.
         offset: the first unit's first column.
         width: columns of each unit, side by side.
+        border: name of what constants go into in the place of the bias, by position in the kernel,
+            where zeros are read around what is there; no constant is there.
     """
 
     tensor: str
     bias: str
     offset: int = 0
     width: int = 1
+    border: str | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +218,8 @@ def trimmed_tensors(
         cut: whether removed rows and columns are cut out; joint gates only.
 
     Returns:
-        the same names; what no group owns or reads is as it was.
+        the same names, and those of borders where there are constants; what no group owns or reads
+        is as it was.
 
     Example:
         >>> own, read = (Owner("a"),), (Reader("b", "c"),)
@@ -214,14 +231,19 @@ def trimmed_tensors(
         ((1, 4), (1, 1), [3.0])
     """
     found = {name: tensor.detach() for name, tensor in tensors.items()}
+    borders: dict[str, set[str]] = {}
     for name, group in groups.items():
         for reader in group.readers:
             _fold(found, reader, *guess(trunk, [name]))
+            if reader.border in found:
+                borders.setdefault(reader.tensor, set()).add(str(reader.border))
     rows, columns = _masks(found, groups, trunk)
     separate = trunk.gates == "separate"
     for name, mask in rows.items():
-        weight, mask = found[name], mask.to(found[name].device)
-        found[name] = weight[mask] if cut else weight * mask.view(-1, *[1] * (weight.ndim - 1))
+        for tensor in (name, *borders.get(name, ())):
+            weight, own = found[tensor], mask.to(found[tensor].device)
+            zeroed = own.view(-1, *[1] * (weight.ndim - 1))
+            found[tensor] = weight[own] if cut else weight * zeroed
     if cut:
         for name, mask in columns.items():
             found[name] = found[name][:, mask.to(found[name].device)]
@@ -238,13 +260,20 @@ def _fold(
     """Fold one group's guesses into one weight that reads it; removed units' columns become 0."""
     weight = found[reader.tensor]
     part = slice(reader.offset, reader.offset + len(keep) * reader.width)
+    # What lies behind a unit: its columns, and the places of a kernel.
     read = weight[:, part].unflatten(1, (len(keep), reader.width))
-    found[reader.bias] = found[reader.bias] + read.sum(2) @ fold.to(weight)
-    folded = read * keep.to(weight)[:, None]
+    flat = read.flatten(2)
+    if reader.border is None:
+        found[reader.bias] = found[reader.bias] + flat.sum(2) @ fold.to(weight)
+    elif fold.any():
+        kernel = torch.einsum("ouw,u->ow", flat, fold.to(weight))
+        kernel = kernel.view(len(weight), 1, *weight.shape[2:])
+        found[reader.border] = found.get(reader.border, 0.0) + kernel
+    folded = flat * keep.to(weight)[:, None]
     if mix is not None:
-        folded = folded + torch.einsum("ouw,uk->okw", read, mix.to(weight))
+        folded = folded + torch.einsum("ouw,uk->okw", flat, mix.to(weight))
     weight = weight.clone()
-    weight[:, part] = folded.flatten(1)
+    weight[:, part] = folded.view_as(read).flatten(1, 2)
     found[reader.tensor] = weight
 
 
@@ -257,7 +286,12 @@ def _masks(
     for name, group in groups.items():
         keep = trunk.keep[name]
         for owner in group.owners:
-            rows[owner.tensor] = keep.flatten() if keep.ndim > 1 else keep.repeat(owner.blocks)
+            if keep.ndim > 1:
+                rows[owner.tensor] = keep.flatten()
+                continue
+            size = tensors[owner.tensor].shape[0]
+            own = rows.setdefault(owner.tensor, torch.ones(size, dtype=torch.bool))
+            own[owner.rows(~keep)] = False
         if keep.ndim > 1:
             continue
         for reader in group.readers:
@@ -291,12 +325,13 @@ def weight_counts(
         for owner in group.owners:
             count = _rows(trunk, group, owner)
             if len(shapes[owner.tensor]) > 1:
-                size = torch.tensor(float(shapes[owner.tensor][1:].numel()), dtype=torch.float64)  # type: ignore[attr-defined]
+                kernel = math.prod(shapes[owner.tensor][2:])
+                size = torch.tensor(float(shapes[owner.tensor][1] * kernel), dtype=torch.float64)
                 for other, reader in readers.get(owner.tensor, ()):
-                    kept = _units(trunk, other.name)
-                    size = size - (other.units - kept) * reader.width
+                    kept, each = _units(trunk, other.name), reader.width * kernel
+                    size = size - (other.units - kept) * each
                     if other is group:
-                        recurrent = recurrent + count * kept * reader.width
+                        recurrent = recurrent + count * kept * each
                 count = count * size
             total = total + count
     return float(total.mean()), float(recurrent.mean())
@@ -307,7 +342,7 @@ def _rows(trunk: Trunk, group: Group, owner: Owner) -> Tensor:
     mask = trunk.keep[group.name]
     if trunk.gates == "separate" and mask.ndim > 1:
         return torch.atleast_1d(mask.double().sum((-2, -1)))
-    return owner.blocks * _units(trunk, group.name)
+    return owner.blocks * owner.width * _units(trunk, group.name)
 
 
 def _units(trunk: Trunk, name: str) -> Tensor:

@@ -83,11 +83,7 @@ class ManyTrunks:
                     self._stack = self.make_stack()
             self.run_stack(self._stack, rows, finish)
             return
-        plain = way == "loop"
-        with self._lock:
-            if plain not in self._views:
-                self._views[plain] = [self.cut(trunk, not plain) for trunk in self.trunks]
-        views, fed = self._views[plain], self.feed(rows)
+        views, fed = self._runs(way == "loop"), self.feed(rows)
 
         def task(part: slice) -> Callable[[], None]:
             return lambda: finish(part, torch.stack([view(fed) for view in views[part]]))
@@ -102,6 +98,18 @@ class ManyTrunks:
         else:
             for run in tasks:
                 run()
+
+    def alone(self, rows: Rows) -> Tensor:
+        """The readout of a single trunk, cut down to its units."""
+        (only,) = self._runs(False)
+        return only(self.feed(rows))
+
+    def _runs(self, plain: bool) -> list[Run]:
+        """How each trunk is run by itself, cut down or masked; made once."""
+        with self._lock:
+            if plain not in self._views:
+                self._views[plain] = [self.cut(trunk, not plain) for trunk in self.trunks]
+        return self._views[plain]
 
     def workers(self) -> int:
         """Threads that may be used."""

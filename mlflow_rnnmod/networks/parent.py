@@ -9,6 +9,7 @@ import torch
 
 from mlflow_rnnmod import inputs
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs.preparation import ImagePreparation
 from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.protocol import Network, moved
@@ -25,6 +26,8 @@ class Parent:
         model_id: MLflow model id it was logged under, where it was.
         tracking_uri: the server that knows this id.
         target_tokenizer: of a translator, how it writes text; ``None`` where it writes as it reads.
+        image: how images became what the network reads; ``None`` where it is given arrays that are
+            prepared already, or reads no images.
 
     Example:
         >>> from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork
@@ -38,6 +41,7 @@ class Parent:
     model_id: str | None = None
     tracking_uri: str | None = None
     target_tokenizer: TextEncoder | None = None
+    image: ImagePreparation | None = None
 
     def __post_init__(self) -> None:
         if self.tokenizer is None and self.target_tokenizer is not None:
@@ -45,6 +49,14 @@ class Parent:
                 "target_tokenizer is given and tokenizer is None; expected both, or tokenizer "
                 "alone where one reads and writes."
             )
+        if self.image is not None:
+            reads = self.network.config.input
+            if self.tokenizer is not None or not inputs.input_of(reads).whole:
+                raise ValueError(
+                    f"image is given, and the network reads {reads}; expected it for networks of "
+                    "images alone."
+                )
+            object.__setattr__(self, "image", self.image.fitted(self.network.config.input_size))
         self.network.eval().requires_grad_(False)
 
     @classmethod
@@ -72,9 +84,14 @@ class Parent:
         return self.target_tokenizer or self.tokenizer
 
     @property
+    def encoder(self) -> TextEncoder | ImagePreparation | None:
+        """What stands before its network: a tokenizer, or a preparation of images."""
+        return self.tokenizer or self.image
+
+    @property
     def tokenizers(self) -> str | None:
         """One name for its tokenizers together: their digests, the writing one's behind a plus."""
-        parts = [t.digest for t in (self.tokenizer, self.target_tokenizer) if t is not None]
+        parts = [t.digest for t in (self.encoder, self.target_tokenizer) if t is not None]
         return "+".join(parts) or None
 
     @cached_property
@@ -90,22 +107,40 @@ class Parent:
 
     @property
     def input(self) -> inputs.Input:
-        """What it reads: text where it has a tokenizer, else what its network does."""
-        return inputs.input_of("text" if self.tokenizer else self.network.config.input)
+        """What it reads: text or images where it has what makes rows of them, or as its network."""
+        return inputs.input_of(self.encoder.reads if self.encoder else self.network.config.input)
+
+    @property
+    def input_size(self) -> Any:
+        """Size of its vocabulary or of one vector; or channels, height and width of its images."""
+        return self.image.accepted if self.image else self.network.config.input_size
 
     @property
     def input_kind(self) -> str:
-        """The input's name: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``."""
+        """The input's name: a key of ``INPUTS``."""
         return self.input.name
 
     def rows(self, inputs: Any) -> Rows:
         """Inputs, as ``input.check`` returned them, as the rows that it reads, on the CPU."""
-        return self.input.rows(inputs, self.network, self.tokenizer)
+        return self.input.rows(inputs, self.network, self.encoder)
 
     def background(self, rows: Rows, count: int, seed: int) -> Rows:
         """Made-up rows, as its input makes them of training rows with lengths."""
         unknown = self.tokenizer.unknown if self.tokenizer else None
-        return self.input.background(rows, self.network.config, count, seed, unknown)
+        shape = rows.values.shape[1:]
+        if self.image is not None:  # a network may read images as vectors
+            assert self.image.channels is not None
+            size = (self.image.channels, *self.image.sides)
+            rows = Rows(rows.values.view(len(rows), *size), rows.lengths)
+        made = self.input.background(rows, self.network.config, count, seed, unknown)
+        if self.image is not None:
+            made = Rows(made.values.view(count, *shape), made.lengths)
+        return made
+
+    @cached_property
+    def density(self) -> inputs.Density | None:
+        """What likelihoods of its inputs are made of; ``None`` where there are none."""
+        return self.input.density(self.network.config, self.tokenizer)
 
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""

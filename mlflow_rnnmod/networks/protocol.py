@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.networks.groups import (
-    Completion,
     Groups,
     check_fits,
     shares_kept,
@@ -23,6 +22,11 @@ from mlflow_rnnmod.networks.groups import (
 )
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
+from mlflow_rnnmod.networks.views import Finish as Finish
+from mlflow_rnnmod.networks.views import Load as Load
+from mlflow_rnnmod.networks.views import TrunkNetwork as TrunkNetwork
+from mlflow_rnnmod.networks.views import Trunks as Trunks
+from mlflow_rnnmod.networks.views import View as View
 
 
 class Config(Protocol):
@@ -135,76 +139,6 @@ class Watch(Protocol):
         """
 
 
-class View(Protocol):
-    """A network seen through one trunk."""
-
-    def readout(self, rows: Rows) -> Tensor:
-        """Float ``(rows, parent's readout size)``, or with steps before the last dimension."""
-        ...  # pragma: no cover
-
-
-class TrunkNetwork(nn.Module):
-    """A network seen through a trunk: the readout of its kept units, at the parent's width.
-
-    Columns of removed units hold the trunk's guesses, so the parent's output layer, or any head
-    over the parent's readout, can be applied as it stands.
-
-    Args:
-        inner: the parent masked, or cut down to the trunk's units.
-        completion: puts the guesses in; ``None`` where ``inner`` has done so.
-    """
-
-    def __init__(self, inner: Network, completion: Completion | None) -> None:
-        super().__init__()
-        self.inner = inner
-        self.completion = completion
-
-    def readout(self, rows: Rows) -> Tensor:
-        """Float ``(rows, parent's readout size)``, or with steps before the last dimension."""
-        found = self.inner.readout(rows)
-        return found if self.completion is None else self.completion(found)
-
-
-@dataclass(frozen=True)
-class Load:
-    """A batch for some trunks of one parent, told without their masks.
-
-    Args:
-        kept: for each trunk, the units that are run of each group.
-        mixed: groups in which some trunk guesses removed units from others.
-        rows: rows of the batch.
-        steps: of each; ``None`` for what the network is fixed to, or 16.
-    """
-
-    kept: Sequence[Mapping[str, int]]
-    mixed: frozenset[str]
-    rows: int
-    steps: int | None
-
-
-# Called with a slice of the trunks and their readouts (trunks, rows, readout size).
-Finish = Callable[[slice, Tensor], None]
-
-
-class Trunks(Protocol):
-    """Many trunks of one network at once, none of them full and all different."""
-
-    def way(self, way: str, rows: Rows) -> str:
-        """The way that is taken for a batch, where ``"auto"`` is asked for."""
-
-    def planned(self, rows: int, steps: int) -> str:
-        """The way that is taken for a batch of so many rows and steps."""
-
-    def run(self, rows: Rows, way: str, finish: Finish) -> None:
-        """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
-
-        Args:
-            rows: a batch, on the network's device.
-            way: as :meth:`way` gives it.
-            finish: called on this thread or on others.
-        """
-
-
 class Network(nn.Module):
     """A trained network that answers, can be watched, and can be seen through trunks.
 
@@ -221,6 +155,14 @@ class Network(nn.Module):
     """Whether removed units are guessed from each label's own observations."""
     ranks_unexplained: ClassVar[bool] = False
     """Whether ``sensitivity`` counts only what the other units can't guess of a unit."""
+
+    @property
+    def ranks_together(self) -> bool:
+        """Whether ``sensitivity`` ranks units of all groups at once, by what they put out.
+
+        Then squares of watches are of derivatives times outputs, added up over places.
+        """
+        return False
 
     config: Any
 
@@ -244,6 +186,15 @@ class Network(nn.Module):
     def units(self) -> dict[str, int]:
         """Number of units of each group, by name."""
         return {name: group.units for name, group in self.groups.items()}
+
+    @property
+    def layers(self) -> list[list[str]]:
+        """Names of the groups by layer, from the input up: both directions of one are together."""
+        found: dict[str, list[str]] = {}
+        for name in self.groups:
+            stem = name.removesuffix(".fwd").removesuffix(".bwd")
+            found.setdefault(stem, []).append(name)
+        return list(found.values())
 
     @property
     def like(self) -> Tensor:
@@ -290,6 +241,10 @@ class Network(nn.Module):
     def order(self, rows: Rows) -> Tensor:
         """Row numbers in an order that leaves out most steps when batches are trimmed."""
         return torch.arange(len(rows))
+
+    def rows_at_once(self, most: int) -> int:
+        """How many rows are held at once while it runs, where ``most`` are allowed."""
+        return most
 
     def answered(self, rows: Rows) -> Tensor | None:
         """Which steps have an answer, bool ``(rows, steps)``; ``None`` where each row has one."""
@@ -363,6 +318,10 @@ class Network(nn.Module):
         """Shares of units and weights that a trunk keeps, from 0 to 1."""
         return shares_kept(state_shapes(self), self.groups, trunk)
 
+    def work_kept(self, trunk: Trunk) -> float:
+        """Share of the multiply-adds that a trunk keeps: each weight is used once a step."""
+        return self.shares_kept(trunk)["weights_kept"]
+
     def writer(self, trunk: Trunk) -> Any:
         """What writes through a trunk, where answers are written and not scored."""
         raise NotImplementedError
@@ -413,6 +372,12 @@ def view(network: Network, trunk: Trunk) -> View:
     """
     check_fits(network.groups, trunk)
     return network if trunk.full else network.view(trunk)
+
+
+def fastest(network: Network, trunk: Trunk) -> Callable[[Rows], Tensor]:
+    """The readout of :func:`view`, to be run again and again; what that needs is made now."""
+    check_fits(network.groups, trunk)
+    return network.fastest() if trunk.full else network.through([trunk]).alone
 
 
 def moved(network: Network, device: torch.device | str) -> Network:

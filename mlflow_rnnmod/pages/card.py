@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.answers import Answer, answer_of
-from mlflow_rnnmod.inputs import input_of
+from mlflow_rnnmod.inputs import density_of, input_of
 from mlflow_rnnmod.pages.markdown import escape, fenced, fit, inline, link, table
 from mlflow_rnnmod.pages.wording import (
     SHOWN,
@@ -35,6 +35,10 @@ _TOGETHER = "Modules of it together"
 _MIXED = (
     "; modules that answer each step count by their best one, less the logarithm of the number of "
     "steps"
+)
+_LIKELY = (
+    "Likelihoods of the labels' inputs vote with the parents; to see what they change, compose the "
+    'modules with `score="open"` (without them) and `score="likelihood"` (nothing but them).'
 )
 FIGURES = {
     "precision": "precision",
@@ -87,6 +91,7 @@ def module_card(
         *answer_words(contract.answer, contract.mask_steps),
         *_made(module.made),
         *_sizes(module),
+        ("likelihood", _likelihood(module)),
     ]
     return fit(
         [
@@ -130,28 +135,30 @@ def parent_card(
     facts = [
         ("network", parent.network.words()),
         ("digest", inline(parent.digest)),
-        ("input", input_words(parent.input_kind, config.input_size, config.steps)),
+        ("input", input_words(parent.input_kind, parent.input_size, config.steps)),
         ("weights", f"{parent.bytes / 2**20:.2f} MiB"),
         ("labels", label_words(parent.labels)),
         *answer_words(config.answer),
     ]
     if parent.tokenizer is not None:
         facts.insert(3, ("tokenizer", inline(parent.tokenizer.digest)))
+    if parent.image is not None:
+        facts.insert(3, ("preparation", inline(parent.image.json)))
     if parent.target_tokenizer is not None:
         facts.insert(4, ("tokenizer of translations", inline(parent.target_tokenizer.digest)))
     sections = [opening, fact_table(facts)]
     if figures:
         sections.append(_figures(figures, rows, config.answer.counted))
-    sections.append(use(uri, parent.input_kind, config.input_size, config.answer))
+    sections.append(use(uri, parent.input_kind, parent.input_size, config.answer))
     if modules:
-        sections.append(_compose([modules], parent.input_kind, config.input_size, _TOGETHER))
+        sections.append(_compose([modules], parent.input_kind, parent.input_size, _TOGETHER))
     return fit(sections, LONGEST)
 
 
 def registered_card(
     label: str | None,
     kind: str,
-    size: int,
+    size: Any,
     uri: str,
     others: Sequence[str],
     output: str = "label",
@@ -190,6 +197,14 @@ def registered_card(
     )
 
 
+def _likelihood(module: Module) -> str:
+    """What a module knows of its label's inputs, and what is stored of them."""
+    if module.likelihood is None:
+        return "none: it is compared with modules of other parents without"
+    words = density_of(module.likelihood.space).words(module.likelihood)
+    return escape(f"{words}; {module.likelihood.bytes / 1000:.1f} kB", 400)
+
+
 def _question(module: Module) -> str:
     """What a module is for."""
     contract, count = module.contract, len(module.contract.labels)
@@ -207,12 +222,13 @@ def joined(composite: Composite) -> str:
     end, limits = composite.end_label, composite.parameters.get("thresholds", {})
     told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN])
     mixed = len({module.contract.output for module in composite.modules}) > 1
-    return composite.answer.joins.format(
+    words = composite.answer.joins.format(
         score=f"(score: {inline(composite.score)})",
         mixed=_MIXED if mixed else "",
         until="" if end is None else f", up to {inline(end)}",
         limits=f"thresholds are 0, but: {told}" if told else "all thresholds are 0",
     )
+    return f"{words} {_LIKELY}" if composite.likely else words
 
 
 def _made(made: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -288,23 +304,23 @@ def _parent_name(parent: Parent, parent_link: str | None) -> str:
     return inline(f"models:/{parent.model_id}") if parent.model_id else inline(digest)
 
 
-def use(uri: str, kind: str, size: int, answer: Answer, labels: Sequence[str] = ()) -> str:
+def use(uri: str, kind: str, size: Any, answer: Answer, labels: Sequence[str] = ()) -> str:
     """How a model is loaded and asked: a section with a snippet of Python."""
-    sample = input_of(kind).example(size)
+    table = input_of(kind).table(size)
     params = answer.example_params(labels).items()
     asked = ", ".join(f"{_quoted(n)}: {_quoted(v) if type(v) is str else v}" for n, v in params)
     code = (
         "import mlflow, mlflow_rnnmod\n"
-        "import pandas as pd\n\n"
+        f"import {'numpy as np' if table.startswith('np.') else 'pandas as pd'}\n\n"
         f"model = mlflow.pyfunc.load_model({_quoted(uri)})\n"
-        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}))\n'
-        f'model.predict(pd.DataFrame({{"{kind}": {sample}}}), params={{{asked}}})'
+        f"model.predict({table})\n"
+        f"model.predict({table}, params={{{asked}}})"
     )
     return "## Use it\n\n" + fenced(code)
 
 
 def _compose(
-    uris: Sequence[str], kind: str, size: int, title: str = "Compose it with others"
+    uris: Sequence[str], kind: str, size: Any, title: str = "Compose it with others"
 ) -> str:
     lines = "".join(f"    {_quoted(uri)},\n" for uri in uris)
     code = (

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from mlflow_rnnmod.decomposition.sizing import SHARED_COST
 from mlflow_rnnmod.pages.dial import METRICS, settings_svg, sorted_settings, taken_of
 from mlflow_rnnmod.pages.grouping import grouped
 from mlflow_rnnmod.pages.markdown import plain
@@ -77,6 +78,7 @@ _TILES = {
     "recurrent_weights_kept": "recurrent weights that a module keeps on average",
     "trunks": "trunks that the modules have between them",
     "cost": "passes of the parent that all modules together take, estimated",
+    "isolated_cost": 'passes that they would take with a trunk each (trunks="label")',
 }
 _TRIED = {
     "removal": "removed",
@@ -87,7 +89,7 @@ _TRIED = {
     "weights_kept": "weights kept",
     "cost": "passes",
 }
-_NUMBERS = {"trunks": "{:.0f}", "cost": "{:.2f}"}
+_NUMBERS = {"trunks": "{:.0f}", "cost": "{:.2f}", "isolated_cost": "{:.0f}"}
 _POINTS = ("delta_accuracy", "delta_f1", "delta_bleu", "net")
 
 
@@ -225,8 +227,10 @@ def _sought(decomposition: Decomposition) -> str:
         f"The largest share that costs at most {config.tolerance:g} points against nothing removed "
         "with the same repairs"
     )
-    if config.trunks == "auto":
-        words += f", with as many trunks as {config.max_cost:g} passes of the parent allow"
+    shared = decomposition.figures.get("trunks", 0) < len(decomposition.modules)
+    if config.trunks == "auto" and (shared or config.max_cost is not None):
+        most = SHARED_COST if config.max_cost is None else config.max_cost
+        words += f", with as many trunks as {most:g} passes of the parent allow"
     return words
 
 

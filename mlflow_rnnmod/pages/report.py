@@ -254,6 +254,11 @@ def summary(
             f"The modules have {trunks} between them; all of them together take about "
             f"{figures['cost']:.2f} passes of the parent."
         )
+        if "isolated_cost" in figures:
+            sentences.append(
+                f"With a trunk each they would take about {figures['isolated_cost']:.0f}: that is "
+                '`trunks="label"`.'
+            )
     return " ".join(sentences)
 
 

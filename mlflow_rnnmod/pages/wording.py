@@ -72,7 +72,7 @@ def answer_words(answer: Answer, mask_steps: int | None = None) -> list[tuple[st
     return found
 
 
-def input_words(kind: str, size: int, steps: int | None) -> str:
+def input_words(kind: str, size: Any, steps: int | None) -> str:
     """What goes in, in words."""
     return input_of(kind).words(size, steps)
 

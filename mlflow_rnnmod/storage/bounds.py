@@ -26,7 +26,8 @@ ROOM = 2**28
 """Bytes that may be allocated whatever a file's size."""
 GROWTH = 64
 """Bytes that may be allocated for each byte of a file, beyond that: masks are stored as bits."""
-_HEADER_BYTES = 16 * 2**20
+HEADER_BYTES = 16 * 2**20
+"""Of a safetensors file, beside its tensors."""
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
@@ -40,14 +41,15 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         ValueError: if it is missing, can't be read, is no regular file, or is larger.
     """
     try:
-        # Without waiting: opening a pipe would, until somebody writes to it.
+        # Looked at before it is opened, which alone may do something; and again when it is open,
+        # without waiting: opening a pipe would, until somebody writes to it.
+        _check_regular(path, os.stat(path))
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise ValueError(f"{path} is missing or can't be read: {error}.") from error
     try:
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{path} is {_kind(found.st_mode)}; expected a regular file.")
+        _check_regular(path, found)
         if most is not None and found.st_size > most:
             raise ValueError(
                 f"{path} has {found.st_size} bytes; expected at most {most} for a file of its kind."
@@ -59,6 +61,11 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         raise ValueError(f"{path} can't be read: {error}.") from error
     finally:
         os.close(handle)
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path} is {_kind(found.st_mode)}; expected a regular file.")
 
 
 def _kind(mode: int) -> str:
@@ -101,7 +108,7 @@ def tensor_shapes(data: bytes) -> dict[str, tuple[int, ...]]:
         ValueError: if there is no such header.
     """
     size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > min(_HEADER_BYTES, len(data) - 8):
+    if len(data) < 8 or size > min(HEADER_BYTES, len(data) - 8):
         raise ValueError(f"its header should have {size} bytes, and it has {len(data)} in all")
     header = parse_json(data[8 : 8 + size])
     if not isinstance(header, dict):

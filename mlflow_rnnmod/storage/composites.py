@@ -25,7 +25,7 @@ from mlflow_rnnmod.storage.parents import read_parent, write_parent
 
 DOCUMENT = "composition.json"
 MODULES = "modules"
-"""Where modules had folders of their own, before format 3."""
+"""Where modules had folders of their own, before format 4."""
 _FOLDER = re.compile(rf"{MODULES}/\d+")
 
 
@@ -53,7 +53,7 @@ def write_composite(composite: Composite, directory: Path) -> None:
         "recipe": list(composite.recipe),
         "files": {ALL: write_modules(composite.modules, directory)},
     }
-    write_document(directory / DOCUMENT, "composite", content, 3)
+    write_document(directory / DOCUMENT, "composite", content, 4)
 
 
 def _parents(composite: Composite) -> dict[str, Parent]:
@@ -80,7 +80,7 @@ def read_composite(directory: Path) -> Composite:
     body = read_document(path, "composite")
     readers = {
         1: lambda found: _read_1(found, directory),
-        3: lambda found: _read_3(found, directory),
+        4: lambda found: _read_4(found, directory),
     }
     return by_version(readers, body, path)
 
@@ -93,12 +93,12 @@ def digest_of_modules(directory: Path) -> str | None:
     """
     path = Path(directory) / DOCUMENT
     body = read_document(path, "composite")
-    readers = {1: lambda found: None, 3: lambda found: check_digest(found["files"][ALL], ALL, path)}
+    readers = {1: lambda found: None, 4: lambda found: check_digest(found["files"][ALL], ALL, path)}
     return by_version(readers, body, path)
 
 
 def read_folders(directory: Path) -> list[tuple[str, str]]:
-    """Folders of a composite's modules and the digests of their documents, before format 3.
+    """Folders of a composite's modules and the digests of their documents, before format 4.
 
     Raises:
         ValueError: if ``composition.json`` is missing, truncated or altered.
@@ -126,7 +126,7 @@ def _folders_1(body: dict[str, Any], path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _read_3(body: dict[str, Any], directory: Path) -> Composite:
+def _read_4(body: dict[str, Any], directory: Path) -> Composite:
     sha256 = check_digest(body["files"][ALL], ALL, directory / DOCUMENT)
     modules = read_modules(directory, _finder(directory), sha256)
     named = [(entry["label"], entry["parent"]) for entry in body["modules"]]

@@ -21,11 +21,12 @@ from torch import Tensor
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.storage import bounds
 
-FORMAT = 3
+FORMAT = 4
 """The newest format version. What the first could say is written in it still, for older readers.
 
 2: other kinds of answer than one label; masks for single steps and gates.
-3: composites alone: all their modules in one JSON file and one of tensors.
+3: graphs of more than dense layers, with places behind units.
+4: composites alone: all their modules in one JSON file and one of tensors.
 """
 
 T = TypeVar("T")
@@ -178,7 +179,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(
-    path: Path, sha256: str, expected: Mapping[str, Any] | None = None
+    path: Path,
+    sha256: str,
+    expected: Mapping[str, Any] | None = None,
+    most: int | None = None,
 ) -> dict[str, Tensor]:
     """The tensors of a safetensors file with this SHA-256, on the CPU.
 
@@ -186,12 +190,15 @@ def read_tensors(
         path: the file.
         sha256: its digest.
         expected: shapes by name, which its header has to say before anything is allocated.
+        most: bytes that its tensors may take at the most; by default what ``expected`` says.
 
     Raises:
         ValueError: if it is missing, truncated, altered, no safetensors file, or holds other
             tensors, NaN or infinity.
     """
-    data = read_bytes(path, sha256)
+    if expected is not None and most is None:
+        most = 8 * sum(torch.Size(shape).numel() for shape in expected.values())
+    data = read_bytes(path, sha256, None if most is None else most + bounds.HEADER_BYTES)
     try:
         shapes = bounds.tensor_shapes(data)
         if expected is not None:

@@ -27,7 +27,9 @@ from mlflow_rnnmod.decomposition.module import (
     Module,
     make_contract,
 )
+from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
+from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
 from mlflow_rnnmod.storage.bounds import GROWTH, MODULES, check_room, check_types
 from mlflow_rnnmod.storage.files import (
@@ -47,6 +49,7 @@ TENSORS = "module.safetensors"
 ALL = "modules.json"
 ALL_TENSORS = "modules.safetensors"
 PARENTS = "parents"
+_TABLE = "likelihood."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
 
 FindParent = Callable[[str, dict[str, Any]], Parent]
@@ -107,7 +110,7 @@ def write_modules(modules: Sequence[Module], directory: Path) -> str:
         contents.append(content)
     files = {ALL_TENSORS: write_tensors(directory / ALL_TENSORS, together)}
     content = {"modules": contents, "labels": labels, "files": files}
-    return write_document(directory / ALL, "modules", content, 3)
+    return write_document(directory / ALL, "modules", content, 4)
 
 
 def read_modules(directory: Path, find_parent: FindParent, sha256: str) -> tuple[Module, ...]:
@@ -123,7 +126,7 @@ def read_modules(directory: Path, find_parent: FindParent, sha256: str) -> tuple
     """
     path = Path(directory) / ALL
     body = read_document(path, "modules", sha256)
-    return by_version({3: lambda found: _all_3(found, path, find_parent)}, body, path)
+    return by_version({4: lambda found: _all_4(found, path, find_parent)}, body, path)
 
 
 def read_entries(directory: Path, name: str, sha256: str) -> list[tuple[Entry, dict[str, Any]]]:
@@ -146,7 +149,7 @@ def read_entries(directory: Path, name: str, sha256: str) -> list[tuple[Entry, d
             for content in _whole(found)
         ]
 
-    return by_version({3: entries}, body, path)
+    return by_version({4: entries}, body, path)
 
 
 def _whole(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -164,23 +167,26 @@ def _within(name: str, content: dict[str, Any]) -> str:
     return f"{name} ({content['contract']['label']})"
 
 
-def _all_3(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[Module, ...]:
+def _all_4(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[Module, ...]:
     sha256 = check_digest(body["files"][ALL_TENSORS], "files", path)
-    contents = _whole(body)
+    contents, parents = _whole(body), {}
+    most = 0
+    for content in contents:
+        digest = content["parent"]["digest"]
+        if digest not in parents:
+            parents[digest] = _parent_1(content, path, find_parent)
+        _check_units(content["trunk"], parents[digest])
+        most += _most_bytes(content["trunk"], parents[digest])
     of_each: list[dict[str, Tensor]] = [{} for _ in contents]
-    for name, tensor in read_tensors(path.parent / ALL_TENSORS, sha256).items():
+    for name, tensor in read_tensors(path.parent / ALL_TENSORS, sha256, most=most).items():
         number, _, own = name.partition("/")
         if not number.isdigit() or int(number) >= len(of_each):
             raise ValueError(f"{path.parent / ALL_TENSORS} has {name!r}, of no module in {ALL}.")
         of_each[int(number)][own] = tensor
 
-    parents: dict[str, Parent] = {}
-
     def one(content: dict[str, Any], tensors: dict[str, Tensor]) -> Module:
-        digest = content["parent"]["digest"]
-        if digest not in parents:
-            parents[digest] = _parent_1(content, path, find_parent)
-        return _module_1(content, tensors, parents[digest], path, path.parent / ALL_TENSORS)
+        parent = parents[content["parent"]["digest"]]
+        return _module_1(content, tensors, parent, path, path.parent / ALL_TENSORS)
 
     return tuple(
         by_version({1: lambda found, t=tensors: one(found, t)}, content, path)  # type: ignore[misc]
@@ -209,6 +215,7 @@ def _content(module: Module, size: int, standalone: bool) -> dict[str, Any]:
         },
         "head": _head(module.head),
         "open_head": _head(module.open_head),
+        **_likelihood(module.likelihood),
         "energy": asdict(module.energy),
         "contract": module.contract.to_dict(),
         # A share of nothing is NaN, which JSON can't say.
@@ -297,7 +304,8 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
     parent = _parent_1(body, path, find_parent)
     sha256 = check_digest(body["files"][TENSORS], "files", path)
     _check_units(body["trunk"], parent)
-    tensors = read_tensors(directory / TENSORS, sha256)
+    most = _most_bytes(body["trunk"], parent)
+    tensors = read_tensors(directory / TENSORS, sha256, most=most)
     return _module_1(body, tensors, parent, path, directory / TENSORS)
 
 
@@ -337,6 +345,7 @@ def _module_1(
         figures={k: math.nan if v is None else v for k, v in body["figures"].items()},
         made=body["made"],
         origin=body["origin"],
+        likelihood=_read_likelihood(body.get("likelihood"), tensors, path),
     )
     _check(module, path)
     return module
@@ -400,6 +409,15 @@ def _check_units(body: dict[str, Any], parent: Parent) -> None:
         )
 
 
+def _most_bytes(body: dict[str, Any], parent: Parent) -> int:
+    """Bytes that a module's tensors take at the most."""
+    total = 16 * parent.network.config.readout_size
+    for _, sizes in body["units"]:
+        units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
+        total += 8 * units + (4 * units**2 if isinstance(sizes, int) else 0)
+    return total
+
+
 def _check_room(
     body: dict[str, Any], tensors: Mapping[str, Tensor], path: Path, parent: Parent
 ) -> None:
@@ -428,7 +446,38 @@ def _tensors(module: Module) -> dict[str, Tensor]:
         tensors["head.weight"] = module.head.weight
     if module.open_head.weight is not None:
         tensors["open_head.weight"] = module.open_head.weight
+    if module.likelihood is not None:
+        tensors.update({f"{_TABLE}{k}": t for k, t in module.likelihood.tensors.items()})
     return tensors
+
+
+def _likelihood(found: Likelihood | None) -> dict[str, Any]:
+    """What a document says of a likelihood: nothing where there is none, as older versions did.
+
+    Older releases pass it over. Its space has the version of its normaliser, its format one too.
+    """
+    if found is None:
+        return {}
+    return {"likelihood": {"format": 1, "space": found.space, "facts": dict(found.facts)}}
+
+
+def _read_likelihood(
+    body: dict[str, Any] | None, tensors: dict[str, Tensor], path: Path
+) -> Likelihood | None:
+    if body is None:
+        return None
+    if body["format"] != 1:
+        raise ValueError(
+            f"{path} has a likelihood of format {body['format']!r}, and the newest that this "
+            "version of mlflow_rnnmod reads is 1. Upgrade it: pip install --upgrade mlflow-rnnmod."
+        )
+    tables = {k.removeprefix(_TABLE): t for k, t in tensors.items() if k.startswith(_TABLE)}
+    found = Likelihood(body["space"], body["facts"], tables)
+    try:
+        density_of(found.space).check(found)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return found
 
 
 def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Trunk:
@@ -459,7 +508,9 @@ def _sizes(mask: Tensor) -> int | list[int]:
 
 def _contract(body: dict[str, Any]) -> Contract:
     found = body["contract"]
-    return Contract(**{**found, "labels": tuple(found["labels"])})
+    size = found["input_size"]
+    size = tuple(size) if isinstance(size, list) else size
+    return Contract(**{**found, "labels": tuple(found["labels"]), "input_size": size})
 
 
 def _head(head: Head) -> dict[str, Any]:
@@ -489,3 +540,20 @@ def clean_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
         name: without_credentials(value) if name.endswith("uri") else value
         for name, value in origin.items()
     }
+
+
+def knowledge(module: Module) -> str:
+    """SHA-256 over what a module answers by: its parent, its own tensors and numbers, its contract.
+
+    Where it came from, what it was measured at, and how it was made are not in it.
+    """
+    structure = {
+        "parent": module.parent.digest,
+        "tokenizers": module.parent.tokenizers,
+        "trunk": module.trunk.digest,
+        "head": _head(module.head),
+        "open_head": _head(module.open_head),
+        "energy": asdict(module.energy),
+        "contract": module.contract.to_dict(),
+    }
+    return digest_tensors(_tensors(module), structure)

@@ -1,6 +1,7 @@
 """Files of a parent: ``network.json``, ``weights.safetensors``; for text ``tokenizer.json``.
 
-A translator that writes with another tokenizer than it reads with has ``target_tokenizer.json``.
+A translator that writes with another tokenizer than it reads with has ``target_tokenizer.json``;
+for files of images there is ``image.json``, their preparation.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.networks import Parent, TextEncoder
 from mlflow_rnnmod.networks.architectures import FIRST, architecture_of
 from mlflow_rnnmod.storage.bounds import TOKENIZER_BYTES, check_types
@@ -26,6 +28,7 @@ DOCUMENT = "network.json"
 WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
 TARGET_TOKENIZER = "target_tokenizer.json"
+IMAGE = "image.json"
 
 
 def write_parent(parent: Parent, directory: Path) -> None:
@@ -59,6 +62,10 @@ def write_parent(parent: Parent, directory: Path) -> None:
                 "pad_index": tokenizer.pad_index,
                 "side": tokenizer.side,
             }
+    if parent.image is not None:
+        (directory / IMAGE).write_bytes(parent.image.json.encode())
+        files[IMAGE] = parent.image.digest
+        content["image"] = {"digest": parent.image.digest}
     write_document(directory / DOCUMENT, "parent", content, format_of(parent))
 
 
@@ -110,7 +117,21 @@ def _read_1(body: dict[str, Any], directory: Path) -> Parent:
         raise ValueError(f"{directory / WEIGHTS} does not fit {path}: {error}") from error
     tokenizer = _tokenizer(body["tokenizer"], directory / TOKENIZER)
     target = _tokenizer(body.get("target_tokenizer"), directory / TARGET_TOKENIZER)
-    return Parent(network, tokenizer, target_tokenizer=target)
+    image = _preparation(body.get("image"), directory / IMAGE)
+    try:
+        return Parent(network, tokenizer, target_tokenizer=target, image=image)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _preparation(found: dict[str, Any] | None, path: Path) -> ImagePreparation | None:
+    if found is None:
+        return None
+    digest = check_digest(found["digest"], "image.digest", path)
+    try:
+        return ImagePreparation.from_json(read_bytes(path, digest).decode())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _tokenizer(found: dict[str, Any] | None, path: Path) -> TextEncoder | None:

@@ -101,3 +101,10 @@ def brief_requests() -> Iterator[None]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def describe(client: MlflowClient, model_id: str, tags: dict[str, str], params: Mapping[str, str]) -> None:
+    """Tags and further params of a LoggedModel; the public way asks for the model before each."""
+    client._tracking_client.set_logged_model_tags(model_id, tags)
+    if params:
+        client._tracking_client.log_model_params(model_id, dict(params))

@@ -210,9 +210,7 @@ class Attempt:
         params: Mapping[str, str] | None = None,
     ) -> None:
         """A model's card, which names it, what came to be known of it since, and its files."""
-        if params:
-            self.client.log_model_params(model.model_id, dict(params))
-        self.client.set_logged_model_tags(model.model_id, {record.NOTE: card})
+        _mlflow.describe(self.client, model.model_id, {record.NOTE: card}, params or {})
         folder = scratch / model.model_id
         location = model.artifact_location
         model_directory(
@@ -314,7 +312,7 @@ class Attempt:
         parent, name = self.decomposition.parent, registered_name(prefix)
         tags = model_tags(parent)
         shared = {"rnnmod.parent": tags.pop("rnnmod.parent")[:12]}
-        size, output = parent.network.config.input_size, parent.network.config.output
+        size, output = parent.input_size, parent.network.config.output
         modules = [self._uri(module) for module in self.decomposition.modules[:3]]
         card = registered_card(
             None, parent.input_kind, size, f"models:/{name}@{ALIAS}", modules, output

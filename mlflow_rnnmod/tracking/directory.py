@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
+from mlflow.types.schema import Array, TensorSpec
 
 import mlflow_rnnmod
 from mlflow_rnnmod import FLAVOR_NAME
@@ -21,7 +22,7 @@ from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
-from mlflow_rnnmod.tracking import _mlflow, code, download
+from mlflow_rnnmod.tracking import _mlflow, code, download, recipes
 from mlflow_rnnmod.tracking.columns import WORDS, column_type
 from mlflow_rnnmod.tracking.environment import (
     EnvironmentFiles,
@@ -29,6 +30,7 @@ from mlflow_rnnmod.tracking.environment import (
     own_requirement,
 )
 from mlflow_rnnmod.tracking.pyfunc import DEFAULTS
+from mlflow_rnnmod.tracking.uses import uses_tags
 
 Thing: TypeAlias = Parent | Module | Composite
 
@@ -88,7 +90,7 @@ def model_tags(thing: Thing) -> dict[str, str]:
     elif isinstance(thing, Parent):
         tags["rnnmod.parent"] = thing.digest
     else:
-        tags["rnnmod.score"] = thing.score
+        tags.update({"rnnmod.score": thing.score, **uses_tags(thing)})
     return tags
 
 
@@ -97,6 +99,11 @@ def hidden_tags(thing: Thing) -> dict[str, str]:
     if isinstance(thing, Parent) and own_requirement() is None:
         return {code.TAG: code.archive_digest()}
     return {}
+
+
+def size_of(thing: Thing) -> Any:
+    """Size of its vocabulary, of one vector, or of images."""
+    return thing.contract.input_size if isinstance(thing, Module) else thing.input_size
 
 
 def answer_in(thing: Thing) -> Answer:
@@ -112,25 +119,34 @@ def labels_of(thing: Thing) -> tuple[str, ...]:
 
 
 def signature_for(
-    kind_of_input: str, output: str = "label", labels: Sequence[str] = (), words: bool = False
+    kind_of_input: str,
+    output: str = "label",
+    labels: Sequence[str] = (),
+    words: bool = False,
+    size: Any = None,
 ) -> ModelSignature:
     """The signature of every model that reads this kind of input, and gives this kind of answer.
 
     Text comes in a column ``text``, token ids as lists of integers in a column ``tokens``, features
     as a list of vectors, one a step, in a column ``features``, single vectors as a list of numbers
-    in a column of that name. Labels come out as a 1-D array, lists of labels as a column
-    ``prediction`` of lists (for Spark, ``mlflow.pyfunc.spark_udf`` has to be told by
-    ``result_type="prediction array<string>"``).
+    in a column of that name, files of images (PNG or JPEG) in a column ``image`` of bytes, images
+    that are prepared already as one array ``(rows, channels, height, width)``. Labels come out as a
+    1-D array, lists of labels as a column ``prediction`` of lists (for Spark,
+    ``mlflow.pyfunc.spark_udf`` has to be told by ``result_type="prediction array<string>"``).
 
     Args:
-        kind_of_input: ``"text"``, ``"tokens"``, ``"features"`` or ``"vectors"``.
+        kind_of_input: ``"text"``, ``"tokens"``, ``"features"``, ``"vectors"``, ``"images"`` or
+            ``"pixels"``.
         output: ``"label"``, ``"multilabel"``, ``"tags"``, ``"list"`` or ``"translation"``.
         labels: of translations, the languages that there is a column for, if several.
         words: for texts whose steps have a label each: they come as lists of words, in a column
             ``words``. Give it as ``signature=`` to :func:`~mlflow_rnnmod.log_model`.
+        size: of prepared images: channels, height, width.
     """
     reads = input_of(kind_of_input)
-    column = ColSpec(column_type(reads.column_type), reads.column)
+    column: Any = ColSpec(column_type(reads.column_type), reads.column)
+    if reads.tensor and size is not None:
+        column = TensorSpec(np.dtype("float32"), (-1, *size))
     if words:
         column = ColSpec(Array(DataType.string), WORDS)
     answer = answer_of(output)
@@ -189,12 +205,14 @@ def model_directory(
     _mlflow.prepare_target_path(str(path))
     model = Model() if mlflow_model is None else mlflow_model
     model.signature = model_signature or signature_for(
-        input_kind(thing), answer_in(thing).name, labels_of(thing)
+        input_kind(thing), answer_in(thing).name, labels_of(thing), size=size_of(thing)
     )
     if metadata is not None:
         model.metadata = metadata
     _mlflow.save_example(model, input_example, str(path))
     _write(thing, path / download.DATA, standalone)
+    if isinstance(thing, Composite):
+        (path / recipes.FILE).write_text(recipes.recipe_text(thing), encoding="utf-8")
     carried = _write_code(thing, path, standalone, code_paths, borrows)
     extra = _mlflow.copy_extra_files(extra_files, str(path))
     # "code: null" in MLmodel breaks readers that only ask whether the key is there.

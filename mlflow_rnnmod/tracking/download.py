@@ -1,4 +1,4 @@
-"""Files of models from a tracking server, and what every search there needs."""
+"""Files of models from a tracking server."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import Experiment
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
 from mlflow_rnnmod.storage import without_credentials
 from mlflow_rnnmod.tracking import _mlflow
+from mlflow_rnnmod.tracking.searching import experiments
+
+__all__ = ["DATA", "THREADS", "content", "downloaded", "experiments", "quiet_downloads", "server"]
 
 DATA = "data"
 """The folder of a model that holds all that is read of it."""
@@ -25,18 +26,6 @@ THREADS = 8
 def server() -> str:
     """The tracking server in use, as it is written into files: without credentials."""
     return without_credentials(mlflow.get_tracking_uri()) or ""
-
-
-def experiments(client: MlflowClient) -> list[Experiment]:
-    """All experiments: searching models asks to name them."""
-    found: list[Experiment] = []
-    token = None
-    while True:
-        page = client.search_experiments(page_token=token)
-        found.extend(page)
-        token = page.token
-        if not token:
-            return found
 
 
 @contextmanager

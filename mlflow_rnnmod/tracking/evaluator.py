@@ -22,6 +22,8 @@ MODEL_TYPES = ("rnnmod", "rnnmod-parent", "rnnmod-module", "rnnmod-composed")
 BESIDE = "classifier"
 """A model type that MLflow has an evaluator of its own for; ours adds to it, for our models."""
 _MANY = 30
+TOP = 5
+"""Whether the right label is among so many is measured beside."""
 
 
 class RnnmodEvaluator(ModelEvaluator):
@@ -29,7 +31,8 @@ class RnnmodEvaluator(ModelEvaluator):
 
     Rows whose true label the model does not have count as "none of these", the answer that a model
     gives where nothing scores high enough; so a single module is judged by whether it says yes to
-    its own label and no to all others.
+    its own label and no to all others. Models of more than five labels, of which one is answered,
+    have ``top5_accuracy``, too: how often the right one is among the five that score highest.
 
     Logged to the run and, with the dataset's name and digest, to the LoggedModel: ``accuracy``,
     ``precision_macro``, ``recall_macro``, ``f1_macro``, ``rows``; for up to 30 labels also
@@ -103,9 +106,11 @@ class RnnmodEvaluator(ModelEvaluator):
         if model is None:
             found, labels, ending = dataset.predictions_data, None, None
         else:
-            params = config.get("params")
-            found = model.predict(dataset.features_data, **({"params": params} if params else {}))
             labels, ending = _labels_of(model), _ending_of(model)
+            params = dict(config.get("params") or {})
+            if labels is not None and len(labels) > TOP and _says_one(model):
+                params["scores"] = True
+            found = model.predict(dataset.features_data, **({"params": params} if params else {}))
         if found is None:
             raise MlflowException.invalid_parameter_value(
                 "There is no model and there are no predictions; expected one of them."
@@ -123,6 +128,8 @@ class RnnmodEvaluator(ModelEvaluator):
             else:
                 names = labels or sorted({*truth, *answers})
                 overall, table = figures(truth, answers, names)
+                if labels is not None and hasattr(found, "columns") and len(labels) > TOP:
+                    overall[f"top{TOP}_accuracy"] = top_accuracy(truth, found[list(labels)])
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         metrics = dict(overall)
@@ -168,6 +175,31 @@ def figures(
     one_hot = torch.eye(len(labels) + 1, dtype=torch.bool)[:, :-1]
     _, table, means = _shares(one_hot[wanted], one_hot[given], labels)
     return {"accuracy": float((wanted == given).double().mean()), **means}, table
+
+
+def top_accuracy(truth: Sequence[str], scores: pd.DataFrame, top: int = TOP) -> float:
+    """How often the true label's score is among the highest; NaN without rows.
+
+    Args:
+        truth: the true label of each row; rows of others than the model's are misses.
+        scores: a column for each label.
+        top: how many are looked at; of scores that are equal the first columns'.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"a": [3.0, 0.0], "b": [2.0, 1.0], "c": [1.0, 2.0]})
+        >>> top_accuracy(["b", "a"], table, top=2)
+        0.5
+    """
+    import numpy as np
+
+    if not len(scores):
+        return float("nan")
+    best = np.argsort(-scores.to_numpy(), axis=1, kind="stable")[:, :top]
+    names = list(scores.columns)
+    index = {label: number for number, label in enumerate(names)}
+    wanted = np.array([index.get(label, -1) for label in truth])
+    return float((best == wanted[:, None]).any(axis=1).mean())
 
 
 def set_figures(
@@ -301,6 +333,12 @@ def _answer_of(model: Any, output: str | None) -> Answer | None:
     if _labels_of(model) is None:
         return ANSWERS.get(output or "")
     return answer_in(_raw(model))
+
+
+def _says_one(model: Any) -> bool:
+    """Whether one of our models answers one label a row."""
+    answer = _answer_of(model, None)
+    return answer is not None and answer.rivals and answer.scored and not answer.stepwise
 
 
 def _ending_of(model: Any) -> str | None:

@@ -365,8 +365,14 @@ def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:
     return fetch.load(model_uri, dst_path)
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> RnnmodModel:
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Any:
     """What ``mlflow.pyfunc.load_model`` calls, with the model's data folder."""
+    config = dict(model_config or {})
+    if target := config.pop("follow", None):
+        from mlflow_rnnmod.tracking.follow import SECONDS, FollowingModel
+
+        every = config.pop("every", None)
+        return FollowingModel(target, SECONDS if every is None else float(every), config)
     return RnnmodModel(fetch.read(path), model_config)
 
 

@@ -45,6 +45,16 @@ def slug(label: str) -> str:
     return base if base and base == label.casefold() else _marked(label, base)
 
 
+def marked_slug(label: str) -> str:
+    """The slug that :func:`slugs` gives to a label that clashes with another one's.
+
+    Example:
+        >>> marked_slug("Polish")
+        'polish-770341'
+    """
+    return _marked(label, _base(label))
+
+
 def slugs(labels: Iterable[str]) -> dict[str, str]:
     """A slug for each label, no two the same even where a database ignores case or accents.
 
@@ -108,6 +118,42 @@ def registered_name(prefix: str, label_slug: str | None = None) -> str:
             f"{', '.join(problems)}. Expected 1 to {250 - _LONGEST} characters without '/' and ':'."
         )
     return prefix if label_slug is None else f"{prefix}.{label_slug}"
+
+
+def check_registered_name(name: str, argument: str = "registered_model_name") -> str:
+    """A name that a registered model can have.
+
+    Raises:
+        MlflowException: if it is empty, too long, or holds ``/`` or ``:``.
+    """
+    return _checked(name, argument, "/:", 256, "a registered model")
+
+
+def check_logged_name(name: str, argument: str = "name") -> str:
+    """A name that a LoggedModel can have.
+
+    Raises:
+        MlflowException: if it is empty, too long, or holds what MLflow keeps for URIs.
+
+    Example:
+        >>> check_logged_name("european")
+        'european'
+    """
+    return _checked(name, argument, "/:.%\"'", 500, "a logged model")
+
+
+def _checked(name: str, argument: str, without: str, longest: int, what: str) -> str:
+    problems = [f"it holds {character!r}" for character in without if character in name]
+    if not name.strip():
+        problems.append("it is empty")
+    if len(name) > longest:
+        problems.append(f"it has {len(name)} characters")
+    if problems:
+        raise MlflowException.invalid_parameter_value(
+            f"{argument}={name!r:.80} can't be the name of {what}: {', '.join(problems)}. Expected "
+            f"1 to {longest} characters without {' '.join(without)}"
+        )
+    return name
 
 
 def _base(label: str) -> str:

@@ -28,7 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "too_long": "refuse",
     "blank": "reject",
 }
-"""What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set."""
+"""What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set; ``follow`` and ``every`` also
+for what is to follow an alias (:mod:`~mlflow_rnnmod.tracking.follow`)."""
 
 
 class RnnmodModel:
@@ -96,7 +97,7 @@ class RnnmodModel:
         params = params or {}
         composite, answer = self._composite, self._composite.answer
         words = answer.each_step and composite.input.split
-        inputs = read_inputs(data, composite.input_kind, self._size, words)
+        inputs = read_inputs(data, composite.input_kind, composite.input_size, words)
         try:
             inputs = self._limit.bounded(inputs, composite.input, self._parents)
             if answer.scored:
@@ -114,10 +115,12 @@ class RnnmodModel:
         answers: list[Any] = []
         tables: list[Tensor] = []
         for start in range(0, max(len(inputs), 1), self._batch_size):
-            batch = inputs[start : start + self._batch_size]
-            found = self._composite.scores(batch)
-            said = self._composite.answers(found, reject_below, reject_label)
-            answers += self._without_blank(batch, said, reject_label)
+            part, known = inputs[start : start + self._batch_size], None
+            found = self._composite.scores(part)
+            if self._composite.limit(reject_below) is not None and self._composite.likely and part:
+                known = self._composite.familiarity(part)
+            said = self._composite.answers(found, reject_below, reject_label, known)
+            answers += self._without_blank(part, said, reject_label)
             tables.append(found)
         if params.get("scores"):
             return _table(answers, tables, self._composite.labels)
@@ -151,15 +154,6 @@ class RnnmodModel:
     def _parents(self) -> list[Parent]:
         """Each once."""
         return list({m.parent.digest: m.parent for m in self._composite.modules}.values())
-
-    @property
-    def _size(self) -> int:
-        """Size of the vocabulary or of one step's features; ``None`` where parents differ."""
-        if isinstance(self._thing, Parent):
-            return self._thing.network.config.input_size
-        modules = (self._thing,) if isinstance(self._thing, Module) else self._thing.modules
-        sizes = {module.contract.input_size for module in modules}
-        return min(sizes)
 
 
 def _composite(thing: Any, device: str | None) -> Composite:

@@ -36,7 +36,7 @@ def fingerprint(parent: Parent) -> str:
     Modules whose parents share it were made of networks that could have been one another's start.
     """
     tensors, shape = parent.network.reading()
-    tokenizers = {"tokenizer": parent.tokenizer}
+    tokenizers: dict[str, Any] = {"tokenizer": parent.encoder}
     if not parent.network.config.answer.scored:
         tokenizers["writer"] = parent.writer
     digests = {name: t.digest if t else None for name, t in tokenizers.items()}

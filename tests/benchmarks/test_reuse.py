@@ -43,6 +43,7 @@ def texts(name: str, names: tuple[str, ...]) -> TextData:
 def rows(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(rq2, "compose", lambda modules, **_: modules)
     monkeypatch.setattr(rq2, "composite_points", lambda *_: 80.0)
+    monkeypatch.setattr(rq2, "with_likelihood", lambda *_: None)
     monkeypatch.setattr(rq2, "reuse_row", lambda pair, rule, *_, **__: (pair, rule))
 
 

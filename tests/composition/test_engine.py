@@ -197,4 +197,5 @@ def test_parts_hold_every_trunk_once_and_bound_their_size(trunks, rows, steps, w
 
 
 def test_scores_have_a_name_for_each_strategy():
-    assert set(SCORES) == {"margin", "open", "joint", "logit", "probability"}
+    names = {"margin", "open", "hybrid", "bayes", "likelihood", "joint", "logit", "probability"}
+    assert set(SCORES) == names

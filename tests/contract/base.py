@@ -16,6 +16,7 @@ from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.decomposition.head_job import HeadJob
 from mlflow_rnnmod.decomposition.routed_job import RoutedJob
+from mlflow_rnnmod.inputs.pixels import png_of
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.many import WAYS
 from mlflow_rnnmod.networks.protocol import Network
@@ -56,8 +57,8 @@ class Slowly:
     margins: Tensor
 
 
-# Inputs as users give them, from the size of the vocabulary or vector, how many, and a seed.
-Inputs = Callable[[int, int, torch.Generator], list[Any]]
+# Inputs as users give them, from the size of the vocabulary, vector or image, how many, and a seed.
+Inputs = Callable[[Any, int, torch.Generator], list[Any]]
 
 
 def _lengths(count: int, draw: torch.Generator) -> list[int]:
@@ -72,11 +73,19 @@ def _features(size: int, count: int, draw: torch.Generator) -> list[Any]:
     return [torch.randn(n, size, generator=draw).tolist() for n in _lengths(count, draw)]
 
 
+def _images(size: Any, count: int, draw: torch.Generator) -> list[Any]:
+    """Files of PNG."""
+    pixels = torch.randint(256, (count, *size), generator=draw, dtype=torch.uint8)
+    return [png_of(each) for each in pixels]
+
+
 INPUTS_MADE: dict[str, Inputs] = {
     "text": lambda size, count, draw: tiny_texts(count, draw.initial_seed()),
     "tokens": _tokens,
     "features": _features,
     "vectors": lambda size, count, draw: torch.randn(count, size, generator=draw).tolist(),
+    "pixels": lambda size, count, draw: torch.randn(count, *size, generator=draw).tolist(),
+    "images": _images,
 }
 """A new kind of input is a row here."""
 
@@ -106,18 +115,26 @@ class Suite:
         """Whether it can be differentiated, whatever it reads."""
         return True
 
+    def square(self, network: Any, values: Tensor, slopes: Tensor) -> Tensor:
+        """What derivatives ``(places, units)`` by a group's outputs count, ``(units,)``."""
+        return (slopes**2).sum(0)
+
+    def readout_blocks(self, network: Any) -> list[int]:
+        """How many columns each unit of a readout's groups has."""
+        return [1] * len(network.readout_groups)
+
     # What suits all whose modules have scores
 
     def inputs(self, parent: Parent, count: int, seed: int) -> list[Any]:
         """Inputs as users give them."""
         draw = torch.Generator().manual_seed(seed)
-        return INPUTS_MADE[parent.input_kind](parent.network.config.input_size, count, draw)
+        return INPUTS_MADE[parent.input_kind](parent.input_size, count, draw)
 
     def data(self, parent: Parent, count: int, seed: int) -> Any:
         """What is decomposed with: rows with random targets."""
         network, draw = parent.network, torch.Generator().manual_seed(seed)
         config, answer, labels = network.config, network.config.answer, len(parent.labels)
-        given = parent.input.check(self.inputs(parent, count, seed), config.input_size)
+        given = parent.input.check(self.inputs(parent, count, seed), parent.input_size)
         rows = parent.rows(given)
         answered = network.answered(rows)
         if answered is not None:
@@ -153,7 +170,7 @@ class Suite:
         """Whether a composite scores, orders and answers as the parent does."""
         network: Any = parent.network
         inputs = self.inputs(parent, count, 5)
-        rows = parent.rows(parent.input.check(inputs, network.config.input_size))
+        rows = parent.rows(parent.input.check(inputs, parent.input_size))
         expected = torch.stack(
             [self.slow(network, rows[i : i + 1]).margins for i in range(len(rows))]
         )

@@ -51,8 +51,16 @@ def check_complete(subject: Subject, found: Decomposition) -> None:
 
 
 def check_shares(found: Decomposition, share: float, exact: bool) -> None:
-    """At most a share of each group's units leaves, at each step and gate that is told apart."""
+    """At most a share of each group's units leaves, at each step and gate that is told apart.
+
+    Or of all together, where a network is ranked so: some of each stay.
+    """
+    together = found.config.rule == "sensitivity" and found.parent.network.ranks_together
     for module in found.modules:
+        if together:
+            left = module.trunk.total - module.trunk.kept
+            assert left == int(share * module.trunk.total + 1e-9) or not exact
+            continue
         for mask in module.trunk.keep.values():
             units = mask.shape[-1]
             most = min(int(share * units + 1e-9), units - 1)

@@ -98,11 +98,12 @@ def test_signatures_name_the_columns_and_a_loaded_model_keeps_to_them(name, tmp_
         standalone = {"standalone": True} if what == "module" else {}
         made = model_directory(thing, tmp_path / what, environment, **standalone)
         assert made.signature == signature_for(
-            mine.parent.input_kind, config.output, composite.labels
+            mine.parent.input_kind, config.output, composite.labels, size=mine.parent.input_size
         )
-        assert made.signature.inputs.input_names() == [column]
+        tensor = mine.parent.input.tensor
+        assert made.signature.inputs.input_names() == ([0] if tensor else [column])
         model = pyfunc.load_model(str(tmp_path / what))
-        for data in forms(mine, inputs)[:2]:
+        for data in [np.float32(inputs)] if tensor else forms(mine, inputs)[:2]:
             found = model.predict(data)
             assert plain(found) == composite.predict(inputs)
             if isinstance(found, pd.DataFrame):

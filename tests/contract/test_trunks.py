@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from mlflow_rnnmod.networks import Trunk, view
 from mlflow_rnnmod.networks.groups import trimmed_tensors
 from tests.contract.base import JOINT, Kind, Subject, trunk_of
 from tests.contract.subjects import drawn, structures, subject, subjects
+from tests.networks.graph.drawn import owned_numbers
 
 
 def same(found: Tensor, expected: Tensor) -> None:
@@ -83,8 +86,16 @@ def owned(subject: Subject, trunk: Trunk) -> dict[str, Tensor]:
         if trunk.variant == "unrolled" and group.steps:
             gone = gone.all(0)
         for owner in group.owners:
-            separate = trunk.gates == "separate" and group.gates
-            found[owner.tensor] = gone.flatten() if separate else gone.repeat(owner.blocks)
+            if trunk.gates == "separate" and group.gates:
+                found[owner.tensor] = gone.flatten()
+                continue
+            rows = len(subject.network.state_dict()[owner.tensor])
+            where = found.setdefault(owner.tensor, torch.zeros(rows, dtype=torch.bool))
+            stride = owner.stride or group.units * owner.width
+            for block in range(owner.blocks):
+                for unit in gone.nonzero()[:, 0].tolist():
+                    first = block * stride + owner.offset + unit * owner.width
+                    where[first : first + owner.width] = True
     return found
 
 
@@ -112,7 +123,7 @@ def test_weights_of_removed_units_are_gone(name):
             weight = changes.get(reader.tensor, state[reader.tensor]).clone()
             columns = (~plain.keep[group_name]).repeat_interleave(reader.width)
             part = weight[:, reader.offset : reader.offset + len(columns)]
-            part.copy_(noise(part.T, columns).T)
+            part.copy_(noise(part.transpose(0, 1), columns).transpose(0, 1))
             changes[reader.tensor] = weight
     other = mine.changed(changes)
     for cut in (True, False):
@@ -129,19 +140,32 @@ def test_guesses_are_folded_into_what_reads_them(name):
     expected = {n: t.clone() for n, t in state.items()}
     gone = {n: int((~trunk.keep[n]).sum()) for n in network.groups}
     assert all(gone.values())
+    borders: dict[str, str] = {}
     for group_name, group in network.groups.items():
         keep, fold, mix = (m[group_name] for m in (trunk.keep, trunk.fold, trunk.mix))
         for reader in group.readers:
             weight, bias = expected[reader.tensor], expected[reader.bias]
+            border = torch.zeros(len(weight), 1, *weight.shape[2:], dtype=weight.dtype)
             for unit in (~keep).nonzero()[:, 0].tolist():
-                column = weight[:, reader.offset + unit].clone()
-                bias += column * float(fold[unit])
-                for other in keep.nonzero()[:, 0].tolist():
-                    weight[:, reader.offset + other] += column * float(mix[unit, other])
-                weight[:, reader.offset + unit] = 0.0
+                for at in range(reader.width):
+                    first = reader.offset + at
+                    column = weight[:, first + unit * reader.width].clone()
+                    if reader.border is None:
+                        bias += column.reshape(len(column), -1).sum(1) * float(fold[unit])
+                    else:
+                        border[:, 0] += column * float(fold[unit])
+                    for other in keep.nonzero()[:, 0].tolist():
+                        read = weight[:, first + other * reader.width]
+                        read += column * float(mix[unit, other])
+                    weight[:, first + unit * reader.width] = 0.0
+            if reader.border is not None:
+                expected[reader.border] = expected.get(reader.border, 0.0) + border
+                borders[reader.tensor] = reader.border
     for tensor, where in owned(mine, trunk).items():
         expected[tensor][where] = 0.0
-    assert set(found) == set(state)
+        if tensor in borders:
+            expected[borders[tensor]][where] = 0.0
+    assert set(found) == {*state, *borders.values()}
     for tensor, value in expected.items():
         torch.testing.assert_close(found[tensor], value, rtol=1e-9, atol=1e-12)
 
@@ -160,8 +184,12 @@ def test_a_removed_unit_holds_its_guess(name):
         assert len(rows)
         for cut in (True, False):
             readout = mine.outputs(rows, trunk, cut).flatten(0, -2)
-            widths = [network.units[group] for group in names]
-            for group, columns in zip(names, readout.split(widths, dim=1), strict=True):
+            blocks = mine.suite.readout_blocks(network)
+            widths = [network.units[group] * n for group, n in zip(names, blocks, strict=True)]
+            parts = zip(names, blocks, readout.split(widths, dim=1), strict=True)
+            for group, block, columns in parts:
+                # Columns of a unit lie side by side, and each is guessed from its like.
+                columns = columns.unflatten(1, (-1, block)).transpose(1, 2).flatten(0, 1)
                 keep, fold = trunk.keep[group], trunk.fold[group].double()
                 guess = fold.expand(len(columns), -1)
                 if mix:
@@ -194,18 +222,20 @@ def counted(subject: Subject, trunk: Trunk) -> tuple[float, float, float]:
                 units += sum(kept(name, step, gate, u) for u in range(group.units)) / gates
             for owner in group.owners:
                 shape = state[owner.tensor].shape
-                columns = shape[1] if len(shape) > 1 else 1
+                kernel = math.prod(shape[2:])
+                columns = shape[1] * kernel if len(shape) > 1 else 1
                 own = 0
                 for other, reading in groups.items():
                     for reader in reading.readers:
                         if reader.tensor == owner.tensor:
-                            assert reader.width == 1
-                            columns -= reading.units - read(other, step)
-                            own += read(other, step) if other == name else 0
+                            each = reader.width * kernel
+                            columns -= (reading.units - read(other, step)) * each
+                            own += read(other, step) * each if other == name else 0
                 rows = [
                     kept(name, step, block if owner.blocks > 1 else 0, unit)
                     for block in range(owner.blocks)
                     for unit in range(group.units)
+                    for _ in range(owner.width)
                 ]
                 weights += sum(rows) * columns
                 recurrent += sum(rows) * own
@@ -215,6 +245,8 @@ def counted(subject: Subject, trunk: Trunk) -> tuple[float, float, float]:
 def check_shares(subject: Subject, kind: Kind) -> None:
     network, trunk = subject.network, trunk_of(subject.network, kind)
     found = network.shares_kept(trunk)
+    work = found.pop("multiply_adds_kept", None)
+    assert work is None or 0 < work < 1
     whole = counted(subject, Trunk.whole(network.units))
     names = ("units_kept", "weights_kept", "recurrent_weights_kept")
     shares = zip(names, counted(subject, trunk), whole, strict=True)
@@ -222,8 +254,7 @@ def check_shares(subject: Subject, kind: Kind) -> None:
     assert found == pytest.approx(expected) and list(found) == list(expected)
     if kind == JOINT:  # and really, cut out
         cut = trimmed_tensors(network.state_dict(), network.groups, trunk, cut=True)
-        mine = {owner.tensor for group in network.groups.values() for owner in group.owners}
-        left, of = (sum(t[name].numel() for name in mine) for t in (cut, network.state_dict()))
+        left, of = (owned_numbers(network, t) for t in (cut, network.state_dict()))
         assert found["weights_kept"] == pytest.approx(left / of)
 
 

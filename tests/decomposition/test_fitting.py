@@ -12,12 +12,11 @@ from mlflow_rnnmod.decomposition import DecompositionConfig, draw_sample
 from mlflow_rnnmod.decomposition.fitting import (
     FEW_POSITIVES,
     FittedHeads,
-    Material,
+    fit_all,
     fit_heads,
-    pick_fit_rows,
     pool_calibrations,
-    prepare_material,
 )
+from mlflow_rnnmod.decomposition.material import Material, pick_fit_rows, prepare_material
 from mlflow_rnnmod.decomposition.module import Calibration, Head
 from mlflow_rnnmod.decomposition.repairs import fit_calibration, log_loss
 from mlflow_rnnmod.networks import Parent, Rows, Trunk, masked
@@ -247,24 +246,55 @@ def test_backgrounds_come_from_their_own_rows(parent, material):
     assert tokens <= set(range(parent.network.config.input_size))
 
 
-def test_fit_rows_are_all_of_the_label_and_weights_undo_the_choice(monkeypatch, parent, material):
-    from mlflow_rnnmod.decomposition import fitting
+def test_fit_rows_are_those_of_the_label_and_doubtful_others(monkeypatch, parent, material):
+    from mlflow_rnnmod.decomposition import material as rows_of
 
-    monkeypatch.setattr(fitting, "MAX_FIT_ROWS", 120)
     targets, weights = material.fit.rows.targets, material.fit.weights
-    for label in range(3):
-        own = int((targets == label).sum())
-        rows, found = pick_fit_rows(material, label)
-        assert rows.tolist() == sorted(set(rows.tolist()))
-        assert int((targets[rows] == label).sum()) == own
-        assert len(rows) == own + min(len(targets) - own, max(120 - own, 60))
-        mine = targets[rows] == label
-        torch.testing.assert_close(found[mine], weights[targets == label])
-        ratio = found[~mine].sum() / weights[targets != label].sum()
-        assert float(ratio) == pytest.approx(1.0, abs=0.1)
-    monkeypatch.setattr(fitting, "MAX_FIT_ROWS", 10_000)
     rows, found = pick_fit_rows(material, 0)
     assert len(rows) == len(targets) and torch.equal(found, weights)
+    monkeypatch.setattr(rows_of, "MAX_FIT_ROWS", 230)
+    with torch.no_grad():
+        logits = parent.network(material.fit.rows)
+    for label in range(3):
+        own = targets == label
+        rows, found = pick_fit_rows(material, label)
+        assert rows.tolist() == sorted(set(rows.tolist()))
+        mine = own[rows]
+        assert int(mine.sum()) == int(own.sum()) and torch.equal(found[mine], weights[own])
+        assert int(own.sum()) + 50 < len(rows) < len(targets)
+        # As much as all others together, and rather those between two minds.
+        ratio = found[~mine].sum() / weights[~own].sum()
+        assert float(ratio) == pytest.approx(1.0, abs=0.25)
+        sure = torch.log_softmax(logits, 1)[:, label].exp().sub(0.5).abs()
+        assert float(sure[rows[~mine]].mean()) < float(sure[~own].mean())
+
+
+def test_own_rows_are_drawn_where_there_are_too_many(monkeypatch, parent, material):
+    from mlflow_rnnmod.decomposition import material as rows_of
+
+    monkeypatch.setattr(rows_of, "MIN_FIT_ROWS", 60)
+    monkeypatch.setattr(rows_of, "MAX_FIT_ROWS", 60)
+    for label in range(3):
+        own = material.fit.rows.targets == label
+        rows, found = pick_fit_rows(material, label)
+        assert 30 <= len(rows) <= 100 and 10 <= int(own[rows].sum()) < int(own.sum())
+        total = float(found.sum() / material.fit.weights.sum())
+        assert total == pytest.approx(1.0, abs=0.5)
+
+
+@pytest.mark.parametrize("repairs", [ALL, ("refit",)])
+def test_labels_are_fitted_side_by_side_as_one_after_the_other(parent, material, repairs):
+    """With trunks of their own, with shared ones, and begun where earlier fits ended."""
+    single = {y: tiny_trunk(parent, 0.4, seed=y) for y in range(3)}
+    common = {y: tiny_trunk(parent, 0.4, seed=y // 2) for y in range(3)}
+    for trunks in (single, common):
+        together = fit_all(material, trunks, repairs)
+        again = fit_all(material, trunks, repairs, {y: h.fit for y, h in together.items()})
+        for label, trunk in trunks.items():
+            alone = fit_heads(material, trunk, label, repairs, open_head=False)
+            for found in (together[label], again[label]):
+                assert found.kept == alone.kept
+                torch.testing.assert_close(found.margins, alone.margins, rtol=2e-3, atol=2e-3)
 
 
 def test_without_rivals_the_head_that_answers_best_is_taken():

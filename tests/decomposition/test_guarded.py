@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mlflow_rnnmod.decomposition import DecompositionConfig
-from mlflow_rnnmod.decomposition.fitting import Material
 from mlflow_rnnmod.decomposition.guarded import guarded_trunks
 from mlflow_rnnmod.decomposition.head_job import HeadJob
+from mlflow_rnnmod.decomposition.material import Material
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks import Parent, Trunk

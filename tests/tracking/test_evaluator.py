@@ -14,7 +14,7 @@ from mlflow.models.evaluation.evaluator_registry import _model_evaluation_regist
 
 import mlflow_rnnmod
 from mlflow_rnnmod import composition
-from mlflow_rnnmod.tracking.evaluator import RnnmodEvaluator, figures, set_figures
+from mlflow_rnnmod.tracking.evaluator import RnnmodEvaluator, figures, set_figures, top_accuracy
 from tests.builders import LABELS, ODD_LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
 from tests.composition.test_kinds import parent_of
 
@@ -176,6 +176,28 @@ def test_any_label(tracking_uri):
     parent = tiny_parent("text", labels=ODD_LABELS)
     _, _, result = evaluate(parent, [ODD_LABELS[i % 10] for i in range(24)])
     assert sum(name.startswith("recall/") for name in result.metrics) == 10
+
+
+def test_the_right_label_among_five(tracking_uri):
+    composite = composition.compose(tiny_modules(tiny_parent("text", labels=ODD_LABELS)))
+    truth = [ODD_LABELS[i % 10] for i in range(23)] + ["nobody's"]
+    _, _, result = evaluate(composite, truth)
+    order = composite.scores(WORDS).argsort(dim=1, descending=True)[:, :5].tolist()
+    among = [y in [ODD_LABELS[i] for i in row] for y, row in zip(truth, order, strict=True)]
+    assert result.metrics["top5_accuracy"] == pytest.approx(np.mean(among))
+    answers = composite.predict(WORDS)
+    assert result.metrics["accuracy"] == figures(truth, answers, ODD_LABELS)[0]["accuracy"]
+
+
+def test_top_accuracy_is_that_of_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    scores = np.random.default_rng(0).normal(size=(50, 7))
+    truth = [list("abcdefg")[i % 7] for i in range(50)]
+    for top in (1, 3, 5):
+        found = top_accuracy(truth, pd.DataFrame(scores, columns=list("abcdefg")), top)
+        expected = sklearn.top_k_accuracy_score(truth, scores, k=top, labels=list("abcdefg"))
+        assert found == pytest.approx(expected)
+    assert np.isnan(top_accuracy([], pd.DataFrame(columns=list("ab"))))
 
 
 def test_settings(tracking_uri):

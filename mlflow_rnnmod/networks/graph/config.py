@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,13 +10,19 @@ from typing import Any
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
-from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, OPERATIONS, Node, is_count
-from mlflow_rnnmod.networks.graph.structure import INPUT, Structure, find_structure
+from mlflow_rnnmod.networks.graph.feeding import FEEDS, Feed
+from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, OPERATIONS, Node, Shape
+from mlflow_rnnmod.networks.graph.operations.base import units_of
+from mlflow_rnnmod.networks.graph.structure import Structure, find_structure
 
 OUTPUTS = tuple(name for name, kind in ANSWERS.items() if kind.scored and not kind.stepwise)
 MAX_NODES = 10_000
 _MAX_INPUTS = 100_000
 _MAX_SHOWN = 20
+# Operations that the second format of files has; networks of others are of the third.
+_DENSE = ("linear", "affine", "add", "concat")
+_FUNCTIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu", "elu", "silu", "softplus")
+_FIRST = frozenset(_DENSE + _FUNCTIONS)
 _NAME = re.compile(r"[a-z_]{1,40}_[0-9]{1,9}")
 
 
@@ -26,10 +33,11 @@ class GraphConfig:
     Args:
         nodes: each behind those that it reads.
         labels: names of the output labels, in the order of the output layer's rows.
-        input_size: how many numbers a row has.
+        input_shape: of one row, ``(units, *places)``, where ``None`` is a number of steps that is
+            not fixed; a number for a vector's length.
         readout: name of the node that the output layer reads.
         output: kind of answer: ``"label"``, or ``"multilabel"`` (a sigmoid each).
-        input: kind of input: ``"vectors"``.
+        input: kind of input: ``"vectors"``, or ``"pixels"`` ``(channels, height, width)``.
 
     Raises:
         ValueError: naming everything that does not fit.
@@ -44,12 +52,15 @@ class GraphConfig:
 
     nodes: tuple[Node, ...]
     labels: tuple[str, ...]
-    input_size: int
+    input_shape: Shape
     readout: str
     output: str = "label"
     input: str = "vectors"
 
     def __post_init__(self) -> None:
+        shape: Any = self.input_shape
+        shape = (shape,) if isinstance(shape, int) else shape
+        object.__setattr__(self, "input_shape", tuple(shape) if type(shape) is list else shape)
         problems = self._problems_of_fields() or self._problems_of_nodes()
         if not problems:
             try:
@@ -63,14 +74,15 @@ class GraphConfig:
 
     def _problems_of_fields(self) -> list[str]:
         problems = []
-        if self.input != "vectors":
-            problems.append(f"input={self.input!r:.100}, expected 'vectors'")
+        feed = FEEDS.get(self.input) if isinstance(self.input, str) else None
+        if feed is None:
+            problems.append(f"input={self.input!r:.100}, expected one of {tuple(FEEDS)}")
+        else:
+            problems += feed.problems(self.input_shape)
         if self.output not in OUTPUTS:
             problems.append(f"output={self.output!r:.100}, expected one of {OUTPUTS}")
         if not isinstance(self.readout, str):
             problems.append(f"readout={self.readout!r:.60}, expected the name of a node")
-        if not is_count(self.input_size):
-            problems.append(f"input_size={self.input_size!r:.100}, expected 1 to {MAX_SIZE}")
         texts = all(isinstance(label, str) for label in self.labels)
         if not texts or len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             problems.append(
@@ -84,7 +96,7 @@ class GraphConfig:
 
     def _problems_of_nodes(self) -> list[str]:
         problems = []
-        known, used = {INPUT}, {self.readout}
+        known, used = set(self.inputs), {self.readout}
         for node in self.nodes:
             name = f"node {node.name!r:.60}"
             if not isinstance(node.name, str) or not _NAME.fullmatch(node.name):
@@ -101,7 +113,7 @@ class GraphConfig:
             else:
                 found = node.operation.problems(node.settings, len(node.inputs))
                 problems += [f"{name} ({node.op}) {text}" for text in found]
-        if self.readout not in known - {INPUT}:
+        if self.readout not in known - set(self.inputs):
             problems.append(f"readout={self.readout!r:.60}, expected the name of a node")
         unused = [node.name for node in self.nodes if node.name not in used]
         if unused:
@@ -111,7 +123,22 @@ class GraphConfig:
     @cached_property
     def structure(self) -> Structure:
         """Shapes and groups, which follow from the nodes."""
-        return find_structure(self.nodes, self.input_size, self.readout)
+        return find_structure(self.nodes, self.inputs, self.readout, parted=not self.plain)
+
+    @property
+    def inputs(self) -> dict[str, Shape]:
+        """Shapes of all that goes in, by name."""
+        return self.feed.shapes(self.input_shape)
+
+    @property
+    def feed(self) -> Feed:
+        """How rows go in."""
+        return FEEDS[self.input]
+
+    @property
+    def input_size(self) -> Any:
+        """How many numbers a row has; of images channels, height and width."""
+        return self.feed.size(self.input_shape)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -123,7 +150,7 @@ class GraphConfig:
     @property
     def readout_size(self) -> int:
         """Length of the vector that the output layer reads."""
-        return self.structure.shapes[self.readout][0]
+        return units_of(self.structure.shapes[self.readout])
 
     @property
     def answer(self) -> Answer:
@@ -133,7 +160,28 @@ class GraphConfig:
     @property
     def format(self) -> int:
         """The format version of files that it takes to say this structure."""
-        return 2
+        return 2 if self.plain else 3
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers all nodes put out together for one row; steps count as 16."""
+        shapes = self.structure.shapes.values()
+        return sum(math.prod(16 if size is None else size for size in shape) for shape in shapes)
+
+    @property
+    def widest(self) -> int:
+        """Units of the widest node, or of the input."""
+        return max(units_of(shape) for shape in self.structure.shapes.values())
+
+    @property
+    def spatial(self) -> bool:
+        """Whether units have places."""
+        return any(len(shape) > 1 for shape in self.structure.shapes.values())
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a dense network over vectors, as the second format has them."""
+        return self.input == "vectors" and all(node.op in _FIRST for node in self.nodes)
 
     @property
     def end_label(self) -> None:
@@ -151,7 +199,10 @@ class GraphConfig:
             {**asdict(node), "inputs": list(node.inputs), "settings": dict(node.settings)}
             for node in self.nodes
         ]
-        return {**vars_of(self), "nodes": nodes, "labels": list(self.labels)}
+        found = {**vars_of(self), "nodes": nodes, "labels": list(self.labels)}
+        shape = found.pop("input_shape")
+        # Digests hold what was written before there were shapes.
+        return {**found, **({"input_size": shape[0]} if self.plain else {"input_shape": [*shape]})}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GraphConfig:
@@ -161,6 +212,9 @@ class GraphConfig:
             ValueError: if a field is missing, unknown or does not fit.
         """
         try:
+            data = dict(data)
+            if "input_size" in data:
+                data["input_shape"] = _count(data.pop("input_size"))
             nodes = _items(data["nodes"], MAX_NODES)
             labels = tuple(_items(data["labels"], MAX_SIZE))
             return cls(**{**data, "nodes": tuple(_node(node) for node in nodes), "labels": labels})
@@ -178,6 +232,11 @@ def _node(data: Mapping[str, Any]) -> Node:
     if not all(isinstance(value, str) for value in (data["name"], data["op"], *inputs)):
         raise TypeError(f"node {data!r:.100}: expected texts for name, op and inputs")
     return Node(**{**data, "inputs": inputs, "settings": dict(data.get("settings", {}))})
+
+
+def _count(value: Any) -> Any:
+    """A vector's length as a shape; anything else is refused later."""
+    return (value,) if type(value) is int else value
 
 
 def _items(value: Any, most: int) -> Sequence[Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.graph.operations import Node, Settings
-from mlflow_rnnmod.networks.graph.structure import INPUT
+from mlflow_rnnmod.networks.graph.feeding import INPUT
+from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Node, Settings, Sizes
 
 
 @dataclass(eq=False)
@@ -20,31 +21,33 @@ class Drafted:
     Args:
         op: as in a graph, or an operation that only an answer may end with.
         inputs: names of nodes before it.
-        size: how many units it puts out.
+        shape: of what it puts out for one row of the batch that is followed, with all sizes known.
         settings: as in a graph.
         weights: float64, by their names in the node.
         line: of the user's code, in words.
+        unshifted: whether a scale has no shift, whatever the weights.
     """
 
     op: str
     inputs: list[str]
-    size: int
+    shape: Sizes
     settings: Settings = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
     line: str = ""
+    unshifted: bool = False
 
 
 class Draft:
     """Nodes by name, in the order in which they run.
 
     Args:
-        size: how many numbers a row of the input has.
+        shape: of one row of the input.
         device: where weights are put.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
+    def __init__(self, shape: Sizes, device: torch.device) -> None:
         self.device = device
-        self.nodes: dict[str, Drafted] = {INPUT: Drafted(INPUT, [], size)}
+        self.nodes: dict[str, Drafted] = {INPUT: Drafted(INPUT, [], shape)}
         self._added = 0
 
     def add(self, node: Drafted) -> str:
@@ -58,16 +61,28 @@ class Draft:
         self.nodes[name] = node
         return name
 
-    def affine(self, name: str, scale: Tensor, shift: Tensor, line: str) -> str:
+    def affine(self, name: str, scale: Tensor, shift: Tensor | None, line: str) -> str:
         """A node times a scale plus a shift, one of each for each unit."""
-        weights = {"scale": scale, "shift": shift}
-        return self.add(Drafted("affine", [name], len(scale), {}, weights, line))
+        weights = {"scale": scale, "shift": torch.zeros_like(scale) if shift is None else shift}
+        shape = self.nodes[name].shape
+        return self.add(Drafted("affine", [name], shape, {}, weights, line, shift is None))
 
     def linear(self, name: str, weight: Tensor, bias: Tensor | None, line: str) -> str:
-        """A dense layer over a node."""
+        """A dense layer over a node, at each place."""
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         settings, weights = {"units": len(weight)}, {"weight": weight, "bias": bias}
-        return self.add(Drafted("linear", [name], len(weight), settings, weights, line))
+        shape = (len(weight), *self.nodes[name].shape[1:])
+        return self.add(Drafted("linear", [name], shape, settings, weights, line))
+
+    def reshaped(self, name: str, shape: Sizes, line: str) -> str:
+        """A node in another shape, or itself where that is its own."""
+        node = self.nodes[name]
+        while node.op == "reshape":
+            name = node.inputs[0]
+            node = self.nodes[name]
+        if node.shape == shape:
+            return name
+        return self.add(Drafted("reshape", [name], shape, {"shape": list(shape)}, {}, line))
 
     def keep_only(self, end: str) -> None:
         """Drop all that ``end`` does not depend on."""
@@ -107,15 +122,31 @@ class Draft:
         for folds in (self._pull, self._push):
             for name in [name for name, node in self.nodes.items() if node.op == "affine"]:
                 if folds(name, end):
-                    below = self.nodes.pop(name).inputs[0]
-                    for node in self.nodes.values():
-                        node.inputs = [below if given == name else given for given in node.inputs]
-                    end = below if end == name else end
+                    end = self._left_out(name, end)
         self.keep_only(end)
+        return self._flattened(end)
+
+    def _left_out(self, name: str, end: str) -> str:
+        """Take a node out, so that what it read is read in its place; what the end is now."""
+        below = self.nodes.pop(name).inputs[0]
+        for node in self.nodes.values():
+            node.inputs = [below if given == name else given for given in node.inputs]
+        return below if end == name else end
+
+    def _flattened(self, end: str) -> str:
+        """An input that is only read flattened is a vector."""
+        shape = self.nodes[INPUT].shape
+        flat = (prod(shape),)
+        users = {name: node for name, node in self.nodes.items() if INPUT in node.inputs}
+        if len(shape) > 1 and all(n.op == "reshape" and n.shape == flat for n in users.values()):
+            self.nodes[INPUT].shape = flat
+            for name in users:
+                end = self._left_out(name, end)
         return end
 
     def _over_concat(self, node: Drafted) -> bool:
-        return node.op == "affine" and self.nodes[node.inputs[0]].op == "concat"
+        below = self.nodes[node.inputs[0]] if node.inputs else node
+        return node.op == "affine" and below.op == "concat"
 
     def _spread(self, end: str) -> str:
         """A scale and shift of units side by side as one of each part, in its place."""
@@ -126,11 +157,11 @@ class Draft:
                 parts: list[str] = []
                 for given, columns in self._columns(self.nodes[node.inputs[0]]):
                     weights = {key: weight[columns] for key, weight in node.weights.items()}
-                    size = columns.stop - columns.start
+                    shape = self.nodes[given].shape
                     parts.append(f"{name}.{len(parts)}")
-                    found[parts[-1]] = Drafted("affine", [given], size, {}, weights, node.line)
+                    found[parts[-1]] = replace(node, inputs=[given], shape=shape, weights=weights)
                 renamed[name] = f"{name}.all"
-                node = Drafted("concat", parts, node.size, {}, {}, node.line)
+                node = Drafted("concat", parts, node.shape, {}, {}, node.line)
             found[renamed.get(name, name)] = node
         for node in found.values():
             node.inputs = [renamed.get(given, given) for given in node.inputs]
@@ -140,7 +171,7 @@ class Draft:
     def _columns(self, concat: Drafted) -> Iterator[tuple[str, slice]]:
         offset = 0
         for given in concat.inputs:
-            size = self.nodes[given].size
+            size = self.nodes[given].shape[0]
             yield given, slice(offset, offset + size)
             offset += size
 
@@ -153,19 +184,20 @@ class Draft:
             node = self.nodes[below]
             if users[below] != 1:
                 return False
-            return node.op in ("linear", "affine") or (
+            return _is(node, "scales") or (
                 node.op == "add" and all(takes(given) for given in node.inputs)
             )
 
         def take(below: str, scale: Tensor, shift: Tensor) -> None:
             node = self.nodes[below]
+            node.unshifted = node.unshifted and self.nodes[name].unshifted
             if node.op == "add":
                 for at, given in enumerate(node.inputs):
                     take(given, scale, shift if at == 0 else torch.zeros_like(shift))
                 return
             first, last = node.weights  # weight and bias, or scale and shift
             own = node.weights[first]
-            node.weights[first] = own * (scale[:, None] if own.ndim == 2 else scale)
+            node.weights[first] = own * scale.view(-1, *[1] * (own.ndim - 1))
             node.weights[last] = node.weights[last] * scale + shift
 
         node = self.nodes[name]
@@ -177,30 +209,49 @@ class Draft:
     def _push(self, name: str, end: str) -> bool:
         """Whether all that read an affine node, side by side with others too, could take it in."""
         node = self.nodes[name]
-        size = node.size
-        found: list[tuple[Drafted, int]] = []
+        size = node.shape[0]
+        shifted = not node.unshifted
+        found: list[tuple[Drafted, int, int]] = []
 
-        def readers(of: str, offset: int) -> bool:
+        def readers(of: str, offset: int, block: int) -> bool:
             if of == end:
                 return False
-            for reader in [other for other in self.nodes.values() if of in other.inputs]:
-                if reader.op == "linear":
-                    found.append((reader, offset))
-                elif reader.op != "concat":
-                    return False
-                else:
-                    above = next(key for key, other in self.nodes.items() if other is reader)
+            for above, reader in self.nodes.items():
+                if of not in reader.inputs:
+                    continue
+                operation = OPERATIONS.get(reader.op)
+                if operation is not None and operation.takes(reader.settings, shifted):
+                    found.append((reader, offset, block))
+                elif reader.op == "reshape" and offset == 0 and self.nodes[of].shape[0] == size:
+                    more = reader.shape[0] // size
+                    if reader.shape[0] % size or not readers(above, 0, block * more):
+                        return False
+                elif reader.op == "concat":
                     for given, columns in self._columns(reader):
-                        if given == of and not readers(above, offset + columns.start):
+                        if given == of and not readers(above, offset + columns.start, block):
                             return False
+                else:
+                    return False
             return True
 
-        if not readers(name, 0):
+        if not readers(name, 0, 1):
             return False
-        for reader, offset in found:
+        for reader, offset, block in found:
+            scale, shift = (
+                node.weights[key].repeat_interleave(block) for key in ("scale", "shift")
+            )
             weight = reader.weights["weight"].clone()
-            part = weight[:, offset : offset + size]
-            reader.weights["bias"] = reader.weights["bias"] + part @ node.weights["shift"]
-            weight[:, offset : offset + size] = part * node.weights["scale"]
+            part = weight[:, offset : offset + len(scale)]
+            reader.weights["bias"] = reader.weights["bias"] + torch.einsum(
+                "ou...,u->o", part, shift
+            )
+            weight[:, offset : offset + len(scale)] = part * scale.view(
+                -1, *[1] * (weight.ndim - 2)
+            )
             reader.weights["weight"] = weight
         return True
+
+
+def _is(node: Drafted, what: str) -> bool:
+    """Whether its operation says so of itself."""
+    return bool(getattr(OPERATIONS.get(node.op), what, False))

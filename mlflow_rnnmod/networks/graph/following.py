@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,11 @@ from mlflow_rnnmod.networks.graph.calls import (
     NotCovered,
     handler_of,
     in_place,
+    value_of,
 )
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.draft import Draft
-from mlflow_rnnmod.networks.graph.structure import INPUT
+from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.tracing import Call, trace
 from mlflow_rnnmod.networks.spec import UnreadableNetwork
 
@@ -54,9 +56,10 @@ class Followed:
     def config(self, labels: tuple[str, ...], kind: str) -> GraphConfig:
         """The structure; what has none is refused."""
         nodes, _, names = self.draft.finished()
-        size = self.draft.nodes[INPUT].size
+        shape = self.draft.nodes[INPUT].shape
+        given = "vectors" if len(shape) == 1 else "pixels"
         try:
-            return GraphConfig(nodes, labels, size, names[self.readout], kind)
+            return GraphConfig(nodes, labels, shape, names[self.readout], kind, given)
         except ValueError as error:
             line = self.draft.nodes[self.readout].line
             raise UnreadableNetwork(f"The network can't be read{line}: {error}") from error
@@ -94,13 +97,17 @@ def follow(module: nn.Module, call: Call) -> Followed:
     if not isinstance(answer, Made):
         raise refused("its answer does not depend on the input")
     last, end = answer.name, "logits"
+    if answer.axes is not None:
+        raise refused("its answer is not (rows, labels)", draft.nodes[last].line)
     if draft.nodes[last].op in ENDS:
         end = draft.nodes[last].op
         last = draft.nodes[last].inputs[0]
     last = draft.fold(last)
-    softmax = [node for node in draft.nodes.values() if node.op in ENDS[:2]]
+    for node in draft.nodes.values():
+        node.op = "softmax_units" if node.op == "softmax" else node.op
+    softmax = [node for node in draft.nodes.values() if node.op == ENDS[0]]
     if softmax:
-        raise refused("a softmax before the last layer is not covered", softmax[0].line)
+        raise refused("a log-softmax before the last layer is not covered", softmax[0].line)
     output = draft.nodes[last]
     shared = any(last in node.inputs for node in draft.nodes.values())
     if output.op != "linear" or shared:
@@ -130,13 +137,13 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
 
     What is not covered is no matter until an answer depends on it.
     """
-    draft = Draft(1, torch.device("cpu"))
+    draft = Draft((1,), torch.device("cpu"))
     values: dict[fx.Node, Any] = {}
     read: set[str] = set()
     for node in graph.nodes:
         found = node.meta.get("value")
         if node.op == "placeholder":
-            draft = Draft(found[0].numel(), found.device)
+            draft = Draft(tuple(found.shape[1:]), found.device)
             values[node] = Made(INPUT, tuple(found.shape))
             continue
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
@@ -146,7 +153,7 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
             read.add(str(node.target))
         needed = [values[given] for given in node.all_input_nodes]
         missing = next((value for value in needed if isinstance(value, NotCovered)), None)
-        if not any(isinstance(value, Made | NotCovered) for value in needed):
+        if not any(isinstance(value, Made | NotCovered | list) for value in needed):
             values[node] = found
             continue
         is_module = node.op == "call_module"
@@ -154,7 +161,9 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
         part = target if is_module else None
         shape = tuple(found.shape) if isinstance(found, Tensor) else ()
         line = node.meta["line"]
-        called = Called(draft, args, dict(kwargs), shape, line, part)
+        several = isinstance(found, tuple | list) and all(isinstance(x, Tensor) for x in found)
+        shapes = tuple(tuple(x.shape) for x in found) if several else ()
+        called = Called(draft, args, dict(kwargs), shape, line, part, shapes)
         values[node] = missing or _value(node, target, called)
         if in_place(target, called) and node.all_input_nodes:
             _changed(values, node)
@@ -178,13 +187,22 @@ def _share(one: Any, other: Any) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
-def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered:
+def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered | list[Any]:
     """What a call gives, or why that is not covered, with its line."""
+    if target is operator.getitem and isinstance(called.args[0], list):
+        found: Made | NotCovered = called.args[0][called.args[1]]
+        return NotCovered(*found.args, called.line) if isinstance(found, NotCovered) else found
     handler, words = handler_of(target), _words(node, target)
     if handler is None:
         return NotCovered(f"{words} is not covered", called.line)
     try:
-        return Made(handler(called), called.shape)
+        given = handler(called)
+        if not isinstance(given, list):
+            return value_of(given, called.shape)
+        return [
+            found if isinstance(found, NotCovered) else value_of(found, shape)
+            for found, shape in zip(given, called.shapes, strict=True)
+        ]
     except (NotCovered, AttributeError, RuntimeError, TypeError, ValueError) as error:
         return NotCovered(f"{words} is not covered: {error}", called.line)
 

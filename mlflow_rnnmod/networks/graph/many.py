@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mlflow_rnnmod.networks.graph.branching import Branches
 from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.networks.graph.counting import multiply_adds_of
+from mlflow_rnnmod.networks.graph.evaluating import evaluate
+from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.operations import Node
-from mlflow_rnnmod.networks.graph.structure import Part, evaluate
+from mlflow_rnnmod.networks.graph.structure import Part
 from mlflow_rnnmod.networks.groups import Completion, trimmed_tensors
 from mlflow_rnnmod.networks.many import ManyTrunks
 from mlflow_rnnmod.networks.protocol import Finish, Load
@@ -23,6 +27,8 @@ from mlflow_rnnmod.networks.trunk import Trunk
 MAX_HELD = 2**20
 # Seconds that an operation takes to get going; weights and multiply-adds a second of one thread.
 _START, _WEIGHTS, _PRODUCTS = 6e-6, 5e9, 6e10
+# Multiply-adds a second of small convolutions.
+_CONVOLVED = 2e10
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +54,10 @@ class Stack:
 
 
 class GraphTrunks(ManyTrunks):
-    """Some trunks of a graph network; ``stacked`` runs them all in one product a layer."""
+    """Some trunks of a graph network, all at once: ``stacked`` is one product a dense layer.
+
+    Where units have places, trunks run together as far as they agree instead.
+    """
 
     def choose(self, rows: int, steps: int) -> str:
         """The stack: it has as many products as single trunks, in fewer operations.
@@ -58,15 +67,20 @@ class GraphTrunks(ManyTrunks):
         """
         return "stacked"
 
-    def make_stack(self) -> Stack:
-        """Weights of all trunks, cut down and padded to the largest."""
-        return make_stack(self.network, self.trunks)
+    def make_stack(self) -> Stack | Branches:
+        """Weights of all trunks, cut down and padded to the largest; or branches."""
+        if stacks(self.network.config):
+            return make_stack(self.network, self.trunks)
+        return Branches(self.network, self.trunks)
 
     def run_stack(self, stack: Any, rows: Rows, finish: Finish) -> None:
         """Run all trunks at once, or as many as memory is kept bounded with."""
+        if isinstance(stack, Branches):
+            finish(slice(0, len(self.trunks)), stack.readouts(rows))
+            return
         x = self.network.prepare(rows).values
         config: GraphConfig = self.network.config
-        widest = max(shape[0] for shape in config.structure.shapes.values())
+        widest = config.widest
         size = max(MAX_HELD // max(widest * len(rows), 1), 1)
         for start in range(0, len(self.trunks), size):
             part = slice(start, min(start + size, len(self.trunks)))
@@ -75,8 +89,14 @@ class GraphTrunks(ManyTrunks):
             def weights(node: Node, own: Stack = own) -> Mapping[str, Tensor]:
                 return own.weights.get(node.name, {})
 
-            found = evaluate(config.nodes, x, weights)[config.readout]
+            end = config.readout
+            found = evaluate(config.nodes, {INPUT: x}, weights, wanted={end}, stacked=True)[end]
             finish(part, torch.baddbmm(own.fold, found, own.matrix))
+
+
+def stacks(config: GraphConfig) -> bool:
+    """Whether all nodes can run many trunks in one go."""
+    return not config.spatial and all(node.operation.stacks for node in config.nodes)
 
 
 def make_stack(network: Any, trunks: Sequence[Trunk]) -> Stack:
@@ -149,6 +169,12 @@ def estimate(config: GraphConfig, load: Load) -> Mapping[str, float]:
         load: the batch, and the trunks.
     """
     whole = {name: group.units for name, group in config.structure.groups.items()}
+    if not stacks(config):
+        each = [multiply_adds_of(config, sizes) for sizes in load.kept]
+        start = len(config.nodes) * _START
+        parent = start + load.rows * multiply_adds_of(config, whole) / _CONVOLVED
+        found = len(load.kept) * start + load.rows * sum(each) / _CONVOLVED
+        return {"parent": parent, "sliced": found, "stacked": found}
     most = {name: max(sizes[name] for sizes in load.kept) for name in whole}
     each, nodes = [_products(config, sizes) for sizes in load.kept], len(config.nodes) + 2
     count, guesses = len(load.kept), config.readout_size**2

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.networks.graph.counting import multiply_adds
+from mlflow_rnnmod.networks.graph.evaluating import Reading, evaluate
+from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.many import GraphTrunks
 from mlflow_rnnmod.networks.graph.operations import Node
-from mlflow_rnnmod.networks.graph.structure import evaluate
+from mlflow_rnnmod.networks.graph.viewing import GraphView
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
-from mlflow_rnnmod.networks.groups import Completion, Groups, check_fits, trimmed_tensors
-from mlflow_rnnmod.networks.protocol import Network, Told, TrunkNetwork, Trunks, View, Watch
+from mlflow_rnnmod.networks.groups import Groups, check_fits
+from mlflow_rnnmod.networks.protocol import Network, Told, Trunks, View, Watch
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
+
+# Numbers that all nodes put out, that are held at once at the most.
+MAX_HELD = 2**26
 
 
 class GraphNetwork(Network):
@@ -58,22 +63,16 @@ class GraphNetwork(Network):
         return self.config.structure.readout_groups
 
     def prepare(self, rows: Rows) -> Rows:
-        """Rows as float vectors; images are flattened."""
-        return Rows(self.vectors(rows), rows.lengths, rows.targets)
+        """Rows as floats of the shape that is read; for vectors images are flattened."""
+        return Rows(self.given(rows)[INPUT], rows.lengths, rows.targets)
 
-    def vectors(self, rows: Rows) -> Tensor:
-        """Float ``(rows, input size)``.
+    def given(self, rows: Rows) -> dict[str, Tensor]:
+        """What goes in, ``(rows, units, *places)`` by name.
 
         Raises:
-            ValueError: if there are more or fewer numbers in a row.
+            ValueError: if rows are of another shape.
         """
-        values = rows.values
-        if math.prod(values.shape[1:]) != self.config.input_size or values.ndim < 2:
-            raise ValueError(
-                f"values has shape {tuple(values.shape)}; expected (rows, "
-                f"{self.config.input_size}) floats."
-            )
-        return values.flatten(1).to(self.dtype)
+        return self.config.feed.given(rows, self.config.input_shape, self.dtype)
 
     def weights(self, node: Node) -> dict[str, Tensor]:
         """Weights of a node, by their names in it."""
@@ -83,13 +82,15 @@ class GraphNetwork(Network):
         part = self._modules[node.name]
         return {key: getattr(part, key) for key in names}
 
-    def states(self, rows: Rows, added: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def states(self, rows: Rows, reading: Reading | None = None) -> dict[str, Tensor]:
         """What all nodes put out, by name (see :func:`evaluate`)."""
-        return evaluate(self.config.nodes, self.vectors(rows), self.weights, added)
+        return evaluate(self.config.nodes, self.given(rows), self.weights, reading)
 
     def readout(self, rows: Rows) -> Tensor:
         """What the output layer reads, ``(rows, readout size)``."""
-        return self.states(rows)[self.config.readout]
+        end = self.config.readout
+        nodes, given = self.config.nodes, self.given(rows)
+        return evaluate(nodes, given, self.weights, wanted={end})[end]
 
     def logits(self, readout: Tensor) -> Tensor:
         """The output layer: float ``(..., labels)`` from a readout ``(..., readout size)``."""
@@ -98,40 +99,50 @@ class GraphNetwork(Network):
 
     def watch(self, rows: Rows, told: Told, gradients: bool) -> Watch:
         """Run a batch, and keep what is needed to be asked about it."""
-        structure, like = self.config.structure, self.like
-        leaves = {}
-        if gradients:
-            read = {name for places in structure.places.values() for name, _ in places}
-            leaves = {
-                name: like.new_zeros(len(rows), *structure.shapes[name]).requires_grad_()
-                for name in structure.shapes
-                if name in read
-            }
+        read = {place.node for places in self.config.structure.places.values() for place in places}
+        leaves: dict[str, Tensor] = {}
+
+        def reading(name: str, value: Tensor) -> Tensor:
+            if not gradients or name not in read:
+                return value
+            # Its derivative is by what is read, not by what passes on into sums.
+            leaf = value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
+            leaves[name] = leaf
+            return leaf
+
         with torch.set_grad_enabled(gradients):
-            values = self.states(rows, leaves)
+            values = self.states(rows, reading)
             logits = self.logits(values[self.config.readout])
         return GraphWatch(self.config, values, logits, leaves)
 
     def view(self, trunk: Trunk, cut: bool = True) -> View:
         """The network through a trunk, cut down to its units or with the others at zero."""
         check_fits(self.groups, trunk)
-        tensors = trimmed_tensors(self.state_dict(), self.groups, trunk, cut)
-        config, ends = self.config, self.readout_groups
-        kept = torch.cat([trunk.keep[name] for name in ends])
-        if cut:
-            config = resized(config, trunk.sizes)
-            tensors["output.weight"] = tensors["output.weight"][:, kept.to(self.device)]
-        with torch.device("meta"):
-            inner = GraphNetwork(config)
-        inner.load_state_dict(tensors, assign=True)
-        inner.requires_grad_(False)
-        if bool(kept.all()):
-            return TrunkNetwork(inner, None)
-        return TrunkNetwork(inner, Completion(trunk, ends, cut, self.like))
+        return GraphView(self, trunk, cut)
 
     def through(self, trunks: Sequence[Trunk]) -> Trunks:
         """Several trunks at once."""
         return GraphTrunks(self, trunks)
+
+    @property
+    def ranks_together(self) -> bool:
+        """Channels are: layers of convolutions differ in what they can do without."""
+        return self.config.spatial
+
+    def rows_at_once(self, most: int) -> int:
+        """As many as memory is kept bounded with, whatever the places of images."""
+        return max(min(most, MAX_HELD // self.config.numbers), 1)
+
+    def shares_kept(self, trunk: Trunk) -> dict[str, float]:
+        """Shares of units, weights and, of convolutions, multiply-adds that a trunk keeps."""
+        found = super().shares_kept(trunk)
+        if self.config.spatial:
+            found["multiply_adds_kept"] = self.work_kept(trunk)
+        return found
+
+    def work_kept(self, trunk: Trunk) -> float:
+        """Share of the multiply-adds of one row that a trunk keeps."""
+        return multiply_adds(self.config, trunk.keep) / multiply_adds(self.config)
 
     def params(self) -> Mapping[str, Any]:
         """Groups and their units."""
@@ -153,18 +164,6 @@ class GraphNetwork(Network):
             + (f" ({', '.join(kinds)})" if kinds else "")
             + f", {len(self.labels)} labels"
         )
-
-
-def resized(config: GraphConfig, kept: Mapping[str, int]) -> GraphConfig:
-    """The structure with so many units in each group."""
-
-    def own(node: Node) -> Node:
-        group = config.structure.parts[node.name][0].group
-        if group is None or "units" not in node.settings:
-            return node
-        return replace(node, settings={**node.settings, "units": kept[group]})
-
-    return replace(config, nodes=tuple(own(node) for node in config.nodes))
 
 
 def _initial(key: str, shape: tuple[int, ...]) -> Tensor:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.networks.graph.structure import Place
 from mlflow_rnnmod.networks.protocol import Observations
 
 
 class GraphWatch:
-    """A batch through an unmasked network. An observation is a row.
+    """A batch through an unmasked network. An observation is a row, or one of its places.
 
     A group that meets others in a sum is read at several places on its way: the last one is what it
     put out, guesses are made from all, and derivatives are by what is read at each, added up.
@@ -21,7 +23,7 @@ class GraphWatch:
         config: the network's.
         values: of all nodes, where they are read.
         logits: of the batch.
-        leaves: zeros that were added to values, to differentiate by, by node.
+        leaves: what is read of nodes, to differentiate by, by node.
     """
 
     def __init__(
@@ -37,12 +39,13 @@ class GraphWatch:
     def observations(self, sides: Tensor) -> Iterator[Observations]:
         """What each group's units did; see :class:`~mlflow_rnnmod.networks.protocol.Watch`."""
         for name, places in self.places.items():
-            found = [self._part(self.values, name, *place).detach() for place in places]
+            found = [self._observed(self.values, name, place) for place in places]
+            blocks = [len(values) // max(sides.shape[1], 1) for values in found]
+            own = [sides if n == 1 else sides.repeat_interleave(n, dim=1) for n in blocks]
             also = None
             if len(found) > 1:
-                more = len(found) - 1
-                also = torch.cat(found[:-1]), torch.cat([sides] * more, dim=1)
-            yield Observations(name, found[-1], sides, joint=True, also=also)
+                also = torch.cat(found[:-1]), torch.cat(own[:-1], dim=1)
+            yield Observations(name, found[-1], own[-1], joint=True, block=blocks[-1], also=also)
 
     @torch.enable_grad()
     def squared(self, sides: Tensor) -> dict[str, Tensor]:
@@ -76,9 +79,24 @@ class GraphWatch:
             if slope is not None
         }
         for name, places in self.places.items():
-            parts = [self._part(by_node, name, *place) for place in places if place[0] in by_node]
-            if parts:
-                yield name, torch.stack([part.double() ** 2 for part in parts]).sum(0)
+            read = [place for place in places if place.node in by_node]
+            if not read:
+                continue
+            parts = [self._part(by_node, name, place) for place in read]
+            if self.config.spatial:
+                # What a unit's removal changes, to first order: at all places together.
+                did = [self._part(self.values, name, place).detach() for place in read]
+                sums = [(x * slope).sum(2) for x, slope in zip(did, parts, strict=True)]
+                yield name, torch.stack(sums).sum(0).double() ** 2
+            else:
+                yield name, torch.stack([part[:, :, 0].double() ** 2 for part in parts]).sum(0)
 
-    def _part(self, values: Mapping[str, Tensor], group: str, node: str, offset: int) -> Tensor:
-        return values[node][:, offset : offset + self.groups[group].units]
+    def _part(self, values: Mapping[str, Tensor], group: str, place: Place) -> Tensor:
+        """Of a group's units, ``(rows, units, places)``."""
+        value, units = values[place.node], self.groups[group].units
+        part = value[:, place.offset : place.offset + units * place.block]
+        return part.reshape(len(value), units, math.prod(part.shape[1:]) // units)
+
+    def _observed(self, values: Mapping[str, Tensor], group: str, place: Place) -> Tensor:
+        """The same as observations, ``(rows x places, units)``."""
+        return self._part(values, group, place).detach().transpose(1, 2).flatten(0, 1)

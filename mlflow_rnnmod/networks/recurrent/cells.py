@@ -1,7 +1,7 @@
 """One step of each recurrent cell, written out, where a whole-sequence kernel hides too much.
 
 The formulas are PyTorch's own (``torch.nn.RNN``, ``LSTM``, ``GRU``), gates in its order. Working
-step by step shows every unit's output to autograd, and lets a step have a mask of its own.
+step by step lets each answer be fed to the next step.
 """
 
 from __future__ import annotations
@@ -44,49 +44,8 @@ def _gru(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> State
 STEPS: dict[str, Step] = {"rnn_tanh": _rnn_tanh, "rnn_relu": _rnn_relu, "lstm": _lstm, "gru": _gru}
 
 
-def initial_state(cell: str, like: Tensor, units: int) -> State:
-    """The zero state that PyTorch starts from, for rows ``like`` ``(rows, ...)``."""
-    zeros = like.new_zeros(len(like), units)
-    return (zeros, zeros) if cell == "lstm" else (zeros,)
-
-
 def cell_weights(layer: nn.RNNBase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``weight_ih``, ``weight_hh``, ``bias_ih`` and ``bias_hh`` of a one-layer recurrent module."""
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     found = [getattr(layer, name).detach() for name in names]
     return found[0], found[1], found[2], found[3]
-
-
-def run_stepwise(
-    cell: str, layer: nn.RNNBase, inputs: Tensor, perturbation: Tensor | None = None
-) -> Tensor:
-    """Outputs of a one-layer, one-direction recurrent ``layer``, one step after the other.
-
-    Args:
-        cell: a key of :data:`STEPS`.
-        layer: ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU`` with ``batch_first`` and one layer.
-        inputs: float, shape ``(rows, steps, size)``.
-        perturbation: added to each step's output before anything reads it, shape
-            ``(rows, steps, units)``. Its gradient is the *total* derivative with respect to each
-            unit's output at each step, through the recurrence as well as through the layers above
-            (the whole-sequence kernel's output only shows the latter).
-
-    Returns:
-        float, shape ``(rows, steps, units)``.
-
-    Example:
-        >>> lstm, x = nn.LSTM(3, 4, batch_first=True), torch.randn(2, 5, 3)
-        >>> torch.allclose(run_stepwise("lstm", lstm, x), lstm(x)[0], atol=1e-6)
-        True
-    """
-    step = STEPS[cell]
-    weight_ih, weight, bias_ih, bias = cell_weights(layer)
-    projected = F.linear(inputs, weight_ih, bias_ih)
-    state = initial_state(cell, inputs, layer.hidden_size)
-    outputs = []
-    for t in range(inputs.shape[1]):
-        state = step(projected[:, t], state, weight, bias)
-        if perturbation is not None:
-            state = (state[0] + perturbation[:, t], *state[1:])
-        outputs.append(state[0])
-    return torch.stack(outputs, dim=1)

@@ -46,7 +46,7 @@ class Tapes:
     def states(self) -> States:
         """What the layers put out, as :meth:`RecurrentLayers.states` gives it."""
         _, _, readout, _ = self._head
-        return States({**self.layers, **self.dense}, self.valid, readout, {})
+        return States({**self.layers, **self.dense}, self.valid, readout)
 
     def squares(
         self, sides: Tensor, signs: Tensor | None = None, gates: bool = False

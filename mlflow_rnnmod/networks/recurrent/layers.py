@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.networks.groups import Groups
 from mlflow_rnnmod.networks.protocol import Network
-from mlflow_rnnmod.networks.recurrent.cells import run_stepwise
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.slots import groups_of
 from mlflow_rnnmod.networks.rows import IGNORE, Rows, fitted
@@ -33,14 +32,11 @@ class States:
             recurrent layers.
         readout: ``(rows, readout size)``, what the output layer reads, or ``(rows, steps, readout
             size)`` where every step is answered.
-        perturbations: zeros added to each layer's output, by name, when asked for: gradients with
-            respect to them are total derivatives (see :func:`~.cells.run_stepwise`).
     """
 
     layers: Mapping[str, Tensor]
     valid: Tensor
     readout: Tensor
-    perturbations: Mapping[str, Tensor]
 
 
 def build_cell(cell: str, input_size: int, units: int) -> nn.RNNBase:
@@ -237,13 +233,8 @@ class RecurrentLayers(Network):
             )
         return x.flatten(1)[:, None].expand(-1, config.output_steps or 1, -1)
 
-    def states(self, rows: Rows, perturb: bool = False) -> States:
+    def states(self, rows: Rows) -> States:
         """Run the network and keep what every layer sent out.
-
-        Args:
-            rows: the batch.
-            perturb: run step by step, with a zero perturbation on each layer's output to
-                differentiate by (see :class:`States`).
 
         Raises:
             ValueError: if the rows have no step, or steps of the wrong size or number.
@@ -252,33 +243,16 @@ class RecurrentLayers(Network):
         lengths, steps = self.spans(rows)
         valid = self.valid(lengths, steps)
         layers: dict[str, Tensor] = {}
-        zeros: dict[str, Tensor] = {}
-
-        def perturbation(name: str, *shape: int) -> Tensor | None:
-            if perturb:
-                zeros[name] = torch.zeros(
-                    shape, dtype=self.dtype, device=x.device, requires_grad=True
-                )
-            return zeros.get(name)
-
         for index, layer in enumerate(self.recurrent):
             parts = []
             for direction in layer:  # type: ignore[attr-defined]
-                name = f"recurrent.{index}.{direction}"
-                cell = self.cell(index, direction)
                 backward = direction == "bwd"
-                inputs = self.reverse(x, lengths) if backward else x
-                added = perturbation(name, *inputs.shape[:2], cell.hidden_size)
-                if added is None:
-                    out = cell(inputs)[0]
-                else:
-                    moved = self.reverse(added, lengths) if backward else added
-                    out = run_stepwise(self.config.cell, cell, inputs, moved)
+                out = self.cell(index, direction)(self.reverse(x, lengths) if backward else x)[0]
                 if backward:
                     out = self.reverse(out, lengths)
                 if self.config.packed:
                     out = out * valid[..., None]
-                layers[name] = out
+                layers[f"recurrent.{index}.{direction}"] = out
                 parts.append(out)
             x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         if self.completion is not None:
@@ -287,11 +261,8 @@ class RecurrentLayers(Network):
         readout = self.read(last, x, lengths, valid)
         for index, (dense, spec) in enumerate(zip(self.hidden, self.config.hidden, strict=True)):
             readout = ACTIVATION_FUNCTIONS[spec.activation](dense(readout))
-            added = perturbation(f"hidden.{index}", *readout.shape)
-            if added is not None:
-                readout = readout + added
             layers[f"hidden.{index}"] = readout
-        return States(layers, valid, readout, zeros)
+        return States(layers, valid, readout)
 
     def readout(self, rows: Rows) -> Tensor:
         """The readout of :meth:`states` alone, with less ado."""

@@ -156,7 +156,7 @@ def packed_states(network: RecurrentLayers) -> Callable[[Rows], States]:
         for index, spec in enumerate(config.hidden):
             readout = ACTIVATION_FUNCTIONS[spec.activation](network.dense(index)(readout))
             found[f"hidden.{index}"] = readout
-        return States(found, valid, readout, {})
+        return States(found, valid, readout)
 
     return states
 

@@ -135,3 +135,17 @@ def by_hand(
             assert isinstance(row, Activation)
             values[node.name] = row.function(given, **node.settings)
     return read(config.readout)
+
+
+def owned_numbers(network: Any, tensors: dict[str, Tensor]) -> int:
+    """How many numbers in weights, cut down or not, stand in rows of some group's units."""
+    state, total = network.state_dict(), 0
+    owners: dict[str, int] = {}
+    for group in network.groups.values():
+        for owner in group.owners:
+            rows = owner.blocks * owner.width * group.units
+            owners[owner.tensor] = owners.get(owner.tensor, 0) + rows
+    for name, rows in owners.items():
+        each = tensors[name][0].numel()
+        total += tensors[name].numel() - (len(state[name]) - rows) * each
+    return total

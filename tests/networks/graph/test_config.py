@@ -95,7 +95,7 @@ def at(place: str, value: Any) -> dict[str, Any]:
         ("labels", ["a", []], "at least two labels"),
         ("labels", "ab", "is no list"),
         ("labels", None, "is no list"),
-        ("input", "text", "expected 'vectors'"),
+        ("input", "text", "expected one of ('vectors'"),
         ("input_size", 0, "input_size=0"),
         ("input_size", "4", "input_size='4'"),
         ("input_size", 2**40, "input_size="),
@@ -117,8 +117,8 @@ def test_what_does_not_fit_is_named(place: str, value: Any, words: str) -> None:
 def test_all_problems_are_named_at_once() -> None:
     data = plain()
     data["nodes"][0]["settings"]["units"] = -1
-    data["nodes"][1]["op"] = "softsign"
-    with pytest.raises(ValueError, match="units=-1.*softsign"):
+    data["nodes"][1]["op"] = "softest"
+    with pytest.raises(ValueError, match="units=-1.*softest"):
         GraphConfig.from_dict(data)
 
 

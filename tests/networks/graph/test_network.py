@@ -18,7 +18,13 @@ from mlflow_rnnmod.networks.groups import trimmed_tensors
 from mlflow_rnnmod.networks.many import WAYS
 from mlflow_rnnmod.networks.protocol import Load, Told, moved, view
 from mlflow_rnnmod.storage.parents import read_parent, write_parent
-from tests.networks.graph.drawn import by_hand, networks, random_rows, random_trunk
+from tests.networks.graph.drawn import (
+    by_hand,
+    networks,
+    owned_numbers,
+    random_rows,
+    random_trunk,
+)
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -112,7 +118,7 @@ def test_gradients_are_total_derivatives(network: GraphNetwork, seed: int) -> No
     added = {
         (name, f"{node}:{offset}"): torch.zeros(3, network.units[name], dtype=torch.float64)
         for name, places in network.config.structure.places.items()
-        for node, offset in places
+        for node, offset, _ in places
     }
     leaves = [tensor.requires_grad_() for tensor in added.values()]
     logits = network.logits(by_hand(network, rows, added=added))
@@ -153,14 +159,14 @@ def test_a_single_place_is_watched_with_its_sides() -> None:
 def test_shares_kept_are_counted(network: GraphNetwork, seed: int) -> None:
     trunk = random_trunk(network, seed)
     plain = Trunk(trunk.keep)
-    owned = {owner.tensor for group in network.groups.values() for owner in group.owners}
     ones = {name: torch.ones_like(tensor) for name, tensor in network.state_dict().items()}
     masked = trimmed_tensors(ones, network.groups, plain, cut=False)
     cut = trimmed_tensors(ones, network.groups, plain, cut=True)
-    left = sum(int((masked[name] != 0).sum()) for name in owned)
-    assert left == sum(cut[name].numel() for name in owned)
+    left = owned_numbers(network, cut)
+    whole = {name for name, tensor in masked.items() if len(tensor) == len(cut[name])}
+    assert all(masked[n].sum() == cut[n].sum() for n in whole)
     shares = network.shares_kept(trunk)
-    assert shares["weights_kept"] == pytest.approx(left / sum(ones[n].numel() for n in owned))
+    assert shares["weights_kept"] == pytest.approx(left / owned_numbers(network, ones))
     assert shares["units_kept"] == pytest.approx(trunk.kept / trunk.total)
 
 
@@ -187,7 +193,7 @@ def test_structure_of_a_residual() -> None:
         "linear_2.bias",
     ]
     assert [reader.tensor for reader in stream.readers] == ["linear_1.weight"]
-    assert structure.places["hidden.0"] == (("relu_0", 0), ("add_0", 0))
+    assert structure.places["hidden.0"] == (("relu_0", 0, 1), ("add_0", 0, 1))
     assert structure.readout_groups == ("hidden.0",)
     assert not stream.idles and not stream.bounded
 

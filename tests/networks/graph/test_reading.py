@@ -265,23 +265,27 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "item": (lambda: Written(lambda s, h: h * h.max().item()), ("the method 'max'", "line")),
     "sets": (lambda: Written(sets), ("item assignment", "h[:, 0] = 0.0")),
     "list": (lambda: _with_list(), ("not installed as a submodule", "net.hidden_away[0](h)")),
-    "layer norm": (
-        lambda: Written(lambda s, h: s.ln(h), ln=nn.LayerNorm(8)),
-        ("ln (LayerNorm) is not covered", "s.ln(h)"),
-    ),
-    "selu": (lambda: Written(lambda s, h: torch.selu(h)), ("the function 'selu' is not covered",)),
-    "conv": (
-        lambda: Written(lambda s, h: s.conv(h[:, None]).flatten(1), conv=nn.Conv1d(1, 1, 1)),
-        ("conv (Conv1d) is not covered", "s.conv("),
+    "erf": (lambda: Written(lambda s, h: torch.erf(h)), ("the function 'erf' is not covered",)),
+    "transposed": (
+        lambda: Written(
+            lambda s, h: s.conv(h[:, None]).flatten(1), conv=nn.ConvTranspose1d(1, 1, 1)
+        ),
+        ("conv (ConvTranspose1d) is not covered", "s.conv("),
     ),
     "lstm": (
         lambda: Written(lambda s, h: s.rnn(h)[0], rnn=nn.LSTM(8, 8)),
         ("rnn (LSTM) is not covered",),
     ),
-    "product": (lambda: Written(lambda s, h: h * h.sigmoid()), ("product of two values",)),
-    "part": (lambda: Written(lambda s, h: h[:, :8] + h[:, 0:1]), ("takes a part of its input",)),
+    "part": (
+        lambda: Written(lambda s, h: h[:, [1, 0, 2, 3, 4, 5, 6, 7]]),
+        ("takes a part of its input",),
+    ),
+    "across": (lambda: Written(lambda s, h: h[:, :8] + h[:, 0:1]), ("it adds up shapes",)),
     "across rows": (lambda: Written(lambda s, h: h - h.mean(0)), ("the method 'mean'",)),
-    "softmax": (lambda: Written(lambda s, h: h.softmax(1)), ("softmax before the last layer",)),
+    "softmax": (
+        lambda: Written(lambda s, h: h.log_softmax(1)),
+        ("log-softmax before the last layer",),
+    ),
     "statistics": (
         lambda: Written(lambda s, h: s.bn(h), bn=nn.BatchNorm1d(8, track_running_stats=False)),
         ("bn (BatchNorm1d) is not covered: it has no running statistics", "s.bn(h)"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mlflow_rnnmod.networks import HiddenLayer, NetworkConfig, RecurrentNetwork, Rows, Trunk
-from mlflow_rnnmod.networks.recurrent.cells import run_stepwise
+from mlflow_rnnmod.networks.recurrent.cells import STEPS, cell_weights
 from tests.networks.recurrent.reference import reference_readout, run_direction
 from tests.networks.recurrent.strategies import networks, random_rows
 
@@ -90,39 +90,19 @@ def test_answers_are_those_of_a_step_by_step_reference(network):
         torch.testing.assert_close(network(rows), expected, rtol=0.0, atol=1e-10)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(network=networks(outputs=("label", "tags")))
-def test_perturbations_give_total_derivatives(network):
-    """Their gradients are those of adding to a unit's output in a step-by-step reference."""
-    # A largest value that several steps share (zeros of a ReLU) has no one derivative.
-    assume(network.config.cell != "rnn_relu" or "max" not in network.config.readout)
-    rows = random_rows(network, count=3, steps=4)
-    network.requires_grad_(True)
-    states = network.states(rows, perturb=True)
-    with torch.no_grad():
-        torch.testing.assert_close(states.readout, network.states(rows).readout)
-    assert set(states.perturbations) == set(network.units)
-    added = {
-        name: torch.zeros_like(zero, requires_grad=True)
-        for name, zero in states.perturbations.items()
-    }
-    weight = torch.randn(network.config.readout_size, dtype=torch.float64)
-    (states.readout @ weight).sum().backward()
-    (reference_readout(network, rows, added=added) @ weight).sum().backward()
-    for name, zero in states.perturbations.items():
-        expected = added[name].grad
-        if name.startswith("recurrent") and network.config.packed:
-            expected = expected * states.valid[..., None]  # padding is never run by the reference
-        torch.testing.assert_close(zero.grad, expected, rtol=0.0, atol=1e-10)
-
-
 @pytest.mark.parametrize("cell", sorted(KINDS))
 def test_steps_written_out_are_pytorchs(cell):
     torch.manual_seed(0)
     options = {"nonlinearity": cell.removeprefix("rnn_")} if cell.startswith("rnn_") else {}
     layer = KINDS[cell](3, 5, batch_first=True, **options).double()
     x = torch.randn(2, 7, 3, dtype=torch.float64)
-    found = run_stepwise(cell, layer, x)
+    weight_ih, weight_hh, bias_ih, bias_hh = cell_weights(layer)
+    state = (x.new_zeros(2, 5),) * (2 if cell == "lstm" else 1)
+    outputs = []
+    for projected in torch.nn.functional.linear(x, weight_ih, bias_ih).unbind(1):
+        state = STEPS[cell](projected, state, weight_hh, bias_hh)
+        outputs.append(state[0])
+    found = torch.stack(outputs, dim=1)
     torch.testing.assert_close(found, layer(x)[0], rtol=0.0, atol=1e-12)
     whole = Trunk.whole({"layer": 5})
     for row in range(2):

@@ -1,0 +1,223 @@
+"""``list``, ``search``, ``show``, ``open``, ``where-used``: what is there. Most need no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from mlflow_rnnmod.cli.base import Failure, as_json, command
+from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_looks_on
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+KINDS = ("module", "parent", "composite")
+WORKFLOW = "?workflowType=machine_learning"
+"""MLflow's pages open in the view for training with it, in a fresh browser too."""
+_FIGURES = ("f1", "accuracy", "bleu")
+_CONDITION = re.compile(r"\s*([\w/.-]+)\s*(>=|<=|!=|=|>|<)\s*([-+.\deE]+)\s*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_kind = click.option("--kind", type=click.Choice(KINDS), help="Only models of this kind.")
+_label = click.option("--label", help="Only modules for this label.")
+_experiment = click.option(
+    "--experiment", metavar="NAME", help="Only models of the experiment with this name."
+)
+
+
+@click.command("list")
+@_kind
+@_label
+@_experiment
+@as_json
+@command
+def list_models(kind: str | None, label: str | None, experiment: str | None, as_json: bool) -> None:
+    """List the modules, parents and composites on the tracking server, newest first."""
+    _print(_found(kind, label, experiment), as_json)
+
+
+@click.command()
+@click.argument("text", required=False)
+@_kind
+@_label
+@click.option("--parent", metavar="DIGEST", help="Only modules of the parent with this digest.")
+@click.option(
+    "--figure", "figures", multiple=True, metavar="CONDITION", help="As 'f1>0.9'; repeatable."
+)
+@_experiment
+@as_json
+@command
+def search(
+    text: str | None,
+    kind: str | None,
+    label: str | None,
+    parent: str | None,
+    figures: tuple[str, ...],
+    experiment: str | None,
+    as_json: bool,
+) -> None:
+    """Search models by TEXT in their names and labels, by label, parent or figure."""
+    conditions = []
+    for given in figures:
+        found = _CONDITION.fullmatch(given)
+        if found is None:
+            raise click.UsageError(f"--figure {given!r}, expected NAME>NUMBER, as 'f1>0.9'.")
+        conditions.append("metrics.`{}` {} {}".format(*found.groups()))
+    models = _found(kind, label, experiment, conditions)
+    if parent is not None:
+        models = (m for m in models if m.tags.get("rnnmod.parent", "").startswith(parent.lower()))
+    items = [_summary(model) for model in models]
+    if text is not None:
+        wanted = text.casefold()
+        fields = ("name", "label", "registered")
+        items = [i for i in items if any(wanted in (i[f] or "").casefold() for f in fields)]
+    _print_items(items, as_json)
+
+
+def _found(
+    kind: str | None, label: str | None, experiment: str | None, conditions: Iterable[str] = ()
+) -> Iterable[LoggedModel]:
+    from mlflow import MlflowClient
+
+    from mlflow_rnnmod.tracking.searching import logged_models
+
+    kinds = (kind,) if kind else KINDS
+    # A label can hold quotes, which a filter can't; those are compared here.
+    models = logged_models(MlflowClient(), list(conditions), kinds, experiment)
+    return (m for m in models if label is None or m.tags.get("rnnmod.label") == label)
+
+
+def _print(models: Iterable[LoggedModel], as_json: bool) -> None:
+    _print_items([_summary(model) for model in models], as_json)
+
+
+def _print_items(items: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(items)
+        return
+    if not items:
+        click.echo("There are none.")
+        return
+    if somebody_looks_on():
+        _print_for_people(items)
+        return
+    columns = {"kind": "kind", "label": "label", "uri": "URI", "registered": "registered"}
+    columns |= {"parent": "parent", "f1": "F1", "kept": "units kept"}
+    rows = [[cell(item[key]) for key in columns] for item in items]
+    print_table(list(columns.values()), rows)
+
+
+def _print_for_people(items: list[dict[str, Any]]) -> None:
+    """One URI each, the registered one where there is one; it fits into 80 columns."""
+    rows = []
+    for item in items:
+        known = [name.strip() for name in (item["registered"] or "").split(",") if name]
+        uri = f"models:/{known[-1]}" if known else item["uri"]
+        figure = next((item["figures"][f] for f in _FIGURES if f in item["figures"]), None)
+        kept = "" if item["kept"] is None else f"{100 * float(item['kept']):.0f} %"
+        shown = "" if figure is None else f"{100 * figure:.1f}"
+        kind = item["kind"]
+        rows.append([uri, kind, cell(item["label"]), shown, kept, (item["parent"] or "")[:8]])
+    header = ["URI", "kind", "label", "figure", "kept", "parent"]
+    print_table(header, rows, right=("figure", "kept"))
+
+
+def _summary(model: LoggedModel) -> dict[str, Any]:
+    versions = json.loads(model.tags.get("mlflow.modelVersions", "[]"))
+    figures = {metric.key: metric.value for metric in model.metrics or ()}
+    kind = model.tags["rnnmod.kind"]
+    return {
+        "kind": kind,
+        "label": model.tags.get("rnnmod.label") if kind == "module" else None,
+        "name": model.name,
+        "uri": f"models:/{model.model_id}",
+        "registered": ", ".join(f"{v['name']}/{v['version']}" for v in versions) or None,
+        "parent": model.tags.get("rnnmod.parent", "")[:12] or None,
+        "f1": figures.get("f1"),
+        "kept": model.params.get("kept_fraction"),
+        "figures": figures,
+    }
+
+
+@click.command()
+@click.argument("uri")
+@as_json
+@command
+def show(uri: str, as_json: bool) -> None:
+    """Show what is logged under URI: its card."""
+    from mlflow_rnnmod.tracking import fetch, flavor
+
+    text = flavor.card_of(fetch.load(uri), uri)
+    if as_json:
+        print_json({"uri": uri, "card": text})
+    elif somebody_looks_on():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(text))
+    else:
+        click.echo(text)
+
+
+@click.command("open")
+@click.argument("uri")
+@command
+def open_page(uri: str) -> None:
+    """Print the link to URI's page in MLflow's user interface."""
+    import mlflow
+
+    server = mlflow.get_tracking_uri()
+    place = _place(uri)
+    if not server.startswith(("http://", "https://")):
+        click.echo(f"mlflow ui --backend-store-uri {server}", err=True)
+        server = "http://127.0.0.1:5000"
+    from mlflow_rnnmod.cli.base import shown
+
+    click.echo(f"{shown(server)}/#{place}{WORKFLOW}")
+
+
+def _place(uri: str) -> str:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if run := re.fullmatch(r"runs:/+([^/]+)(?:/(.*))?", uri):
+        found = client.get_run(run[1]).info
+        return f"/experiments/{found.experiment_id}/runs/{found.run_id}"
+    if model := re.fullmatch(r"models:/+(m-[0-9a-f]{32})/?", uri):
+        logged = client.get_logged_model(model[1])
+        return f"/experiments/{logged.experiment_id}/models/{logged.model_id}"
+    if named := re.fullmatch(r"models:/+([^/@]+)(?:/([^/@]+)|@([^/@]+))?/?", uri):
+        name, version, alias = named.groups()
+        if alias:
+            version = client.get_model_version_by_alias(name, alias).version
+        if version:
+            version = client.get_model_version(name, version).version
+        else:
+            client.get_registered_model(name)
+        place = f"/models/{quote(name, safe='')}"
+        return place + (f"/versions/{version}" if version else "")
+    raise Failure(f"{uri!r} has no page; expected models:/..., models:/name or runs:/...")
+
+
+@click.command("where-used")
+@click.argument("uri")
+@as_json
+@command
+def where_used(uri: str, as_json: bool) -> None:
+    """List the composites that hold the module under URI (models:/NAME: any version of it)."""
+    from mlflow_rnnmod.tracking import uses
+
+    found = uses.where_used(uri)
+    if as_json:
+        print_json([use.to_dict() for use in found])
+        return
+    if not found:
+        click.echo("Nowhere.")
+        return
+    rows = [[use.uri, ", ".join(use.aliases), use.label, use.module] for use in found]
+    print_table(["URI", "alias", "label", "module"], rows)

@@ -1,0 +1,79 @@
+"""Likelihoods of modules: one pass over a parent's training rows, for all labels at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mlflow_rnnmod.answers.targets import carried
+from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.inputs import Likelihood
+from mlflow_rnnmod.inputs.likelihood import LENGTH_POWER
+from mlflow_rnnmod.networks.parent import Parent
+from mlflow_rnnmod.networks.rows import Rows
+
+ROWS_AT_ONCE = 8192
+
+
+def count_inputs(parent: Parent, rows: Rows) -> Any:
+    """What is seen of each label's inputs, to be merged with what other processes saw.
+
+    Args:
+        parent: with an input that has a density.
+        rows: with targets.
+
+    Returns:
+        :class:`~mlflow_rnnmod.inputs.likelihood.Counts`.
+    """
+    density, network = parent.density, parent.network
+    assert density is not None
+    labels = len(parent.labels)
+    counts = density.counts(labels)
+    for part in network.content(rows).batches(ROWS_AT_ONCE):
+        assert part.targets is not None
+        seen = density.of_rows(part, parent.tokenizer, network.side)
+        counts.add(seen, carried(part.targets, labels))
+    return counts
+
+
+def fit_likelihoods(parent: Parent, train: Rows, held_out: Rows) -> list[Likelihood | None]:
+    """A likelihood for each label, ``None`` where no row has it or inputs have no density.
+
+    Args:
+        parent: whose.
+        train: rows it was trained on, with targets.
+        held_out: rows it was not trained on: what a step of such an input usually says, to tell
+            strange inputs by.
+    """
+    density = parent.density
+    if density is None:
+        return [None] * len(parent.labels)
+    found = count_inputs(parent, train).likelihoods()
+    there = [each for each in found if each is not None]
+    if not there:
+        return found
+    seen = density.of_rows(parent.network.content(held_out), parent.tokenizer, parent.network.side)
+    each = density.stack(there)(seen) / density.sizes(seen)[:, None] ** LENGTH_POWER
+    best = each.amax(dim=1).double()
+    deviation = float(best.std(correction=0)) if len(best) > 1 else 1.0
+    usual = [round(float(best.mean()), 6), round(max(deviation, 1e-6), 6)]
+    return [
+        None if one is None else replace(one, facts={**one.facts, "usual": usual}) for one in found
+    ]
+
+
+def with_likelihoods(modules: Sequence[Module], train: Rows, held_out: Rows) -> tuple[Module, ...]:
+    """The modules of one parent, all of its labels in order, with likelihoods.
+
+    Args:
+        modules: without.
+        train: as for :func:`fit_likelihoods`.
+        held_out: as for :func:`fit_likelihoods`.
+    """
+    with torch.inference_mode():
+        found = fit_likelihoods(modules[0].parent, train, held_out)
+    pairs = zip(modules, found, strict=True)
+    return tuple(replace(module, likelihood=likelihood) for module, likelihood in pairs)

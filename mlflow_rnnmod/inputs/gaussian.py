@@ -1,0 +1,225 @@
+"""A shrunk Gaussian for each label, over a few fixed numbers of the input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.inputs.bases import NUMBERS, cosines, like_image, projection, rooted
+from mlflow_rnnmod.inputs.likelihood import Counts, Density, Likelihood, Stack, space_of
+
+SHRINKAGE = 0.05
+"""How much of a label's covariance is the parent's pooled one, at the least."""
+FLOOR = 1e-3
+"""Least variance of a number, as a share of the mean one: what never moves says nothing."""
+
+
+class Moments(Counts):
+    """Numbers, sums and products of each label's inputs, in float64."""
+
+    def __init__(self, labels: int, numbers: int, space: str) -> None:
+        self.space = space
+        self.count = torch.zeros(labels, dtype=torch.float64)
+        self.total = torch.zeros(labels, numbers, dtype=torch.float64)
+        self.products = torch.zeros(labels, numbers, numbers, dtype=torch.float64)
+
+    def add(self, seen: Tensor, carried: Tensor) -> None:
+        """As :meth:`Counts.add`."""
+        values, member = seen.double().cpu(), carried.double().cpu()
+        self.count += member.sum(dim=0)
+        self.total += member.T @ values
+        for label in range(len(self.count)):
+            own = values[carried[:, label].cpu()]
+            self.products[label] += own.T @ own
+
+    def merge(self, other: Self) -> Self:
+        """As :meth:`Counts.merge`."""
+        labels, numbers = self.total.shape
+        found = type(self)(labels, numbers, self.space)
+        found.count = self.count + other.count
+        found.total = self.total + other.total
+        found.products = self.products + other.products
+        return found
+
+    def likelihoods(self) -> list[Likelihood | None]:
+        """As :meth:`Counts.likelihoods`."""
+        numbers, count = self.total.shape[1], self.count.clamp(min=1.0)
+        means = self.total / count[:, None]
+        scatter = self.products - means[:, :, None] * self.total[:, None]
+        pooled = scatter.sum(dim=0) / self.count.sum().clamp(min=1.0)
+        floor = FLOOR * pooled.diagonal().mean().clamp(min=1e-6) * torch.eye(numbers)
+        found: list[Likelihood | None] = []
+        for label, rows in enumerate(self.count.tolist()):
+            if rows < 1:
+                found.append(None)
+                continue
+            # Few rows say little of a covariance: theirs counts as one more row for each number.
+            share = max(SHRINKAGE, numbers / (numbers + rows))
+            own = (1 - share) * scatter[label] / rows + share * pooled + floor
+            whiten = torch.linalg.inv(torch.linalg.cholesky(own))
+            low = torch.tril_indices(numbers, numbers)
+            tensors = {"mean": means[label].float(), "whiten": whiten[low[0], low[1]].float()}
+            found.append(Likelihood(self.space, {"rows": int(rows)}, tensors))
+        return found
+
+
+class GaussianStack(Stack):
+    """Gaussians of many modules."""
+
+    def __init__(self, likelihoods: Sequence[Likelihood]) -> None:
+        numbers = len(likelihoods[0].tensors["mean"])
+        low = torch.tril_indices(numbers, numbers)
+        self.whiten = torch.zeros(len(likelihoods), numbers, numbers)
+        for table, each in zip(self.whiten, likelihoods, strict=True):
+            table[low[0], low[1]] = each.tensors["whiten"]
+        means = torch.stack([each.tensors["mean"] for each in likelihoods])
+        self.shift = (self.whiten @ means[:, :, None])[:, :, 0]
+        scale = self.whiten.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        self.constant = scale - numbers / 2 * math.log(2 * math.pi)
+
+    def __call__(self, seen: Tensor) -> Tensor:
+        """As :meth:`Stack.__call__`."""
+        modules, numbers = self.shift.shape
+        white = (seen.cpu().float() @ self.whiten.flatten(0, 1).T).view(-1, modules, numbers)
+        return self.constant - (white - self.shift).square_().sum(dim=2) / 2
+
+
+class GaussianDensity(Density):
+    """Gaussians over ``numbers`` numbers of an input."""
+
+    weight = 0.1
+    """What a nat counts in a vote: the numbers of an input say the same thing many times."""
+    about = ""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    @property
+    def space(self) -> str:
+        """As :attr:`Density.space`."""
+        return space_of(self, *self.shape)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers an input is."""
+        raise NotImplementedError
+
+    def counts(self, labels: int) -> Moments:
+        """As :meth:`Density.counts`."""
+        return Moments(labels, self.numbers, self.space)
+
+    def stack(self, likelihoods: Sequence[Likelihood]) -> GaussianStack:
+        """As :meth:`Density.stack`."""
+        return GaussianStack(likelihoods)
+
+    def sizes(self, seen: Tensor) -> Tensor:
+        """As :meth:`Density.sizes`."""
+        return torch.full((len(seen),), float(self.numbers))
+
+    def vote(self, log_likelihoods: Tensor, sizes: Tensor) -> Tensor:
+        """As :meth:`Density.vote`."""
+        return self.weight * log_likelihoods
+
+    def check(self, likelihood: Likelihood) -> None:
+        """As :meth:`Density.check`."""
+        expected = {"mean": (self.numbers,), "whiten": (self.numbers * (self.numbers + 1) // 2,)}
+        shapes = {name: tuple(tensor.shape) for name, tensor in likelihood.tensors.items()}
+        if shapes != expected:
+            raise ValueError(f"its likelihood has tables of {shapes}; expected {expected}.")
+
+    def words(self, likelihood: Likelihood) -> str:
+        """As :meth:`Density.words`."""
+        return (
+            f"mean and covariance of {self.numbers} numbers of an input ({self.about}), of "
+            f"{likelihood.facts['rows']} training rows"
+        )
+
+    @classmethod
+    def parsed(cls, rest: str) -> GaussianDensity:
+        """As :meth:`Density.parsed`."""
+        return cls(*(int(part) for part in rest.split("x")))
+
+
+class VectorDensity(GaussianDensity):
+    """Of vectors: a fixed projection of them.
+
+    Example:
+        >>> VectorDensity(784).numbers, VectorDensity(5).space
+        (64, 'vectors-1:5')
+    """
+
+    kind = "vectors"
+    about = "the vector itself, or its projection on a fixed basis"
+
+    @property
+    def numbers(self) -> int:
+        """As :attr:`GaussianDensity.numbers`."""
+        return min(self.shape[0], NUMBERS)
+
+    def of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Tensor:
+        """Float32 ``(rows, numbers)``."""
+        values = rows.values.detach().cpu().float()
+        values = rooted(values) if like_image(self.shape[0]) else values
+        return values @ projection(self.shape[0])
+
+
+class ImageDensity(GaussianDensity):
+    """Of images ``(channels, height, width)``: their lowest cosine coefficients.
+
+    Example:
+        >>> ImageDensity(3, 32, 32).numbers
+        63
+    """
+
+    kind = "images"
+    about = "the lowest cosine coefficients of the roots of its pixels"
+
+    @property
+    def numbers(self) -> int:
+        """As :attr:`GaussianDensity.numbers`."""
+        return cosines(*self.shape).shape[1]
+
+    def of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Tensor:
+        """Float32 ``(rows, numbers)``."""
+        return rooted(rows.values.detach().cpu().float()).flatten(1) @ cosines(*self.shape)
+
+
+class StepDensity(GaussianDensity):
+    """Of steps of numbers: mean, deviation, first, last and mean change of each, and the length.
+
+    Example:
+        >>> StepDensity(2).numbers
+        11
+    """
+
+    kind = "steps"
+    about = "means, deviations, first and last steps, changes, and the logarithm of the length"
+
+    @property
+    def numbers(self) -> int:
+        """As :attr:`GaussianDensity.numbers`."""
+        return min(5 * self.shape[0] + 1, NUMBERS)
+
+    def of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Tensor:
+        """Float32 ``(rows, numbers)``."""
+        values = rows.values.detach().cpu().float()
+        steps = values.shape[1]
+        lengths = torch.full((len(values),), steps) if rows.lengths is None else rows.lengths.cpu()
+        lengths = lengths.clamp(min=1, max=steps)
+        place, left = torch.arange(steps), side == "left"
+        valid = place >= (steps - lengths)[:, None] if left else place < lengths[:, None]
+        weight = valid[..., None].float() / lengths[:, None, None]
+        mean = (values * weight).sum(dim=1)
+        deviation = ((values - mean[:, None]).square() * weight).sum(dim=1).sqrt()
+        row = torch.arange(len(values))
+        first = steps - lengths if left else torch.zeros_like(lengths)
+        ends = values[row, first], values[row, first + lengths - 1]
+        change = values[:, 1:] - values[:, :-1]
+        both = (valid[:, 1:] & valid[:, :-1])[..., None].float()
+        change = (change.abs() * both).sum(dim=1) / (lengths[:, None] - 1).clamp(min=1)
+        found = torch.cat([mean, deviation, *ends, change, lengths.float().log()[:, None]], dim=1)
+        return found @ projection(5 * self.shape[0] + 1)

@@ -1,0 +1,107 @@
+"""Functions of each unit by itself, and what only an answer may end with."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mlflow_rnnmod.networks.graph.calls.base import (
+    ROWS,
+    UNITS,
+    Called,
+    Handler,
+    NotCovered,
+    Rows,
+    Turned,
+    like,
+)
+from mlflow_rnnmod.networks.graph.draft import Drafted
+from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
+
+ENDS = ("log_softmax", "softmax", "sigmoid")
+"""What an answer may end with, to be taken off so that logits are left."""
+
+
+def _activation(operation: Activation) -> Handler:
+    def handle(call: Called) -> str | Turned:
+        made = call.made
+        call.plain(*operation.defaults, "inplace")
+        settings = {
+            name: getattr(call.module, name)
+            if call.module is not None
+            else call.constant(1 + at, name, default)
+            for at, (name, default) in enumerate(operation.defaults.items())
+        }
+        shape = call.draft.nodes[made.name].shape
+        node = Drafted(operation.name, [made.name], shape, settings, {}, call.line)
+        return like(made, call.draft.add(node))
+
+    return handle
+
+
+def _end(name: str) -> Handler:
+    """A softmax or its logarithm: over labels, where an answer ends with it."""
+
+    def handle(call: Called) -> str | Turned:
+        made = call.made
+        call.plain("dim", "_stacklevel", "dtype")
+        dim = call.setting(1, "dim")
+        if dim is None:
+            dim = 1 if len(made.shape) == 2 else None
+        if dim is None:
+            raise NotCovered("it does not say over which dimension it goes")
+        given, axis = call.axis(made, dim)
+        if len(made.shape) == 2 and axis == UNITS:
+            shape = call.draft.nodes[given].shape
+            return like(made, call.draft.add(Drafted(name, [given], shape, {}, {}, call.line)))
+        if name != "softmax" or axis == ROWS:
+            raise NotCovered(f"it goes over dimension {dim} of {made.shape}")
+        op, settings = (
+            ("softmax_units", {}) if axis == UNITS else ("softmax_places", {"axis": axis - 2})
+        )
+        node = Drafted(op, [given], call.draft.nodes[given].shape, settings, {}, call.line)
+        return like(made, call.draft.add(node))
+
+    return handle
+
+
+_ACTIVATIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("relu", (nn.ReLU, functional.relu, torch.relu, "relu")),
+    ("relu", (functional.relu_, torch.relu_, "relu_")),
+    ("tanh", (nn.Tanh, functional.tanh, torch.tanh, torch.tanh_, "tanh", "tanh_")),
+    ("sigmoid", (nn.Sigmoid, functional.sigmoid, torch.sigmoid, torch.special.expit)),
+    ("sigmoid", (torch.sigmoid_, "sigmoid", "sigmoid_")),
+    ("gelu", (nn.GELU, functional.gelu)),
+    ("leaky_relu", (nn.LeakyReLU, functional.leaky_relu, functional.leaky_relu_)),
+    ("elu", (nn.ELU, functional.elu, functional.elu_)),
+    ("silu", (nn.SiLU, functional.silu)),
+    ("softplus", (nn.Softplus, functional.softplus)),
+    ("relu_six", (nn.ReLU6, functional.relu6)),
+    ("selu", (nn.SELU, functional.selu, torch.selu)),
+    ("mish", (nn.Mish, functional.mish)),
+    ("hardswish", (nn.Hardswish, functional.hardswish)),
+    ("hardsigmoid", (nn.Hardsigmoid, functional.hardsigmoid)),
+    ("softsign", (nn.Softsign, functional.softsign)),
+    ("absolute", (torch.abs, torch.absolute, operator.abs, "abs")),
+)
+
+
+def _rows() -> Rows:
+    found: list[tuple[Handler, tuple[Any, ...]]] = []
+    for name, targets in _ACTIVATIONS:
+        operation = OPERATIONS[name]
+        assert isinstance(operation, Activation)
+        found.append((_activation(operation), targets))
+    return tuple(found)
+
+
+ROWS_OF_CALLS: Rows = (
+    *_rows(),
+    (_end("log_softmax"), (nn.LogSoftmax, functional.log_softmax, torch.log_softmax)),
+    (_end("log_softmax"), ("log_softmax",)),
+    (_end("softmax"), (nn.Softmax, functional.softmax, torch.softmax, "softmax")),
+)

@@ -1,0 +1,181 @@
+"""What a kind of node says of itself: settings, shapes, weights, units, and how it runs.
+
+What a node puts out for one row has the shape ``(units, *places)``: a dense layer has no places,
+an image height and width, a sequence steps. Tensors have rows before that: units are dimension 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, prod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from mlflow_rnnmod.networks.graph.units import Layout, Units
+
+Shape = tuple[int | None, ...]
+"""Units, then places; ``None`` is a number of steps that each batch has its own of."""
+Settings = Mapping[str, Any]
+Weights = Mapping[str, Tensor]
+Sizes = tuple[int, ...]
+
+MAX_SIZE = 2**24
+"""The largest number of units, or of features, of a node."""
+
+
+class Operation:
+    """One kind of node. Shapes are those of one row."""
+
+    name: str
+    """In files."""
+    settings: ClassVar[Mapping[str, Callable[[Any], bool]]] = {}
+    """What a node says, each with what it must fulfil."""
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Weights by name, with what their dimensions go along (see :meth:`parameter_shapes`)."""
+    borders: ClassVar[tuple[str, ...]] = ()
+    """Weights that only views have: constants that guesses put behind a border of zeros."""
+    several: bool = False
+    """Whether two inputs or more are taken, in the place of one."""
+    gathers: bool = False
+    """Whether it puts its inputs side by side as they are."""
+    reads: bool = False
+    """Whether it reads units, where a removed one's guess can be put in, into new ones."""
+    bounded: bool = False
+    """Whether what is put out lies between -1 and 1."""
+    idles: bool = False
+    """Whether units put out exactly 0 where they are off."""
+    scales: bool = False
+    """Whether rows of its first and last weights take in a scale and shift of what is put out."""
+    carries: bool = False
+    """Whether what is put out is bounded, or idles, where what is read is or does."""
+    stacks: bool = False
+    """Whether :meth:`run_stacked` runs many trunks at once, where there are no places."""
+
+    def problems(self, settings: Settings, inputs: int) -> list[str]:
+        """What does not fit in a node."""
+        found = []
+        if (inputs < 2) if self.several else (inputs != 1):
+            expected = "two or more" if self.several else "one"
+            found.append(f"has {inputs} inputs, expected {expected}")
+        for key in sorted(set(settings) ^ set(self.rules)):
+            found.append(f"has no {key}" if key in self.rules else f"has an unknown {key!r}")
+        for key, fits in self.rules.items():
+            if key in settings and not fits(settings[key]):
+                found.append(f"{key}={settings[key]!r:.100}")
+        return found
+
+    @property
+    def rules(self) -> Mapping[str, Callable[[Any], bool]]:
+        """:attr:`settings` of this one."""
+        return self.settings
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        """What is put out.
+
+        Raises:
+            ValueError: if the inputs don't fit.
+        """
+        return shapes[0]
+
+    def parameter_shapes(
+        self, settings: Settings, shapes: Sequence[Shape], put_out: Shape
+    ) -> dict[str, Sizes]:
+        """Shapes of the weights: ``"read"`` and ``"out"`` are units read and put out."""
+        sizes = {"read": units_of(shapes[0]), "out": units_of(put_out)}
+        return {key: tuple(sizes[axis] for axis in axes) for key, axes in self.parameters.items()}
+
+    def owned(self, settings: Settings) -> Mapping[str, int]:
+        """Weights whose rows are those of units put out, with how often the units come in them.
+
+        As many times as there are gates, one after the other; a unit that owns several columns
+        side by side owns as many rows.
+        """
+        return dict.fromkeys(self.parameters, 1)
+
+    def readers(self, settings: Settings) -> Sequence[Reads]:
+        """Weights whose columns read units, where all that is read goes through such columns.
+
+        Guesses are folded into them, and removed columns cut out. With none, although units are
+        read, the guesses are put in when it runs.
+        """
+        return ()
+
+    def takes(self, settings: Settings, shifted: bool) -> bool:
+        """Whether columns of its weight take in a scale, and its bias a shift, of what it reads."""
+        return False
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        """Which units stand where in what is put out."""
+        return layouts[0]
+
+    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
+        """The settings where units are cut out.
+
+        What is run must go by the sizes of its inputs and weights, and not by numbers of units in
+        its settings, unless they are changed here.
+
+        Args:
+            settings: of the whole node.
+            read: which columns of each input are there, bool ``(columns,)``.
+            put_out: which columns of what is put out shall be there.
+        """
+        return settings
+
+    def work(
+        self, settings: Settings, read: Sequence[Sizes], put_out: Sizes, weights: int
+    ) -> float:
+        """Multiply-adds for one row: each weight at each place, unless it says otherwise.
+
+        Args:
+            settings: of the node.
+            read: sizes of the inputs, cut down.
+            put_out: of what is put out, cut down.
+            weights: numbers in its weights but for biases, cut down.
+        """
+        return float(weights * prod(put_out[1:]))
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        """Float ``(rows, units, *places)`` from inputs of such shapes."""
+        raise NotImplementedError
+
+    def run_stacked(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        """Float ``(..., rows, units)`` where trunks stand before rows, and before weights."""
+        return self.run(settings, inputs, weights)
+
+
+class Reads:
+    """Columns of a weight that read a node's first input.
+
+    Args:
+        weight: its name in the node.
+        bias: name of the bias that constants go into.
+        border: name of what constants go into, by position in the kernel, where zeros are read
+            around what is there: no constant is there.
+    """
+
+    def __init__(self, weight: str = "weight", bias: str = "bias", border: str | None = None):
+        self.weight, self.bias, self.border = weight, bias, border
+
+
+def units_of(shape: Shape) -> int:
+    """How many units; their number is always known."""
+    assert shape[0] is not None
+    return shape[0]
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a number of units."""
+    return type(value) is int and 1 <= value <= MAX_SIZE
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite float, or an int."""
+    return type(value) in (int, float) and isfinite(value)

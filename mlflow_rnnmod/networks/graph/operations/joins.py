@@ -1,0 +1,130 @@
+"""Several inputs in one: sums, concatenations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlflow_rnnmod.networks.graph.operations.base import (
+    Operation,
+    Settings,
+    Shape,
+    Weights,
+    units_of,
+)
+from mlflow_rnnmod.networks.graph.units import Layout, Units
+
+
+def _met(shapes: Sequence[Shape], does: str) -> Shape:
+    """The shape of what meets: the same units, and places that are the same, or one for all."""
+    dimensions, units = {len(shape) for shape in shapes}, {units_of(shape) for shape in shapes}
+    if len(dimensions) > 1 or len(units) > 1:
+        raise ValueError(f"{does} shapes {list(shapes)}, expected the same for all")
+    found: list[int | None] = []
+    for sizes in zip(*shapes, strict=True):
+        several = {size for size in sizes if size != 1}
+        if len(several) > 1:
+            raise ValueError(f"{does} shapes {list(shapes)}, expected the same for all")
+        found.append(several.pop() if several else 1)
+    return tuple(found)
+
+
+class _Add(Operation):
+    """A sum: what meets in it can only be masked together."""
+
+    name = "add"
+    several = stacks = True
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        return _met(shapes, "adds up")
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        return units.joined(layouts)
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        found = inputs[0] + inputs[1]
+        for more in inputs[2:]:
+            found = found + more
+        return found
+
+
+class _Multiply(Operation):
+    """A product: where one factor is off all are, so they can only be masked together.
+
+    A single unit may weigh all of another's units; it can't be masked then.
+    """
+
+    name = "multiply"
+    several = True
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        most = max(units_of(shape) for shape in shapes)
+        return _met(
+            [(most, *shape[1:]) if shape[0] == 1 else shape for shape in shapes], "multiplies"
+        )
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        same = [
+            layout for layout, shape in zip(layouts, shapes, strict=True) if shape[0] == put_out[0]
+        ]
+        for layout, shape in zip(layouts, shapes, strict=True):
+            if shape[0] != put_out[0]:
+                units.keep(layout)
+        return units.joined(same)
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        found = inputs[0] * inputs[1]
+        for more in inputs[2:]:
+            found = found * more
+        return found
+
+
+class _Concat(Operation):
+    """All units side by side."""
+
+    name = "concat"
+    several = gathers = carries = stacks = True
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        if len({shape[1:] for shape in shapes}) > 1:
+            raise ValueError(
+                f"puts shapes {list(shapes)} side by side, expected the same but for units"
+            )
+        return (sum(map(units_of, shapes)), *shapes[0][1:])
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        return tuple(segment for layout in layouts for segment in units.resolved(layout))
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        return torch.cat(list(inputs), dim=1)
+
+    def run_stacked(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        most = max(inputs, key=lambda x: x.ndim)
+        spread = [x.expand(*most.shape[:-1], x.shape[-1]) for x in inputs]
+        return torch.cat(spread, dim=-1)
+
+
+ROWS = (_Add(), _Multiply(), _Concat())

@@ -1,0 +1,102 @@
+"""Logging and registering one model so that all of it is taken back where it fails."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mlflow import MlflowClient
+
+from mlflow_rnnmod.tracking import flavor
+from mlflow_rnnmod.tracking.searching import experiments
+
+if TYPE_CHECKING:
+    from mlflow.models.model import ModelInfo
+
+    from mlflow_rnnmod.tracking.directory import Thing
+
+_logger = logging.getLogger(__name__)
+_ATTEMPT = "rnnmod.attempt"
+
+
+def log_or_leave_nothing(thing: Thing, name: str, registered: str | None = None) -> ModelInfo:
+    """Log a model, and register it; what is interrupted leaves nothing behind.
+
+    Args:
+        thing: parent, module or composite.
+        name: of its LoggedModel.
+        registered: name of the registered model, if it is to become a version of one.
+
+    Raises:
+        MlflowException: if the server refuses something.
+    """
+    attempt = Attempt(MlflowClient())
+    try:
+        return attempt.log(thing, name, registered)
+    except BaseException:  # Ctrl-C too
+        attempt.undo()
+        raise
+
+
+class Attempt:
+    """One attempt, and what it has made so far."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self.client = client
+        self._token = uuid.uuid4().hex
+        self._undo: list[tuple[str, Callable[[], Any]]] = []
+
+    def log(self, thing: Thing, name: str, registered: str | None) -> ModelInfo:
+        """Log and register it."""
+        # Until it is known what was made, it is found by a tag, wherever this is interrupted.
+        if registered is not None and not self._is_known(registered):
+            self.later(f"model {registered}", self._delete_empty, registered)
+        self.later("the new model", self._delete_tagged)
+        tags = {_ATTEMPT: self._token}
+        info = flavor.log_model(thing, name=name, registered_model_name=registered, tags=tags)
+        self._undo.pop()
+        self.later("the new model", self.client.delete_logged_model, info.model_id)
+        if registered is not None:
+            version = str(info.registered_model_version)
+            what = f"version {version} of {registered}"
+            self.later(what, self.client.delete_model_version, registered, version)
+            self.client.delete_model_version_tag(registered, version, _ATTEMPT)
+        self.client.delete_logged_model_tag(info.model_id, _ATTEMPT)
+        return info
+
+    def _is_known(self, registered: str) -> bool:
+        return bool(self.client.search_registered_models(_named(registered)))
+
+    def _delete_empty(self, registered: str) -> None:
+        """Delete a registered model that was made here and has no version."""
+        if self._is_known(registered) and not self.client.search_model_versions(
+            _named(registered), max_results=1
+        ):
+            self.client.delete_registered_model(registered)
+
+    def _delete_tagged(self) -> None:
+        tag = f"tags.`{_ATTEMPT}` = '{self._token}'"
+        for version in self.client.search_model_versions(tag):
+            self.client.delete_model_version(version.name, version.version)
+        where = [e.experiment_id for e in experiments(self.client)]
+        for model in self.client.search_logged_models(where, tag):
+            self.client.delete_logged_model(model.model_id)
+
+    def later(self, what: str, undo: Callable[..., Any], *arguments: Any) -> None:
+        """Remember how something is taken back."""
+        self._undo.append((what, lambda: undo(*arguments)))
+
+    def undo(self) -> None:
+        """Take back what was written, the last thing first; what can't be is warned of."""
+        for what, undo in reversed(self._undo):
+            try:
+                undo()
+            except Exception as error:  # of whatever kind: the others should still go
+                _logger.warning("%s could not be taken back: %s", what, error)
+
+
+def _named(name: str) -> str:
+    """A filter for exactly this name, whichever quotes it holds."""
+    return f'name="{name}"' if "'" in name else f"name='{name}'"

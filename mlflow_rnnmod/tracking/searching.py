@@ -1,0 +1,127 @@
+"""Searches on a tracking server, page after page; without torch, and without files of models."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, LoggedModel, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+_MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
+
+KINDS = ("module", "parent", "composite")
+
+
+def experiments(client: MlflowClient, name: str | None = None) -> list[Experiment]:
+    """All experiments, or the one with a name: searching models asks to name them.
+
+    Raises:
+        MlflowException: if there is none with that name; those with a similar one are named.
+    """
+    found: list[Experiment] = []
+    token = None
+    while True:
+        page = client.search_experiments(page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            break
+    if name is None:
+        return found
+    chosen = [one for one in found if one.name == name]
+    if not chosen:
+        raise MlflowException.invalid_parameter_value(
+            f"experiment={name!r} is not on this tracking server."
+            + suggestion(name, [one.name for one in found])
+        )
+    return chosen
+
+
+def logged_models(
+    client: MlflowClient,
+    conditions: Sequence[str] = (),
+    kinds: Sequence[str] = KINDS,
+    experiment: str | None = None,
+) -> Iterator[LoggedModel]:
+    """Models of this flavor that are ready, newest first.
+
+    Args:
+        client: of the server.
+        conditions: of MLflow's filters, all of which must hold.
+        kinds: which of ``KINDS``.
+        experiment: name of the only one to look in.
+
+    Raises:
+        MlflowException: if there is no such experiment.
+    """
+    chosen = ", ".join(f"'{name}'" for name in kinds)
+    filters = " AND ".join([f"tags.`rnnmod.kind` IN ({chosen})", *conditions])
+    where = [found.experiment_id for found in experiments(client, experiment)]
+    token = None
+    while where:
+        page = client.search_logged_models(where, filters, page_token=token)
+        yield from (model for model in page if model.status == LoggedModelStatus.READY)
+        token = page.token
+        if not token:
+            return
+
+
+def model_id_of(version: ModelVersion) -> str | None:
+    """Id of a registered version's model: a database does not fill in the field for it."""
+    found = _MODEL_ID.fullmatch(version.source or "")
+    return version.model_id or (found[1] if found else None)
+
+
+def registered_versions(client: MlflowClient) -> dict[str, list[ModelVersion]]:
+    """Registered versions by model id, with their aliases, which a search leaves out."""
+    found: dict[str, list[ModelVersion]] = defaultdict(list)
+    aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
+    token = None
+    while True:
+        models = client.search_registered_models(page_token=token, max_results=1000)
+        for model in models:
+            for alias, version in model.aliases.items():
+                aliases[model.name, str(version)].append(alias)
+        token = models.token
+        if not token:
+            break
+    while True:
+        page = client.search_model_versions(page_token=token, max_results=10_000)
+        for version in page:
+            if model_id := model_id_of(version):
+                version.aliases = aliases.get((version.name, str(version.version)), [])
+                found[model_id].append(version)
+        token = page.token
+        if not token:
+            return found
+
+
+def registered_names(client: MlflowClient) -> list[str]:
+    """Names of all registered models."""
+    found: list[str] = []
+    token = None
+    while True:
+        page = client.search_registered_models(page_token=token, max_results=1000)
+        found += [model.name for model in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """A question after an error, where something that is there has a similar name.
+
+    Example:
+        >>> suggestion("surname.irish", ["surnames.irish", "names"])
+        " Did you mean 'surnames.irish'?"
+        >>> suggestion("x", ["names"])
+        ''
+    """
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, 3, 0.6)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
