@@ -272,11 +272,11 @@ def _labels(composite: Composite, places: Places, found: Assessment | None) -> s
         lines.append(
             (
                 _label_cell(row.label, sources[row.label], places),
-                _figure(main, row.module[main]),
-                "" if beside is None else _figure(main, beside),
-                "" if row.difference != row.difference else points(row.difference),
-                *(_figure(n, row.module[n]) for n in names if n != main),
-                str(row.support),
+                f"&emsp;{_figure(main, row.module[main])}",
+                "" if beside is None else f"&emsp;{_figure(main, beside)}",
+                "" if row.difference != row.difference else f"&emsp;{points(row.difference)}",
+                *(f"&emsp;{_figure(n, row.module[n])}" for n in names if n != main),
+                f"&emsp;{row.support}",
                 _parent_cell(sources[row.label], places),
             )
         )

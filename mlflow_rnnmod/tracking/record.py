@@ -166,7 +166,7 @@ def run_tags(
     entry = {"path": table, "type": "table"}
     tags = {
         "rnnmod.role": "decomposition",
-        "rnnmod.parent": decomposition.parent.digest,
+        "rnnmod.parent": decomposition.parent.digest[:12],
         "rnnmod.version": mlflow_rnnmod.__version__,
         _TABLES: json.dumps(tables if entry in tables else [*tables, entry]),
         NOTE: note if len(note) <= _LONGEST_NOTE else present.get(NOTE, ""),
