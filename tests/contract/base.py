@@ -115,8 +115,15 @@ class Suite:
         """Whether it can be differentiated, whatever it reads."""
         return True
 
-    def square(self, network: Any, values: Tensor, slopes: Tensor) -> Tensor:
-        """What derivatives ``(places, units)`` by a group's outputs count, ``(units,)``."""
+    def square(self, network: Any, values: Tensor, slopes: Tensor, layer: Any) -> Tensor:
+        """What derivatives ``(places, units)`` by a group's outputs count, ``(units,)``.
+
+        Args:
+            network: unmasked.
+            values: outputs ``(places, units)``.
+            slopes: derivatives by them.
+            layer: the group's statistics over the sample.
+        """
         return (slopes**2).sum(0)
 
     def readout_blocks(self, network: Any) -> list[int]:

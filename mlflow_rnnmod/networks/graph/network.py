@@ -113,7 +113,7 @@ class GraphNetwork(Network):
         with torch.set_grad_enabled(gradients):
             values = self.states(rows, reading)
             logits = self.logits(values[self.config.readout])
-        return GraphWatch(self.config, values, logits, leaves)
+        return GraphWatch(self.config, values, logits, leaves, told.others)
 
     def view(self, trunk: Trunk, cut: bool = True) -> View:
         """The network through a trunk, cut down to its units or with the others at zero."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, Node, Shape, Sizes
 from mlflow_rnnmod.networks.graph.operations.base import units_of
 from mlflow_rnnmod.networks.graph.units import MAX_SEGMENTS, Layout, Units
 from mlflow_rnnmod.networks.groups import Group, Groups, Owner, Reader
+
+MAX_NUMBERS = 2**26
+"""The most numbers that a node puts out for one row."""
+MAX_WEIGHTS = 2**36
+"""The most numbers in one weight."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,18 @@ def find_structure(
             raise ValueError(f"node {node.name!r} {error}") from None
         if any(size is not None and not 1 <= size <= MAX_SIZE for size in shape):
             raise ValueError(f"node {node.name!r} puts out {shape}, expected 1 to {MAX_SIZE} each")
+        if prod(size or 1 for size in shape) > MAX_NUMBERS:
+            raise ValueError(
+                f"node {node.name!r} puts out {shape}, more than {MAX_NUMBERS} numbers"
+            )
         shapes[node.name] = shape
         own = node.operation.parameter_shapes(node.settings, read, shape)
-        weights.update({f"{node.name}.{key}": size for key, size in own.items()})
+        for key, size in own.items():
+            if prod(size) > MAX_WEIGHTS:
+                raise ValueError(
+                    f"node {node.name!r} has a {key} of {size}, expected fewer numbers"
+                )
+            weights[f"{node.name}.{key}"] = size
         before = [layouts[name] for name in node.inputs]
         layouts[node.name] = node.operation.flow(node.settings, units, before, read, shape)
         if not parted and node.operation.parameters and len(layouts[node.name]) > 1:
@@ -110,18 +125,19 @@ def find_structure(
     parts = {name: _parts(layout, names) for name, layout in layouts.items()}
     groups, places = _groups(nodes, parts, readout)
     ends = [part.group for part in parts[readout]]
-    if None in ends:
-        raise ValueError(
-            f"the output layer reads units of {readout!r} that can't be masked: the input itself, "
-            "or what meets it or units of several layers in a sum; expected a hidden layer's"
-        )
-    if len(set(ends)) < len(ends):
-        raise ValueError(f"the output layer reads the same units twice in {readout!r}")
     if len(shapes[readout]) > 1:
         raise ValueError(
             f"the output layer reads {readout!r} of shape {shapes[readout]}, expected units alone"
         )
-    return Structure(shapes, weights, parts, groups, tuple(map(str, ends)), places)
+    if not any(ends) or (None in ends and not parted):
+        raise ValueError(
+            f"the output layer reads units of {readout!r} that can't be masked: the input itself, "
+            "or what meets it or units of several layers in a sum; expected a hidden layer's"
+        )
+    if len(set(ends)) < len(ends) and not parted:
+        raise ValueError(f"the output layer reads the same units twice in {readout!r}")
+    named = tuple(end for end in ends if end is not None)
+    return Structure(shapes, weights, parts, groups, named, places)
 
 
 def _names(nodes: Sequence[Node], layouts: Mapping[str, Layout], units: Units) -> dict[int, str]:

@@ -77,8 +77,8 @@ class GraphView(nn.Module):
         parts = self.config.structure.parts[self.config.readout]
         self.completion: nn.Module | None = None
         if not all(bool(trunk.keep[part.group].all()) for part in parts if part.group):
-            plain = all(part.block == 1 for part in parts)
             ends = network.readout_groups
+            plain = all(part.block == 1 for part in parts) and len(set(ends)) == len(parts)
             self.completion = (
                 Completion(trunk, ends, cut, network.like)
                 if plain

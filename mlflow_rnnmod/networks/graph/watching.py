@@ -24,6 +24,7 @@ class GraphWatch:
         values: of all nodes, where they are read.
         logits: of the batch.
         leaves: what is read of nodes, to differentiate by, by node.
+        others: see :class:`~mlflow_rnnmod.networks.protocol.Told`.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class GraphWatch:
         values: Mapping[str, Tensor],
         logits: Tensor,
         leaves: Mapping[str, Tensor],
+        others: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.config, self.values, self.logits, self.leaves = config, values, logits, leaves
+        self.others = others
         self.places, self.groups = config.structure.places, config.structure.groups
 
     def observations(self, sides: Tensor) -> Iterator[Observations]:
@@ -83,13 +86,17 @@ class GraphWatch:
             if not read:
                 continue
             parts = [self._part(by_node, name, place) for place in read]
-            if self.config.spatial:
-                # What a unit's removal changes, to first order: at all places together.
+            if self.others is not None:
+                # What its removal changes, to first order: at all places together.
+                matrix, mean = (found.to(parts[0]) for found in self.others[name])
                 did = [self._part(self.values, name, place).detach() for place in read]
-                sums = [(x * slope).sum(2) for x, slope in zip(did, parts, strict=True)]
+                sums = [
+                    (torch.matmul(matrix, x - mean[:, None]) * slope).sum(2)
+                    for x, slope in zip(did, parts, strict=True)
+                ]
                 yield name, torch.stack(sums).sum(0).double() ** 2
             else:
-                yield name, torch.stack([part[:, :, 0].double() ** 2 for part in parts]).sum(0)
+                yield name, torch.stack([(part.double() ** 2).sum(2) for part in parts]).sum(0)
 
     def _part(self, values: Mapping[str, Tensor], group: str, place: Place) -> Tensor:
         """Of a group's units, ``(rows, units, places)``."""
