@@ -46,13 +46,10 @@ from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
-<<<<<<< HEAD
 ALL = "modules.json"
 ALL_TENSORS = "modules.safetensors"
-=======
 # The first format version that could say masks for single steps and gates.
 MASKED = 2
->>>>>>> main
 PARENTS = "parents"
 _TABLE = "likelihood."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
@@ -200,7 +197,7 @@ def _all_4(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[M
 
 
 def _format_of(module: Module) -> int:
-    return format_of(module.parent) if module.trunk.sliceable else 2
+    return max(format_of(module.parent), 1 if module.trunk.sliceable else MASKED)
 
 
 def _content(module: Module, size: int, standalone: bool) -> dict[str, Any]:
@@ -232,13 +229,6 @@ def _content(module: Module, size: int, standalone: bool) -> dict[str, Any]:
         "origin": clean_origin(module.origin),
         "plan": {**facts_of(module), "bytes": size, "standalone": standalone},
     }
-<<<<<<< HEAD
-=======
-    if standalone:
-        write_parent(parent, directory / PARENTS / parent.digest)
-    version = max(format_of(parent), 1 if trunk.sliceable else MASKED)
-    return write_document(directory / DOCUMENT, "module", content, version)
->>>>>>> main
 
 
 def read_module(directory: Path, find_parent: FindParent, sha256: str | None = None) -> Module:
