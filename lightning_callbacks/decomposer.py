@@ -58,7 +58,8 @@ class Decomposed:
         figures = found.figures
         parts += [f"{text} {figures[key]:.1%}" for key, text in known.items() if key in figures]
         parts.append("logged to MLflow" if self.logged is not None else "not logged")
-        return ", ".join(parts) + f" ({found.seconds:.1f} s to decompose)."
+        words = ", ".join(parts) + f" ({found.seconds:.1f} s to decompose)."
+        return words if self.logged is None else f"{words} See {self.logged.page}"
 
 
 class Decomposer:

@@ -11,6 +11,8 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from mlflow_rnnmod.pages.links import artifact_page
+from mlflow_rnnmod.storage import without_credentials
 from mlflow_rnnmod.tracking import _mlflow
 from mlflow_rnnmod.tracking.interruptions import finish
 
@@ -47,6 +49,26 @@ class LoggedDecomposition:
     versions: Mapping[str, str] = field(default_factory=dict)
     parent_registered_name: str | None = None
     parent_version: str | None = None
+
+    @property
+    def page(self) -> str:
+        """Where a browser shows the index of the modules; of a database, behind ``mlflow ui``."""
+        index = artifact_page(self.experiment_id, self.run_id, "rnnmod/modules.md")
+        return page_address(self.tracking_uri, index)
+
+
+def page_address(tracking_uri: str, page: str) -> str:
+    """The address of one of MLflow's pages; below ``mlflow ui``'s own one for a database.
+
+    Example:
+        >>> page_address("https://me:secret@models.example/mlflow", "#/models")
+        'https://models.example/mlflow/#/models'
+        >>> page_address("sqlite:///mlflow.db", "#/models")
+        'http://127.0.0.1:5000/#/models (after: mlflow ui --backend-store-uri sqlite:///mlflow.db)'
+    """
+    if tracking_uri.startswith(("http://", "https://")):
+        return f"{(without_credentials(tracking_uri) or '').rstrip('/')}/{page}"
+    return f"http://127.0.0.1:5000/{page} (after: mlflow ui --backend-store-uri {tracking_uri})"
 
 
 @contextmanager
