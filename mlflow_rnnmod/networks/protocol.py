@@ -221,6 +221,11 @@ class Network(nn.Module):
         """Where padding stands, ``"right"`` or ``"left"``."""
         return "right"
 
+    @property
+    def answer_side(self) -> str:
+        """Where steps without an answer stand."""
+        return self.side
+
     # Rows
 
     def prepare(self, rows: Rows) -> Rows:

@@ -130,6 +130,10 @@ class Suite:
         """How many columns each unit of a readout's groups has."""
         return [1] * len(network.readout_groups)
 
+    def ties(self, network: Any) -> bool:
+        """Whether the largest of several may be several, as of windows over padding."""
+        return False
+
     # What suits all whose modules have scores
 
     def inputs(self, parent: Parent, count: int, seed: int) -> list[Any]:

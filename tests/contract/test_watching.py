@@ -223,7 +223,11 @@ def check_differences(subject: Subject, sample: Sample) -> None:
 @subjects
 def test_gradients_are_what_differences_say(name):
     mine = subject(name)
-    check_differences(mine, thinned(mine.sample(3, 2)))
+    if mine.suite.ties(mine.network):
+        pytest.skip("where several are the largest, there is no derivative to compare with")
+    sample = mine.sample(5, 2)
+    longest = int(mine.network.sizes(sample.rows).argmax())
+    check_differences(mine, thinned(sample[longest : longest + 1]))
 
 
 # --- how ---

@@ -95,7 +95,7 @@ class RecurrentWatch:
             label = torch.arange(labels, device=sides.device)[None, :, None, None]
             hit = sides[:, None] == label  # (2, labels, rows, steps)
             asked = torch.where(hit, label, IGNORE).flatten(0, 1)
-            signs = _signs(rows, self.tapes.valid)
+            signs = signs_of(rows, self.tapes.valid)
         elif several:
             asked = torch.arange(labels, device=sides.device)[:, None].expand(-1, len(rows))
         else:
@@ -151,7 +151,7 @@ def group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
     return found.index_add_(0, groups, values.double())[:count]
 
 
-def _signs(rows: Rows, valid: Tensor) -> Tensor:
+def signs_of(rows: Rows, valid: Tensor) -> Tensor:
     """1 or -1 for each step, ``(rows, steps)``: as good as random, but a row's own for ever."""
     values = rows.values
     if values.is_floating_point():
