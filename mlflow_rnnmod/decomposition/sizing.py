@@ -21,6 +21,8 @@ from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Progress = Callable[[str, int, int], None]
+SIZING = "sizing"
+"""What stages are called in which settings are tried."""
 # So often the part of the units is halved that makes up a share of the multiply-adds.
 _HALVINGS = 12
 
@@ -258,12 +260,12 @@ class Job:
     def _control(self) -> float:
         """How good modules are of which nothing is removed, with the same repairs."""
         alone = [[label] for label in range(len(self.parent.labels))]
-        return self.sized(self.make(self.removed(0.0, alone), "fitting modules of all units"))
+        return self.sized(self.make(self.removed(0.0, alone), f"{SIZING}: modules of all units"))
 
     def _tried(self, share: float, groups: Sequence[Sequence[int]]) -> dict[str, float]:
         """A setting carried out, as a row of what was tried."""
         control = self._control
-        stage = f"sizing: {len(groups)} trunks, {share:.0%}"
+        stage = f"{SIZING}: {len(groups)} trunks, {share:.0%}"
         made = self.make(self.removed(share, groups), stage)
         network = self.parent.network
         shares = {t: network.shares_kept(t)["weights_kept"] for t in dict.fromkeys(made.trunks)}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 from torch import distributed as dist
@@ -75,7 +74,7 @@ class Team:
                     self._alone = None in self._tell(None if part is None else "watched")
             merged = None
             if not self._alone and part is not None:
-                merged = self._together(partial(merge_across_processes, part, self.group))
+                merged = self._merged(part)
         if merged is not None:
             return merged
         return collect(sample) if self.rank == 0 else None
@@ -93,6 +92,12 @@ class Team:
         words: list[Any] = [None] * self.size
         self._together(lambda: dist.all_gather_object(words, word, group=self.group))
         return [None] * self.size if self.broken else words
+
+    def _merged(self, part: ActivationStatistics) -> ActivationStatistics | None:
+        """The statistics of all; ``None``, and alone from here on, where one is gone."""
+        found = self._together(lambda: merge_across_processes(part, self.group))
+        self._alone = self._alone or found is None
+        return found
 
     def _together(self, work: Callable[[], T]) -> T | None:
         """What all processes do at once; ``None`` where one of them is gone."""

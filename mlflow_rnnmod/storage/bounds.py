@@ -20,6 +20,8 @@ TOKENIZER_BYTES = 64 * 2**20
 """Of a tokenizer; the largest known ones have 35 MB."""
 MODEL_BYTES = 4 * 2**20
 """Of MLflow's own ``MLmodel``."""
+LIKELIHOOD_BYTES = 64 * 2**20
+"""Of a label's likelihood; some thousand words take some ten thousand bytes."""
 MODULES = 10_000
 """Of a composite."""
 ROOM = 2**28

@@ -29,8 +29,6 @@ FORMAT = 4
 4: composites alone: all their modules in one JSON file and one of tensors.
 """
 
-MAX_DOCUMENT = 2**27
-"""Bytes of the longest document that is read: its values take many times as much memory."""
 
 T = TypeVar("T")
 _FIELDS = (KeyError, TypeError, AttributeError, IndexError)
@@ -78,9 +76,6 @@ def read_document(path: Path, kind: str, sha256: str | None = None) -> dict[str,
         ValueError: if the file is missing, truncated, altered, of another kind, or of a format that
             is newer than this package.
     """
-    size = path.stat().st_size if path.is_file() else 0
-    if size > MAX_DOCUMENT:
-        raise ValueError(f"{path} has {size} bytes; expected a document of {MAX_DOCUMENT} at most.")
     data = read_bytes(path, sha256, bounds.DOCUMENT_BYTES)
     try:
         body = bounds.parse_json(data)

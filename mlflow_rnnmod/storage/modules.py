@@ -31,7 +31,13 @@ from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
-from mlflow_rnnmod.storage.bounds import GROWTH, MODULES, check_room, check_types
+from mlflow_rnnmod.storage.bounds import (
+    GROWTH,
+    LIKELIHOOD_BYTES,
+    MODULES,
+    check_room,
+    check_types,
+)
 from mlflow_rnnmod.storage.files import (
     by_version,
     check_digest,
@@ -413,7 +419,7 @@ def _check_units(body: dict[str, Any], parent: Parent) -> None:
 
 def _most_bytes(body: dict[str, Any], parent: Parent) -> int:
     """Bytes that a module's tensors take at the most."""
-    total = 16 * parent.network.config.readout_size
+    total = LIKELIHOOD_BYTES + 16 * parent.network.config.readout_size
     for _, sizes in body["units"]:
         units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
         total += 8 * units + (4 * units**2 if isinstance(sizes, int) else 0)
