@@ -19,6 +19,7 @@ from mlflow_rnnmod.tracking import _mlflow
 from mlflow_rnnmod.tracking.code import PACKAGE
 
 DISTRIBUTION = "mlflow-rnnmod"
+_TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 
 # What loading and answering import; training and reports need more.
 _PACKAGES = ("numpy", "pandas", "safetensors", "tokenizers", "torch")
@@ -30,6 +31,17 @@ def default_requirements() -> list[str]:
     pins = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in _PACKAGES]
     own = own_requirement()
     return pins if own is None else [*pins, own]
+
+
+def torch_index() -> list[str]:
+    """Where pip finds the CPU build of torch, as an option, where that is what is installed.
+
+    From pip's own index a container would get the build for GPUs, with gigabytes of libraries; the
+    build for CPUs has a local version, which pip takes before the plain one. Where that place can't
+    be reached, the plain one is taken.
+    """
+    local = metadata.version("torch").partition("+")[2]
+    return [f"--extra-index-url {_TORCH_CPU}"] if local == "cpu" else []
 
 
 def own_requirement() -> str | None:
@@ -96,7 +108,8 @@ def environment_files(
     """
     _mlflow.validate_env_arguments(conda_env, pip_requirements, extra_pip_requirements)
     if conda_env is None:
-        defaults = default_requirements() if pip_requirements is None else None
+        own = [*torch_index(), *default_requirements()]
+        defaults = own if pip_requirements is None else None
         conda_env, requirements, constraints = _mlflow.process_pip_requirements(
             defaults, pip_requirements, extra_pip_requirements
         )

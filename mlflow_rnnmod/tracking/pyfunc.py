@@ -20,6 +20,7 @@ from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
 from mlflow_rnnmod.tracking.limits import MOST, Limit
+from mlflow_rnnmod.tracking.spark import in_spark
 
 DEFAULTS: dict[str, Any] = {
     "device": None,
@@ -123,7 +124,7 @@ class RnnmodModel:
             answers += self._without_blank(part, said, reject_label)
             tables.append(found)
         if params.get("scores"):
-            return _table(answers, tables, self._composite.labels)
+            return in_spark(_table(answers, tables, self._composite.labels))
         return _formed(answers, self._composite.answer.form())
 
     def _routed(self, inputs: list[Any], params: Mapping[str, Any]) -> Any:

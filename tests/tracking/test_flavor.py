@@ -390,6 +390,25 @@ def test_default_environment(tmp_path):
     assert "python" in yaml.safe_load((tmp_path / "python_env.yaml").read_text())
 
 
+@pytest.mark.parametrize(
+    ("build", "options"), [("2.13.0+cpu", 1), ("2.13.0", 0), ("2.13.0+cu130", 0)]
+)
+def test_a_container_gets_the_build_of_torch_that_runs_here(monkeypatch, build, options):
+    """The build for CPUs is in an index of its own; the other one takes gigabytes."""
+    from mlflow_rnnmod.tracking import environment
+
+    version = environment.metadata.version
+    known = {"torch": build}
+    monkeypatch.setattr(
+        environment.metadata, "version", lambda name: known.get(name) or version(name)
+    )
+    lines = environment_files().files["requirements.txt"].splitlines()
+    found = [line for line in lines if line.startswith("--extra-index-url https://")]
+    assert len(found) == options
+    assert "torch==2.13.0" in lines
+    assert environment_files(pip_requirements=["numpy"]).files["requirements.txt"].count("--") == 0
+
+
 def test_requirements_are_pinned_to_what_runs():
     pins = dict(pin.split("==") for pin in mlflow_rnnmod.get_default_pip_requirements())
     assert pins["torch"] == torch.__version__.partition("+")[0]
