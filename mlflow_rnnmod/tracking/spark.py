@@ -21,7 +21,7 @@ class Scores(pd.DataFrame):
         return pd.DataFrame
 
     def map(self, func: Any, *args: Any, **kwargs: Any) -> pd.DataFrame:
-        """As of any table; but ``str``, which is what MLflow makes a column of texts by, is refused.
+        """As of any table; but ``str``, by which MLflow makes a column of texts, is refused.
 
         Raises:
             MlflowException: for ``str``.
