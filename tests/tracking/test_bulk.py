@@ -121,6 +121,21 @@ def test_no_module_speaks_for_the_run(tracking_uri: str, dataset: Any) -> None:
         assert figures.data.metrics[name] == pytest.approx(sum(values) / len(values))
 
 
+def test_modules_can_have_an_experiment_of_their_own(tracking_uri: str) -> None:
+    with mlflow.start_run() as run:
+        mlflow.set_tag("mlflow.note.content", "Mine.")
+        logged = log_decomposition(tiny_decomposition(tiny_parent()), experiment="words | modules")
+    client = MlflowClient()
+    apart = client.get_experiment_by_name("words | modules")
+    assert apart is not None and logged.experiment_id == apart.experiment_id
+    assert not models() and len(models(apart.experiment_id)) == 4
+    note = client.get_run(run.info.run_id).data.tags["mlflow.note.content"]
+    assert f"(#/experiments/{apart.experiment_id}/runs/{logged.run_id}?" in note.split("\n\n")[0]
+    assert note.endswith("Mine.")
+    again = log_decomposition(tiny_decomposition(tiny_parent()), experiment="words | modules")
+    assert again.experiment_id == apart.experiment_id and again.run_id != logged.run_id
+
+
 def test_names_of_two_parents_modules_differ(tracking_uri: str) -> None:
     for seed in range(2):
         log_decomposition(tiny_decomposition(tiny_parent(seed=seed)))
