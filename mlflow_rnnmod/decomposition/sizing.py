@@ -134,11 +134,13 @@ class Job:
         config, network = self.config, self.parent.network
         whole = {name for layer in network.layers[: config.from_layer] for name in layer}
 
+        prices = None if config.share_of == "units" else self._prices
+
         def of_units(part: float) -> dict[str, Tensor]:
             rule = RULES[config.rule]
-            return removed_units(rule, self.statistics, labels, part, config.seed, whole)
+            return removed_units(rule, self.statistics, labels, part, config.seed, whole, prices)
 
-        if config.share_of == "units" or share == 0.0:
+        if prices is None or share == 0.0:
             return of_units(share)
 
         def kept(part: float) -> float:
@@ -150,6 +152,19 @@ class Job:
             middle = (low + high) / 2
             low, high = (low, middle) if kept(middle) <= 1 - share else (middle, high)
         return of_units(high)
+
+    @cached_property
+    def _prices(self) -> dict[str, float]:
+        """Share of the multiply-adds that a unit of each group is worth, where all else is there.
+
+        Of a group with a single unit nothing can leave.
+        """
+        network, found = self.parent.network, {}
+        for name, units in network.units.items():
+            trunk = Trunk.whole(network.units)
+            keep = {**trunk.keep, name: torch.arange(units) > 0}
+            found[name] = 1 - network.work_kept(Trunk(keep)) if units > 1 else 0.0
+        return found
 
     def cost(self, trunks: Sequence[Trunk]) -> dict[str, float]:
         """The estimated passes of the parent, where trunks are run in passes."""

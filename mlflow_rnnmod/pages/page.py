@@ -7,6 +7,7 @@ loaded from elsewhere; one small script sorts and filters the table of modules.
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ th:first-child, td:first-child { text-align: left; white-space: normal; overflow
   max-width: 300px; min-width: 190px; }
 td.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 tr.taken td { background: #e8f2fa; font-weight: 600; }
+img.row { width: 56px; margin-right: 6px; image-rendering: pixelated; vertical-align: middle; }
 td.bar { min-width: 62px; background-repeat: no-repeat; }
 """
 _COLUMNS = {
@@ -62,6 +64,7 @@ _COLUMNS = {
     "agreement": "agrees with the parent",
     "units_kept": "units kept",
     "recurrent_weights_kept": "recurrent weights kept",
+    "multiply_adds_kept": "multiply-adds kept",
     "jaccard": "overlap with the others",
 }
 _TILES = {
@@ -130,6 +133,8 @@ def page(decomposition: Decomposition) -> str:
             "that are alike stand together.</p>",
             f'<div class="wide">{overlap_svg(matrix, labels)}</div>',
         ]
+    if any(decomposition.pictures.values()):
+        parts += ["<h2>Examples</h2>", _pictures(decomposition.pictures)]
     parts += ["<h2>Rows</h2>", _pairs(decomposition.rows)]
     parts += ["<h2>Settings</h2>", _pairs(_settings(decomposition, chosen))]
     return (
@@ -138,6 +143,17 @@ def page(decomposition: Decomposition) -> str:
         + "\n".join(parts)
         + f"\n<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _pictures(pictures: Mapping[str, Sequence[bytes]]) -> str:
+    """A row of pictures for each label, in the page itself."""
+    rows = []
+    for label, shown in pictures.items():
+        name = escape(plain(label))
+        sources = (f"data:image/png;base64,{b64encode(each).decode()}" for each in shown)
+        images = "".join(f'<img class="row" src="{s}" alt="{name}">' for s in sources)
+        rows.append(f'<tr><td>{name}</td><td class="words">{images}</td></tr>')
+    return f"<table><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _named(words: Mapping[str, str], metric: str) -> dict[str, str]:

@@ -46,6 +46,7 @@ _SHARES = (
     "units_kept",
     "weights_kept",
     "recurrent_weights_kept",
+    "multiply_adds_kept",
     "jaccard",
 )
 _HEADER = {
@@ -60,6 +61,7 @@ _HEADER = {
     "agreement": "agrees",
     "units_kept": "units",
     "recurrent_weights_kept": "weights",
+    "multiply_adds_kept": "multiply-adds",
     "jaccard": "overlap",
 }
 BLOCK = 10
@@ -247,6 +249,9 @@ def summary(
     if "recurrent_weights_kept" in figures:
         kept = percent(figures["recurrent_weights_kept"])
         sentences.append(f"A module keeps {kept} of the recurrent weights on average.")
+    if "multiply_adds_kept" in figures:
+        kept = percent(figures["multiply_adds_kept"])
+        sentences.append(f"A module takes {kept} of the multiply-adds on average.")
     if "trunks" in figures and "cost" in figures:
         count = round(figures["trunks"])
         trunks = "one trunk" if count == 1 else f"{count} trunks"
