@@ -153,6 +153,7 @@ def decompose(
         **(job.isolated_cost(share) if len(groups) < len(parent.labels) else {}),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
+    warnings += broken_promise(figures["net"], share, config, given.words)
     return Decomposition(
         parent=parent,
         modules=modules,
@@ -206,6 +207,27 @@ def _check(parent: Parent, config: DecompositionConfig) -> None:
             "off, of which no module can be made that saves anything; expected another rule. "
             "`python -m benchmarks.paper rq1 --rules reference` compares with it."
         )
+
+
+def broken_promise(
+    net: float, share: float, config: DecompositionConfig, words: Mapping[str, str]
+) -> list[str]:
+    """What to say where removal cost more on the report rows than it was chosen to cost at most.
+
+    Args:
+        net: composed minus control, as shares, on the report rows.
+        share: of the units that was removed.
+        config: the settings.
+        words: which rows were used for what.
+    """
+    if config.removal != "auto" or -100 * net <= config.tolerance:
+        return []
+    return [
+        f"removing {100 * share:g} % of the units cost {-100 * net:.1f} points on "
+        f"{words['figures']}; on {words['calibrated']} it was chosen to cost at most "
+        f"{config.tolerance:g}. With more rows to choose on, a smaller removal= or tolerance= it "
+        "would cost less"
+    ]
 
 
 def _job_of(parent: Parent) -> type[HeadJob | RoutedJob]:
