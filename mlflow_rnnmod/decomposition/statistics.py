@@ -155,6 +155,10 @@ class ActivationStatistics:
         what the others can't guess already.
         """
         sensitivity, own = self.layers[name].sensitivity(label), self.layers[name].of(label)
+        if self.ranks_together:
+            # Squares are of rows, observations of places: layers have more or fewer of these.
+            counts = {n: float(x.observed[:, label].sum()) for n, x in self.layers.items()}
+            return sensitivity * (counts[name] / max(min(counts.values()), 1.0))
         if not self.ranks_unexplained or own.products is None:
             return sensitivity
         return sensitivity * own.unexplained()
