@@ -369,5 +369,6 @@ def knowledge(module: Module) -> str:
         "open_head": _head(module.open_head),
         "energy": asdict(module.energy),
         "contract": module.contract.to_dict(),
+        **_likelihood(module.likelihood),
     }
     return digest_tensors(_tensors(module), structure)

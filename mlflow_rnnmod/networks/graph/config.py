@@ -232,9 +232,12 @@ class GraphConfig:
         feed = self.feed
         if not isinstance(feed, Stepwise):
             return feed.given(rows, self.input_shape, dtype)
-        if rows.values.ndim < 2:
-            raise ValueError(f"values has shape {tuple(rows.values.shape)}; expected steps.")
-        rows = prepared(self, rows)
+        if rows.values.ndim < 2 or rows.values.shape[1] == 0:
+            raise ValueError(
+                f"values has shape {tuple(rows.values.shape)}; expected at least one step."
+            )
+        if rows.values.shape[1] < self.least_steps:
+            rows = prepared(self, rows)
         lengths = lengths_of(self, rows)
         valid = valid_of(self, lengths, rows.values.shape[1])
         return feed.over_steps(replace(rows, lengths=lengths), self.input_shape, dtype, valid)
@@ -247,8 +250,14 @@ class GraphConfig:
 
     @property
     def widest(self) -> int:
-        """Units of the widest node, or of the input."""
-        return max(units_of(shape) for shape in self.structure.shapes.values())
+        """The most numbers that are added up at once, or units of a node."""
+        read = (math.prod(shape[1:]) for shape in self.structure.weights.values())
+        return max(*(units_of(shape) for shape in self.structure.shapes.values()), *read)
+
+    @property
+    def depth(self) -> int:
+        """How many nodes have weights."""
+        return max(sum(bool(node.operation.parameters) for node in self.nodes), 1)
 
     @property
     def spatial(self) -> bool:

@@ -452,6 +452,17 @@ class _Clamp(_Whole):
         return inputs[0].clamp(settings["min"], settings["max"])
 
 
+class _Power(_Whole):
+    """To a power."""
+
+    name = "power"
+    settings = {"exponent": is_number}
+    reads = True
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        return inputs[0] ** settings["exponent"]
+
+
 ROWS: tuple[Operation, ...] = (
     _Embedding(),
     _OneHot(),
@@ -475,5 +486,6 @@ ROWS: tuple[Operation, ...] = (
     _Cut(),
     _Flip(),
     _Clamp(),
+    _Power(),
     _Take(),
 )

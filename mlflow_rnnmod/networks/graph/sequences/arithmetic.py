@@ -303,6 +303,17 @@ def clamped(call: Called, made: Stepped, least: Any, most: Any) -> Stepped:
     return renamed(made, name)
 
 
+def _power(exponent: float | None) -> Callable[[Called], Stepped]:
+    def handle(call: Called) -> Stepped:
+        made = stepped(call)
+        number = call.constant(1, "exponent") if exponent is None else exponent
+        node, settings = call.draft.nodes[made.name], {"exponent": float(number)}
+        name = call.draft.add(Drafted("power", [made.name], node.shape, settings, {}, call.line))
+        return renamed(made, name)
+
+    return handle
+
+
 def _activation(operation: Activation) -> Callable[[Called], Stepped]:
     def handle(call: Called) -> Stepped:
         made = stepped(call)
@@ -364,6 +375,11 @@ ROWS_OF_CALLS: Rows = (
     (_where, (torch.where,)),
     (_clamp, (torch.clamp, torch.clip, "clamp", "clamp_", "clip")),
     (_clamp_min, (torch.clamp_min, "clamp_min")),
+    (_power(None), (operator.pow, torch.pow, "pow", "__pow__")),
+    (_power(0.5), (torch.sqrt, "sqrt")),
+    (_power(-0.5), (torch.rsqrt, "rsqrt")),
+    (_power(2.0), (torch.square, "square")),
+    (_power(-1.0), (torch.reciprocal, "reciprocal")),
     (_glu, (functional.glu, torch.nn.GLU)),
     *_activations(),
 )

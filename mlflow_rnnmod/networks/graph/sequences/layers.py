@@ -182,7 +182,8 @@ def _convolution(call: Called) -> Stepped:
     shape = (len(weight), call.shape[2])
     node = Drafted(op, [name], shape, settings, {"weight": weight, "bias": bias}, call.line)
     found = whole(call.draft, call.draft.add(node), (ROWS, UNITS, STEPS))
-    return value(found.name, [*found.dims, ()]) if flat else found
+    dims = [made.dims[0], *found.dims[1:], *([()] if flat else [])]
+    return value(found.name, dims)
 
 
 def _without_width(made: Stepped, weight: Tensor, call: Called) -> tuple[Stepped, Tensor]:
@@ -219,6 +220,8 @@ def _pack(call: Called) -> Packed:
     if {f.axis for dim in lengths.dims for f in dim} != {ROWS}:
         raise NotCovered(f"its lengths are of shape {lengths.shape}")
     rows, steps = (0, 1) if first else (1, 0)
+    if lengths.dims[0] != made.dims[rows]:
+        raise NotCovered("its lengths are of rows in another order")
     if made.axis(rows) != ROWS or made.axis(steps) != STEPS:
         raise NotCovered(f"it packs {made.shape} with batch_first={first}")
     return Packed(made if first else _swapped(made), lengths)
@@ -287,11 +290,11 @@ def _cell(call: Called) -> Any:
         out = Packed(out, given.lengths)
     elif not part.batch_first:
         out = _swapped(out)
-    state = _layers(call, states, size)
+    state = _layers(call, states, size, made.dims[0])
     if not lstm:
         return out, state
     unread = NotCovered("cell states of projected LSTMs are not covered", call.line)
-    return out, (state, _layers(call, cells, size) if ends else unread)
+    return out, (state, _layers(call, cells, size, made.dims[0]) if ends else unread)
 
 
 def _wants_cells(call: Called) -> bool:
@@ -352,11 +355,10 @@ def _joined(call: Called, names: Sequence[str], shape: tuple[int, ...]) -> str:
     return call.draft.add(Drafted("concat", list(names), shape, {}, {}, call.line))
 
 
-def _layers(call: Called, names: Sequence[str], size: int) -> Stepped:
+def _layers(call: Called, names: Sequence[str], size: int, rows: Dim) -> Stepped:
     """States of all layers and directions, ``(layers, rows, units)`` in the user's code."""
     count = len(names)
     name = names[0] if count == 1 else _joined(call, names, (count * size,))
-    rows = (Factor(ROWS, call.draft.rows),)
     return value(name, [(Factor(UNITS, count, size),), rows, (Factor(UNITS, size),)])
 
 

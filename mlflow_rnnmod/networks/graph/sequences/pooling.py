@@ -14,7 +14,7 @@ from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCove
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, scaled, times
 from mlflow_rnnmod.networks.graph.sequences.products import product
-from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stepped
+from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stacked, stepped
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Dim,
@@ -131,6 +131,15 @@ def contracted(
             raise NotCovered(f"it names dimensions of {made.shape} by {own!r}")
         table.append([made.dims[own.index(c)] if c in own else () for c in letters])
     axes = [{f.axis for f in dim} for dims in table for dim in dims]
+    hops = [
+        at
+        for made, own in ((one, first), (other, second))
+        for at in [made.find(UNITS)]
+        if at is not None and own[at] in out and made.shape[at] <= _MOST_HOPS
+    ]
+    units = {i % len(letters) for i, found in enumerate(axes) if UNITS in found}
+    if len(units) == 2 and hops:
+        return _by_hops(call, one, first, other, second, out)
     for kind, words in ((STEPS, "each step with each other"), (UNITS, "units with units")):
         places = {i % len(letters) for i, found in enumerate(axes) if kind in found}
         if len(places) > 1:
@@ -141,6 +150,32 @@ def contracted(
             found = reduced(call, found, at, "sum")
             letters.pop(at)
     return value(found.name, [found.dims[letters.index(c)] for c in out])
+
+
+_MOST_HOPS = 32
+
+
+def _units(made: Stepped) -> int:
+    """The dimension that the units are."""
+    at = made.find(UNITS)
+    assert at is not None
+    return at
+
+
+def _by_hops(
+    call: Called, one: Stepped, first: str, other: Stepped, second: str, out: str
+) -> Stepped:
+    """Several weights for each step: one after the other, and their sums side by side."""
+    sides = ((one, first), (other, second))
+    (few, own), (many, others) = sorted(sides, key=lambda side: side[0].shape[_units(side[0])])
+    at = _units(few)
+    letter, left = own[at], own[:at] + own[at + 1 :]
+    rest = out.replace(letter, "")
+    parts = [
+        contracted(call, part_of(call, few, at, i), left, many, others, rest)
+        for i in range(few.shape[at])
+    ]
+    return stacked(call, parts, out.index(letter))
 
 
 def _matmul(call: Called) -> Any:

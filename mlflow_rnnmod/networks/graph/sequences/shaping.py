@@ -17,6 +17,7 @@ from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Dim,
     Factor,
+    Order,
     Stepped,
     regrouped,
     renamed,
@@ -124,6 +125,12 @@ def _index(call: Called) -> Any:
     if not isinstance(made, Stepped):
         return made[index]
     parts = list(index) if isinstance(index, tuple) else [index]
+    orders = [at for at, part in enumerate(parts) if isinstance(part, Order)]
+    if orders:
+        rest = [part for at, part in enumerate(parts) if at not in orders]
+        if orders != [made.find(ROWS)] or any(part != slice(None) for part in rest):
+            raise NotCovered("it takes parts by numbers that depend on the input")
+        return in_order(made, parts[orders[0]])
     known = [part for part in parts if part is not None and part is not Ellipsis]
     if Ellipsis in [p for p in parts if p is None or isinstance(p, type(Ellipsis))]:
         at = next(i for i, part in enumerate(parts) if part is Ellipsis)
@@ -269,6 +276,41 @@ def _gather(call: Called) -> Stepped:
     return value(gathered(call, made, number), dims)
 
 
+def _sort(call: Called) -> Any:
+    """Rows by their lengths, as packing once wanted them: an order, which is taken back later."""
+    made = call.given(0, "input")
+    if isinstance(made, Order) and not made.back:
+        return made, Order(made.number, back=True)
+    if not isinstance(made, Stepped) or made.dims != ((Factor(ROWS, call.draft.rows),),):
+        raise NotCovered("it sorts anything but rows by one number each")
+    call.draft.orders += 1
+    number = 1 + call.draft.orders
+    return in_order(made, Order(number)), Order(number)
+
+
+def _argsort(call: Called) -> Any:
+    return _sort(call)[1]
+
+
+def in_order(made: Stepped, order: Order) -> Stepped:
+    """A value with its rows in another order, or in their own again."""
+    before, behind = (order.number, 1) if order.back else (1, order.number)
+    at = made.find(ROWS)
+    if at is None or made.dims[at] != (Factor(ROWS, made.shape[at], before),):
+        raise NotCovered("it sorts rows that are in another order already")
+    dims = list(made.dims)
+    dims[at] = (Factor(ROWS, made.shape[at], behind),)
+    return value(made.name, dims)
+
+
+def _select(call: Called) -> Stepped:
+    """``x.index_select(0, order)``."""
+    made, dim, order = stepped(call), call.constant(1, "dim"), call.given(2, "index")
+    if not isinstance(order, Order) or dim % len(made.dims) != made.find(ROWS):
+        raise NotCovered("it selects by numbers that depend on the input")
+    return in_order(made, order)
+
+
 def _flip(call: Called) -> Stepped:
     made = stepped(call)
     dims = call.args[1:] if len(call.args) > 1 else call.kwargs["dims"]
@@ -341,7 +383,11 @@ def _stack(call: Called) -> Stepped:
     parts = call.given(0, "tensors")
     if not all(isinstance(part, Stepped) for part in parts):
         raise NotCovered("it puts constants beside what depends on the input")
-    dim = call.constant(1, "dim", 0)
+    return stacked(call, parts, call.constant(1, "dim", 0))
+
+
+def stacked(call: Called, parts: Sequence[Stepped], dim: int) -> Stepped:
+    """Values of one shape along a new dimension."""
     shapes = {call.draft.nodes[part.name].shape for part in parts}
     if len(shapes) > 1 or len({part.dims for part in parts}) > 1:
         raise NotCovered("it stacks values of other shapes or orders")
@@ -374,6 +420,9 @@ ROWS_OF_CALLS: Rows = (
     (_attribute, (builtins.getattr,)),
     (_index, (operator.getitem, "__getitem__")),
     (_gather, (torch.gather, "gather")),
+    (_sort, (torch.sort, "sort")),
+    (_argsort, (torch.argsort, "argsort")),
+    (_select, (torch.index_select, "index_select")),
     (_flip, (torch.flip, "flip")),
     (_chunk, (torch.chunk, "chunk")),
     (_unbind, (torch.unbind, "unbind")),
