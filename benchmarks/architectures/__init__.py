@@ -139,6 +139,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(built.MaskGiven, "mask"),
         Architecture(built.SelfAttention),
         Architecture(built.PackedResidual, "lengths"),
+        Architecture(built.CellLoop),
+        Architecture(built.Multihead),
     )
 }
 """By the names of their classes."""

@@ -13,6 +13,7 @@ from itertools import chain
 from mlflow_rnnmod.networks.graph.operations import (
     activations,
     affine,
+    attention,
     convolutions,
     joins,
     norms,
@@ -42,6 +43,7 @@ FAMILIES: tuple[Sequence[Operation], ...] = (
     norms.ROWS,
     steps.ROWS,
     recurrent.ROWS,
+    attention.ROWS,
 )
 
 OPERATIONS: dict[str, Operation] = {row.name: row for row in chain(*FAMILIES)}

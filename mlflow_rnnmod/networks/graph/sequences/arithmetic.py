@@ -17,6 +17,7 @@ from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
 from mlflow_rnnmod.networks.graph.operations.steps import INFINITE
 from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stepped
 from mlflow_rnnmod.networks.graph.sequences.values import (
+    OTHERS,
     STEPS,
     Factor,
     Stepped,
@@ -29,6 +30,7 @@ from mlflow_rnnmod.networks.graph.sequences.values import (
 
 def two(call: Called, op: str, one: Stepped, other: Stepped) -> Stepped:
     """A node that makes something of two values, number by number."""
+    one, other = _across(call, one, other), _across(call, other, one)
     dims = meet(one, other)
     shapes = [call.draft.nodes[v.name].shape for v in (one, other)]
     units = max(shape[0] for shape in shapes)
@@ -41,6 +43,23 @@ def two(call: Called, op: str, one: Stepped, other: Stepped) -> Stepped:
     name = call.draft.add(
         Drafted(op, [one.name, other.name], (units, *places), settings, {}, call.line)
     )
+    return value(name, dims)
+
+
+def _across(call: Called, made: Stepped, other: Stepped) -> Stepped:
+    """What is said of steps, as a mask says of padding, where it meets those that others read."""
+    if other.find(OTHERS) is None or made.find(OTHERS) is not None or made.find(STEPS) is None:
+        return made
+    back = made.find(STEPS) - len(made.dims)  # type: ignore[operator]
+    if back != other.find(OTHERS) - len(other.dims):  # type: ignore[operator]
+        raise NotCovered(f"values of {made.shape} and {other.shape} do not meet")
+    units, steps = call.draft.nodes[made.name].shape
+    shape = (units, steps, steps)
+    name = call.draft.add(Drafted("across", [made.name], shape, {}, {}, call.line))
+    if made.name in call.draft.flags:
+        call.draft.flags.add(name)
+    dims = list(made.dims)
+    dims[back] = (Factor(OTHERS, made.shape[back]),)
     return value(name, dims)
 
 

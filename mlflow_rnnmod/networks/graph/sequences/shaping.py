@@ -36,6 +36,11 @@ def stepped(call: Called, position: int = 0, name: str = "input") -> Stepped:
     return found
 
 
+def _plain(call: Called) -> Any:
+    """Zeros and ones of some value's shape: no number of the input is in them."""
+    return call.found
+
+
 def _same(call: Called) -> Stepped:
     """Copies, dropout, other kinds of numbers."""
     made = stepped(call)
@@ -408,6 +413,7 @@ _KINDS = "float double half to type type_as long int bool"
 _RESHAPES = "view reshape flatten unsqueeze unflatten view_as reshape_as"
 ROWS_OF_CALLS: Rows = (
     (_same, (nn.Identity, _DROPOUT, *_DROPOUTS, torch.clone, torch.detach, *_COPIES.split())),
+    (_plain, ("new_zeros", "new_ones", "new_full", torch.zeros_like, torch.ones_like)),
     (_whole_numbers, tuple(_KINDS.split())),
     (_regroup, (nn.Flatten, nn.Unflatten, torch.flatten, torch.reshape, torch.unsqueeze)),
     (_regroup, tuple(_RESHAPES.split())),

@@ -18,8 +18,8 @@ from torch import Tensor
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, Made, NotCovered
 from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 
-STEPS = 2
-"""The axis of a node's value that its steps are."""
+STEPS, OTHERS = 2, 3
+"""The axes of a node's value that its steps are, and those that each step reads."""
 
 
 class Factor(NamedTuple):
