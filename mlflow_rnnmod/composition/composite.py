@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, Columns
 from mlflow_rnnmod.answers.columns import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
@@ -22,6 +22,7 @@ from mlflow_rnnmod.composition.scores import (
     SCORES,
     ScoreStrategy,
     check_score,
+    check_scores,
 )
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Input
@@ -72,7 +73,7 @@ class Composite:
         Raises:
             ValueError: if they do not.
         """
-        check_score(self.score, self.base, self.rivals, self.modules, self.answer.stepwise)
+        check_score(self.score, self.base, self.answer, self.modules)
         thresholds = self.parameters.get("thresholds", {})
         check_thresholds(thresholds, self.labels, self.rivals)
 
@@ -186,26 +187,39 @@ class Composite:
 
         Raises:
             TypeError: if an input is not of the composite's kind, with its position.
-            ValueError: if a token id or the size of a step is not the parents'.
+            ValueError: if a token id or the size of a step is not the parents', or a score is NaN.
         """
         inputs = self.checked(inputs)
         if len(inputs) == 0:
             steps = (0,) if self.answer.stepwise else ()
             return torch.zeros(0, *steps, len(self.modules))
-        strategy = self._strategy()
-        if not strategy.likelihood:
+        strategy, found = self._strategy(), None
+        if strategy.network or self.answer.stepwise:
             found = self.engine.scores(inputs, strategy, self.settings, engine)
-        else:
-            found = self.evidence.votes(inputs)
+        if strategy.likelihood:
+            votes = self.votes(inputs, found)
             if self.score == "joint":
                 scales = [self.parameters["scales"][label][-2] for label in self.labels]
-                found = found * found.new_tensor(scales)
-            if strategy.network:
-                found = found + self.engine.scores(inputs, strategy, self.settings, engine)
+                votes = votes * votes.new_tensor(scales)
+            found = votes if found is None else found + votes
+        assert found is not None
         offsets = self.parameters.get("offsets")
         if offsets:
             found = found + found.new_tensor([offsets[label] for label in self.labels])
+        check_scores(found, self.answer.stepwise)
         return found
+
+    def votes(self, inputs: Any, scores: Tensor | None = None) -> Tensor:
+        """What likelihoods add to scores, of their shape.
+
+        Args:
+            inputs: checked.
+            scores: where each step is answered, ``(rows, steps, modules)``.
+        """
+        if not self.answer.stepwise:
+            return self.evidence.votes(inputs)
+        assert scores is not None
+        return self.evidence.step_votes(inputs, scores.shape[1])
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -250,8 +264,12 @@ class Composite:
                 where labels have thresholds.
         """
         scores = self.scores(inputs, engine)
-        known = self.familiarity(inputs) if self.likely and reject_below is not None else None
+        known = None if reject_below is None else self.known(inputs)
         return self.answers(scores, reject_below, reject_label, known)
+
+    def known(self, inputs: Any) -> Tensor | None:
+        """:meth:`familiarity`, where it is something else than the best score."""
+        return self.familiarity(inputs) if self.likely and not self.answer.stepwise else None
 
     def familiarity(self, inputs: Any) -> Tensor:
         """How usual inputs are: what ``reject_below`` is compared with.
@@ -267,7 +285,7 @@ class Composite:
         Returns:
             float ``(rows,)``; ``(rows, steps)`` for answers that have one for each step.
         """
-        if not self.likely:
+        if not self.likely or self.answer.stepwise:
             return self.scores(inputs).amax(dim=-1)
         inputs = self.checked(inputs)
         if len(inputs) == 0:

@@ -246,12 +246,12 @@ def _check(
         steps = min(found.shape[1], wanted.shape[1])
         answered = answered[:, :steps]
         found, wanted = (x[:, :steps] * answered[..., None] for x in (found, wanted))
-    long = rows.values.shape[1] if reading.call.kind is not None else 1
+    widest, long = config.widest, rows.values.shape[1] if reading.call.kind is not None else 1
     found, wanted = found.flatten(1), wanted.flatten(1)
     gaps = (found - wanted).abs().nan_to_num(torch.inf)
     # Numbers of a row are sums of the same values: small ones are what is left of large ones.
     size = wanted.abs().amax(dim=1, keepdim=True).clamp(min=_cancelled(module) / 40)
-    allowed = tolerance(wanted.dtype, size, config.widest, config.depth * long)
+    allowed = tolerance(wanted.dtype, size, widest, max(config.depth, long))
     if bool((gaps <= allowed).all()):
         return float(gaps.max())
     at = int(gaps.amax(dim=1).argmax())
