@@ -21,6 +21,7 @@ from mlflow_rnnmod.networks.graph.operations import (
     recurrent,
     shapes,
     steps,
+    tokens,
 )
 from mlflow_rnnmod.networks.graph.operations.activations import Activation
 from mlflow_rnnmod.networks.graph.operations.base import (
@@ -42,6 +43,7 @@ FAMILIES: tuple[Sequence[Operation], ...] = (
     pools.ROWS,
     norms.ROWS,
     steps.ROWS,
+    tokens.ROWS,
     recurrent.ROWS,
     attention.ROWS,
 )

@@ -12,8 +12,15 @@ from typing import Any
 from torch import nn
 
 from mlflow_rnnmod.networks.graph.calls.base import Handler, Rows
-from mlflow_rnnmod.networks.graph.sequences import arithmetic, layers, pooling, shaping
-from mlflow_rnnmod.networks.graph.sequences.layers import Packed
+from mlflow_rnnmod.networks.graph.sequences import (
+    arithmetic,
+    cells,
+    choosing,
+    layers,
+    pooling,
+    shaping,
+)
+from mlflow_rnnmod.networks.graph.sequences.cells import Packed
 from mlflow_rnnmod.networks.graph.sequences.values import STEPS, Order, Stepped, whole
 
 FAMILIES: tuple[Rows, ...] = (
@@ -21,6 +28,8 @@ FAMILIES: tuple[Rows, ...] = (
     arithmetic.ROWS_OF_CALLS,
     pooling.ROWS_OF_CALLS,
     layers.ROWS_OF_CALLS,
+    cells.ROWS_OF_CALLS,
+    choosing.ROWS_OF_CALLS,
 )
 
 HANDLERS: dict[Any, Handler] = {

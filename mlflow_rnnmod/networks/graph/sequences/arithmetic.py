@@ -15,7 +15,7 @@ from mlflow_rnnmod.networks.graph.calls.base import UNITS, Called, NotCovered, R
 from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
 from mlflow_rnnmod.networks.graph.operations.steps import INFINITE
-from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stepped
+from mlflow_rnnmod.networks.graph.sequences.shaping import part_of
 from mlflow_rnnmod.networks.graph.sequences.values import (
     OTHERS,
     STEPS,
@@ -24,6 +24,7 @@ from mlflow_rnnmod.networks.graph.sequences.values import (
     constant_along,
     meet,
     renamed,
+    stepped,
     value,
 )
 

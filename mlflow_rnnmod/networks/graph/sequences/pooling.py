@@ -14,7 +14,7 @@ from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCove
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, scaled, times
 from mlflow_rnnmod.networks.graph.sequences.products import product
-from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stacked, stepped
+from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stacked
 from mlflow_rnnmod.networks.graph.sequences.values import (
     OTHERS,
     STEPS,
@@ -22,6 +22,7 @@ from mlflow_rnnmod.networks.graph.sequences.values import (
     Factor,
     Stepped,
     renamed,
+    stepped,
     units_at,
     value,
 )

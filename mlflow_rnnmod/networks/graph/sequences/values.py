@@ -296,3 +296,11 @@ def constant_along(call: Called, made: Stepped, constant: Any) -> tuple[Any, Ten
 def renamed(made: Stepped, name: str) -> Stepped:
     """Another node's value with the same dimensions."""
     return replace(made, name=name)
+
+
+def stepped(call: Called, position: int = 0, name: str = "input") -> Stepped:
+    """An argument that depends on the input."""
+    found = call.given(position, name)
+    if not isinstance(found, Stepped):
+        raise NotCovered("its first argument does not depend on the input")
+    return found
