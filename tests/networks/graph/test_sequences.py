@@ -77,6 +77,27 @@ def test_where_padding_is_read_steps_are_those_of_the_batch() -> None:
     assert network.prepare(rows).values.shape == (12, 9)
 
 
+def test_lengths_may_come_as_a_list() -> None:
+    class Packs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.gru = nn.Embedding(WORDS, 6), nn.GRU(6, 8, batch_first=True)
+            self.fc = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor, lengths: list[int]) -> Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(
+                self.embedding(x), lengths, batch_first=True, enforce_sorted=False
+            )
+            return self.fc(torch.relu(self.gru(packed)[1][-1]))
+
+    module, rows = Packs().eval(), batch(lengths=True)
+    network, _ = read_graph(
+        module, rows, lambda: module(rows.values, rows.lengths.tolist()), LABELS
+    )
+    assert network.config.steps is None
+    assert "gather_0" in [node.name for node in network.config.nodes]
+
+
 def test_weights_for_each_step_fix_their_number() -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:
