@@ -116,6 +116,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(pooled.Gated),
         Architecture(pooled.NormedTagger, kind="tags"),
         Architecture(pooled.MultiLabel, kind="multilabel"),
+        Architecture(pooled.Hops),
+        Architecture(pooled.Sorted, "lengths"),
         Architecture(built.LinearBefore),
         Architecture(built.TanhBefore),
         Architecture(built.Scaled),
@@ -137,6 +139,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(built.MaskGiven, "mask"),
         Architecture(built.SelfAttention),
         Architecture(built.PackedResidual, "lengths"),
+        Architecture(built.CellLoop),
+        Architecture(built.Multihead),
     )
 }
 """By the names of their classes."""

@@ -378,3 +378,38 @@ class PackedResidual(L.LightningModule):
         pad = torch.arange(x.size(1), device=x.device).unsqueeze(0) >= lengths.unsqueeze(1)
         weights = torch.softmax(self.score(out).squeeze(2).masked_fill(pad, -torch.inf), 1)
         return self.fc(torch.matmul(weights.unsqueeze(1), out).squeeze(1))
+
+
+class CellLoop(nn.Module):
+    """A cell in a loop over steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(WORDS, SIZE, padding_idx=0)
+        self.cell = nn.LSTMCell(SIZE, UNITS)
+        self.fc = nn.Linear(UNITS, LABELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        embedded = self.embedding(x)
+        h = c = embedded.new_zeros(len(x), UNITS)
+        for step in range(x.size(1)):
+            h, c = self.cell(embedded[:, step], (h, c))
+        return self.fc(h)
+
+
+class Multihead(nn.Module):
+    """PyTorch's own attention of several heads behind an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(WORDS, SIZE, padding_idx=0)
+        self.lstm = nn.LSTM(SIZE, UNITS, batch_first=True)
+        self.attention = nn.MultiheadAttention(UNITS, 2, batch_first=True)
+        self.fc = nn.Linear(UNITS, LABELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        out, _ = self.lstm(self.embedding(x))
+        read, _ = self.attention(out, out, out, key_padding_mask=x == 0)
+        return self.fc(read.mean(1))

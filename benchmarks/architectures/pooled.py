@@ -274,3 +274,40 @@ class MultiLabel(nn.Module):
         out, _ = self.gru(self.embedding(x))
         out = self.norm(out.permute(0, 2, 1))
         return torch.sigmoid(self.fc(F.adaptive_avg_pool1d(out, 1).squeeze(-1)))
+
+
+class Hops(nn.Module):
+    """Two weights for each word, and both sums side by side (Lin et al.)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(WORDS, SIZE, padding_idx=0)
+        self.lstm = nn.LSTM(SIZE, UNITS, batch_first=True)
+        self.one = nn.Linear(UNITS, 5, bias=False)
+        self.two = nn.Linear(5, 2, bias=False)
+        self.fc = nn.Linear(2 * UNITS, LABELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        out, _ = self.lstm(self.embedding(x))
+        weights = F.softmax(self.two(torch.tanh(self.one(out))), dim=1)
+        return self.fc((weights.transpose(1, 2) @ out).flatten(1))
+
+
+class Sorted(nn.Module):
+    """Rows sorted by their lengths, as packing once wanted them, and put back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(WORDS, SIZE, padding_idx=0)
+        self.gru = nn.GRU(SIZE, UNITS, batch_first=True)
+        self.norm = nn.LayerNorm(UNITS)
+        self.fc = nn.Linear(UNITS, LABELS)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Logits."""
+        lengths, order = lengths.sort(descending=True)
+        packed = pack_padded_sequence(self.embedding(x[order]), lengths.cpu(), batch_first=True)
+        _, h = self.gru(packed)
+        _, back = order.sort()
+        return self.fc(self.norm(h[-1][back]))

@@ -26,6 +26,7 @@ SUBJECTS = {
     "floats and lengths": ("Features", False),
     "several labels of a mean": ("MultiLabel", False),
     "projected": ("Projected", False),
+    "each step with each other": ("SelfAttention", False),
     "packed both ways, residual, attention": ("PackedResidual", False),
 }
 CELLS: dict[str, Callable[..., Any]] = {

@@ -232,9 +232,12 @@ class GraphConfig:
         feed = self.feed
         if not isinstance(feed, Stepwise):
             return feed.given(rows, self.input_shape, dtype)
-        if rows.values.ndim < 2:
-            raise ValueError(f"values has shape {tuple(rows.values.shape)}; expected steps.")
-        rows = prepared(self, rows)
+        if rows.values.ndim < 2 or rows.values.shape[1] == 0:
+            raise ValueError(
+                f"values has shape {tuple(rows.values.shape)}; expected at least one step."
+            )
+        if rows.values.shape[1] < self.least_steps:
+            rows = prepared(self, rows)
         lengths = lengths_of(self, rows)
         valid = valid_of(self, lengths, rows.values.shape[1])
         return feed.over_steps(replace(rows, lengths=lengths), self.input_shape, dtype, valid)

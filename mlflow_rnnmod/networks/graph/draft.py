@@ -52,7 +52,7 @@ class Draft:
         self._added = 0
         # Over steps: rows of the batch that is followed, whether every input must have as many
         # steps as it, nodes of whole numbers, and those of zeros and ones.
-        self.rows, self.fixed = 0, False
+        self.rows, self.fixed, self.orders = 0, False, 0
         self.whole: set[str] = set()
         self.flags: set[str] = set()
         self.given_values: dict[str, Any] = {}

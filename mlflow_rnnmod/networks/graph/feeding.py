@@ -120,10 +120,6 @@ class Stepwise(Feed):
         """
         assert rows.lengths is not None
         values = self.values(rows.values, shape)
-        if shape[1] is not None and values.shape[2] != shape[1]:
-            raise ValueError(
-                f"values has {values.shape[2]} steps; expected {shape[1]} (prepare() fits them)."
-            )
         lengths = rows.lengths.to(values.device)
         return {
             INPUT: values.to(dtype),

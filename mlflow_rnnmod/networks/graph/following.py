@@ -28,6 +28,7 @@ from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.sequences import (
     STEPS,
+    Order,
     Packed,
     Stepped,
     handler_over_steps,
@@ -186,6 +187,8 @@ def _ended(draft: Draft, last: str) -> str:
 def answered_as(answer: Stepped) -> str:
     """How an answer is arranged; nothing where that is not covered."""
     places = {ROWS: "rows", UNITS: "labels", STEPS: "steps"}
+    if any(f.axis == ROWS and f.stride != 1 for dim in answer.dims for f in dim):
+        return ""  # rows are in another order than they came
     order = [["?" if f.axis is None else places[f.axis] for f in dim] for dim in answer.dims]
     words = "_".join("".join(dim) for dim in order)
     if words in ("rows_labels", "rows", "rows_"):  # one output for two labels
@@ -295,7 +298,7 @@ def _depends(value: Any) -> bool:
     """Whether something of the input is in a value, or in the items of one."""
     if isinstance(value, tuple | list):
         return any(map(_depends, value))
-    return isinstance(value, Made | NotCovered | Packed)
+    return isinstance(value, Made | NotCovered | Packed | Order)
 
 
 def _wanted(node: fx.Node, what: str) -> bool:

@@ -208,6 +208,13 @@ class GraphNetwork(Network):
         """The structure in words."""
         sizes = ", ".join(str(units) for units in self.units.values())
         kinds = dict.fromkeys(node.op for node in self.config.nodes if node.op != "linear")
+        if self.config.feed.stepped:
+            reads = "tokens" if self.config.input == "tokens" else "features"
+            return (
+                f"network over steps of {self.config.input_size} {reads}, groups of {sizes} units"
+                + (f" ({', '.join(kinds)})" if kinds else "")
+                + f", {len(self.labels)} labels"
+            )
         return (
             f"dense network, {self.config.input_size} inputs, hidden layers of {sizes} units"
             + (f" ({', '.join(kinds)})" if kinds else "")

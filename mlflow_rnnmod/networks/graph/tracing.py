@@ -109,6 +109,14 @@ def find_call(module: nn.Module, rows: Rows, forward: Callable[[], Any]) -> Call
                 return Input(name, steps_first)
         return value[:, few] if steps_first else value[few]
 
+    def listed(value: Any) -> Any:
+        """Lengths may come as a list."""
+        numbers = isinstance(value, list | tuple) and all(type(item) is int for item in value)
+        return torch.tensor(value) if numbers and len(value) == len(rows) else value
+
+    if kind is not None:
+        args = tuple(map(listed, args))
+        kwargs = {name: listed(value) for name, value in kwargs.items()}
     args, kwargs = map_aggregate(tuple(args), own), map_aggregate(dict(kwargs), own)
     if INPUT not in examples:
         raise UnreadableNetwork(

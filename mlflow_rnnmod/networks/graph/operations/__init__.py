@@ -13,6 +13,7 @@ from itertools import chain
 from mlflow_rnnmod.networks.graph.operations import (
     activations,
     affine,
+    attention,
     convolutions,
     joins,
     norms,
@@ -20,6 +21,7 @@ from mlflow_rnnmod.networks.graph.operations import (
     recurrent,
     shapes,
     steps,
+    tokens,
 )
 from mlflow_rnnmod.networks.graph.operations.activations import Activation
 from mlflow_rnnmod.networks.graph.operations.base import (
@@ -41,7 +43,9 @@ FAMILIES: tuple[Sequence[Operation], ...] = (
     pools.ROWS,
     norms.ROWS,
     steps.ROWS,
+    tokens.ROWS,
     recurrent.ROWS,
+    attention.ROWS,
 )
 
 OPERATIONS: dict[str, Operation] = {row.name: row for row in chain(*FAMILIES)}

@@ -1,4 +1,4 @@
-"""Sequences: tokens, masks, and what is chosen, weighted and pooled over steps."""
+"""Sequences: masks, and what is chosen, weighted and pooled over steps."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
     MAX_SIZE,
     Operation,
     Settings,
     Shape,
-    Sizes,
     Weights,
-    is_count,
     is_number,
     units_of,
 )
+from mlflow_rnnmod.networks.graph.operations.tokens import Whole
 from mlflow_rnnmod.networks.graph.units import Layout, Units
 
 INFINITE = "-inf"
@@ -41,121 +39,7 @@ def valid_steps(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 
-class _Whole(Operation):
-    """Puts out units that nobody masks."""
-
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(units_of(put_out), whole=True)
-
-
-class _Embedding(_Whole):
-    """A vector for each token id."""
-
-    name = "embedding"
-    settings = {"units": is_count, "tokens": is_count}
-    parameters = {"weight": ("tokens", "out")}
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if shapes[0][0] != 1:
-            raise ValueError(f"reads {shapes[0][0]} units, expected one token id")
-        return (settings["units"], *shapes[0][1:])
-
-    def parameter_shapes(
-        self, settings: Settings, shapes: Sequence[Shape], put_out: Shape
-    ) -> dict[str, Sizes]:
-        return {"weight": (settings["tokens"], settings["units"])}
-
-    def owned(self, settings: Settings) -> dict[str, int]:
-        return {}
-
-    def work(
-        self, settings: Settings, read: Sequence[Sizes], put_out: Sizes, weights: int
-    ) -> float:
-        return 0.0
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return functional.embedding(inputs[0][:, 0].long(), weights["weight"]).movedim(-1, 1)
-
-
-class _OneHot(_Whole):
-    """A one for each token id, among zeros."""
-
-    name = "one_hot"
-    settings = {"units": is_count}
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if shapes[0][0] != 1:
-            raise ValueError(f"reads {shapes[0][0]} units, expected one token id")
-        return (settings["units"], *shapes[0][1:])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        x = inputs[0]
-        return functional.one_hot(x[:, 0].long(), settings["units"]).movedim(-1, 1).to(x.dtype)
-
-
-class _Constant(Operation):
-    """What is the same for all rows: learned first states, places."""
-
-    name = "constant"
-    settings = {"shape": lambda value: 1 <= len(value) <= 2 and all(map(is_count, value))}
-    parameters = {"value": ("out",)}
-
-    def problems(self, settings: Settings, inputs: int) -> list[str]:
-        found = [] if inputs == 0 else [f"has {inputs} inputs, expected none"]
-        return found + super().problems(settings, 1)
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        return tuple(settings["shape"])
-
-    def parameter_shapes(
-        self, settings: Settings, shapes: Sequence[Shape], put_out: Shape
-    ) -> dict[str, Sizes]:
-        return {"value": tuple(settings["shape"])}
-
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(units_of(put_out), whole=len(put_out) > 1)
-
-    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
-        return {"shape": [int(put_out.sum()), *settings["shape"][1:]]}
-
-    def work(
-        self, settings: Settings, read: Sequence[Sizes], put_out: Sizes, weights: int
-    ) -> float:
-        return 0.0
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return weights["value"][None]
-
-
-class _Positions(_Whole):
-    """The number of each step, from 0."""
-
-    name = "positions"
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        return (1, *shapes[0][1:])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        x = inputs[0]
-        steps = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
-        return steps.expand(len(x), 1, -1)
-
-
-class _Compare(_Whole):
+class _Compare(Whole):
     """1 where a comparison with a number holds, else 0."""
 
     name = "compare"
@@ -174,7 +58,7 @@ class _Compare(_Whole):
         return self.HOW[settings["how"]](inputs[0], settings["value"]).to(inputs[0].dtype)
 
 
-class _Two(_Whole):
+class _Two(Whole):
     """Two inputs, one of which may have one unit, or no steps, for all of the other's."""
 
     reads = True
@@ -248,7 +132,7 @@ class _Fill(_Two):
         return one.masked_fill(other != 0, float(settings["value"]))
 
 
-class _OverSteps(_Whole):
+class _OverSteps(Whole):
     """One number for all steps of a unit.
 
     Args:
@@ -281,7 +165,7 @@ class _StepsMean(Operation):
         return inputs[0].mean(2)
 
 
-class _OverUnits(_Whole):
+class _OverUnits(Whole):
     """One number for all units, at each step by itself.
 
     Args:
@@ -358,7 +242,7 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-class _Softmax(_Whole):
+class _Softmax(Whole):
     """A softmax of each unit over steps."""
 
     name = "softmax_steps"
@@ -438,7 +322,7 @@ class _Flip(Operation):
         return inputs[0].flip(-1)
 
 
-class _Clamp(_Whole):
+class _Clamp(Whole):
     """No smaller than one number, no larger than another."""
 
     name = "clamp"
@@ -452,11 +336,18 @@ class _Clamp(_Whole):
         return inputs[0].clamp(settings["min"], settings["max"])
 
 
+class _Power(Whole):
+    """To a power."""
+
+    name = "power"
+    settings = {"exponent": is_number}
+    reads = True
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        return inputs[0] ** settings["exponent"]
+
+
 ROWS: tuple[Operation, ...] = (
-    _Embedding(),
-    _OneHot(),
-    _Constant(),
-    _Positions(),
     _Compare(),
     _Multiply(),
     _Divide(),
@@ -475,5 +366,6 @@ ROWS: tuple[Operation, ...] = (
     _Cut(),
     _Flip(),
     _Clamp(),
+    _Power(),
     _Take(),
 )

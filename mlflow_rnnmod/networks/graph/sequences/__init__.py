@@ -12,15 +12,24 @@ from typing import Any
 from torch import nn
 
 from mlflow_rnnmod.networks.graph.calls.base import Handler, Rows
-from mlflow_rnnmod.networks.graph.sequences import arithmetic, layers, pooling, shaping
-from mlflow_rnnmod.networks.graph.sequences.layers import Packed
-from mlflow_rnnmod.networks.graph.sequences.values import STEPS, Stepped, whole
+from mlflow_rnnmod.networks.graph.sequences import (
+    arithmetic,
+    cells,
+    choosing,
+    layers,
+    pooling,
+    shaping,
+)
+from mlflow_rnnmod.networks.graph.sequences.cells import Packed
+from mlflow_rnnmod.networks.graph.sequences.values import STEPS, Order, Stepped, whole
 
 FAMILIES: tuple[Rows, ...] = (
     shaping.ROWS_OF_CALLS,
     arithmetic.ROWS_OF_CALLS,
     pooling.ROWS_OF_CALLS,
     layers.ROWS_OF_CALLS,
+    cells.ROWS_OF_CALLS,
+    choosing.ROWS_OF_CALLS,
 )
 
 HANDLERS: dict[Any, Handler] = {
@@ -28,7 +37,7 @@ HANDLERS: dict[Any, Handler] = {
 }
 """By functions, names of methods, and types of submodules."""
 
-__all__ = ["HANDLERS", "STEPS", "Packed", "Stepped", "handler_over_steps", "whole"]
+__all__ = ["HANDLERS", "STEPS", "Order", "Packed", "Stepped", "handler_over_steps", "whole"]
 
 
 def handler_over_steps(target: Any) -> Handler | None:

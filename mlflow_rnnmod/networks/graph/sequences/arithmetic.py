@@ -15,20 +15,23 @@ from mlflow_rnnmod.networks.graph.calls.base import UNITS, Called, NotCovered, R
 from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
 from mlflow_rnnmod.networks.graph.operations.steps import INFINITE
-from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stepped
+from mlflow_rnnmod.networks.graph.sequences.shaping import part_of
 from mlflow_rnnmod.networks.graph.sequences.values import (
+    OTHERS,
     STEPS,
     Factor,
     Stepped,
     constant_along,
     meet,
     renamed,
+    stepped,
     value,
 )
 
 
 def two(call: Called, op: str, one: Stepped, other: Stepped) -> Stepped:
     """A node that makes something of two values, number by number."""
+    one, other = _across(call, one, other), _across(call, other, one)
     dims = meet(one, other)
     shapes = [call.draft.nodes[v.name].shape for v in (one, other)]
     units = max(shape[0] for shape in shapes)
@@ -41,6 +44,23 @@ def two(call: Called, op: str, one: Stepped, other: Stepped) -> Stepped:
     name = call.draft.add(
         Drafted(op, [one.name, other.name], (units, *places), settings, {}, call.line)
     )
+    return value(name, dims)
+
+
+def _across(call: Called, made: Stepped, other: Stepped) -> Stepped:
+    """What is said of steps, as a mask says of padding, where it meets those that others read."""
+    if other.find(OTHERS) is None or made.find(OTHERS) is not None or made.find(STEPS) is None:
+        return made
+    back = made.find(STEPS) - len(made.dims)  # type: ignore[operator]
+    if back != other.find(OTHERS) - len(other.dims):  # type: ignore[operator]
+        raise NotCovered(f"values of {made.shape} and {other.shape} do not meet")
+    units, steps = call.draft.nodes[made.name].shape
+    shape = (units, steps, steps)
+    name = call.draft.add(Drafted("across", [made.name], shape, {}, {}, call.line))
+    if made.name in call.draft.flags:
+        call.draft.flags.add(name)
+    dims = list(made.dims)
+    dims[back] = (Factor(OTHERS, made.shape[back]),)
     return value(name, dims)
 
 
@@ -303,6 +323,17 @@ def clamped(call: Called, made: Stepped, least: Any, most: Any) -> Stepped:
     return renamed(made, name)
 
 
+def _power(exponent: float | None) -> Callable[[Called], Stepped]:
+    def handle(call: Called) -> Stepped:
+        made = stepped(call)
+        number = call.constant(1, "exponent") if exponent is None else exponent
+        node, settings = call.draft.nodes[made.name], {"exponent": float(number)}
+        name = call.draft.add(Drafted("power", [made.name], node.shape, settings, {}, call.line))
+        return renamed(made, name)
+
+    return handle
+
+
 def _activation(operation: Activation) -> Callable[[Called], Stepped]:
     def handle(call: Called) -> Stepped:
         made = stepped(call)
@@ -364,6 +395,11 @@ ROWS_OF_CALLS: Rows = (
     (_where, (torch.where,)),
     (_clamp, (torch.clamp, torch.clip, "clamp", "clamp_", "clip")),
     (_clamp_min, (torch.clamp_min, "clamp_min")),
+    (_power(None), (operator.pow, torch.pow, "pow", "__pow__")),
+    (_power(0.5), (torch.sqrt, "sqrt")),
+    (_power(-0.5), (torch.rsqrt, "rsqrt")),
+    (_power(2.0), (torch.square, "square")),
+    (_power(-1.0), (torch.reciprocal, "reciprocal")),
     (_glu, (functional.glu, torch.nn.GLU)),
     *_activations(),
 )

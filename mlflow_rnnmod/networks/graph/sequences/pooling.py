@@ -14,13 +14,16 @@ from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCove
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, scaled, times
 from mlflow_rnnmod.networks.graph.sequences.products import product
-from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stepped
+from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stacked
 from mlflow_rnnmod.networks.graph.sequences.values import (
+    OTHERS,
     STEPS,
     Dim,
     Factor,
     Stepped,
     renamed,
+    stepped,
+    units_at,
     value,
 )
 
@@ -101,6 +104,10 @@ def _softmax(call: Called) -> Stepped:
     if dim is None:
         raise NotCovered("it does not say which dimension it goes over")
     axis = made.axis(dim)
+    if axis == OTHERS:
+        node = call.draft.nodes[made.name]
+        drafted = Drafted("softmax_places", [made.name], node.shape, {"axis": 1}, {}, call.line)
+        return renamed(made, call.draft.add(drafted))
     if axis not in (STEPS, UNITS):
         raise NotCovered(f"it goes over dimension {dim} of {made.shape}, neither steps nor units")
     node = call.draft.nodes[made.name]
@@ -131,6 +138,17 @@ def contracted(
             raise NotCovered(f"it names dimensions of {made.shape} by {own!r}")
         table.append([made.dims[own.index(c)] if c in own else () for c in letters])
     axes = [{f.axis for f in dim} for dims in table for dim in dims]
+    hops = [
+        at
+        for made, own in ((one, first), (other, second))
+        for at in [made.find(UNITS)]
+        if at is not None and own[at] in out and made.shape[at] <= _MOST_HOPS
+    ]
+    units = {i % len(letters) for i, found in enumerate(axes) if UNITS in found}
+    if len(units) == 2 and hops:
+        return _by_hops(call, one, first, other, second, out)
+    if len({i % len(letters) for i, found in enumerate(axes) if STEPS in found}) > 1:
+        return _each_other(call, one, first, other, second, out)
     for kind, words in ((STEPS, "each step with each other"), (UNITS, "units with units")):
         places = {i % len(letters) for i, found in enumerate(axes) if kind in found}
         if len(places) > 1:
@@ -141,6 +159,63 @@ def contracted(
             found = reduced(call, found, at, "sum")
             letters.pop(at)
     return value(found.name, [found.dims[letters.index(c)] for c in out])
+
+
+_MOST_HOPS = 32
+
+
+def _units(made: Stepped) -> int:
+    """The dimension that the units are."""
+    at = made.find(UNITS)
+    assert at is not None
+    return at
+
+
+def _each_other(
+    call: Called, one: Stepped, first: str, other: Stepped, second: str, out: str
+) -> Stepped:
+    """Steps with steps: how alike they are, or what they read of one another."""
+    draft = call.draft
+    steps = [own[made.find(STEPS) or 0] for made, own in ((one, first), (other, second))]
+    summed = [c for c in dict.fromkeys(first + second) if c not in out]
+    rows = draft.nodes[one.name].shape[1]
+    kinds = {c: one.dims[first.index(c)] for c in first} | {
+        c: other.dims[second.index(c)] for c in second if c not in first
+    }
+    shared = summed[0] if len(summed) == 1 and summed[0] in first and summed[0] in second else None
+    refused = NotCovered("a product of each step with each other, of another order")
+    if shared is None:
+        raise refused
+    pair = one.dims[first.index(shared)], other.dims[second.index(shared)]
+    axes = [{factor.axis for factor in dim} for dim in pair]
+    if axes == [{UNITS}, {UNITS}]:
+        names = [units_at(call, m, o.index(shared)) for m, o in ((one, first), (other, second))]
+        shape = (1, rows, draft.nodes[other.name].shape[1])
+        name = draft.add(Drafted("pairs", names, shape, {}, {}, call.line))
+        kinds[steps[1]] = (Factor(OTHERS, shape[2]),)
+    elif axes == [{OTHERS}, {STEPS}] and draft.nodes[one.name].shape[0] == 1:
+        mixed = (draft.nodes[other.name].shape[0], rows)
+        names = [one.name, other.name]
+        name = draft.add(Drafted("mixed", names, mixed, {}, {}, call.line))
+    else:
+        raise refused
+    return value(name, [kinds[c] for c in out])
+
+
+def _by_hops(
+    call: Called, one: Stepped, first: str, other: Stepped, second: str, out: str
+) -> Stepped:
+    """Several weights for each step: one after the other, and their sums side by side."""
+    sides = ((one, first), (other, second))
+    (few, own), (many, others) = sorted(sides, key=lambda side: side[0].shape[_units(side[0])])
+    at = _units(few)
+    letter, left = own[at], own[:at] + own[at + 1 :]
+    rest = out.replace(letter, "")
+    parts = [
+        contracted(call, part_of(call, few, at, i), left, many, others, rest)
+        for i in range(few.shape[at])
+    ]
+    return stacked(call, parts, out.index(letter))
 
 
 def _matmul(call: Called) -> Any:

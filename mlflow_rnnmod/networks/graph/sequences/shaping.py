@@ -13,13 +13,16 @@ from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
 from mlflow_rnnmod.networks.graph.draft import Drafted
+from mlflow_rnnmod.networks.graph.sequences.choosing import in_order, rows_own
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Dim,
     Factor,
+    Order,
     Stepped,
     regrouped,
     renamed,
+    stepped,
     taken,
     unit_numbers,
     units_at,
@@ -27,12 +30,9 @@ from mlflow_rnnmod.networks.graph.sequences.values import (
 )
 
 
-def stepped(call: Called, position: int = 0, name: str = "input") -> Stepped:
-    """An argument that depends on the input."""
-    found = call.given(position, name)
-    if not isinstance(found, Stepped):
-        raise NotCovered("its first argument does not depend on the input")
-    return found
+def _plain(call: Called) -> Any:
+    """Zeros and ones of some value's shape: no number of the input is in them."""
+    return call.found
 
 
 def _same(call: Called) -> Stepped:
@@ -124,6 +124,12 @@ def _index(call: Called) -> Any:
     if not isinstance(made, Stepped):
         return made[index]
     parts = list(index) if isinstance(index, tuple) else [index]
+    orders = [at for at, part in enumerate(parts) if isinstance(part, Order)]
+    if orders:
+        rest = [part for at, part in enumerate(parts) if at not in orders]
+        if orders != [made.find(ROWS)] or any(part != slice(None) for part in rest):
+            raise NotCovered("it takes parts by numbers that depend on the input")
+        return in_order(made, parts[orders[0]])
     known = [part for part in parts if part is not None and part is not Ellipsis]
     if Ellipsis in [p for p in parts if p is None or isinstance(p, type(Ellipsis))]:
         at = next(i for i, part in enumerate(parts) if part is Ellipsis)
@@ -131,7 +137,7 @@ def _index(call: Called) -> Any:
     else:
         parts += [slice(None)] * (len(made.dims) - len(known))
     if any(isinstance(part, Tensor | Stepped | list) for part in parts):
-        return _rows_own(call, made, parts)
+        return rows_own(call, made, parts)
     name, dims, at = made.name, list(made.dims), 0
     for part in parts:
         if part is None:
@@ -219,56 +225,6 @@ def _units_part(call: Called, made: Stepped, at: int, part: Any, size: int) -> S
     return value(name, dims)
 
 
-def _rows_own(call: Called, made: Stepped, parts: Sequence[Any]) -> Stepped:
-    """``x[arange(rows), lengths - 1]``: a step of each row's own."""
-    plain = [at for at, part in enumerate(parts) if isinstance(part, slice)]
-    if any(parts[at] != slice(None) for at in plain) or len(parts) != len(made.dims):
-        raise NotCovered("it takes parts by numbers that depend on the input")
-    rows, steps = made.find(ROWS), made.find(STEPS)
-    numbers = [at for at in range(len(parts)) if at not in plain]
-    if sorted(numbers) != sorted(at for at in (rows, steps) if at is not None):
-        raise NotCovered("it takes parts by numbers that depend on the input")
-    assert rows is not None and steps is not None
-    own = torch.as_tensor(parts[rows]) if not isinstance(parts[rows], Stepped) else None
-    if own is None or own.flatten().tolist() != list(range(made.shape[rows])):
-        raise NotCovered("it takes other rows than all in their order")
-    if not isinstance(parts[steps], Stepped):
-        raise NotCovered("it takes a step of each row's own by constants")
-    if abs(rows - steps) != 1:
-        raise NotCovered("it takes parts by numbers of dimensions that lie apart")
-    name = gathered(call, made, parts[steps])
-    dims = [dim for at, dim in enumerate(made.dims) if at != steps]
-    return value(name, dims)
-
-
-def gathered(call: Called, made: Stepped, number: Stepped) -> str:
-    """A node of what stands at one step of each row's own."""
-    axes = {f.axis for dim in number.dims for f in dim if f.axis is not None}
-    index = call.draft.nodes[number.name]
-    if axes != {ROWS} or index.shape != (1,) or number.name not in call.draft.whole:
-        raise NotCovered(f"it takes steps by numbers of shape {number.shape}")
-    shape = (call.draft.nodes[made.name].shape[0],)
-    return call.draft.add(Drafted("gather", [made.name, number.name], shape, {}, {}, call.line))
-
-
-def _gather(call: Called) -> Stepped:
-    """``x.gather(1, index)`` with one number for all units of a row."""
-    made, dim = stepped(call), call.constant(1, "dim")
-    number = call.given(2, "index")
-    at = dim % len(made.dims)
-    if not isinstance(number, Stepped) or {f.axis for f in made.dims[at]} != {STEPS}:
-        raise NotCovered("it gathers anything but steps by numbers that depend on the input")
-    if number.shape[at] != 1 or any(
-        one != other
-        for i, (one, other) in enumerate(zip(made.shape, number.shape, strict=True))
-        if i != at
-    ):
-        raise NotCovered(f"it gathers {number.shape} of {made.shape}")
-    dims: list[Dim] = list(made.dims)
-    dims[at] = ()
-    return value(gathered(call, made, number), dims)
-
-
 def _flip(call: Called) -> Stepped:
     made = stepped(call)
     dims = call.args[1:] if len(call.args) > 1 else call.kwargs["dims"]
@@ -341,7 +297,11 @@ def _stack(call: Called) -> Stepped:
     parts = call.given(0, "tensors")
     if not all(isinstance(part, Stepped) for part in parts):
         raise NotCovered("it puts constants beside what depends on the input")
-    dim = call.constant(1, "dim", 0)
+    return stacked(call, parts, call.constant(1, "dim", 0))
+
+
+def stacked(call: Called, parts: Sequence[Stepped], dim: int) -> Stepped:
+    """Values of one shape along a new dimension."""
     shapes = {call.draft.nodes[part.name].shape for part in parts}
     if len(shapes) > 1 or len({part.dims for part in parts}) > 1:
         raise NotCovered("it stacks values of other shapes or orders")
@@ -362,6 +322,7 @@ _KINDS = "float double half to type type_as long int bool"
 _RESHAPES = "view reshape flatten unsqueeze unflatten view_as reshape_as"
 ROWS_OF_CALLS: Rows = (
     (_same, (nn.Identity, _DROPOUT, *_DROPOUTS, torch.clone, torch.detach, *_COPIES.split())),
+    (_plain, ("new_zeros", "new_ones", "new_full", torch.zeros_like, torch.ones_like)),
     (_whole_numbers, tuple(_KINDS.split())),
     (_regroup, (nn.Flatten, nn.Unflatten, torch.flatten, torch.reshape, torch.unsqueeze)),
     (_regroup, tuple(_RESHAPES.split())),
@@ -373,7 +334,6 @@ ROWS_OF_CALLS: Rows = (
     (_turned, (torch.t, "t")),
     (_attribute, (builtins.getattr,)),
     (_index, (operator.getitem, "__getitem__")),
-    (_gather, (torch.gather, "gather")),
     (_flip, (torch.flip, "flip")),
     (_chunk, (torch.chunk, "chunk")),
     (_unbind, (torch.unbind, "unbind")),

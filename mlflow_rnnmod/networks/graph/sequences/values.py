@@ -18,8 +18,8 @@ from torch import Tensor
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, Made, NotCovered
 from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 
-STEPS = 2
-"""The axis of a node's value that its steps are."""
+STEPS, OTHERS = 2, 3
+"""The axes of a node's value that its steps are, and those that each step reads."""
 
 
 class Factor(NamedTuple):
@@ -28,7 +28,7 @@ class Factor(NamedTuple):
     Args:
         axis: ``ROWS``, ``UNITS``, ``STEPS``, or ``None`` for copies of one number.
         size: how many.
-        stride: how far apart they are, in units.
+        stride: how far apart they are, in units; of rows a number of their order, 1 for their own.
     """
 
     axis: int | None
@@ -61,7 +61,7 @@ class Stepped(Made):
         found = [factor for factor in self.single(dimension) if factor.axis is not None]
         if not found:
             return None
-        if len(found) > 1 or found[0].stride != 1:
+        if len(found) > 1 or (found[0].axis != ROWS and found[0].stride != 1):
             raise NotCovered(f"dimension {dimension} of {self.shape} is a part of units")
         return found[0].axis
 
@@ -73,6 +73,19 @@ class Stepped(Made):
         if len(places) > 1:
             raise NotCovered(f"units of {self.shape} are taken apart")
         return places[0] if places else None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Numbers of rows in an order that depends on the input, by which other values are sorted.
+
+    Args:
+        number: of the order.
+        back: whether they are those that put rows in their own order again.
+    """
+
+    number: int
+    back: bool = False
 
 
 def value(name: str, dims: Sequence[Dim]) -> Stepped:
@@ -150,7 +163,8 @@ def units_at(call: Called, made: Stepped, dimension: int) -> str:
         raise NotCovered(f"it reads copies of one number, in dimension {dimension} of {made.shape}")
     if dim == (Factor(UNITS, node.shape[0]),):
         return made.name
-    if any(factor.axis == ROWS for factor in dim) or made.find(UNITS) not in (None, dimension % 9):
+    rows, units = any(factor.axis == ROWS for factor in dim), made.find(UNITS)
+    if rows or units not in (None, dimension % len(made.dims)):
         raise NotCovered(f"it reads dimension {dimension} of {made.shape}, not units")
     if any(factor.axis == STEPS for factor in dim):
         return _flattened(call, made, dim)
@@ -282,3 +296,11 @@ def constant_along(call: Called, made: Stepped, constant: Any) -> tuple[Any, Ten
 def renamed(made: Stepped, name: str) -> Stepped:
     """Another node's value with the same dimensions."""
     return replace(made, name=name)
+
+
+def stepped(call: Called, position: int = 0, name: str = "input") -> Stepped:
+    """An argument that depends on the input."""
+    found = call.given(position, name)
+    if not isinstance(found, Stepped):
+        raise NotCovered("its first argument does not depend on the input")
+    return found

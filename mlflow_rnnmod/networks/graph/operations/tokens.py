@@ -1,0 +1,138 @@
+"""What sequences are made of: token ids, constants and the numbers of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mlflow_rnnmod.networks.graph.operations.base import (
+    Operation,
+    Settings,
+    Shape,
+    Sizes,
+    Weights,
+    is_count,
+    units_of,
+)
+from mlflow_rnnmod.networks.graph.units import Layout, Units
+
+
+class Whole(Operation):
+    """Puts out units that nobody masks."""
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        """New ones, in no group."""
+        return units.new(units_of(put_out), whole=True)
+
+
+class _Embedding(Whole):
+    """A vector for each token id."""
+
+    name = "embedding"
+    settings = {"units": is_count, "tokens": is_count}
+    parameters = {"weight": ("tokens", "out")}
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        if shapes[0][0] != 1:
+            raise ValueError(f"reads {shapes[0][0]} units, expected one token id")
+        return (settings["units"], *shapes[0][1:])
+
+    def parameter_shapes(
+        self, settings: Settings, shapes: Sequence[Shape], put_out: Shape
+    ) -> dict[str, Sizes]:
+        return {"weight": (settings["tokens"], settings["units"])}
+
+    def owned(self, settings: Settings) -> dict[str, int]:
+        return {}
+
+    def work(
+        self, settings: Settings, read: Sequence[Sizes], put_out: Sizes, weights: int
+    ) -> float:
+        return 0.0
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        return functional.embedding(inputs[0][:, 0].long(), weights["weight"]).movedim(-1, 1)
+
+
+class _OneHot(Whole):
+    """A one for each token id, among zeros."""
+
+    name = "one_hot"
+    settings = {"units": is_count}
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        if shapes[0][0] != 1:
+            raise ValueError(f"reads {shapes[0][0]} units, expected one token id")
+        return (settings["units"], *shapes[0][1:])
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        x = inputs[0]
+        return functional.one_hot(x[:, 0].long(), settings["units"]).movedim(-1, 1).to(x.dtype)
+
+
+class _Constant(Operation):
+    """What is the same for all rows: learned first states, places."""
+
+    name = "constant"
+    settings = {"shape": lambda value: 1 <= len(value) <= 2 and all(map(is_count, value))}
+    parameters = {"value": ("out",)}
+
+    def problems(self, settings: Settings, inputs: int) -> list[str]:
+        found = [] if inputs == 0 else [f"has {inputs} inputs, expected none"]
+        return found + super().problems(settings, 1)
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        return tuple(settings["shape"])
+
+    def parameter_shapes(
+        self, settings: Settings, shapes: Sequence[Shape], put_out: Shape
+    ) -> dict[str, Sizes]:
+        return {"value": tuple(settings["shape"])}
+
+    def flow(
+        self,
+        settings: Settings,
+        units: Units,
+        layouts: Sequence[Layout],
+        shapes: Sequence[Shape],
+        put_out: Shape,
+    ) -> Layout:
+        return units.new(units_of(put_out), whole=len(put_out) > 1)
+
+    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
+        return {"shape": [int(put_out.sum()), *settings["shape"][1:]]}
+
+    def work(
+        self, settings: Settings, read: Sequence[Sizes], put_out: Sizes, weights: int
+    ) -> float:
+        return 0.0
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        return weights["value"][None]
+
+
+class _Positions(Whole):
+    """The number of each step, from 0."""
+
+    name = "positions"
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        return (1, *shapes[0][1:])
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        x = inputs[0]
+        steps = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+        return steps.expand(len(x), 1, -1)
+
+
+ROWS: tuple[Operation, ...] = (_Embedding(), _OneHot(), _Constant(), _Positions())
