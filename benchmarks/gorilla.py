@@ -56,21 +56,21 @@ def gorilla_rows(
         "person and gorilla of a model of two": both,
     }
     for name, composite in options.items():
-        yield _row(name, top_points(composite, data, "whole"), data, composite)
+        yield _row(name, top_points(composite, data, "test"), data, composite)
     fitted = compose(both.modules, calibrate_on=_with(data, joint))
     yield _row(
         "person and gorilla of a model of two, with joint rows",
-        top_points(fitted, data, "whole"),
+        top_points(fitted, data, "test"),
         data,
         fitted,
     )
     others = data.only([name for name in data.names if name != ANIMAL])
     without = remove(parent, ANIMAL)
-    found = top_points(without, others, "whole")
+    found = top_points(without, others, "test")
     yield {
         **_row("gorilla removed", found, others, without),
-        "parent_score": top_points(parent, others, "whole")[0],
-        "score_of_all_rows": top_points(without, data, "whole")[0],
+        "parent_score": top_points(parent, others, "test")[0],
+        "score_of_all_rows": top_points(without, data, "test")[0],
     }
     yield _row(
         "person and gorilla verified by two modules", verified(parent, other, data), data, parent
@@ -82,7 +82,7 @@ def verified(parent: Composite, other: Composite, data: TextData) -> tuple[float
 
     They swap the scores of both labels where they disagree with the network.
     """
-    texts = data.texts["whole"]
+    texts = data.texts["test"]
     scores, said = parent.scores(texts).clone(), other.predict(texts)
     first, second = (parent.labels.index(name) for name in (PERSON, ANIMAL))
     best = scores.argmax(1)
@@ -93,7 +93,7 @@ def verified(parent: Composite, other: Composite, data: TextData) -> tuple[float
         1, torch.tensor([first, second]), scores[swap][:, [second, first]]
     )
     index = {label: number for number, label in enumerate(parent.labels)}
-    right = torch.tensor([index[label] for label in data.labels["whole"]])
+    right = torch.tensor([index[label] for label in data.labels["test"]])
     among = scores.topk(5).indices == right[:, None]
     return 100 * float(among[:, 0].double().mean()), 100 * float(among.any(1).double().mean())
 
@@ -107,14 +107,14 @@ def _with(data: TextData, joint: tuple[list[Any], list[str]]) -> tuple[list[Any]
 def _row(
     name: str, found: tuple[float, float], data: TextData, composite: Composite
 ) -> dict[str, Any]:
-    rows = [i for i, label in enumerate(data.labels["whole"]) if label in (PERSON, ANIMAL)]
-    part = {"whole": [data.texts["whole"][i] for i in rows]}
-    own = changed(data, texts=part, labels={"whole": [data.labels["whole"][i] for i in rows]})
+    rows = [i for i, label in enumerate(data.labels["test"]) if label in (PERSON, ANIMAL)]
+    part = {"test": [data.texts["test"][i] for i in rows]}
+    own = changed(data, texts=part, labels={"test": [data.labels["test"][i] for i in rows]})
     return {
         "pair": name,
         "score": found[0],
         "top5": found[1],
-        "label_score": top_points(composite, own, "whole")[0],
+        "label_score": top_points(composite, own, "test")[0],
         "score_strategy": composite.score,
         "paper": PUBLISHED.get(name),
     }

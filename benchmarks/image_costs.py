@@ -26,7 +26,8 @@ from benchmarks.tasks import TASKS
 from benchmarks.timing import interleaved, ratio, show
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
-from mlflow_rnnmod.decomposition.rules import RULES, removed_units
+from mlflow_rnnmod.decomposition.rules import RULES
+from mlflow_rnnmod.decomposition.worth import units_worth
 from mlflow_rnnmod.networks import Parent, Rows
 
 # Epochs that the paper trains its networks for; the power that a core is taken to draw where
@@ -119,7 +120,7 @@ def speed(
 
 @main.command()
 @_shared
-@click.option("--removals", default="0.2,0.35,0.5", help="Shares of the units.")
+@click.option("--removals", default="0.25,0.35", help="Shares of the multiply-adds.")
 @click.option("--pairs", type=int, default=6)
 def two(dataset: str, cell: str, data_dir: Path, cache: Path, removals: str, pairs: int) -> None:
     """Composites of two labels with one trunk, against the parent asked for the same two."""
@@ -133,7 +134,8 @@ def two(dataset: str, cell: str, data_dir: Path, cache: Path, removals: str, pai
         scores, costs = [], []
         for pair in seeded_pairs(data.names, pairs):
             numbers = [data.names.index(label) for label in pair]
-            units = removed_units(RULES["sensitivity"], study.statistics, numbers, removal)
+            given = parent.network, RULES["sensitivity"], study.statistics, numbers
+            units = units_worth(*given, removal, "multiply_adds")
             everyone = study.modules([units] * len(data.names))  # one trunk, which is run once
             modules = [everyone[number] for number in numbers]
             costs.append(100 * parent.network.work_kept(modules[0].trunk))
@@ -149,7 +151,7 @@ def two(dataset: str, cell: str, data_dir: Path, cache: Path, removals: str, pai
         cells = [f"{removal:.0%}", str(len(scores)), f"{sum(costs) / len(costs):.0f}"]
         cells += [f"{mine:.2f}", f"{theirs:.2f}"]
         table.add_row(*cells, f"{mine - theirs:+.2f}", f"{min(deltas):+.2f}")
-        console.print(f"{removal:.0%} of the units:", *cells)
+        console.print(f"{removal:.0%} of the multiply-adds:", *cells)
     console.print(table)
 
 

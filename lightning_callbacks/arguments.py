@@ -41,6 +41,8 @@ def check_arguments(
     spec = _read_spec(given.spec, problems)
     reader = reader_of_spec(spec)
     problems += reader.problems_of_arguments(given.labels, text, target_text, spec)
+    if image is not None and not reader.sees:
+        problems.append(f"image={image!r:.200}, expected None with a {reader.spec.__name__}")
     found = _read_config(config, settings, config_of_settings, problems)
     if not _is_report_data(given.report_data, reader.rows):
         problems.append(

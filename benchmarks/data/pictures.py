@@ -16,8 +16,8 @@ from benchmarks.data.texts import TextData
 from mlflow_rnnmod.networks import Rows
 
 SIDE, IN_A_ROW = 32, 32
-# Rows of each split that modules are made and measured with, by how many labels a set has: what a
-# hundred trunks are run over is what takes time.
+# Rows of each split that modules are made with and rq1 measures, by how many labels a set has: what
+# a hundred trunks are run over is what takes time.
 MOST = {"fit": (1500, 5000), "validation": (2000, 2500), "test": (2500, 2500)}
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The last tenth of the training rows, which are shuffled, is held out of training.
@@ -31,7 +31,7 @@ class ImageData(TextData):
     """A data set whose ``texts`` are images, uint8 ``(channels, height, width)``.
 
     Networks are trained on the split ``train``, modules are fitted on ``fit``, and on ``joint``
-    composites are calibrated; the other two are as everywhere, ``whole`` is all of the test split.
+    composites are calibrated; the other two are as everywhere.
 
     Args:
         given: trained weights that lie beside the images, by the name of the network.
@@ -60,7 +60,9 @@ class ImageData(TextData):
         """
         assert encoder is not None, "images need a preparation"
         split = "fit" if split == "train" else split
-        return Rows(encoder(self.texts[split]).values, None, self.targets(split, 0))
+        most = slice(MOST[split][len(self.names) > 20])
+        values = encoder(self.texts[split][most]).values
+        return Rows(values, None, self.targets(split, 0)[most])
 
 
 def load_pictures(data_dir: Path, name: str) -> ImageData:
@@ -97,9 +99,6 @@ def load_pictures(data_dir: Path, name: str) -> ImageData:
             "joint": _part(train, slice(count - 2 * len(train[1]) // HELD_OUT, None)),
             "test": test,
         }
-    splits["whole"] = splits["test"]
-    for split, most in MOST.items():
-        splits[split] = _part(splits[split], slice(most[len(names) > 20]))
     return ImageData(
         name,
         {split: list(torch.from_numpy(pixels)) for split, (pixels, _) in splits.items()},

@@ -31,6 +31,11 @@ NAMES = {
     "mnist with emnist_letters": "MNIST with EMNIST, pairs",
     "mnist and emnist_letters": "MNIST and EMNIST, all 20 labels",
     "mnist by emnist_letters": "MNIST by EMNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny_imagenet32": "Tiny ImageNet, 32 x 32",
+    "cifar10 with cifar100": "CIFAR-10 with CIFAR-100, pairs",
+    "cifar10 by cifar100": "CIFAR-10 by CIFAR-100",
     "tatoeba_uk": "Ukrainian added",
     "tatoeba_et": "Estonian to English replaced",
 }

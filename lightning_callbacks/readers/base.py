@@ -175,6 +175,8 @@ class Reader(ABC):
     layout: ClassVar[Layout] = Steps()
     """What the inputs of its batches are."""
     least_labels: ClassVar[int] = 2
+    sees: ClassVar[bool] = True
+    """Whether its inputs may be images."""
 
     def spec_of(self, given: Mapping[str, Any]) -> Any:
         """The spec that a mapping of its arguments makes; ``None`` where it is another reader's.

@@ -105,6 +105,7 @@ class TranslatorReader(Reader):
     spec = TranslatorSpec
     rows = Pairs
     least_labels = 1
+    sees = False
 
     def spec_of(self, given: Mapping[str, Any]) -> Any:
         """Known by the tokens that a translation starts with."""

@@ -25,7 +25,7 @@ from benchmarks.tasks import TASKS, ImageTask
 from mlflow_rnnmod.composition import whole_parent
 from mlflow_rnnmod.networks import Rows
 
-SPLITS = {"train": 96, "fit": 40, "validation": 40, "joint": 40, "test": 40, "whole": 40}
+SPLITS = {"train": 96, "fit": 40, "validation": 40, "joint": 40, "test": 40}
 
 
 def made_up(name: str, names: tuple[str, ...]) -> ImageData:
@@ -190,9 +190,9 @@ def test_the_trained_networks() -> None:
     if not found:
         pytest.skip("RNNMOD_DATA names no folder with the data sets")
     data = load_pictures(Path(found), "cifar10")
-    assert [len(data.texts[s]) for s in ("train", "joint", "whole")] == [50_000, 5000, 5000]
+    assert [len(data.texts[s]) for s in ("train", "joint", "test")] == [50_000, 5000, 5000]
     parent, _ = train_parent(data, ImageTraining(), None)
     part = slice(300)
-    rows = Rows(PREPARATION.scaled(data.images("whole")[part]))
-    right = parent.network(rows).argmax(1) == data.targets("whole", 0)[part]
+    rows = Rows(PREPARATION.scaled(data.images("test")[part]))
+    right = parent.network(rows).argmax(1) == data.targets("test", 0)[part]
     assert float(right.double().mean()) > 0.88

@@ -106,3 +106,9 @@ def test_models_of_other_inputs_have_none():
     decomposer = Decomposer(LABELS, image=PREPARATION)
     with pytest.raises(ValueError, match="image is given, but the model reads features"):
         decomposer.prepare(Recurrent(), Sources(rows, rows))
+
+
+def test_translators_have_none():
+    spec = {"starts": [3, 4], "end": 2}
+    with pytest.raises(ValueError, match="image=.*expected None with a TranslatorSpec"):
+        Decomposer(LABELS, image=PREPARATION, network_spec=spec)
