@@ -94,7 +94,7 @@ def write_pages() -> None:
     described: dict[int, str] = {}
     made |= {f"interface/{name}": interface(name, described) for name in packages}
     written = ["architecture", "adding", "method", "decisions", "mlflow"]
-    written += ["results", "results_dense"]
+    written += ["results", "results_apart", "results_dense"]
     for caption, pages in {
         "How it works": written,
         "Tutorials": [page for page in made if page.startswith("tutorials/")],

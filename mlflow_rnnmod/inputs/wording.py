@@ -142,14 +142,14 @@ class Words(GramDensity):
 
 
 class Characters(GramDensity):
-    """Four characters of a text in a row, where a parent reads it so.
+    """Three characters of a text in a row, where a parent reads it so.
 
     Example:
         >>> Characters().of_inputs([" Zoë "]).lengths.tolist()
         [3]
     """
 
-    kind, version, raw, order, unit = "characters", VERSION, True, 4, "characters"
+    kind, version, raw, order, unit = "characters", VERSION, True, 3, "characters"
 
     def of_inputs(self, inputs: Any) -> Sequences:
         """As :meth:`Density.of_inputs`: texts, or lists of words."""
