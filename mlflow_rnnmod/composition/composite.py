@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, Columns
 from mlflow_rnnmod.answers.columns import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
@@ -22,6 +22,7 @@ from mlflow_rnnmod.composition.scores import (
     SCORES,
     ScoreStrategy,
     check_score,
+    check_scores,
 )
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Input
@@ -186,7 +187,7 @@ class Composite:
 
         Raises:
             TypeError: if an input is not of the composite's kind, with its position.
-            ValueError: if a token id or the size of a step is not the parents'.
+            ValueError: if a token id or the size of a step is not the parents', or a score is NaN.
         """
         inputs = self.checked(inputs)
         if len(inputs) == 0:
@@ -205,6 +206,7 @@ class Composite:
         offsets = self.parameters.get("offsets")
         if offsets:
             found = found + found.new_tensor([offsets[label] for label in self.labels])
+        check_scores(found, self.answer.stepwise)
         return found
 
     def votes(self, inputs: Any, scores: Tensor | None = None) -> Tensor:

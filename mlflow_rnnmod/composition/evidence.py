@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.inputs.likelihood import LENGTH_POWER

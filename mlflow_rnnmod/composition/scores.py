@@ -306,3 +306,26 @@ def _fit_free(
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[arg-type]
     return ((level + own) * free).detach(), offset.detach()
+
+
+def check_scores(scores: Tensor, stepwise: bool) -> None:
+    """Whether scores are numbers: of NaN, the first label would be the best.
+
+    Args:
+        scores: ``(rows, modules)``, or ``(rows, steps, modules)`` with NaN behind the last step.
+        stepwise: which of the two.
+
+    Raises:
+        ValueError: naming the first row whose are not.
+    """
+    wrong = scores.isnan()
+    if not bool(wrong.any()):
+        return
+    if stepwise:  # behind the last step all are NaN
+        wrong = wrong & ~wrong.all(dim=-1, keepdim=True)
+    rows = wrong.flatten(1).any(dim=1).nonzero()
+    if len(rows):
+        raise ValueError(
+            f"The scores of inputs[{int(rows[0])}] are NaN: its numbers are too large for the "
+            "network, or the network's weights are not finite. Nothing can be answered."
+        )

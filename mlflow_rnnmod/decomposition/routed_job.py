@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.examples import PairExamples

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from mlflow_rnnmod.inputs.base import Input, Reader
+from mlflow_rnnmod.inputs.base import Input, Reader, check_numbers
 from mlflow_rnnmod.networks.rows import Rows
 
 
@@ -24,7 +24,7 @@ class Steps(Input):
         """
         config = network.config
         rows = inputs if isinstance(inputs, Rows) else self.padded(inputs, network, tokenizer)
-        prepared = network.prepare(rows)
+        prepared = check_numbers(network.prepare(rows))
         lengths = network.lengths(prepared).cpu()
         if config.stepwise:
             lengths[self.without_step(rows, config.pad_index).cpu()] = 0

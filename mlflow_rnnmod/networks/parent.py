@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from mlflow_rnnmod import inputs
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.preparation import ImagePreparation
 from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.networks.digest import digest_tensors

@@ -9,6 +9,7 @@ from typing import Any
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.composition.translation import composite_class
 from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.storage.bounds import MODULES as MOST
 from mlflow_rnnmod.storage.files import by_version, check_digest, read_document, write_document
 from mlflow_rnnmod.storage.modules import PARENTS, clean_origin, read_module, write_module
 from mlflow_rnnmod.storage.parents import read_parent, write_parent
@@ -90,12 +91,18 @@ def read_folders(directory: Path) -> list[tuple[str, str]]:
 
 
 def _folders_1(body: dict[str, Any], path: Path) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
+    known: set[str] = set()
+    if not isinstance(body["modules"], list) or len(body["modules"]) > MOST:
+        raise ValueError(f"{path} names more than {MOST} modules, or no list of them.")
     for entry in body["modules"]:
         if not _FOLDER.fullmatch(entry["folder"]):
             raise ValueError(
                 f"{path} has a module in {entry['folder']!r}; expected {MODULES}/<number>."
             )
+        if entry["folder"] in known:
+            raise ValueError(f"{path} names {entry['folder']} twice; expected each module once.")
+        known.add(entry["folder"])
         sha256 = check_digest(entry["sha256"], f"sha256 of {entry['folder']}", path)
         found.append((entry["folder"], sha256))
     return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -28,6 +28,7 @@ from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
+from mlflow_rnnmod.storage.bounds import GROWTH, LIKELIHOOD_BYTES, check_room, check_types
 from mlflow_rnnmod.storage.files import (
     by_version,
     check_digest,
@@ -180,6 +181,7 @@ def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[s
 
 def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> Module:
     path = directory / DOCUMENT
+    _check_body(body)
     reference = dict(body["parent"])
     digest = check_digest(reference["digest"], "parent.digest", path)
     bundled = directory / PARENTS / digest
@@ -196,7 +198,9 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
             f"expected digest: {digest}\nfound: {parent.digest}."
         )
     sha256 = check_digest(body["files"][TENSORS], "files", path)
-    tensors = read_tensors(directory / TENSORS, sha256)
+    _check_units(body["trunk"], parent)
+    tensors = read_tensors(directory / TENSORS, sha256, most=_most_bytes(body["trunk"], parent))
+    _check_room(body["trunk"], tensors, directory / TENSORS, parent)
     module = Module(
         parent=parent,
         trunk=_trunk(body["trunk"], tensors, directory),
@@ -222,15 +226,19 @@ def _check(module: Module, path: Path) -> None:
         )
     if contract.labels != parent.labels:
         problems.append(
-            f"it expects a parent with labels {list(contract.labels)}, found {list(parent.labels)}"
+            f"it expects a parent with labels {list(contract.labels)!r:.200}, found "
+            f"{list(parent.labels)!r:.200}"
         )
-    elif not 0 <= contract.index < len(parent.labels):
-        problems.append(f"index {contract.index} is none of {len(parent.labels)} labels")
-    if (
-        contract.label in parent.labels
-        and contract.target != make_contract(parent, contract.label).target
-    ):
-        problems.append(f"it starts translations with {contract.target}, which its parent does not")
+    elif contract.label not in parent.labels:
+        problems.append(f"its label {contract.label!r:.100} is none of its parent's")
+    elif not problems:
+        expected = make_contract(parent, contract.label, module.trunk)
+        problems += [
+            f"{field.name} is {getattr(contract, field.name)!r:.100}, and of its parent it is "
+            f"{getattr(expected, field.name)!r:.100}"
+            for field in fields(Contract)
+            if getattr(contract, field.name) != getattr(expected, field.name)
+        ]
     try:
         check_fits(parent.network.groups, module.trunk)
     except ValueError as error:
@@ -243,6 +251,49 @@ def _check(module: Module, path: Path) -> None:
             )
     if problems:
         raise ValueError(f"{path} does not fit its parent {parent.digest}: {'; '.join(problems)}.")
+
+
+def _check_body(body: dict[str, Any]) -> None:
+    """Whether a document's fields have their types, and its numbers are some."""
+    parts = ("parent", "trunk", "head", "open_head", "energy", "contract")
+    check_types(body, dict.fromkeys((*parts, "figures", "made", "origin", "files"), dict))
+    for name in ("head", "open_head"):
+        check_types(body[name], {"bias": (int, float), "calibration": dict})
+        calibration = body[name]["calibration"]
+        check_types(calibration, dict.fromkeys(calibration, (int, float)))
+    check_types(body["energy"], dict.fromkeys(body["energy"], (int, float)))
+    check_types(body["figures"], dict.fromkeys(body["figures"], (int, float, type(None))))
+
+
+def _check_units(body: dict[str, Any], parent: Parent) -> None:
+    """Whether a trunk's masks are for its parent's units, before anything is made of their size."""
+    found = {name: sizes if isinstance(sizes, int) else sizes[-1] for name, sizes in body["units"]}
+    if found != parent.network.units or len(found) != len(body["units"]):
+        raise ValueError(
+            f"its masks are for the units {found!r:.200}, and its parent {parent.digest} has "
+            f"{parent.network.units!r:.200}"
+        )
+
+
+def _most_bytes(body: dict[str, Any], parent: Parent) -> int:
+    """Bytes that a module's tensors take at the most."""
+    total = LIKELIHOOD_BYTES + 16 * parent.network.config.readout_size
+    for _, sizes in body["units"]:
+        units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
+        total += 8 * units + (4 * units**2 if isinstance(sizes, int) else 0)
+    return total
+
+
+def _check_room(
+    body: dict[str, Any], tensors: Mapping[str, Tensor], path: Path, parent: Parent
+) -> None:
+    """Whether what a trunk takes is explained by its file and its parent."""
+    wanted = 0
+    for name, sizes in body["units"]:
+        units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
+        wanted += 16 * units + (8 * units**2 if f"mix.{name}" in tensors else 0)
+    given = path.stat().st_size + 8 * parent.bytes // GROWTH
+    check_room(wanted, given, f"{path}: its trunk")
 
 
 def _tensors(module: Module) -> dict[str, Tensor]:

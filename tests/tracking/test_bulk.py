@@ -252,8 +252,11 @@ def test_registration(tracking_uri: str) -> None:
     assert second.uris["irish"] == "models:/surnames.irish/2"
     assert aliases("surnames.irish") == {"champion": "1"}
     client.delete_registered_model_alias("surnames.irish", "champion")
+    client.set_registered_model_alias("surnames.irish", "mine", "2")
+    client.delete_registered_model_alias("surnames.zulu", "champion")
     log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
-    assert aliases("surnames.irish") == {}
+    assert aliases("surnames.irish") == {"mine": "2"}
+    assert aliases("surnames.zulu") == {"champion": "3"}, "a model without any alias gets one"
 
 
 def test_an_empty_registered_model_gets_the_alias_too(tracking_uri: str) -> None:
@@ -494,7 +497,8 @@ def test_over_http(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.Monkey
             patch.setattr(requests.Session, "send", counting)
             logged = log_decomposition(tiny_decomposition(parent))
         assert [m.name for m in models()] == [*slugs(parent.labels).values(), "parent"]
-        assert sent.pop("artifact") == (count + 1) * 7 + 6 + sent_extra(parent)
+        # Each file of a model is sent, and read back; the run's six are sent.
+        assert sent.pop("artifact") == 2 * ((count + 1) * 7 + sent_extra(parent)) + 6
         # Creating and finalizing is all that each model costs; the rest does not grow with them.
         assert sum(sent.values()) <= 2 * (count + 1) + 12, sent
         assert "get-history" not in sent

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import platform
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod._locks import Lock
 from mlflow_rnnmod.networks.digest import digest_text
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
@@ -31,10 +31,12 @@ Product = tuple[float, ...]
 _logger = logging.getLogger(__name__)
 _VERSION = 3
 _PRODUCTS = ("layer", "layer_one", "kernel", "kernel_one", "stepped")
-_lock = threading.Lock()
+_lock = Lock()
 _current: Machine | None = None
 _INPUTS, _STEPS = 32, 8
 _ROUNDS = 7
+# How long figures are kept that were measured while others used the machine.
+_BUSY_SECONDS = 3600.0
 _TEN, _CALLS = range(10), 8
 
 
@@ -166,6 +168,14 @@ def _cpu() -> str:
         return ""
 
 
+def is_busy() -> bool:
+    """Whether others use this machine, so that it is slower now than it will be."""
+    try:
+        return os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
+    except OSError:
+        return False
+
+
 def read_cached() -> Machine | None:
     """The figures that :func:`write_cached` kept; None where there are none that can be used."""
     file = cache_file()
@@ -176,20 +186,23 @@ def read_cached() -> Machine | None:
         products = {name: tuple(map(float, body[name])) for name in _PRODUCTS}
         if any(len(p) != 4 or min(p) < 0 for p in products.values()):
             return None
+        if float(body.get("until", time.time())) < time.time():
+            return None
         return Machine(**products, handoff=float(body["handoff"]), alone=float(body["alone"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_cached(machine: Machine) -> None:
-    """Keep the figures; a cache that can't be written is done without."""
+    """Keep the figures, not for long where the machine was busy; a cache may not be there."""
     file = cache_file()
     if file is None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(asdict(machine)))
+        until = {"until": time.time() + _BUSY_SECONDS} if is_busy() else {}
+        aside.write_text(json.dumps({**asdict(machine), **until}))
         aside.replace(file)
     except OSError as error:
         _logger.debug("The machine's figures were not kept: %s", error)
