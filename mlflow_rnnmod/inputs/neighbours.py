@@ -197,7 +197,7 @@ def shapes_of(likelihood: Likelihood) -> dict[str, tuple[int, ...]]:
     Raises:
         ValueError: if one holds anything else.
     """
-    for name, tensor in likelihood.tensors.items():
+    for name, tensor in sorted(likelihood.tensors.items()):
         if tensor.dtype != torch.uint8:
             raise ValueError(
                 f"its likelihood has {name!r} of {tensor.dtype}; expected torch.uint8."
