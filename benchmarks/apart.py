@@ -188,6 +188,11 @@ def parts_of(
     return data, found
 
 
+def rows_of(json_file: Path | None) -> RowFile:
+    """The rows beside those of other commands."""
+    return RowFile(json_file.with_name(f"{json_file.stem}-apart.json") if json_file else None)
+
+
 def print_apart(
     name: str,
     seeds: int,
@@ -202,8 +207,7 @@ def print_apart(
 ) -> None:
     """Train, decompose, compose and print; kept beside ``json_file`` as ``*-apart.json``."""
     setting = SETTINGS[name]
-    path = json_file.with_name(f"{json_file.stem}-apart.json") if json_file else None
-    file = RowFile(path)
+    file = rows_of(json_file)
     data, parts = parts_of(setting, data_dir)
     parts = dict(list(parts.items())[:splits])
     strange = load_clinc_out_of_scope(data_dir) if setting.task.startswith("clinc_oos") else []

@@ -12,10 +12,11 @@ import click
 import torch
 
 from benchmarks import rq2, rq3
-from benchmarks.apart import SETTINGS, print_apart
+from benchmarks.apart import SETTINGS, print_apart, rows_of
 from benchmarks.data import NotInstalled, TextData
 from benchmarks.gorilla import GORILLA, run_gorilla
 from benchmarks.options import console, names, numbers, progress_bar, shared, with_options
+from benchmarks.page.apart import page as page_of_apart
 from benchmarks.page.page import write
 from benchmarks.page.rows import read_rows
 from benchmarks.parents import train_parent
@@ -113,7 +114,8 @@ def clinc_oos(label: str, open_world: bool | None, **settings: Any) -> None:
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/benchmarks"))
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Rows; goes on with it.")
-def apart(names: tuple[str, ...], **settings: Any) -> None:
+@click.option("--page", type=click.Path(path_type=Path), help="Markdown of all rows of --json.")
+def apart(names: tuple[str, ...], page: Path | None, **settings: Any) -> None:
     """Modules of two parents that learned different labels, against one parent that learned all.
 
     Beside the default score: the same modules without likelihoods (open), the likelihoods alone,
@@ -123,6 +125,8 @@ def apart(names: tuple[str, ...], **settings: Any) -> None:
     started = time.perf_counter()
     for name in names:
         print_apart(name, console=console, **settings)
+    if page is not None:
+        page.write_text(page_of_apart(rows_of(settings["json_file"]).rows), encoding="utf-8")
     _took(started)
 
 

@@ -94,7 +94,7 @@ def write_pages() -> None:
     described: dict[int, str] = {}
     made |= {f"interface/{name}": interface(name, described) for name in packages}
     written = ["architecture", "adding", "method", "decisions", "mlflow"]
-    written += ["results", "results_dense", "results_images"]
+    written += ["results", "results_apart", "results_dense", "results_images"]
     for caption, pages in {
         "In use": ["commands", "gate"],
         "How it works": written,

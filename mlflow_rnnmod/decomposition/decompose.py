@@ -43,8 +43,10 @@ class Decomposition:
             of all modules together, and ``delta_accuracy``, the difference;
             ``control_accuracy``, of a composite with the same repairs and nothing removed, and
             ``net``, composed minus control: what removal cost; ``random_accuracy``, with as many
-            units removed at random; with another :attr:`metric` its name in the place of
-            ``accuracy``, and for several labels ``parent_exact`` and ``composed_exact``; means over
+            units removed at random; ``bayes_accuracy``, with the modules' likelihoods added, and
+            ``likelihood_accuracy``, by these alone, where there are some; with another
+            :attr:`metric` its name in the place of ``accuracy``, and for several labels
+            ``parent_exact`` and ``composed_exact``; means over
             modules of ``units_kept``, ``weights_kept``, ``recurrent_weights_kept``, of
             convolutions ``multiply_adds_kept``, and ``mean_jaccard``; counts ``modules``, ``rows``,
             ``trunks``; the ``removal`` used; and ``cost``, the estimated passes of the parent that
@@ -147,6 +149,7 @@ def decompose(
         **_figures(job, made, modules),
         f"control_{job.metric}": control,
         f"random_{job.metric}": random,
+        **job.likely(made, modules),
         "removal": share,
         "trunks": float(len(set(made.trunks))),
         **job.cost(made.trunks),

@@ -26,6 +26,7 @@ from mlflow_rnnmod.decomposition.fitting import (
 )
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.guarded import LABELS, guarded_trunks
+from mlflow_rnnmod.decomposition.likelihoods import report_votes
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES
@@ -179,6 +180,20 @@ class HeadJob(Job):
         """The parent's own logits on rows of a kind, ``(observations, labels)``, on the CPU."""
         readouts = self.material.readouts(self.material.full, kind)
         return self.parent.network.logits(readouts.to(self.parent.device)).cpu()
+
+    def likely(self, made: Made, modules: tuple[Module, ...]) -> dict[str, float]:
+        """As :meth:`Job.likely`, on the report rows: for one label a row."""
+        if self.answer.stepwise or not self.answer.rivals:
+            return {}
+        votes = report_votes(modules, self.material.report)
+        if votes is None:
+            return {}
+        own = torch.nn.functional.logsigmoid(self._table(made))
+        truth, metric = self.material.reported_on, self.metric
+        return {
+            f"bayes_{metric}": self.answer.measure(own + votes, truth)[metric],
+            f"likelihood_{metric}": self.answer.measure(votes, truth)[metric],
+        }
 
     @property
     def rows(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mlflow_rnnmod.answers.targets import carried
 from mlflow_rnnmod.decomposition.module import Module
@@ -82,6 +83,25 @@ def fit_steps(parent: Parent, train: Rows) -> list[Likelihood | None]:
         own, _ = valid_steps(Rows(part.targets, part.lengths), network.side)
         counts.add(seen, own)
     return counts.likelihoods()
+
+
+def report_votes(modules: Sequence[Module], report: Rows) -> Tensor | None:
+    """What likelihoods add to the votes of all labels, ``(rows, labels)``.
+
+    Args:
+        modules: of one parent, all of its labels in order.
+        report: rows.
+
+    Returns:
+        ``None`` where a label has none.
+    """
+    parent = modules[0].parent
+    found = [module.likelihood for module in modules if module.likelihood is not None]
+    density = parent.density
+    if density is None or len(found) < len(modules):
+        return None
+    seen = density.of_rows(parent.network.content(report), parent.tokenizer, parent.network.side)
+    return density.vote(density.stack(found)(seen), density.sizes(seen))
 
 
 def with_likelihoods(modules: Sequence[Module], train: Rows, held_out: Rows) -> tuple[Module, ...]:

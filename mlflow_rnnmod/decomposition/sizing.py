@@ -105,6 +105,10 @@ class Job:
         """
         raise NotImplementedError
 
+    def likely(self, made: Made, modules: tuple[Module, ...]) -> dict[str, float]:
+        """How good the modules are with their likelihoods, and these alone, where they can vote."""
+        return {}
+
     @property
     def rows(self) -> int:
         """Number of report rows."""

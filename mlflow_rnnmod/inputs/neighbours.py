@@ -184,9 +184,25 @@ def check_table(likelihood: Likelihood) -> None:
             "mlflow_rnnmod, or decompose the parent again."
         )
     expected = sum(likelihood.facts["sizes"])
-    sizes = {name: len(tensor) for name, tensor in likelihood.tensors.items()}
-    if sizes != {"keys": expected, "values": expected}:
-        raise ValueError(f"its likelihood of steps has tables of {sizes}; expected {expected}.")
+    sizes = shapes_of(likelihood)
+    if sizes != {"keys": (expected, 3), "values": (expected,)}:
+        raise ValueError(
+            f"its likelihood of steps has tables of {sizes}; expected {expected} rows."
+        )
+
+
+def shapes_of(likelihood: Likelihood) -> dict[str, tuple[int, ...]]:
+    """Shapes of tables of bytes.
+
+    Raises:
+        ValueError: if one holds anything else.
+    """
+    for name, tensor in sorted(likelihood.tensors.items()):
+        if tensor.dtype != torch.uint8:
+            raise ValueError(
+                f"its likelihood has {name!r} of {tensor.dtype}; expected torch.uint8."
+            )
+    return {name: tuple(tensor.shape) for name, tensor in likelihood.tensors.items()}
 
 
 class StepStack(Stack):

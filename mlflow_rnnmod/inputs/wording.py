@@ -13,6 +13,7 @@ from mlflow_rnnmod.inputs.neighbours import (
     Steps,
     check_table,
     read_steps,
+    shapes_of,
     spelled,
     steps_of,
     surfaces,
@@ -65,8 +66,12 @@ class GramDensity(Density):
     def check(self, likelihood: Likelihood) -> None:
         """As :meth:`Density.check`."""
         orders = likelihood.facts["orders"]
-        sizes = {name: len(tensor) for name, tensor in likelihood.tensors.items()}
-        expected = {"keys": sum(orders), "values": sum(orders), "backs": sum(orders[:-1])}
+        sizes = shapes_of(likelihood)
+        expected = {
+            "keys": (sum(orders), 3),
+            "values": (sum(orders),),
+            "backs": (sum(orders[:-1]),),
+        }
         if len(orders) != self.order or sizes != expected:
             raise ValueError(
                 f"its likelihood has tables of {sizes} for {orders}; expected {expected} of "
@@ -137,14 +142,14 @@ class Words(GramDensity):
 
 
 class Characters(GramDensity):
-    """Four characters of a text in a row, where a parent reads it so.
+    """Three characters of a text in a row, where a parent reads it so.
 
     Example:
         >>> Characters().of_inputs([" Zoë "]).lengths.tolist()
         [3]
     """
 
-    kind, version, raw, order, unit = "characters", VERSION, True, 4, "characters"
+    kind, version, raw, order, unit = "characters", VERSION, True, 3, "characters"
 
     def of_inputs(self, inputs: Any) -> Sequences:
         """As :meth:`Density.of_inputs`: texts, or lists of words."""

@@ -74,6 +74,8 @@ _TILES = {
     "control_{metric}": "{Metric} with nothing removed and the same repairs",
     "net": "points between composed and nothing removed: what removal did",
     "random_{metric}": "{Metric} with as many units removed at random",
+    "bayes_{metric}": '{Metric} with the likelihoods of the labels\' inputs added (score="bayes")',
+    "likelihood_{metric}": "{Metric} by these likelihoods alone, without any network",
     "composed_exact": "of the rows have all labels right, composed again",
     "parent_exact": "of the rows have all labels right, by the parent",
     "mean_jaccard": "overlap of two modules on average (Jaccard)",

@@ -79,6 +79,9 @@ def test_figures_are_what_composing_and_counting_gives(rule, repairs):
     assert figures["rows"] == rows and figures["modules"] == 3
     assert figures["parent_accuracy"] == pytest.approx(accuracy(parents))
     assert figures["composed_accuracy"] == pytest.approx(accuracy(answers))
+    for score in ("bayes", "likelihood"):
+        likely = compose(found.modules, score=score).predict(REPORT)
+        assert figures[f"{score}_accuracy"] == pytest.approx(accuracy(likely))
     delta = accuracy(answers) - accuracy(parents)
     assert figures["delta_accuracy"] == pytest.approx(delta)
     control = run(rule=rule, repairs=repairs, removal=0.0)

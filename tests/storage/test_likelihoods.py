@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.storage import read_composite, read_module, write_composite, write_module
 from tests.composition.test_likelihoods import likely, two
+from tests.composition.test_step_likelihoods import tagging
 from tests.storage.test_storage import edit
 
 
@@ -33,7 +35,6 @@ def test_composites_score_the_same(tmp_path):
 
 
 def test_a_module_without_says_nothing_of_one(tmp_path):
-    from dataclasses import replace
 
     module = replace(likely("text", ("a", "b"))[0], likelihood=None)
     write_module(module, tmp_path)
@@ -76,3 +77,17 @@ def test_what_does_not_fit_is_refused_by_name(change, words, tmp_path):
     with pytest.raises(ValueError, match=words) as error:
         read_module(tmp_path, lambda *_: module.parent)
     assert "module.json" in str(error.value)
+
+
+@pytest.mark.parametrize("output", ["label", "tags"])
+def test_tables_of_other_numbers_are_refused(output, tmp_path):
+    modules = likely("text", ("a", "b")) if output == "label" else tagging("text", ("a", "b"), 0)
+    whole = modules[0].likelihood
+    tensors = {"keys": torch.zeros(3), "values": torch.zeros(3)}
+    if output == "label":
+        bad = replace(whole, tensors={**whole.tensors, "keys": torch.zeros(3)})
+    else:
+        bad = replace(whole, step=replace(whole.step, tensors=tensors))
+    write_module(replace(modules[0], likelihood=bad), tmp_path)
+    with pytest.raises(ValueError, match=r"'keys' of torch\.float32"):
+        read_module(tmp_path, lambda *_: modules[0].parent)
