@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 import mlflow_rnnmod
 from mlflow_rnnmod import cli, composition
 from mlflow_rnnmod.operating import promotion
-from mlflow_rnnmod.tracking import attempts
+from mlflow_rnnmod.tracking import all_or_nothing
 from tests.builders import LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
 from tests.composition.test_kinds import parent_of
 from tests.operating.test_promotion import in_this_process, state
@@ -223,7 +223,7 @@ def test_what_is_interrupted_leaves_nothing(registry, monkeypatch, error, step):
 
 def test_an_attempt_is_taken_back_as_a_whole(registry, monkeypatch):
     before = state()
-    attempt = attempts.Attempt(MlflowClient())
+    attempt = all_or_nothing.Attempt(MlflowClient())
     attempt.log(mlflow_rnnmod.load_model("models:/names/1"), "x", "fresh")
     assert state() != before
     attempt.undo()

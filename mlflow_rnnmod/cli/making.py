@@ -85,7 +85,7 @@ class Keeping:
             click.echo(place + (f" ({version})" if version else ""))
 
     def _kept(self, composite: Composite) -> tuple[str, str | None]:
-        from mlflow_rnnmod.tracking import attempts, flavor
+        from mlflow_rnnmod.tracking import all_or_nothing, flavor
 
         if self.dry_run:
             return "", None
@@ -93,7 +93,7 @@ class Keeping:
             flavor.save_model(composite, self.save)
             return self.save, None
         base.use_experiment(self.experiment)
-        info = attempts.log_or_leave_nothing(composite, self.name, self.register)
+        info = all_or_nothing.log_or_leave_nothing(composite, self.name, self.register)
         if self.register is None:
             return info.model_uri, None
         return info.model_uri, f"models:/{self.register}/{info.registered_model_version}"

@@ -23,7 +23,7 @@ from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import BEFORE, Alias
-from mlflow_rnnmod.tracking.attempts import Attempt
+from mlflow_rnnmod.tracking.all_or_nothing import Attempt
 from mlflow_rnnmod.tracking.directory import answer_in, input_kind, kind, labels_of
 from mlflow_rnnmod.tracking.drift import with_expected
 from mlflow_rnnmod.tracking.gate import MIN_ROWS, Comparison, compare, union
