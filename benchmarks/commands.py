@@ -40,6 +40,14 @@ LINES = {
 }
 
 
+def cpu_of(*arguments: str) -> float:
+    """CPU seconds of an interpreter, for comparison: a busy machine takes more of them."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def command(*arguments: str, uri: str) -> tuple[float, float, subprocess.CompletedProcess[str]]:
     """CPU and wall seconds of a command, and what it said."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
@@ -96,6 +104,8 @@ def main(runs: int, parts: str) -> None:
         if {"list", "lines"} & set(parts.split(",")):
             data = fill()
         if "list" in parts:
+            floor = statistics.median(cpu_of("-c", "import mlflow") for _ in range(runs))
+            click.echo(f"import mlflow alone, now: {floor:.2f} s of CPU")
             cpu = statistics.median(command("list", uri=database)[0] for _ in range(runs))
             tell("rnnmod list over a database", cpu, CPU, "s of CPU")
             with server(Path(folder), workers=1) as address:

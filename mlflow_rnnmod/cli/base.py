@@ -25,7 +25,7 @@ FOUND = 5
 """... of ``check``, ``drift`` and ``watch --once``, where they found something."""
 INTERRUPTED = 130
 _CLOSED = 141  # as of a program that a closed pipe ended
-_PATIENCE = 4.0  # seconds for a server to say that it is there
+_PATIENCE = 3.0  # seconds for a server to say that it is there
 
 # What MLflow says of an answer without a message of MLflow's own, as proxies and log-ins give it.
 _UNKNOWN = re.compile(r"Registered Model with name=(\S+) not found")
