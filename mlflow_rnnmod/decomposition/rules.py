@@ -131,7 +131,7 @@ def removed_units(
         share: from 0 to below 1.
         seed: of what is drawn.
         whole: names of groups that nothing leaves.
-        prices: see :func:`~.elimination.order_of_removal`.
+        prices: see :func:`~mlflow_rnnmod.decomposition.elimination.order_of_removal`.
 
     Returns:
         bool ``(units,)`` by layer, True where a unit is removed.
