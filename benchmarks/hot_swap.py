@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.hot_swap`` registers two versions of a composite that answer differently,
 serves ``rnnmod:/?follow=models:/names@champion`` by ``mlflow models serve``, and lets clients ask
-for some rows at a time while the alias goes from one version to the other and back. Every answer must
-be that of one version for all of its rows. The same in this process, by ``mlflow_rnnmod.follow``.
-It prints how many failed, how many were mixed, and how often each version answered, and exits with
-1 if there is a failed or a mixed one.
+for some rows at a time while the alias goes from one version to the other and back. Every answer
+must be that of one version for all of its rows. The same in this process, by
+``mlflow_rnnmod.follow``. It prints how many failed, how many were mixed, and how often each version
+answered, and exits with 1 if there is a failed or a mixed one.
 """
 
 from __future__ import annotations
