@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -37,6 +38,14 @@ LINES = {
     "a rollback": 'mlflow_rnnmod.rollback("models:/names@champion")',
     "where-used": 'mlflow_rnnmod.where_used("models:/intents.intent_1/2")',
 }
+
+
+def cpu_of(*arguments: str) -> float:
+    """CPU seconds of an interpreter, for comparison: a busy machine takes more of them."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def command(*arguments: str, uri: str) -> tuple[float, float, subprocess.CompletedProcess[str]]:
@@ -73,7 +82,8 @@ def fill() -> list[dict[str, object]]:
 
 @click.command()
 @click.option("--runs", default=5, show_default=True, help="Of list; the median is shown.")
-def main(runs: int) -> None:
+@click.option("--parts", default="dead,list,lines", show_default=True)
+def main(runs: int, parts: str) -> None:
     """Print what the command line costs."""
     missed = False
 
@@ -82,43 +92,46 @@ def main(runs: int) -> None:
         missed |= value > limit
         click.echo(f"{what}: {value:.2f} {unit} (at most {limit:g})")
 
+    for name, uri in dead() if "dead" in parts else ():
+        _, wall, done = command("list", uri=uri)
+        assert done.returncode == 4, done.stderr
+        tell(f"a server that {name}, reported", wall, SECONDS, "s")
+        click.echo(f"    {done.stderr.strip()}")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         database = f"sqlite:///{folder}/mlflow.db"
         mlflow.set_tracking_uri(database)
-        data = fill()
-        with server(Path(folder), workers=1) as address:
-            for name, uri in (("a database", database), ("a server", address)):
-                if uri == address:
-                    mlflow.set_tracking_uri(address)
-                    fill()
-                cpu = statistics.median(command("list", uri=uri)[0] for _ in range(runs))
-                tell(f"rnnmod list over {name}", cpu, CPU, "s of CPU")
-        for name, uri in dead():
-            _, wall, done = command("list", uri=uri)
-            assert done.returncode == 4, done.stderr
-            tell(f"a server that {name}, reported", wall, SECONDS, "s")
-            click.echo(f"    {done.stderr.strip()}")
-        mlflow.set_tracking_uri(database)
-        for name, line in LINES.items():
+        if {"list", "lines"} & set(parts.split(",")):
+            data = fill()
+        if "list" in parts:
+            floor = statistics.median(cpu_of("-c", "import mlflow") for _ in range(runs))
+            click.echo(f"import mlflow alone, now: {floor:.2f} s of CPU")
+            cpu = statistics.median(command("list", uri=database)[0] for _ in range(runs))
+            tell("rnnmod list over a database", cpu, CPU, "s of CPU")
+            with server(Path(folder), workers=1) as address:
+                mlflow.set_tracking_uri(address)
+                fill()
+                cpu = statistics.median(command("list", uri=address)[0] for _ in range(runs))
+                tell("rnnmod list over a server", cpu, CPU, "s of CPU")
+            mlflow.set_tracking_uri(database)
+        for name, line in LINES.items() if "lines" in parts else ():
             found = eval(line, {"mlflow_rnnmod": mlflow_rnnmod, "data": data})
             click.echo(f"{name}: 1 line\n    {line}\n    {found}")
+        os.chdir("/")
     sys.exit(missed)
 
 
-def dead() -> list[tuple[str, str]]:
+def dead() -> Iterator[tuple[str, str]]:
     """Servers that do not answer, each in its way."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         refusing = free.getsockname()[1]
-    silent = socket.socket()
-    silent.bind(("127.0.0.1", 0))
-    silent.listen()
-    return [
-        ("refuses connections", f"http://127.0.0.1:{refusing}"),
-        ("says nothing", f"http://127.0.0.1:{silent.getsockname()[1]}"),
-        ("has no address", "http://nowhere.invalid:5000"),
-    ]
+    yield "refuses connections", f"http://127.0.0.1:{refusing}"
+    yield "has no address", "http://nowhere.invalid:5000"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        yield "says nothing", f"http://127.0.0.1:{silent.getsockname()[1]}"
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.hot_swap`` registers two versions of a composite that answer differently,
 serves ``rnnmod:/?follow=models:/names@champion`` by ``mlflow models serve``, and lets clients ask
-for 16 rows at a time while the alias goes from one version to the other and back. Every answer must
-be that of one version for all of its rows. The same in this process, by ``mlflow_rnnmod.follow``.
-It prints how many failed, how many were mixed, and how often each version answered, and exits with
-1 if there is a failed or a mixed one.
+for some rows at a time while the alias goes from one version to the other and back. Every answer
+must be that of one version for all of its rows. The same in this process, by
+``mlflow_rnnmod.follow``. It prints how many failed, how many were mixed, and how often each version
+answered, and exits with 1 if there is a failed or a mixed one.
 """
 
 from __future__ import annotations
@@ -36,14 +36,13 @@ from mlflow_rnnmod import composition
 
 TARGET = "models:/names@champion"
 FOLLOWED = f"rnnmod:/?follow={TARGET}&every=0.2"
-ROWS = 16
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-def fill() -> tuple[list[list[int]], dict[str, list[str]]]:
+def fill(count: int = 16) -> tuple[list[list[int]], dict[str, list[str]]]:
     """Two versions; rows to ask, and what each version answers to them."""
     found = {}
-    rows = [[1 + (7 * i * j) % 4999 for j in range(1, 9)] for i in range(1, ROWS + 1)]
+    rows = [[1 + (7 * i * j) % 4999 for j in range(1, 9)] for i in range(1, count + 1)]
     modules = decomposition(10).modules
     for version, chosen in (("1", modules[:5]), ("2", modules[5:])):
         composite = composition.compose(chosen)
@@ -174,14 +173,15 @@ def swap(
 @click.option("--clients", default=8, show_default=True)
 @click.option("--requests", default=10_000, show_default=True, help="In all, of each way.")
 @click.option("--seconds", default=1.0, show_default=True, help="Between two moves of the alias.")
+@click.option("--rows", "count", default=16, show_default=True, help="Asked for at once.")
 @click.option("--ways", default="process,server", show_default=True)
-def main(clients: int, requests: int, seconds: float, ways: str) -> None:
+def main(clients: int, requests: int, seconds: float, count: int, ways: str) -> None:
     """Print what clients got while a composite was swapped."""
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        rows, right = fill()
+        rows, right = fill(count)
         assert all(a != b for a, b in zip(right["1"], right["2"], strict=True))
 
         def tell(way: str, ask: Callable[[list[list[int]]], list[str]]) -> None:

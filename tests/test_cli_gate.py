@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 import mlflow_rnnmod
 from mlflow_rnnmod import cli, composition
 from mlflow_rnnmod.operating import promotion
-from mlflow_rnnmod.tracking import attempts
+from mlflow_rnnmod.tracking import all_or_nothing
 from tests.builders import LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
 from tests.composition.test_kinds import parent_of
 from tests.operating.test_promotion import in_this_process, state
@@ -172,6 +172,21 @@ def test_data_without_what_is_right(registry, tmp_path):
     run("evaluate", "models:/names/1", "--data", str(tmp_path / "y.csv"), "--dry-run")
 
 
+def test_composites_with_rows_have_figures_and_remember(registry):
+    data = ["--data", registry["old"], "--register", "good"]
+    run("compose", *(f"models:/a.{label}/1" for label in LABELS), *data)
+    made = mlflow_rnnmod.load_model("models:/good/1")
+    assert made.parameters["expected"]["rows"] == len(WORDS)
+    assert "same" in run("drift", "models:/good/1", "--data", registry["old"]).output
+    assert "rows" in run("drift", "models:/names/1", "--data", registry["old"], code=1).output
+    limited = ["compose", "models:/names/1", "--reject-at", "0.2", *data]
+    run(*limited)
+    assert "reject_below" in mlflow_rnnmod.load_model("models:/good/2").parameters
+    assert (
+        "--reject-at needs" in run("compose", "models:/names/1", "--reject-at", "1", code=2).output
+    )
+
+
 def test_evaluate_logs_to_the_model(registry, tmp_path):
     run("evaluate", "models:/names@champion", "--data", registry["old"], "--experiment", "figures")
     (model,) = json.loads(run("list", "--kind", "composite", "--json").output)
@@ -223,7 +238,7 @@ def test_what_is_interrupted_leaves_nothing(registry, monkeypatch, error, step):
 
 def test_an_attempt_is_taken_back_as_a_whole(registry, monkeypatch):
     before = state()
-    attempt = attempts.Attempt(MlflowClient())
+    attempt = all_or_nothing.Attempt(MlflowClient())
     attempt.log(mlflow_rnnmod.load_model("models:/names/1"), "x", "fresh")
     assert state() != before
     attempt.undo()

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from mlflow_rnnmod.cli.base import Failure, as_json, command
+from mlflow_rnnmod.cli.base import Failure, as_json, command, uncollected
 from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_looks_on
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _experiment = click.option(
 @_label
 @_experiment
 @as_json
+@uncollected
 @command
 def list_models(kind: str | None, label: str | None, experiment: str | None, as_json: bool) -> None:
     """List the modules, parents and composites on the tracking server, newest first."""
@@ -51,6 +52,7 @@ def list_models(kind: str | None, label: str | None, experiment: str | None, as_
 )
 @_experiment
 @as_json
+@uncollected
 @command
 def search(
     text: str | None,
@@ -180,6 +182,7 @@ def show(uri: str, as_json: bool) -> None:
 
 @click.command("open")
 @click.argument("uri")
+@uncollected
 @command
 def open_page(uri: str) -> None:
     """Print the link to URI's page in MLflow's user interface."""
@@ -221,6 +224,7 @@ def _place(uri: str) -> str:
 @click.command("where-used")
 @click.argument("uri")
 @as_json
+@uncollected
 @command
 def where_used(uri: str, as_json: bool) -> None:
     """List the composites that hold the module under URI (models:/NAME: any version of it)."""

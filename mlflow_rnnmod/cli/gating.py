@@ -9,7 +9,7 @@ import click
 
 from mlflow_rnnmod.cli import base
 from mlflow_rnnmod.cli.base import Failure, as_json, command, dry_run
-from mlflow_rnnmod.cli.making import _keeper, _keeping, loaded_composite
+from mlflow_rnnmod.cli.making import _given, _keeper, _keeping, loaded_composite
 from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_looks_on
 
 if TYPE_CHECKING:
@@ -74,16 +74,18 @@ def replace(
     old = new = loaded_composite(composite, list(swaps))
     for name, uri in swaps.items():
         new = verbs.replace(new, name, uri)
-    told = {}
-    if data is not None:
-        comparison = _compared(old, new, data, target)
+    told, rows = {}, _given(data, new, target)
+    if rows is not None:
+        from mlflow_rnnmod.operating.promotion import compared
+
+        comparison = compared(old, new, rows)
         told["comparison"] = comparison.to_dict()
         if not options["as_json"]:
             print_comparison(comparison)
         reason = None if max_drop is None else comparison.refusal(max_drop, min_rows)
         if reason is not None:
             raise Failure(f"Nothing was logged: {reason}.", base.REFUSED)
-    keeper.keep(new, told)
+    keeper.keep(new, told, rows)
 
 
 def _swaps(

@@ -14,6 +14,7 @@ from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_loo
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
+    from mlflow_rnnmod.tracking.given import Given
 
 _RECIPES = (".yml", ".yaml")
 
@@ -57,9 +58,15 @@ class Keeping:
                     f"--save {self.save!r} is there and not empty; expected a new folder."
                 )
 
-    def keep(self, composite: Composite, told: dict[str, Any] | None = None) -> None:
-        """Log or save a new composite, and say what it is."""
-        place, version = self._kept(composite)
+    def keep(
+        self, composite: Composite, told: dict[str, Any] | None = None, rows: Given | None = None
+    ) -> None:
+        """Log or save a new composite, with figures on some rows, and say what it is."""
+        if rows is not None:
+            from mlflow_rnnmod.tracking.drift import with_expected
+
+            composite = with_expected(composite, rows.inputs)
+        place, version = self._kept(composite, rows)
         if self.as_json:
             print_json(
                 {
@@ -73,19 +80,19 @@ class Keeping:
                 }
             )
             return
-        rows = [
+        lines = [
             [cell(s["label"]), cell(s["uri"]), cell(s["version"]), s["parent"][:12]]
             for s in composite.sources
         ]
-        print_table(["label", "from", "version", "parent"], rows)
+        print_table(["label", "from", "version", "parent"], lines)
         click.echo(f"score: {composite.score}")
         if self.dry_run:
             click.echo("Nothing was logged (--dry-run).")
         else:
             click.echo(place + (f" ({version})" if version else ""))
 
-    def _kept(self, composite: Composite) -> tuple[str, str | None]:
-        from mlflow_rnnmod.tracking import attempts, flavor
+    def _kept(self, composite: Composite, rows: Given | None) -> tuple[str, str | None]:
+        from mlflow_rnnmod.tracking import all_or_nothing, flavor
 
         if self.dry_run:
             return "", None
@@ -93,7 +100,7 @@ class Keeping:
             flavor.save_model(composite, self.save)
             return self.save, None
         base.use_experiment(self.experiment)
-        info = attempts.log_or_leave_nothing(composite, self.name, self.register)
+        info = all_or_nothing.log_or_leave_nothing(composite, self.name, self.register, rows=rows)
         if self.register is None:
             return info.model_uri, None
         return info.model_uri, f"models:/{self.register}/{info.registered_model_version}"
@@ -159,24 +166,43 @@ def plan(uris: tuple[str, ...], batch_size: int, as_json: bool) -> None:
     metavar="LABEL=NUMBER",
     help="What LABEL's score has to reach where labels have no rivals, instead of 0; repeatable.",
 )
+@click.option("--reject-below", type=float, metavar="SCORE", help="Lower is 'none of these'.")
+@click.option(
+    "--reject-at",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Instead of it the share of --data that may be rejected, as 0.05.",
+)
+@base.rows
+@base.target
 @_keeping
 @command
 def compose(
-    uris: tuple[str, ...], score: str | None, thresholds: tuple[str, ...], **options: Any
+    uris: tuple[str, ...],
+    score: str | None,
+    thresholds: tuple[str, ...],
+    reject_below: float | None,
+    reject_at: float | None,
+    data: str | None,
+    target: str | None,
+    **options: Any,
 ) -> None:
     """Make a model of the modules under URIS, or of a recipe (FILE.yml), and log it.
 
     Each is a models:/ or runs:/ URI or a folder, of a module or of a composite, for all its
-    modules; runs:/RUN alone stands for all modules of that run.
+    modules; runs:/RUN alone stands for all modules of that run. With --data its page begins with
+    how good it is there, and it remembers how its scores were spread (see drift).
     """
+    if reject_at is not None and data is None:
+        raise click.UsageError("--reject-at needs --data.")
     from mlflow_rnnmod import verbs
     from mlflow_rnnmod.operating.recipes import compose_recipe
     from mlflow_rnnmod.tracking import recipes
 
     limits = dict(_threshold(given) for given in thresholds)
     if is_recipe(uris):
-        if score or limits:
-            raise click.UsageError("--score and --threshold stand in the recipe.")
+        if score or limits or reject_below is not None or reject_at is not None:
+            raise click.UsageError("score, thresholds and limits stand in the recipe.")
         found = recipes.read_recipe(uris[0])
         # What is said on the command line goes before what the recipe says.
         if options["name"] == "composite" and found.name:
@@ -184,10 +210,27 @@ def compose(
         if options["save"] is None:
             options["register"] = options["register"] or found.register
         keeper = _keeper(options)
-        keeper.keep(compose_recipe(found))
+        made = compose_recipe(found)
+        keeper.keep(made, rows=_given(data, made, target))
         return
     keeper = _keeper(options)
-    keeper.keep(verbs.compose(list(uris), score, thresholds=limits or None))
+    made = verbs.compose(list(uris), score, thresholds=limits or None, reject_below=reject_below)
+    rows = _given(data, made, target)
+    if reject_at is not None and rows is not None:
+        made = verbs.compose(
+            made.modules,
+            score,
+            thresholds=limits or None,
+            reject_at=reject_at,
+            reject_on=rows.inputs,
+        )
+    keeper.keep(made, rows=rows)
+
+
+def _given(data: str | None, thing: Any, target: str | None) -> Given | None:
+    from mlflow_rnnmod.tracking.given import read_given
+
+    return None if data is None else read_given(data, thing, target)
 
 
 def _threshold(given: str) -> tuple[str, float]:

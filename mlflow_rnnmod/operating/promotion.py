@@ -23,7 +23,7 @@ from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import BEFORE, Alias
-from mlflow_rnnmod.tracking.attempts import Attempt
+from mlflow_rnnmod.tracking.all_or_nothing import Attempt
 from mlflow_rnnmod.tracking.directory import answer_in, input_kind, kind, labels_of
 from mlflow_rnnmod.tracking.drift import with_expected
 from mlflow_rnnmod.tracking.gate import MIN_ROWS, Comparison, compare, union
@@ -157,7 +157,7 @@ def promote(
     if version is None and rows is not None and isinstance(new, Composite):
         new = with_expected(new, rows.inputs)
     with _attempt(client, alias) as attempt:
-        made = attempt.registered(new) if version is None else version
+        made = attempt.registered(new, rows) if version is None else version
         attempt.write(made, before, comparison, rows)
         try_version(f"models:/{alias.name}/{made}", new, rows)
         attempt.move(made, before)
@@ -285,9 +285,9 @@ class _Attempt(Attempt):
         self._alias = alias
         self._moving: str | None = None
 
-    def registered(self, new: Thing) -> str:
-        """Log and register it; gives the version."""
-        info = self.log(new, _model_name(self._alias.name), self._alias.name)
+    def registered(self, new: Thing, rows: Given | None) -> str:
+        """Log and register it, with its figures; gives the version."""
+        info = self.log(new, _model_name(self._alias.name), self._alias.name, rows=rows)
         return str(info.registered_model_version)
 
     def write(

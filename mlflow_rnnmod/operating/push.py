@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.tracking import download, fetch
-from mlflow_rnnmod.tracking.attempts import log_or_leave_nothing
+from mlflow_rnnmod.tracking.all_or_nothing import log_or_leave_nothing
 from mlflow_rnnmod.tracking.directory import kind
 from mlflow_rnnmod.tracking.names import check_registered_name
 from mlflow_rnnmod.tracking.searching import logged_models, model_id_of, registered_versions

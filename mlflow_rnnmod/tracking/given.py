@@ -39,6 +39,14 @@ class Given:
     name: str
     table: pd.DataFrame
 
+    @property
+    def pair(self) -> tuple[list[Any], Any]:
+        """Inputs and what is right, as ``evaluate_on=`` takes them: translations by language."""
+        if self.targets and isinstance(self.targets[0], dict):
+            languages = self.targets[0]
+            return self.inputs, {y: [right[y] for right in self.targets] for y in languages}
+        return self.inputs, self.targets
+
     def __len__(self) -> int:
         return len(self.inputs)
 

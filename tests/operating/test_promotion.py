@@ -277,8 +277,9 @@ def test_wherever_the_registry_dies_the_alias_loads(registry, monkeypatch):
             if not raised or calls[-1] == "set_registered_model_alias" and how == "lost":
                 assert now != "1", (how, step, calls)
             MlflowClient().set_registered_model_alias("names", "champion", "1")
-            for key in MlflowClient().get_registered_model("names").tags:  # what the dead leave
-                MlflowClient().delete_registered_model_tag("names", key)
+            for key in MlflowClient().get_registered_model("names").tags:
+                if key.startswith("rnnmod.moving."):  # what the dead leave
+                    MlflowClient().delete_registered_model_tag("names", key)
 
 
 @pytest.mark.slow

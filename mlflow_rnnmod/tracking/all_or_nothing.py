@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 
+from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.tracking import flavor
 from mlflow_rnnmod.tracking.searching import experiments
 
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
     from mlflow_rnnmod.tracking.directory import Thing
+    from mlflow_rnnmod.tracking.given import Given
 
 _logger = logging.getLogger(__name__)
 _ATTEMPT = "rnnmod.attempt"
 
 
 def log_or_leave_nothing(
-    thing: Thing, name: str, registered: str | None = None, tags: Mapping[str, str] | None = None
+    thing: Thing,
+    name: str,
+    registered: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    rows: Given | None = None,
 ) -> ModelInfo:
     """Log a model, and register it; what is interrupted leaves nothing behind.
 
@@ -31,13 +37,14 @@ def log_or_leave_nothing(
         name: of its LoggedModel.
         registered: name of the registered model, if it is to become a version of one.
         tags: of the LoggedModel and the version.
+        rows: to measure a composite on, for its page.
 
     Raises:
         MlflowException: if the server refuses something.
     """
     attempt = Attempt(MlflowClient())
     try:
-        return attempt.log(thing, name, registered, tags)
+        return attempt.log(thing, name, registered, tags, rows)
     except BaseException:  # Ctrl-C too
         attempt.undo()
         raise
@@ -57,6 +64,7 @@ class Attempt:
         name: str,
         registered: str | None,
         tags: Mapping[str, str] | None = None,
+        rows: Given | None = None,
     ) -> ModelInfo:
         """Log and register it."""
         # Until it is known what was made, it is found by a tag, wherever this is interrupted.
@@ -64,7 +72,12 @@ class Attempt:
             self.later(f"model {registered}", self._delete_empty, registered)
         self.later("the new model", self._delete_tagged)
         marked = {**(tags or {}), _ATTEMPT: self._token}
-        info = flavor.log_model(thing, name=name, registered_model_name=registered, tags=marked)
+        figures: dict[str, Any] = {}
+        if rows is not None and rows.targets and isinstance(thing, Composite):
+            figures = {"evaluate_on": rows.pair, "evaluated_on": rows.name}
+        info = flavor.log_model(
+            thing, name=name, registered_model_name=registered, tags=marked, **figures
+        )
         self._undo.pop()
         self.later("the new model", self.client.delete_logged_model, info.model_id)
         if registered is not None:
