@@ -242,9 +242,10 @@ def measure_spark(folder: Path, rows: int) -> dict[str, Any]:
                 spark, str(folder / "spark"), env_manager="local", **options
             )
             begun = time.perf_counter()
-            done = many.withColumn("answer", udf("text")).select("answer").dropna().count()
+            # A count would let Spark leave out what nobody looks at.
+            many.select(udf("text")).write.format("noop").mode("overwrite").save()
             seconds = time.perf_counter() - begun
-            found[name] = {"rows": done, "seconds": seconds, "rows a second": done / seconds}
+            found[name] = {"rows": rows, "seconds": seconds, "rows a second": rows / seconds}
         return found
     finally:
         spark.stop()
