@@ -25,7 +25,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,8 @@ def served(path: Path, workers: int = 1) -> Iterator[str]:
                     time.sleep(0.2)
             yield f"http://127.0.0.1:{port}/invocations"
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
 
 
@@ -241,9 +242,10 @@ def measure_spark(folder: Path, rows: int) -> dict[str, Any]:
                 spark, str(folder / "spark"), env_manager="local", **options
             )
             begun = time.perf_counter()
-            done = many.withColumn("answer", udf("text")).select("answer").dropna().count()
+            # A count would let Spark leave out what nobody looks at.
+            many.select(udf("text")).write.format("noop").mode("overwrite").save()
             seconds = time.perf_counter() - begun
-            found[name] = {"rows": done, "seconds": seconds, "rows a second": done / seconds}
+            found[name] = {"rows": rows, "seconds": seconds, "rows a second": rows / seconds}
         return found
     finally:
         spark.stop()
