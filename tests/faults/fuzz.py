@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,28 @@ def classify(
     return "clear error", message
 
 
-def fuzz(count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
-    """So many altered files: how many came to what, and all that must not be."""
+def fuzz(
+    count: int, seed: int, told: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """So many altered files: how many came to what, and all that must not be.
+
+    Args:
+        count: of files.
+        seed: of what is done to them.
+        told: what was found so far, now and then.
+    """
     torch.set_num_threads(1)
     os.environ["RNNMOD_CACHE"] = ""
+
+    def found_so_far(files: int) -> dict[str, Any]:
+        return {
+            "files": files,
+            "seed": seed,
+            "counts": dict(counts),
+            "believed": dict(believed_counts),
+            "bad": bad,
+        }
+
     counts: Counter[str] = Counter()
     believed_counts: Counter[str] = Counter()
     bad: list[dict[str, Any]] = []
@@ -162,13 +181,9 @@ def fuzz(count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
             if what in BAD:
                 found = {"number": number, "model": name, "file": path.name, "change": told}
                 bad.append({**found, "believed": believed, "what": what, "details": details[:600]})
-    return {
-        "files": count,
-        "seed": seed,
-        "counts": dict(counts),
-        "believed": dict(believed_counts),
-        "bad": bad,
-    }
+            if told is not None and number % 20 == 19:
+                told(found_so_far(number + 1))
+    return found_so_far(count)
 
 
 def _is_read(path: Path, folder: Path) -> bool:
@@ -184,9 +199,13 @@ def _is_read(path: Path, folder: Path) -> bool:
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write counts here.")
 def main(count: int, seed: int, json_file: str | None) -> None:
     """Alter files, print what came of them, and exit with 1 where something must not be."""
-    found = fuzz(count, seed)
-    if json_file:
-        Path(json_file).write_text(json.dumps(found, indent=1))
+
+    def write(found: dict[str, Any]) -> None:
+        if json_file:
+            Path(json_file).write_text(json.dumps(found, indent=1))
+
+    found = fuzz(count, seed, write)
+    write(found)
     for what, number in sorted(found["counts"].items()):
         print(f"{number:6} {what}")
     for case in found["bad"][:40]:
