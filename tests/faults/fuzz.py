@@ -168,7 +168,7 @@ def fuzz(
                 files = [p for p in sorted(folder.rglob("*")) if _is_read(p, folder)]
                 path = random_.choice(files)
                 change = random_.choice(changes_for(path))
-                told = change(random_, path)
+                how = change(random_, path)
                 believed = random_.random() < 0.6
                 if believed:
                     believe(folder)
@@ -179,7 +179,7 @@ def fuzz(
             if believed:
                 believed_counts[what] += 1
             if what in BAD:
-                found = {"number": number, "model": name, "file": path.name, "change": told}
+                found = {"number": number, "model": name, "file": path.name, "change": how}
                 bad.append({**found, "believed": believed, "what": what, "details": details[:600]})
             if told is not None and number % 20 == 19:
                 told(found_so_far(number + 1))
