@@ -228,8 +228,8 @@ def log_and_load(
     loaded = mlflow.pyfunc.load_model(info.model_uri)
     frame = pd.DataFrame({"text": story.asked})
     answers = loaded.predict(frame, params={"reject_below": threshold})
-    scores = loaded.predict(frame, params={"scores": True})[list(composite.labels)]
-    show_answers(f"reject_below={threshold:.3f}", story.asked, answers, scores.max(axis=1))
+    known = composite.familiarity(story.asked).tolist()
+    show_answers(f"reject_below={threshold:.3f}", story.asked, answers, known)
 
 
 # ------------------------------------------------------------------------------------ the story

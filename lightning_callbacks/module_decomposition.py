@@ -106,8 +106,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         strict: Raise what goes wrong in ``on_fit_end`` instead of warning. It marks the MLflow run
             as failed.
         settings: ``rule``, ``removal``, ``repairs``, ``tolerance``, ``trunks``, ``max_cost``,
-            ``variant``, ``gates``, ``unrolled_steps``, ``rows_per_label``, ``seed`` or
-            ``batch_size`` of the decomposition.
+            ``variant``, ``gates``, ``unrolled_steps``, ``rows_per_label``, ``seed``,
+            ``batch_size``, ``share_of`` or ``from_layer`` of the decomposition.
 
     Raises:
         MisconfigurationException: in ``setup`` or ``on_train_start``, if an argument, the model or

@@ -136,7 +136,9 @@ def _summary(model: LoggedModel) -> dict[str, Any]:
         "label": model.tags.get("rnnmod.label") if kind == "module" else None,
         "name": model.name,
         "uri": f"models:/{model.model_id}",
-        "registered": ", ".join(f"{v['name']}/{v['version']}" for v in versions) or None,
+        # A server and a client can both have written it down.
+        "registered": ", ".join(dict.fromkeys(f"{v['name']}/{v['version']}" for v in versions))
+        or None,
         "parent": model.tags.get("rnnmod.parent", "")[:12] or None,
         "f1": figures.get("f1"),
         "kept": model.params.get("kept_fraction"),

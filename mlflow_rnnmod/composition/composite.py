@@ -73,7 +73,7 @@ class Composite:
         Raises:
             ValueError: if they do not.
         """
-        check_score(self.score, self.base, self.rivals, self.modules, self.answer.stepwise)
+        check_score(self.score, self.base, self.answer, self.modules)
         thresholds = self.parameters.get("thresholds", {})
         check_thresholds(thresholds, self.labels, self.rivals)
 
@@ -193,21 +193,33 @@ class Composite:
         if len(inputs) == 0:
             steps = (0,) if self.answer.stepwise else ()
             return torch.zeros(0, *steps, len(self.modules))
-        strategy = self._strategy()
-        if not strategy.likelihood:
+        strategy, found = self._strategy(), None
+        if strategy.network or self.answer.stepwise:
             found = self.engine.scores(inputs, strategy, self.settings, engine)
-        else:
-            found = self.evidence.votes(inputs)
+        if strategy.likelihood:
+            votes = self.votes(inputs, found)
             if self.score == "joint":
                 scales = [self.parameters["scales"][label][-2] for label in self.labels]
-                found = found * found.new_tensor(scales)
-            if strategy.network:
-                found = found + self.engine.scores(inputs, strategy, self.settings, engine)
+                votes = votes * votes.new_tensor(scales)
+            found = votes if found is None else found + votes
+        assert found is not None
         offsets = self.parameters.get("offsets")
         if offsets:
             found = found + found.new_tensor([offsets[label] for label in self.labels])
         check_scores(found, self.answer.stepwise)
         return found
+
+    def votes(self, inputs: Any, scores: Tensor | None = None) -> Tensor:
+        """What likelihoods add to scores, of their shape.
+
+        Args:
+            inputs: checked.
+            scores: where each step is answered, ``(rows, steps, modules)``.
+        """
+        if not self.answer.stepwise:
+            return self.evidence.votes(inputs)
+        assert scores is not None
+        return self.evidence.step_votes(inputs, scores.shape[1])
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -252,8 +264,12 @@ class Composite:
                 where labels have thresholds.
         """
         scores = self.scores(inputs, engine)
-        known = self.familiarity(inputs) if self.likely and reject_below is not None else None
+        known = None if reject_below is None else self.known(inputs)
         return self.answers(scores, reject_below, reject_label, known)
+
+    def known(self, inputs: Any) -> Tensor | None:
+        """:meth:`familiarity`, where it is something else than the best score."""
+        return self.familiarity(inputs) if self.likely and not self.answer.stepwise else None
 
     def familiarity(self, inputs: Any) -> Tensor:
         """How usual inputs are: what ``reject_below`` is compared with.
@@ -269,7 +285,7 @@ class Composite:
         Returns:
             float ``(rows,)``; ``(rows, steps)`` for answers that have one for each step.
         """
-        if not self.likely:
+        if not self.likely or self.answer.stepwise:
             return self.scores(inputs).amax(dim=-1)
         inputs = self.checked(inputs)
         if len(inputs) == 0:

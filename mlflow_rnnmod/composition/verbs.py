@@ -196,7 +196,8 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
         notes.append("offsets found from unlabelled inputs were dropped")
     if modules:
         usual = default_score(composite.modules)
-        lacking = composite.likely and space_of(modules) is None
+        stepwise = answer is not None and answer.stepwise
+        lacking = composite.likely and space_of(modules, stepwise) is None
         if score == usual or lacking or (not rivals and score in ("open", "hybrid")):
             score = default_score(modules)
             if note := note_on_default(modules, score):

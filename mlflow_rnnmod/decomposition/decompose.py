@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +26,8 @@ from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import overlap_matrix
 
+# Labels that have pictures, and how many each.
+_PICTURED, _EACH = 20, 6
 _SHARES_KEPT = ("units_kept", "weights_kept", "recurrent_weights_kept", "multiply_adds_kept")
 
 
@@ -53,6 +56,8 @@ class Decomposition:
         warnings: what the user should be told.
         seconds: how long it took.
         metric: what figures and sizing are measured by: ``accuracy``, ``f1`` or ``bleu``.
+        pictures: by label a few of the rows that give the figures, as PNGs; of inputs that show
+            themselves as pictures, and of the first labels.
     """
 
     parent: Parent
@@ -65,6 +70,7 @@ class Decomposition:
     warnings: tuple[str, ...]
     seconds: float
     metric: str = "accuracy"
+    pictures: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
 
 
 def decompose(
@@ -162,6 +168,7 @@ def decompose(
         warnings=tuple(warnings),
         seconds=time.perf_counter() - started,
         metric=job.metric,
+        pictures=_pictures(parent, given.report),
     )
 
 
@@ -216,6 +223,20 @@ def _watchers(
         progress=partial(told, "watching units"),
     )
     return watch, before
+
+
+def _pictures(parent: Parent, rows: Any) -> dict[str, tuple[bytes, ...]]:
+    """A few rows of each label that can be looked at."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    if not isinstance(rows, Rows) or rows.targets is None or not len(rows):
+        return found
+    if parent.input.picture(rows.values[0], parent.encoder) is None:
+        return found
+    for number, label in enumerate(parent.labels[:_PICTURED]):
+        own = parent.network.config.answer.positive(rows.targets, number).nonzero()[:_EACH, 0]
+        shown = [parent.input.picture(rows.values[i], parent.encoder) for i in own.tolist()]
+        found[label] = tuple(each for each in shown if each is not None)
+    return found
 
 
 def _figures(job: Job, made: Made, modules: tuple[Module, ...]) -> dict[str, float]:

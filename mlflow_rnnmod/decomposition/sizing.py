@@ -14,17 +14,16 @@ from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.decomposition.rules import RULES, removed_units
+from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.worth import units_worth
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Progress = Callable[[str, int, int], None]
 SIZING = "sizing"
 """What stages are called in which settings are tried."""
-# So often the part of the units is halved that makes up a share of the multiply-adds.
-_HALVINGS = 12
 
 # Passes of the parent above which isolated modules surprise, and that shared trunks take instead.
 ISOLATED_COST, SHARED_COST = 8.0, 1.5
@@ -133,23 +132,8 @@ class Job:
         """What labels that share a trunk leave out."""
         config, network = self.config, self.parent.network
         whole = {name for layer in network.layers[: config.from_layer] for name in layer}
-
-        def of_units(part: float) -> dict[str, Tensor]:
-            rule = RULES[config.rule]
-            return removed_units(rule, self.statistics, labels, part, config.seed, whole)
-
-        if config.share_of == "units" or share == 0.0:
-            return of_units(share)
-
-        def kept(part: float) -> float:
-            return network.work_kept(make_trunk(of_units(part), self.statistics, fold=False))
-
-        # The smallest part of the units that is worth as much: more of them, less to run.
-        low, high = 0.0, 1.0
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if kept(middle) <= 1 - share else (middle, high)
-        return of_units(high)
+        rule, how = RULES[config.rule], (config.share_of, config.seed, whole)
+        return units_worth(network, rule, self.statistics, labels, share, *how)
 
     def cost(self, trunks: Sequence[Trunk]) -> dict[str, float]:
         """The estimated passes of the parent, where trunks are run in passes."""

@@ -188,6 +188,10 @@ class TextEncoder:
                 values[row, steps - len(found) :] = torch.tensor(found)
         return Rows(values, torch.tensor(lengths, dtype=torch.int64))
 
+    def encodings(self, texts: Sequence[Any]) -> list[Any]:
+        """The ``tokenizers.Encoding`` of each text, as :meth:`__call__` reads it."""
+        return self._encodings(plain_texts(texts))
+
     def _encodings(self, texts: Sequence[str | list[str]], special: bool = True) -> list[Any]:
         """Encodings of texts and lists of words; the library wants a batch of one kind."""
         encode = partial(self._encode, special=special)

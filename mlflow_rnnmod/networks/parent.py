@@ -142,6 +142,12 @@ class Parent:
         """What likelihoods of its inputs are made of; ``None`` where there are none."""
         return self.input.density(self.network.config, self.encoder)
 
+    @property
+    def steps_likely(self) -> bool:
+        """Whether single steps of its inputs have likelihoods, as its answers are for each."""
+        answer = self.network.config.answer
+        return bool(answer.each_step and self.density is not None and self.density.stepwise)
+
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""
         return replace(self, model_id=model_id, tracking_uri=tracking_uri)

@@ -54,6 +54,7 @@ SIZES = {
     "units_kept": "units kept",
     "weights_kept": "weights kept",
     "recurrent_weights_kept": "recurrent weights kept",
+    "multiply_adds_kept": "multiply-adds kept",
     "jaccard": "overlap with the other modules (Jaccard)",
 }
 

@@ -6,6 +6,7 @@ anything loaded from elsewhere.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,13 @@ th:first-child, td:first-child { text-align: left; white-space: normal; overflow
   max-width: 300px; min-width: 190px; }
 td.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 tr.taken td { background: #e8f2fa; font-weight: 600; }
+img.row { width: 56px; margin-right: 6px; image-rendering: pixelated; vertical-align: middle; }
 td.bar { min-width: 62px; background-repeat: no-repeat; }
 """
 _COLUMNS = {
     "units_kept": "units kept",
     "recurrent_weights_kept": "recurrent weights kept",
+    "multiply_adds_kept": "multiply-adds kept",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
@@ -117,12 +120,25 @@ def page(decomposition: Decomposition) -> str:
             "<p>Of the units that either of two modules keeps, the share that both keep.</p>",
             f'<div class="wide">{overlap_svg(matrix, labels)}</div>',
         ]
+    if any(decomposition.pictures.values()):
+        parts += ["<h2>Examples</h2>", _pictures(decomposition.pictures)]
     parts += ["<h2>Rows</h2>", _pairs(decomposition.rows)]
     parts += ["<h2>Settings</h2>", _pairs(_settings(decomposition, chosen))]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
+
+
+def _pictures(pictures: Mapping[str, Sequence[bytes]]) -> str:
+    """A row of pictures for each label, in the page itself."""
+    rows = []
+    for label, shown in pictures.items():
+        name = escape(plain(label))
+        sources = (f"data:image/png;base64,{b64encode(each).decode()}" for each in shown)
+        images = "".join(f'<img class="row" src="{s}" alt="{name}">' for s in sources)
+        rows.append(f'<tr><td>{name}</td><td class="words">{images}</td></tr>')
+    return f"<table><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _named(words: Mapping[str, str], metric: str) -> dict[str, str]:

@@ -32,6 +32,7 @@ _SHARES = (
     "units_kept",
     "weights_kept",
     "recurrent_weights_kept",
+    "multiply_adds_kept",
     "precision",
     "recall",
     "f1",
@@ -41,6 +42,7 @@ _SHARES = (
 _HEADER = {
     "units_kept": "units",
     "recurrent_weights_kept": "weights",
+    "multiply_adds_kept": "multiply-adds",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
@@ -184,6 +186,9 @@ def summary(
     if "recurrent_weights_kept" in figures:
         kept = percent(figures["recurrent_weights_kept"])
         sentences.append(f"A module keeps {kept} of the recurrent weights on average.")
+    if "multiply_adds_kept" in figures:
+        kept = percent(figures["multiply_adds_kept"])
+        sentences.append(f"A module takes {kept} of the multiply-adds on average.")
     if "trunks" in figures and "cost" in figures:
         count = round(figures["trunks"])
         trunks = "one trunk" if count == 1 else f"{count} trunks"

@@ -46,7 +46,7 @@ TENSORS = "module.safetensors"
 # The first format version that could say masks for single steps and gates.
 MASKED = 2
 PARENTS = "parents"
-_TABLE = "likelihood."
+_TABLE, _STEP = "likelihood.", "step_likelihood."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
 
 FindParent = Callable[[str, dict[str, Any]], Parent]
@@ -173,6 +173,7 @@ def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[s
         parent=check_digest(body["parent"]["digest"], "parent.digest", path),
         trunk=check_digest(body["trunk"]["digest"], "trunk.digest", path),
         figures={k: v for k, v in body["figures"].items() if v is not None},
+        likelihood=(body.get("likelihood") or {}).get("space"),
         **known,
     )
     return entry, reference
@@ -313,6 +314,9 @@ def _tensors(module: Module) -> dict[str, Tensor]:
         tensors["open_head.weight"] = module.open_head.weight
     if module.likelihood is not None:
         tensors.update({f"{_TABLE}{k}": t for k, t in module.likelihood.tensors.items()})
+        step = module.likelihood.step
+        if step is not None:
+            tensors.update({f"{_STEP}{k}": t for k, t in step.tensors.items()})
     return tensors
 
 
@@ -323,7 +327,10 @@ def _likelihood(found: Likelihood | None) -> dict[str, Any]:
     """
     if found is None:
         return {}
-    return {"likelihood": {"format": 1, "space": found.space, "facts": dict(found.facts)}}
+    body: dict[str, Any] = {"format": 1, "space": found.space, "facts": dict(found.facts)}
+    if found.step is not None:
+        body["step"] = {"space": found.step.space, "facts": dict(found.step.facts)}
+    return {"likelihood": body}
 
 
 def _read_likelihood(
@@ -336,8 +343,14 @@ def _read_likelihood(
             f"{path} has a likelihood of format {body['format']!r}, and the newest that this "
             "version of mlflow_rnnmod reads is 1. Upgrade it: pip install --upgrade mlflow-rnnmod."
         )
-    tables = {k.removeprefix(_TABLE): t for k, t in tensors.items() if k.startswith(_TABLE)}
-    found = Likelihood(body["space"], body["facts"], tables)
+
+    def tables(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+    step, said = None, body.get("step")
+    if said is not None:
+        step = Likelihood(said["space"], said["facts"], tables(_STEP))
+    found = Likelihood(body["space"], body["facts"], tables(_TABLE), step)
     try:
         density_of(found.space).check(found)
     except (ValueError, KeyError) as error:

@@ -96,8 +96,8 @@ class RnnmodModel:
         for start in range(0, max(len(inputs), 1), self._batch_size):
             part, known = inputs[start : start + self._batch_size], None
             found = self._composite.scores(part)
-            if reject_below is not None and self._composite.likely and part:
-                known = self._composite.familiarity(part)
+            if reject_below is not None and part:
+                known = self._composite.known(part)
             answers += self._composite.answers(found, reject_below, reject_label, known)
             tables.append(found)
         if params.get("scores"):
