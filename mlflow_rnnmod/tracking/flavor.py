@@ -5,6 +5,7 @@ Reached as ``mlflow_rnnmod.save_model`` and so on: the package itself is what ML
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ def save_model(
         if isinstance(model_config, str | Path)
         else model_config
     )
+    there = Path(path).exists()
+    mine = not there or (Path(path).is_dir() and not any(Path(path).iterdir()))
     try:
         model_directory(
             model,
@@ -119,7 +122,13 @@ def save_model(
             extra_files=extra_files,
             model_config=settings,
         )
-    except ValueError as error:
+    except BaseException as error:
+        if mine:  # half a model would be in the way of the next attempt
+            shutil.rmtree(path, ignore_errors=True)
+            if there:
+                Path(path).mkdir(exist_ok=True)
+        if not isinstance(error, ValueError):
+            raise
         raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
