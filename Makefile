@@ -5,6 +5,7 @@ CONSTRAINTS ?= constraints.txt
 TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 DEMO_ARGS ?=
+EXTRAS ?= test
 TEST_ARGS ?= -n 2 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(TEST_ARGS)
 CORE := networks inputs answers decomposition composition storage
@@ -28,7 +29,7 @@ $(VENV)/.demo: setup.cfg pyproject.toml $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml $(VENV)/.torch
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: setup.cfg pyproject.toml $(VENV)/.torch

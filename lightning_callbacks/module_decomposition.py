@@ -94,6 +94,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             it is that half of the validation rows that nothing was fitted on.
         registered_model_prefix: Registers the network under this name and modules as
             ``<prefix>.<label>``. ``None`` registers nothing.
+        experiment: Name of an MLflow experiment for the modules alone, made where it is missing.
+            With many labels they would hide other models in MLflow's list of runs. By default they
+            go to the training's own run.
         target_tokenizer: The tokenizer that an encoder-decoder writes with, where it is not the one
             that it reads with.
         image: What the model's images went through: an :class:`~mlflow_rnnmod.ImagePreparation`, a
@@ -153,6 +156,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         config: DecompositionConfig | Mapping[str, Any] | None = None,
         report_data: Any = None,
         registered_model_prefix: str | None = None,
+        experiment: str | None = None,
         max_rows: int = 100_000,
         strict: bool = False,
         **settings: Any,
@@ -169,6 +173,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             "config": config,
             "report_data": report_data,
             "registered_model_prefix": registered_model_prefix,
+            "experiment": experiment,
             "max_rows": max_rows,
         }
         self._settings = settings

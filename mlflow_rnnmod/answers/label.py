@@ -60,6 +60,10 @@ class Label(Answer):
     def _answers(self, scores: Tensor, columns: Columns) -> list[str]:
         return columns.best(scores)
 
+    def nothing(self, answer: Any, reject_label: str) -> str:
+        """None of the labels."""
+        return reject_label
+
     def labels_of(self, right: Any) -> Sequence[str]:
         """The one label."""
         return (right,)

@@ -17,6 +17,8 @@ from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
 from mlflow_rnnmod.composition.evidence import Evidence
+from mlflow_rnnmod.composition.rejection import KEY as REJECT
+from mlflow_rnnmod.composition.rejection import check_limit
 from mlflow_rnnmod.composition.scores import (
     ENERGY_WEIGHTS,
     SCORES,
@@ -44,13 +46,14 @@ class Composite:
     Args:
         modules: one for each label; ties go to the first.
         score: name of the score strategy that compares them (a key of ``SCORES``).
-        parameters: what the strategy needs, as JSON types; and ``"thresholds"`` by label, 0 where
-            there is none.
+        parameters: what the strategy needs, as JSON types; ``"thresholds"`` by label, 0 where
+            there is none; and ``"reject_below"``, the best score from which on an answer counts.
         recipe: what was done to get here, as JSON types.
 
     Raises:
         IncompatibleModules: if the modules do not fit together, with every reason.
-        ValueError: if there is no such score strategy, or rivals have thresholds.
+        ValueError: if there is no such score strategy, rivals have thresholds, or the limit does
+            not fit.
     """
 
     modules: tuple[Module, ...]
@@ -76,6 +79,7 @@ class Composite:
         check_score(self.score, self.base, self.answer, self.modules)
         thresholds = self.parameters.get("thresholds", {})
         check_thresholds(thresholds, self.labels, self.rivals)
+        check_limit(self.parameters.get(REJECT), self.answer.rejects)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -149,6 +153,7 @@ class Composite:
                 "name": module.origin.get("name"),
                 "version": module.origin.get("version"),
                 "model_id": module.origin.get("model_id"),
+                "tracking_uri": module.origin.get("tracking_uri"),
                 "parent": module.parent.digest,
                 "trunk": module.trunk.digest,
             }
@@ -248,9 +253,10 @@ class Composite:
         Args:
             inputs: as for :meth:`scores`.
             reject_below: inputs, or steps, whose best score - or, where likelihoods are compared,
-                whose :meth:`familiarity` - is below this answer ``reject_label``; ``None`` rejects
-                nothing - but the composite of a single module, which can only say yes or no,
-                answers its label where the margin is at least 0.
+                whose :meth:`familiarity` - is below this answer ``reject_label``; ``None`` for the
+                limit that the composite carries (:attr:`parameters`). Without one nothing is
+                rejected, but the composite of a single module, which can only say yes or no,
+                answers its label where the margin is at least 0. ``-inf`` rejects nothing.
             reject_label: the answer of rejected inputs.
             engine: as for :meth:`scores`.
 
@@ -264,8 +270,14 @@ class Composite:
                 where labels have thresholds.
         """
         scores = self.scores(inputs, engine)
-        known = None if reject_below is None else self.known(inputs)
+        limited = self.limit(reject_below) is not None
+        known = self.known(inputs) if limited else None
         return self.answers(scores, reject_below, reject_label, known)
+
+    def limit(self, reject_below: float | None = None) -> float | None:
+        """From where on an answer counts: what is said, or else what the composite carries."""
+        own: float | None = self.parameters.get(REJECT)
+        return own if reject_below is None else reject_below
 
     def known(self, inputs: Any) -> Tensor | None:
         """:meth:`familiarity`, where it is something else than the best score."""
@@ -319,7 +331,7 @@ class Composite:
             threshold=0.5 if self.score == "probability" else 0.0,
             single=len(self.modules) == 1 and self.score == "margin",
             odds=SCORES[self.score].odds,
-            reject_below=reject_below,
+            reject_below=self.limit(reject_below),
             reject_label=reject_label,
             familiarity=familiarity,
         )

@@ -157,6 +157,7 @@ def decompose(
         **(job.isolated_cost(share) if len(groups) < len(parent.labels) else {}),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
+    warnings += broken_promise(figures["net"], share, config, given.words)
     return Decomposition(
         parent=parent,
         modules=modules,
@@ -194,6 +195,27 @@ def help_decompose(
     given = share_out(parent, kind.examples, train, validation, report, config)
     watch, before = _watchers(parent, config, lambda stage, done, total: None)
     team.watch(parent.network, kind.sample(parent, given.train, config), watch, before)
+
+
+def broken_promise(
+    net: float, share: float, config: DecompositionConfig, words: Mapping[str, str]
+) -> list[str]:
+    """What to say where removal cost more on the report rows than it was chosen to cost at most.
+
+    Args:
+        net: composed minus control, as shares, on the report rows.
+        share: of the units that was removed.
+        config: the settings.
+        words: which rows were used for what.
+    """
+    if config.removal != "auto" or -100 * net <= config.tolerance:
+        return []
+    return [
+        f"removing {100 * share:g} % of the units cost {-100 * net:.1f} points on "
+        f"{words['figures']}; on {words['calibrated']} it was chosen to cost at most "
+        f"{config.tolerance:g}. With more rows to choose on, a smaller removal= or tolerance= it "
+        "would cost less"
+    ]
 
 
 def _job_of(parent: Parent) -> type[HeadJob | RoutedJob]:

@@ -170,6 +170,7 @@ class HeadJob(Job):
             others = torch.cat([overlap[index, :index], overlap[index, index + 1 :]])
             figures = {
                 **label_figures(answers[:, index], right[:, index]),
+                **of_parent(label_figures(parents[:, index], right[:, index])),
                 "agreement": float((answers[:, index] == parents[:, index]).double().mean()),
                 **parent.network.shares_kept(trunk),
                 "jaccard": float(others.mean()),
@@ -204,3 +205,8 @@ def label_figures(answered: Tensor, truth: Tensor) -> dict[str, float]:
         "accuracy": float((answered == truth).double().mean()),
         "support": float(truth.sum()),
     }
+
+
+def of_parent(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures of the parent's own answers, to stand beside a module's."""
+    return {f"parent_{name}": figures[name] for name in ("precision", "recall", "f1")}

@@ -174,6 +174,7 @@ class RoutedJob(Job):
             "seed": config.seed,
             "rows": dict(words),
             "bleu": self.report.signature,
+            "chrf": self.report.chrf_signature,
             "repairs": [repair for repair in config.repairs if repair == "fold"],
         }
         modules = []
@@ -184,6 +185,7 @@ class RoutedJob(Job):
             figures = {
                 "bleu": composed.bleu[index],
                 "parent_bleu": of_parent.bleu[index],
+                **self.report.chrf(index, own, of_parent.texts[index]),
                 "agreement": sum(same) / len(same) if same else float("nan"),
                 "support": float(len(own)),
                 **parent.network.shares_kept(trunk),

@@ -110,6 +110,18 @@ class Input(ABC):
             ValueError: if they do not fit ``size``, or hold NaN or infinity.
         """
 
+    def is_blank(self, value: Any) -> bool:
+        """Whether a checked input holds nothing that could be answered for."""
+        return False
+
+    def length(self, value: Any, tokenizer: Any = None) -> int:
+        """Steps of a checked input, at the most; 0 where it has none."""
+        return 0
+
+    def cut(self, value: Any, steps: int, tokenizer: Any = None) -> Any:
+        """A checked input with no more than its first ``steps`` steps."""
+        return value
+
     def of_batch(self, values: Tensor) -> Tensor | None:
         """A batch's tensor, rows first, as :class:`Rows` of this kind hold it; ``None``: it isn't.
 

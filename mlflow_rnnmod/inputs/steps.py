@@ -34,6 +34,18 @@ class Steps(Input):
     def padded(self, inputs: Sequence[Any], network: Reader, tokenizer: Any) -> Rows:
         """Checked inputs of different lengths as rows."""
 
+    def is_blank(self, value: Any) -> bool:
+        """No step."""
+        return len(value) == 0
+
+    def length(self, value: Any, tokenizer: Any = None) -> int:
+        """Its steps."""
+        return len(value)
+
+    def cut(self, value: Any, steps: int, tokenizer: Any = None) -> Any:
+        """Its first steps."""
+        return value[:steps]
+
     def without_step(self, rows: Rows, pad_index: int | None) -> Tensor:
         """Bool ``(rows,)``: those that hold nothing but padding."""
         if rows.lengths is None:

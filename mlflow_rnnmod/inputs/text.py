@@ -56,6 +56,27 @@ class Text(Tokens):
             return [text for item in cell for text in self.read_cell(item, row, size) or [""]]
         return [self.read(cell, f"{self.column} in row {row}", size)]
 
+    def is_blank(self, value: Any) -> bool:
+        """Nothing but white space, or no word.
+
+        Example:
+            >>> Text().is_blank("  "), Text().is_blank([]), Text().is_blank(["a", ""])
+            (True, True, False)
+        """
+        return not value.strip() if isinstance(value, str) else all(not w.strip() for w in value)
+
+    def length(self, value: Any, tokenizer: Any = None) -> int:
+        """Tokens; without a tokenizer characters, which a text has more of."""
+        if tokenizer is not None:
+            return int(tokenizer([value]).lengths.max())
+        return len(value) if isinstance(value, str) else sum(map(len, value))
+
+    def cut(self, value: Any, steps: int, tokenizer: Any = None) -> Any:
+        """The text up to a token, or without a tokenizer a character; of words, the first ones."""
+        if tokenizer is None or not isinstance(value, str):
+            return value[:steps]
+        return value[: tokenizer.tokenizer.encode(value).offsets[steps - 1][1]]
+
     def of_batch(self, values: Tensor) -> None:
         """Batches hold no text."""
 

@@ -1,12 +1,15 @@
 """Files of a module: ``module.json``, which a plan reads, and ``module.safetensors``.
 
+Those of a composite are all in two such files, ``modules.json`` and ``modules.safetensors``: over
+HTTP every file is a request or two.
+
 A module is a mask over its parent; the parent is named by digest, and bundled when asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,13 @@ from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
-from mlflow_rnnmod.storage.bounds import GROWTH, LIKELIHOOD_BYTES, check_room, check_types
+from mlflow_rnnmod.storage.bounds import (
+    GROWTH,
+    LIKELIHOOD_BYTES,
+    MODULES,
+    check_room,
+    check_types,
+)
 from mlflow_rnnmod.storage.files import (
     by_version,
     check_digest,
@@ -43,6 +52,8 @@ from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
+ALL = "modules.json"
+ALL_TENSORS = "modules.safetensors"
 # The first format version that could say masks for single steps and gates.
 MASKED = 2
 PARENTS = "parents"
@@ -69,9 +80,136 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    sha256 = write_tensors(directory / TENSORS, _tensors(module))
+    size = (directory / TENSORS).stat().st_size
+    content = {**_content(module, size, standalone), "files": {TENSORS: sha256}}
+    if standalone:
+        write_parent(module.parent, directory / PARENTS / module.parent.digest)
+    return write_document(directory / DOCUMENT, "module", content, _format_of(module))
+
+
+def write_modules(modules: Sequence[Module], directory: Path) -> str:
+    """Write the modules of a composite, all in two files; their parents are written elsewhere.
+
+    Args:
+        modules: in order.
+        directory: exists.
+
+    Returns:
+        SHA-256 of ``modules.json``.
+
+    Raises:
+        ValueError: if a number of a head is not finite, or figures are not JSON.
+    """
+    together: dict[str, Tensor] = {}
+    contents: list[dict[str, Any]] = []
+    labels: dict[str, tuple[str, ...]] = {}
+    for number, module in enumerate(modules):
+        own = _tensors(module)
+        together.update({f"{number}/{name}": tensor for name, tensor in own.items()})
+        size = sum(tensor.numel() * tensor.element_size() for tensor in own.values())
+        content = {**_content(module, size, True), "format": _format_of(module), "files": {}}
+        # All modules of a parent name all of its labels: once will do, or they would be squared.
+        if (
+            labels.setdefault(module.parent.digest, module.contract.labels)
+            == (content["contract"]["labels"])
+        ):
+            del content["contract"]["labels"]
+        contents.append(content)
+    files = {ALL_TENSORS: write_tensors(directory / ALL_TENSORS, together)}
+    content = {"modules": contents, "labels": labels, "files": files}
+    return write_document(directory / ALL, "modules", content, 4)
+
+
+def read_modules(directory: Path, find_parent: FindParent, sha256: str) -> tuple[Module, ...]:
+    """The modules that :func:`write_modules` wrote.
+
+    Args:
+        directory: where it wrote.
+        find_parent: asked for their parents; see :func:`read_module`.
+        sha256: what the digest of ``modules.json`` should be.
+
+    Raises:
+        ValueError: if a file is missing, truncated or altered.
+    """
+    path = Path(directory) / ALL
+    body = read_document(path, "modules", sha256)
+    return by_version({4: lambda found: _all_4(found, path, find_parent)}, body, path)
+
+
+def read_entries(directory: Path, name: str, sha256: str) -> list[tuple[Entry, dict[str, Any]]]:
+    """What a plan reads of a composite's modules, from ``modules.json`` alone.
+
+    Args:
+        directory: where the file is.
+        name: of the composite, to show the modules by.
+        sha256: what the file's digest should be.
+
+    Raises:
+        ValueError: if it is missing, truncated or altered.
+    """
+    path = Path(directory) / ALL
+    body = read_document(path, "modules", sha256)
+
+    def entries(found: dict[str, Any]) -> list[tuple[Entry, dict[str, Any]]]:
+        return [
+            by_version({1: lambda one: _entry_1(one, path, _within(name, one))}, content, path)
+            for content in _whole(found)
+        ]
+
+    return by_version({4: entries}, body, path)
+
+
+def _whole(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is said of each module, with its parent's labels."""
+    if not isinstance(body["modules"], list) or len(body["modules"]) > MODULES:
+        raise ValueError(f"{ALL} holds more than {MODULES} modules, or no list of them.")
+    found = []
+    for content in body["modules"]:
+        labels = body["labels"][content["parent"]["digest"]]
+        found.append({**content, "contract": {"labels": labels, **content["contract"]}})
+    return found
+
+
+def _within(name: str, content: dict[str, Any]) -> str:
+    return f"{name} ({content['contract']['label']})"
+
+
+def _all_4(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[Module, ...]:
+    sha256 = check_digest(body["files"][ALL_TENSORS], "files", path)
+    contents, parents = _whole(body), {}
+    most = 0
+    for content in contents:
+        digest = content["parent"]["digest"]
+        if digest not in parents:
+            parents[digest] = _parent_1(content, path, find_parent)
+        _check_units(content["trunk"], parents[digest])
+        most += _most_bytes(content["trunk"], parents[digest])
+    of_each: list[dict[str, Tensor]] = [{} for _ in contents]
+    for name, tensor in read_tensors(path.parent / ALL_TENSORS, sha256, most=most).items():
+        number, _, own = name.partition("/")
+        if not number.isdigit() or int(number) >= len(of_each):
+            raise ValueError(f"{path.parent / ALL_TENSORS} has {name!r}, of no module in {ALL}.")
+        of_each[int(number)][own] = tensor
+
+    def one(content: dict[str, Any], tensors: dict[str, Tensor]) -> Module:
+        parent = parents[content["parent"]["digest"]]
+        return _module_1(content, tensors, parent, path, path.parent / ALL_TENSORS)
+
+    return tuple(
+        by_version({1: lambda found, t=tensors: one(found, t)}, content, path)  # type: ignore[misc]
+        for content, tensors in zip(contents, of_each, strict=True)
+    )
+
+
+def _format_of(module: Module) -> int:
+    return max(format_of(module.parent), 1 if module.trunk.sliceable else MASKED)
+
+
+def _content(module: Module, size: int, standalone: bool) -> dict[str, Any]:
+    """What a document says of a module, apart from where its tensors are."""
     parent, trunk = module.parent, module.trunk
-    tensors = write_tensors(directory / TENSORS, _tensors(module))
-    content = {
+    return {
         "parent": {
             "digest": parent.digest,
             "model_id": parent.model_id,
@@ -95,17 +233,8 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
         },
         "made": dict(module.made),
         "origin": clean_origin(module.origin),
-        "plan": {
-            **facts_of(module),
-            "bytes": (directory / TENSORS).stat().st_size,
-            "standalone": standalone,
-        },
-        "files": {TENSORS: tensors},
+        "plan": {**facts_of(module), "bytes": size, "standalone": standalone},
     }
-    if standalone:
-        write_parent(parent, directory / PARENTS / parent.digest)
-    version = max(format_of(parent), 1 if trunk.sliceable else MASKED)
-    return write_document(directory / DOCUMENT, "module", content, version)
 
 
 def read_module(directory: Path, find_parent: FindParent, sha256: str | None = None) -> Module:
@@ -181,7 +310,17 @@ def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[s
 
 def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> Module:
     path = directory / DOCUMENT
+    parent = _parent_1(body, path, find_parent)
+    sha256 = check_digest(body["files"][TENSORS], "files", path)
+    _check_units(body["trunk"], parent)
+    most = _most_bytes(body["trunk"], parent)
+    tensors = read_tensors(directory / TENSORS, sha256, most=most)
+    return _module_1(body, tensors, parent, path, directory / TENSORS)
+
+
+def _parent_1(body: dict[str, Any], path: Path, find_parent: FindParent) -> Parent:
     _check_body(body)
+    directory = path.parent
     reference = dict(body["parent"])
     digest = check_digest(reference["digest"], "parent.digest", path)
     bundled = directory / PARENTS / digest
@@ -197,13 +336,17 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
             f"{path} belongs to another parent than the one found:\n"
             f"expected digest: {digest}\nfound: {parent.digest}."
         )
-    sha256 = check_digest(body["files"][TENSORS], "files", path)
+    return parent
+
+
+def _module_1(
+    body: dict[str, Any], tensors: dict[str, Tensor], parent: Parent, path: Path, beside: Path
+) -> Module:
     _check_units(body["trunk"], parent)
-    tensors = read_tensors(directory / TENSORS, sha256, most=_most_bytes(body["trunk"], parent))
-    _check_room(body["trunk"], tensors, directory / TENSORS, parent)
+    _check_room(body["trunk"], tensors, beside, parent)
     module = Module(
         parent=parent,
-        trunk=_trunk(body["trunk"], tensors, directory),
+        trunk=_trunk(body["trunk"], tensors, path),
         head=_read_head(body["head"], tensors.get("head.weight")),
         open_head=_read_head(body["open_head"], tensors.get("open_head.weight")),
         energy=Energy(**body["energy"]),
@@ -358,7 +501,7 @@ def _read_likelihood(
     return found
 
 
-def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) -> Trunk:
+def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Trunk:
     keep, fold, mix = {}, {}, {}
     for name, sizes in body["units"]:
         shape = torch.Size([sizes] if isinstance(sizes, int) else sizes)
@@ -373,7 +516,7 @@ def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) ->
     trunk = Trunk(keep, fold, mix, variant=body["variant"], gates=body["gates"])
     if trunk.digest != body["digest"]:
         raise ValueError(
-            f"{directory / TENSORS} does not hold the trunk that {DOCUMENT} names:\n"
+            f"What is beside {path} does not hold the trunk that it names:\n"
             f"expected digest: {body['digest']}\nfound: {trunk.digest}."
         )
     return trunk

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlflow import MlflowClient
 from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
@@ -101,3 +102,12 @@ def brief_requests() -> Iterator[None]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def describe(
+    client: MlflowClient, model_id: str, tags: dict[str, str], params: Mapping[str, str]
+) -> None:
+    """Tags and further params of a LoggedModel; the public way asks for the model before each."""
+    client._tracking_client.set_logged_model_tags(model_id, tags)
+    if params:
+        client._tracking_client.log_model_params(model_id, dict(params))

@@ -36,6 +36,7 @@ def log_decomposition(
     registered_model_prefix: str | None = None,
     dataset: Any = None,
     progress: Progress | None = None,
+    experiment: str | None = None,
 ) -> LoggedDecomposition:
     """Log a decomposition to MLflow: the parent, a model for each module, figures and reports.
 
@@ -49,6 +50,9 @@ def log_decomposition(
         dataset: an ``mlflow.data`` dataset of the rows that the figures come from. It is logged as
             an input of the run, and figures of models stand beside its name and digest.
         progress: called with a stage's name, how much of it is done, and of how much.
+        experiment: name of an experiment for the modules alone, in a run of its own, made where it
+            is missing: MLflow's list of runs shows no more than 50 models of an experiment, so that
+            many modules hide all others. The run's description then begins with a link to them.
 
     Returns:
         Ids, URIs, registered names and versions.
@@ -67,7 +71,7 @@ def log_decomposition(
     data = record.dataset_entity(dataset)
     uri = tracking_uri or mlflow.get_tracking_uri()
     client = MlflowClient(tracking_uri=uri)
-    with run_to_log_to(client, uri, run_id) as run:
+    with run_to_log_to(client, uri, run_id, experiment) as run:
         attempt = Attempt(client, uri, run, decomposition, registered_model_prefix, data)
         try:
             return attempt.log(progress or (lambda stage, done, total: None))

@@ -25,7 +25,7 @@ from mlflow_rnnmod.composition.plan import Entry, entry_of
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.storage import composites, kind_of
 from mlflow_rnnmod.storage.bounds import DOCUMENT_BYTES, read_regular
-from mlflow_rnnmod.storage.modules import DOCUMENT, TENSORS, read_entry
+from mlflow_rnnmod.storage.modules import ALL, DOCUMENT, TENSORS, read_entries, read_entry
 from mlflow_rnnmod.tracking import download, fetch
 from mlflow_rnnmod.tracking.memory import MEMORY
 from mlflow_rnnmod.tracking.parents import find_parent, is_known
@@ -37,10 +37,10 @@ Fetch = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Document:
-    """A module's ``module.json``.
+    """A module's ``module.json``, or its part of a composite's ``modules.json``.
 
     Args:
-        content: the file.
+        content: the file; of a composite's, as many bytes as are its share.
         entry: what a plan reads in it.
         reference: to the parent, as :func:`~mlflow_rnnmod.storage.modules.read_entry` gives it.
     """
@@ -152,11 +152,25 @@ def _documents(kind: str, uri: str, content: Fetch) -> tuple[Document, ...]:
             f"{uri} is a {kind}; expected a module or a composite. A parent becomes modules by "
             "mlflow_rnnmod.decompose."
         )
-    with _folder_of({composites.DOCUMENT: content(composites.DOCUMENT)}) as folder:
+    opening = {composites.DOCUMENT: content(composites.DOCUMENT)}
+    with _folder_of(opening) as folder:
         try:
-            parts = composites.read_folders(folder)
+            together = composites.digest_of_modules(folder)
+            parts = [] if together else composites.read_folders(folder)
         except ValueError as error:
             raise ValueError(fetch.told(error, folder, uri)) from error
+    if together:
+        data = content(ALL)
+        with _folder_of({ALL: data}) as folder:
+            try:
+                entries = read_entries(folder, uri, together)
+            except ValueError as error:
+                raise ValueError(fetch.told(error, folder, uri)) from error
+        size = len(data) // max(len(entries), 1)  # what one of them takes, counted once in all
+        return tuple(
+            Document(data[:size], entry, {**reference, "bundled": True})
+            for entry, reference in entries
+        )
     with ThreadPoolExecutor(download.THREADS) as pool:
         contents = list(pool.map(content, (f"{part}/{DOCUMENT}" for part, _ in parts)))
     found = []

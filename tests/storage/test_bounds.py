@@ -26,6 +26,7 @@ from mlflow_rnnmod.storage import (
 )
 from mlflow_rnnmod.storage.bounds import DOCUMENT_BYTES, check_room, parse_json, tensor_shapes
 from tests.builders import tiny_module, tiny_modules, tiny_parent
+from tests.storage.test_composites import write_as_format_1
 
 
 def edit(path: Path, change: Any) -> None:
@@ -186,17 +187,23 @@ def test_a_header_that_is_none(data: bytes) -> None:
 
 
 def test_a_composite_has_each_module_once(tmp_path: Path) -> None:
-    write_composite(compose(tiny_modules(tiny_parent("text"))), tmp_path)
+    """So it was where each had a folder of its own; in one file, they are those that are named."""
+    composite = compose(tiny_modules(tiny_parent("text")))
+    write_as_format_1(composite, tmp_path / "old")
 
     def change(body: dict[str, Any]) -> None:
-        body["modules"] = body["modules"][:1] * 20_000
+        body["modules"] = body["modules"][:1] * 10_001
 
-    edit(tmp_path / "composition.json", change)
+    edit(tmp_path / "old" / "composition.json", change)
     with pytest.raises(ValueError, match="composition.json names more than 10000 modules"):
-        read_composite(tmp_path)
-    edit(tmp_path / "composition.json", lambda b: b.update(modules=b["modules"][:2]))
+        read_composite(tmp_path / "old")
+    edit(tmp_path / "old" / "composition.json", lambda b: b.update(modules=b["modules"][:2]))
     with pytest.raises(ValueError, match="names modules/000 twice"):
-        read_composite(tmp_path)
+        read_composite(tmp_path / "old")
+    write_composite(composite, tmp_path / "new")
+    edit(tmp_path / "new" / "composition.json", change)
+    with pytest.raises(ValueError, match=r"names other modules than modules\.json holds"):
+        read_composite(tmp_path / "new")
 
 
 @pytest.mark.parametrize(
