@@ -42,7 +42,7 @@ BAD = (
     "another answer, unnoticed", "error without file or URI", "raw error",
 )  # fmt: skip
 FILES = (
-    "module.json", "module.safetensors", "network.json", "weights.safetensors", "tokenizer.json",
+    "module.json", "module.safetensors", "modules.json", "modules.safetensors", "network.json", "weights.safetensors", "tokenizer.json",
     "target_tokenizer.json", "composition.json", "MLmodel", "parents",
 )  # fmt: skip
 
