@@ -42,8 +42,9 @@ BAD = (
     "another answer, unnoticed", "error without file or URI", "raw error",
 )  # fmt: skip
 FILES = (
-    "module.json", "module.safetensors", "modules.json", "modules.safetensors", "network.json", "weights.safetensors", "tokenizer.json",
-    "target_tokenizer.json", "composition.json", "MLmodel", "parents",
+    "module.json", "module.safetensors", "modules.json", "modules.safetensors", "network.json",
+    "weights.safetensors", "tokenizer.json", "target_tokenizer.json", "composition.json", "MLmodel",
+    "parents",
 )  # fmt: skip
 
 
