@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import draw_sample
+from mlflow_rnnmod.decomposition.combinations import Choice, fit_guarded
 from mlflow_rnnmod.decomposition.config import REPAIRS, DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
     FittedHeads,
@@ -165,8 +166,9 @@ class Study:
             found["none"] = self.points(torch.stack([h.report_margins for h in heads], dim=1))
             found["calibrate"] = self.points(report_table(heads))
         if "all" in wanted:
-            trunks, repairs = guarded_trunks(self.material, self.statistics, removed, REPAIRS)
-            found["all"] = self.points(report_table(self._heads(trunks, repairs, told)))
+            trunks, heads = self._repaired(removed, told)
+            reported = fit_report(self.material, dict(enumerate(trunks)), dict(enumerate(heads)))
+            found["all"] = self.points(report_table(list(reported.values())))
         if MEANS_FOLDED in wanted:
             trunks = [make_trunk(units, self.statistics, fold=True) for units in removed]
             if trunks[0].sliceable:
@@ -177,20 +179,22 @@ class Study:
 
     def modules(self, removed: Removed) -> tuple[Module, ...]:
         """A module for each label, with all repairs and open heads, as ``decompose`` makes them."""
-        trunks, repairs = guarded_trunks(self.material, self.statistics, removed, REPAIRS)
+        trunks, heads = self._repaired(removed)
         by_label = dict(enumerate(trunks))
-        fitted = fit_open_heads(self.material, by_label, fit_all(self.material, by_label, repairs))
-        heads = [fitted[label] for label in by_label]
+        opened = fit_open_heads(self.material, by_label, dict(enumerate(heads)))
         found = []
-        for label, trunk, fitted in zip(
-            self.parent.labels, trunks, pool_calibrations(heads, repairs), strict=True
-        ):
+        for label, trunk, fitted in zip(self.parent.labels, trunks, opened.values(), strict=True):
             contract = replace(make_contract(self.parent, label), mask_steps=trunk.steps)
             energy = self.material.energy
             found.append(
                 Module(self.parent, trunk, fitted.head, fitted.open_head, energy, contract)
             )
         return with_likelihoods(found, self.train, self.material.calibration)
+
+    def _repaired(self, removed: Removed, told: Told | None = None) -> Choice:
+        """Trunks and heads with all repairs, as ``decompose`` makes them."""
+        given = guarded_trunks(self.material, self.statistics, removed, REPAIRS)
+        return fit_guarded(self.material, self.statistics, removed, *given, told=told)
 
     def _heads(
         self, trunks: list[Trunk], repairs: tuple[str, ...], told: Told

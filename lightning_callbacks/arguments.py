@@ -31,6 +31,7 @@ def check_arguments(
         ValueError: naming every argument that does not fit, its value and what is accepted.
     """
     problems: list[str] = []
+    given = replace(given, labels=listed_labels(given.labels))
     text = _read_tokenizer("tokenizer", given.tokenizer, problems)
     target_text = _read_tokenizer("target_tokenizer", given.target_tokenizer, problems)
     image = _read_image(given.image, problems)
@@ -66,6 +67,33 @@ def check_arguments(
         raise ValueError("; ".join(problems))
     given = replace(given, tokenizer=text, target_tokenizer=target_text, image=image)
     return replace(given, spec=spec, config=found)
+
+
+def listed_labels(labels: Any) -> Any:
+    """Labels as a list, in the order of the model's outputs; what is none stays as it is.
+
+    Args:
+        labels: any sequence, an array, ``id2label`` (names by number) or ``label2id`` (numbers by
+            name).
+
+    Example:
+        >>> listed_labels({0: "no", 1: "yes"}), listed_labels({"yes": 1, "no": 0})
+        (['no', 'yes'], ['no', 'yes'])
+    """
+    if isinstance(labels, Mapping):
+        by_number = {k: v for k, v in labels.items() if isinstance(v, str)}
+        if len(by_number) != len(labels):
+            by_number = {v: k for k, v in labels.items()}
+        try:
+            numbered = {int(number): name for number, name in by_number.items()}
+        except (TypeError, ValueError):
+            return labels
+        if sorted(numbered) != list(range(len(labels))):
+            return labels
+        return [numbered[number] for number in range(len(numbered))]
+    if hasattr(labels, "tolist"):
+        labels = labels.tolist()
+    return list(labels) if isinstance(labels, tuple) else labels
 
 
 def _read_tokenizer(name: str, tokenizer: Any, problems: list[str]) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -277,6 +278,11 @@ def _tells(entry: Entry) -> bool:
 
 def _cost(group: Sequence[Entry], rows: int, steps: int | None) -> tuple[float, float] | None:
     """Seconds of a batch of one parent's modules, and passes of that parent; None if unknown."""
+    with _blamed(group[0]):
+        return _told_cost(group, rows, steps)
+
+
+def _told_cost(group: Sequence[Entry], rows: int, steps: int | None) -> tuple[float, float] | None:
     tell = architecture_of(group[0].architecture).seconds
     if tell is None or not all(_tells(entry) for entry in group):
         return None
@@ -290,6 +296,24 @@ def _cost(group: Sequence[Entry], rows: int, steps: int | None) -> tuple[float, 
     parent = times.pop("parent")
     total = parent * bool(full) + (min(times.values()) if cut else 0.0)
     return total, total / parent
+
+
+@contextmanager
+def _blamed(entry: Entry) -> Iterator[None]:
+    """Errors name the module whose file says of its parent what can't be."""
+    try:
+        yield
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        raise ValueError(
+            f"{entry.name}: its module.json says of its parent what can't be: {error}"
+        ) from error
 
 
 def _is_full(entry: Entry, config: Any) -> bool:
@@ -311,7 +335,8 @@ def _parameters(groups: Mapping[str, Sequence[Entry]]) -> int:
     """Of the parents, each once, and of two heads a module with a weight for each readout unit."""
     total = 0
     for group in groups.values():
-        network = architecture_of(group[0].architecture).build(_structure(group[0]))
+        with _blamed(group[0]):
+            network = architecture_of(group[0].architecture).build(_structure(group[0]))
         total += sum(weight.numel() for weight in network.parameters())
         if network.readout_groups:
             total += len(group) * 2 * (network.config.readout_size + 1)

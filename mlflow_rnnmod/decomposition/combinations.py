@@ -9,14 +9,23 @@ each calibration row is judged by calibrations that were fitted without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import Answer, Labelled
-from mlflow_rnnmod.decomposition.fitting import FittedHeads
+from mlflow_rnnmod.decomposition.fitting import (
+    Fit,
+    FittedHeads,
+    Told,
+    fit_all,
+    pool_calibrations,
+)
+from mlflow_rnnmod.decomposition.folding import make_trunk
+from mlflow_rnnmod.decomposition.material import Material
 from mlflow_rnnmod.decomposition.repairs import fit_calibrations
+from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Heads = Sequence[FittedHeads]
@@ -77,19 +86,54 @@ def _right(answer: Answer, table: Tensor, truth: Labelled) -> Tensor:
     return (answers == right).all(dim=1).double()
 
 
-def settled(
-    choice: Choice, fewer: Callable[[], Sequence[Choice]], answer: Answer, truth: Labelled
+def fit_guarded(
+    material: Material,
+    statistics: ActivationStatistics,
+    removed: Sequence[Mapping[str, Tensor]] | None,
+    trunks: list[Trunk],
+    repairs: tuple[str, ...],
+    start: Mapping[int, Fit] | None = None,
+    told: Told | None = None,
 ) -> Choice:
-    """A choice of trunks and heads, or one with fewer repairs that clearly does better.
+    """Trunks and heads with all repairs that help, or with fewer where that is clearly better.
 
     Args:
-        choice: with all repairs that were asked for, each guarded by itself.
-        fewer: makes the others.
-        answer: of the network.
-        truth: the calibration rows.
+        material: the rows.
+        statistics: what guesses are made from.
+        removed: for each label what its trunk leaves out, to try trunks without guesses too;
+            ``None`` leaves guesses as they are.
+        trunks: of each label, as :func:`~mlflow_rnnmod.decomposition.guarded.guarded_trunks` gives
+            them, with their ``repairs``.
+        repairs: which to try.
+        start: earlier refits of the labels, from which these begin.
+        told: called with labels done and labels in all.
+
+    Returns:
+        the trunks and the heads that are taken.
     """
+    heads = _fitted(material, trunks, repairs, start, told)
+    truth = material.calibrated_on
     if not bool(truth.known.any()):
-        return choice
-    others = fewer()
-    better = clearly_better(answer, choice[1], [heads for _, heads in others], truth)
-    return choice if better is None else others[better]
+        return trunks, heads
+    fewer = tuple(name for name in repairs if name != "refit")
+    others: list[Choice] = []
+    if any("refit" in fitted.kept for fitted in heads):
+        others.append((trunks, _fitted(material, trunks, fewer)))
+    if removed is not None and "fold" in repairs and not all(trunk.full for trunk in trunks):
+        plain = [make_trunk(units, statistics, fold=False) for units in removed]
+        fewer = tuple(name for name in fewer if name != "fold")
+        others.append((plain, _fitted(material, plain, fewer)))
+    answer = material.parent.network.config.answer
+    better = clearly_better(answer, heads, [found for _, found in others], truth)
+    return (trunks, heads) if better is None else others[better]
+
+
+def _fitted(
+    material: Material,
+    trunks: Sequence[Trunk],
+    repairs: tuple[str, ...],
+    start: Mapping[int, Fit] | None = None,
+    told: Told | None = None,
+) -> list[FittedHeads]:
+    found = fit_all(material, dict(enumerate(trunks)), repairs, start, told)
+    return pool_calibrations([found[label] for label in range(len(trunks))], repairs)

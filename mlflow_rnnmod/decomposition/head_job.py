@@ -11,20 +11,16 @@ from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Labelled, Sample
-from mlflow_rnnmod.decomposition.combinations import Choice, settled
+from mlflow_rnnmod.decomposition.combinations import Choice, fit_guarded
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.examples import RowExamples
 from mlflow_rnnmod.decomposition.fitting import (
     Fit,
-    FittedHeads,
     calibration_table,
-    fit_all,
     fit_open_heads,
     fit_report,
-    pool_calibrations,
     report_table,
 )
-from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.guarded import LABELS, guarded_trunks
 from mlflow_rnnmod.decomposition.likelihoods import report_votes
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
@@ -34,7 +30,6 @@ from mlflow_rnnmod.decomposition.sizing import SIZING, Job, Made, Progress
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.trunk import Trunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,47 +85,23 @@ class HeadJob(Job):
         plain = len(trunks) <= LABELS or not stage.startswith(SIZING)
         key = (*(trunk.digest for trunk in trunks), str(plain))
         if key not in self._known:
-            fits = fit_all(self.material, dict(enumerate(trunks)), repairs, self._fits, told)
-            self._fits.update({y: h.fit for y, h in fits.items() if h.fit is not None})
-            all_of_them = pool_calibrations([fits[y] for y in range(len(trunks))], repairs)
-            self._known[key] = settled(
-                (trunks, all_of_them),
-                lambda: self._with_fewer(trunks, all_of_them, removed if plain else None),
-                self.answer,
-                self.material.calibrated_on,
+            self._known[key] = fit_guarded(
+                self.material,
+                self.statistics,
+                removed if plain else None,
+                trunks,
+                repairs,
+                self._fits,
+                told,
             )
+            fits = {y: h.fit for y, h in enumerate(self._known[key][1])}
+            self._fits.update({y: fit for y, fit in fits.items() if fit is not None})
         trunks, heads = self._known[key]
         if last:
             by_label = dict(enumerate(trunks))
             opened = fit_open_heads(self.material, by_label, dict(enumerate(heads)), told)
             heads = [opened[label] for label in by_label]
         return Made(trunks, heads, removed)
-
-    def _with_fewer(
-        self,
-        trunks: list[Trunk],
-        heads: list[FittedHeads],
-        removed: Sequence[Mapping[str, Tensor]] | None,
-    ) -> list[Choice]:
-        """What there is without refits, and without guesses too, where these are in use.
-
-        Without ``removed`` guesses are left as they are.
-        """
-        found = []
-        if any("refit" in fitted.kept for fitted in heads):
-            found.append(trunks)
-        guesses = any("fold" in fitted.kept for fitted in heads)
-        if removed is not None and guesses and not all(t.full for t in trunks):
-            found.append([make_trunk(units, self.statistics, fold=False) for units in removed])
-        repairs = tuple(name for name in self.config.repairs if name == "calibrate")
-        choices = []
-        for some in found:
-            folded = ("fold",) if some is trunks and "fold" in heads[0].kept else ()
-            kept = (*folded, *repairs)
-            fits = fit_all(self.material, dict(enumerate(some)), kept)
-            fitted = pool_calibrations([fits[label] for label in range(len(some))], kept)
-            choices.append((some, fitted))
-        return choices
 
     def sized(self, made: Made) -> float:
         """How good all modules together are, on the calibration rows."""

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-DOCUMENT_BYTES = 8 * 2**20
-"""Of a JSON document; ten thousand labels take one."""
+DOCUMENT_BYTES = 16 * 2**20
+"""Of a JSON document; a thousand modules take two."""
 TOKENIZER_BYTES = 64 * 2**20
 """Of a tokenizer; the largest known ones have 35 MB."""
 MODEL_BYTES = 4 * 2**20

@@ -59,6 +59,14 @@ MASKED = 2
 PARENTS = "parents"
 _TABLE, _STEP = "likelihood.", "step_likelihood."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
+_TOLD: dict[str, Any] = {
+    "kept": dict,
+    "full": (bool, type(None)),
+    "network": (dict, type(None)),
+    "architecture": str,
+    "bytes": (int, type(None)),
+    "parent_bytes": (int, type(None)),
+}
 
 FindParent = Callable[[str, dict[str, Any]], Parent]
 """Gives the parent with a digest; the second argument is where the module says it was logged."""
@@ -296,6 +304,11 @@ def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[s
     if "mixed" in facts:
         facts["mixed"] = tuple(facts["mixed"])
     known = {key: value for key, value in facts.items() if key in _FACTS}
+    check_types(known, {key: kinds for key, kinds in _TOLD.items() if key in known})
+    check_types(known.get("kept", {}), dict.fromkeys(known.get("kept", {}), int))
+    check_types(body, {"figures": dict})
+    check_types(body["figures"], dict.fromkeys(body["figures"], (int, float, type(None))))
+    check_contract(contract)
     entry = Entry(
         name=name,
         contract=contract,
@@ -406,6 +419,22 @@ def _check_body(body: dict[str, Any]) -> None:
         check_types(calibration, dict.fromkeys(calibration, (int, float)))
     check_types(body["energy"], dict.fromkeys(body["energy"], (int, float)))
     check_types(body["figures"], dict.fromkeys(body["figures"], (int, float, type(None))))
+
+
+def check_contract(contract: Contract) -> None:
+    """Whether a contract's fields have their types.
+
+    Raises:
+        TypeError: naming all that do not.
+    """
+    texts, number = (str, type(None)), (int, type(None))
+    types: dict[str, Any] = {"label": str, "index": int, "input": str}
+    types["input_size"] = (int, list, tuple)
+    types |= {"tokenizer": texts, "output": str, "steps": number, "end_label": texts}
+    types |= {"mask_steps": number, "target": (dict, type(None))}
+    check_types(vars(contract), types)
+    if not all(isinstance(label, str) for label in contract.labels):
+        raise TypeError(f"labels are {list(contract.labels)!r:.200}, expected texts")
 
 
 def _check_units(body: dict[str, Any], parent: Parent) -> None:

@@ -13,7 +13,7 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mlflow_rnnmod import FLAVOR_NAME
 from mlflow_rnnmod.composition import Composite
@@ -129,7 +129,9 @@ def _described(path: Path, uri: str) -> tuple[Path, str | None, str | None]:
         if any(not isinstance(each, str | None) for each in found):
             raise ValueError(f"its model and run are {found!r:.200}; expected texts")
     except MlflowException as error:
-        raise MlflowException(f"{uri}: {error.message}", error.error_code) from error
+        code = ErrorCode.Value(error.error_code)
+        words = f"{uri}: the file {MLMODEL_FILE_NAME} does not fit: {error.message}"
+        raise MlflowException(words, error_code=code) from error
     except (Exception, RecursionError) as error:  # whatever YAML and MLflow make of it
         raise MlflowException.invalid_parameter_value(
             f"{uri}: the file {MLMODEL_FILE_NAME} can't be read: {type(error).__name__}: {error}"

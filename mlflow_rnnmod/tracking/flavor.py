@@ -5,11 +5,14 @@ Reached as ``mlflow_rnnmod.save_model`` and so on: the package itself is what ML
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
@@ -42,6 +45,7 @@ from mlflow_rnnmod.tracking.environment import (
 )
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
+from mlflow_rnnmod.tracking.stored import check_stored, digests_in
 
 __all__ = [
     "FLAVOR_NAME",
@@ -114,6 +118,8 @@ def save_model(
         if isinstance(model_config, str | Path)
         else model_config
     )
+    there = Path(path).exists()
+    mine = not there or (Path(path).is_dir() and not any(Path(path).iterdir()))
     try:
         model_directory(
             model,
@@ -129,7 +135,13 @@ def save_model(
             model_config=settings,
             borrows=borrows,
         )
-    except ValueError as error:
+    except BaseException as error:
+        if mine:  # half a model would be in the way of the next attempt
+            shutil.rmtree(path, ignore_errors=True)
+            if there:
+                Path(path).mkdir(exist_ok=True)
+        if not isinstance(error, ValueError):
+            raise
         raise MlflowException.invalid_parameter_value(str(error)) from error
     _write_card(model, Path(path), mlflow_model, standalone, assessment)
 
@@ -219,15 +231,15 @@ def log_model(
     found = _assessed(model, evaluate_on, evaluated_on)
     if isinstance(model, Composite):
         kwargs = {**kwargs, "assessment": found}
+    saved = _Saved()
+    own_tags = {**model_tags(model), **(tags or {})}
     info = Model.log(
         artifact_path=artifact_path,
         name=name,
-        flavor=mlflow_rnnmod,
-        registered_model_name=registered_model_name,
-        await_registration_for=await_registration_for,
+        flavor=saved,
         metadata=metadata,
         params={**_params(model), **(params or {})},
-        tags={**model_tags(model), **(tags or {})},
+        tags=own_tags,
         model_type=model_type or type_of_model(model),
         step=step,
         model_id=model_id,
@@ -242,6 +254,15 @@ def log_model(
         standalone=standalone,
         **kwargs,
     )
+    saved.check(info)
+    if registered_model_name is not None:
+        version = mlflow.register_model(
+            f"models:/{info.model_id}",
+            registered_model_name,
+            await_registration_for=await_registration_for,
+            tags=own_tags,
+        )
+        info.registered_model_version = version.version
     note = _card_of(model, f"models:/{info.model_id}", info.model_id, standalone, found)
     MlflowClient().set_logged_model_tags(info.model_id, {record.NOTE: note, **hidden_tags(model)})
     if isinstance(model, Composite):
@@ -249,6 +270,35 @@ def log_model(
     if isinstance(model, Parent):
         parents.remember(model.known_as(info.model_id, download.server()))
     return info
+
+
+class _Saved:
+    """This flavor, as ``Model.log`` asks for it, and what it has saved."""
+
+    __name__ = mlflow_rnnmod.__name__
+
+    def __init__(self) -> None:
+        self._digests: dict[str, str] = {}
+
+    def save_model(self, path: str, **arguments: Any) -> None:
+        """As the flavor does."""
+        save_model(path=path, **arguments)
+        self._digests = digests_in(Path(path, download.DATA))
+
+    def check(self, info: ModelInfo) -> None:
+        """Whether what MLflow has sent is there; it says that a model is ready before.
+
+        Raises:
+            MlflowException: if it is not; the model is marked as failed and deleted then.
+        """
+        try:
+            location = f"{info.artifact_path}/{download.DATA}"
+            check_stored(location, self._digests, f"Model {info.model_id}")
+        except MlflowException:
+            client = MlflowClient()
+            client.finalize_logged_model(info.model_id, LoggedModelStatus.FAILED)
+            client.delete_logged_model(info.model_id)
+            raise
 
 
 def _params(thing: Thing) -> dict[str, str]:

@@ -99,7 +99,10 @@ def cache_folder() -> Path | None:
     """
     root = os.environ.get(CACHE_VARIABLE)
     if root is None:
-        return Path.home() / ".cache" / "rnnmod" / "parents"
+        try:
+            return Path.home() / ".cache" / "rnnmod" / "parents"
+        except RuntimeError:  # nobody's home, as in containers with a user that is a number only
+            return None
     return Path(root) / "parents" if root else None
 
 

@@ -234,6 +234,8 @@ def believe(folder: Path) -> None:
         _quietly(_believe_parent, path)
     for path in sorted(folder.rglob("module.json")):
         _quietly(_believe_module, path)
+    for path in sorted(folder.rglob("modules.json")):
+        _quietly(_believe_modules, path)
     for path in sorted(folder.rglob("composition.json")):
         _quietly(_believe_composite, path)
 
@@ -305,8 +307,31 @@ def _believe_module(path: Path) -> None:
     _sign(path, body)
 
 
+def _believe_modules(path: Path) -> None:
+    body = json.loads(_bytes(path))
+    body["files"]["modules.safetensors"] = _sha(path.parent / "modules.safetensors")
+    parents = [found.parent.name for found in path.parent.glob("parents/*/network.json")]
+    for content in body["modules"]:
+        old = content["parent"]["digest"]
+        if old not in parents and len(parents) == 1:
+            content["parent"]["digest"] = parents[0]
+            body["labels"].setdefault(parents[0], body["labels"].get(old, []))
+        known = path.parent / "parents" / content["parent"]["digest"] / "network.json"
+        tokenizer = json.loads(_bytes(known)).get("tokenizer")
+        if isinstance(tokenizer, dict):
+            content["contract"]["tokenizer"] = tokenizer["digest"]
+    _sign(path, body)
+
+
 def _believe_composite(path: Path) -> None:
     body = json.loads(_bytes(path))
+    if (path.parent / "modules.json").exists():
+        body["files"]["modules.json"] = _sha(path.parent / "modules.json")
+        contents = json.loads(_bytes(path.parent / "modules.json"))["modules"]
+        for entry, content in zip(body["modules"], contents, strict=True):
+            entry["parent"] = content["parent"]["digest"]
+        _sign(path, body)
+        return
     for entry in body["modules"]:
         document = path.parent / entry["folder"] / "module.json"
         entry["sha256"] = _sha(document)

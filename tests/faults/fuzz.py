@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ BAD = (
     "another answer, unnoticed", "error without file or URI", "raw error",
 )  # fmt: skip
 FILES = (
-    "module.json", "module.safetensors", "network.json", "weights.safetensors", "tokenizer.json",
-    "target_tokenizer.json", "composition.json", "MLmodel", "parents",
+    "module.json", "module.safetensors", "modules.json", "modules.safetensors", "network.json",
+    "weights.safetensors", "tokenizer.json", "target_tokenizer.json", "composition.json", "MLmodel",
+    "parents",
 )  # fmt: skip
 
 
@@ -126,10 +128,28 @@ def classify(
     return "clear error", message
 
 
-def fuzz(count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
-    """So many altered files: how many came to what, and all that must not be."""
+def fuzz(
+    count: int, seed: int, told: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """So many altered files: how many came to what, and all that must not be.
+
+    Args:
+        count: of files.
+        seed: of what is done to them.
+        told: what was found so far, now and then.
+    """
     torch.set_num_threads(1)
     os.environ["RNNMOD_CACHE"] = ""
+
+    def found_so_far(files: int) -> dict[str, Any]:
+        return {
+            "files": files,
+            "seed": seed,
+            "counts": dict(counts),
+            "believed": dict(believed_counts),
+            "bad": bad,
+        }
+
     counts: Counter[str] = Counter()
     believed_counts: Counter[str] = Counter()
     bad: list[dict[str, Any]] = []
@@ -149,7 +169,7 @@ def fuzz(count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
                 files = [p for p in sorted(folder.rglob("*")) if _is_read(p, folder)]
                 path = random_.choice(files)
                 change = random_.choice(changes_for(path))
-                told = change(random_, path)
+                how = change(random_, path)
                 believed = random_.random() < 0.6
                 if believed:
                     believe(folder)
@@ -160,15 +180,11 @@ def fuzz(count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
             if believed:
                 believed_counts[what] += 1
             if what in BAD:
-                found = {"number": number, "model": name, "file": path.name, "change": told}
+                found = {"number": number, "model": name, "file": path.name, "change": how}
                 bad.append({**found, "believed": believed, "what": what, "details": details[:600]})
-    return {
-        "files": count,
-        "seed": seed,
-        "counts": dict(counts),
-        "believed": dict(believed_counts),
-        "bad": bad,
-    }
+            if told is not None and number % 20 == 19:
+                told(found_so_far(number + 1))
+    return found_so_far(count)
 
 
 def _is_read(path: Path, folder: Path) -> bool:
@@ -184,9 +200,13 @@ def _is_read(path: Path, folder: Path) -> bool:
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write counts here.")
 def main(count: int, seed: int, json_file: str | None) -> None:
     """Alter files, print what came of them, and exit with 1 where something must not be."""
-    found = fuzz(count, seed)
-    if json_file:
-        Path(json_file).write_text(json.dumps(found, indent=1))
+
+    def write(found: dict[str, Any]) -> None:
+        if json_file:
+            Path(json_file).write_text(json.dumps(found, indent=1))
+
+    found = fuzz(count, seed, write)
+    write(found)
     for what, number in sorted(found["counts"].items()):
         print(f"{number:6} {what}")
     for case in found["bad"][:40]:

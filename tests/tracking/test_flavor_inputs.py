@@ -270,3 +270,25 @@ def test_whole_numbers_do_as_threshold(text_model):
     assert found.tolist() == ["none of these"]
     for none in (None, float("nan")):
         assert text_model.predict({"text": ["a"]}, params={"reject_below": none})[0] in LABELS
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_half_a_model_is_not_in_the_way(tmp_path, monkeypatch, there):
+    """A full disk: what was written is removed again, and only that."""
+    path = tmp_path / "model"
+    if there:
+        path.mkdir()
+    real = mlflow.models.Model.save
+
+    def full(self, *arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mlflow.models.Model, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        mlflow_rnnmod.save_model(tiny_parent("text"), path)
+    assert path.exists() is there
+    monkeypatch.setattr(mlflow.models.Model, "save", real)
+    mlflow_rnnmod.save_model(tiny_parent("text"), path)
+    with pytest.raises(MlflowException, match="not empty"):
+        mlflow_rnnmod.save_model(tiny_parent("text"), path)
+    assert mlflow_rnnmod.load_model(path).labels

@@ -300,3 +300,19 @@ def test_a_model_that_was_made_twice_for_a_lost_answer_is_tidied(
     monkeypatch.setattr(MlflowClient, "create_logged_model", twice)
     log_decomposition(tiny_decomposition(tiny_parent("text")))
     assert len(models()) == 4
+
+
+@pytest.mark.parametrize("registered", [None, "mine"])
+def test_a_single_model_that_was_not_stored_is_neither_ready_nor_registered(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch, registered: str | None
+) -> None:
+    parent = tiny_parent("text")
+    log = LocalArtifactRepository.log_artifacts
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalArtifactRepository, "log_artifacts", swallowing(log, 1))
+        with pytest.raises(MlflowException, match="network.json can't be read back"):
+            mlflow_rnnmod.log_model(parent, registered_model_name=registered)
+    assert_nothing_is_left()
+    info = mlflow_rnnmod.log_model(parent, registered_model_name=registered)
+    assert info.registered_model_version == (1 if registered else None)
+    assert_whatever_is_ready_loads()

@@ -154,7 +154,10 @@ def cache_file() -> Path | None:
     root = os.environ.get("RNNMOD_CACHE")
     if root == "":
         return None
-    folder = Path(root) if root else Path.home() / ".cache" / "rnnmod"
+    try:
+        folder = Path(root) if root else Path.home() / ".cache" / "rnnmod"
+    except RuntimeError:  # nobody's home, as in containers with a user that is a number only
+        return None
     kind = [platform.machine(), platform.processor(), _cpu(), torch.__version__]
     key = digest_text(json.dumps([*kind, torch.get_num_threads(), _VERSION]))[:16]
     return folder / f"machine-{key}.json"

@@ -1,0 +1,34 @@
+"""Labels in whichever form people have them."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from lightning_callbacks.arguments import listed_labels
+from lightning_callbacks.decomposer import Decomposer
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["no", "yes"],
+        ("no", "yes"),
+        namedtuple("Labels", "first second")("no", "yes"),
+        np.array(["no", "yes"]),
+        {0: "no", 1: "yes"},
+        {"1": "yes", "0": "no"},
+        {"yes": 1, "no": 0},
+    ],
+)
+def test_forms_of_labels(labels):
+    assert listed_labels(labels) == ["no", "yes"]
+    assert Decomposer(labels).settings.labels == ["no", "yes"]
+
+
+@pytest.mark.parametrize("labels", [{0: "no", 2: "yes"}, {"no": "a", "yes": "b"}, {"no", "yes"}, 3])
+def test_what_has_no_order_is_refused(labels):
+    with pytest.raises(ValueError, match="labels="):
+        Decomposer(labels)

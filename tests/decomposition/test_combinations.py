@@ -1,0 +1,89 @@
+"""Repairs that each help their label, and together answer fewer rows right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mlflow_rnnmod.answers import Labelled, answer_of
+from mlflow_rnnmod.decomposition.combinations import (
+    clearly_better,
+    cross_calibrated,
+    held_out_table,
+)
+from mlflow_rnnmod.decomposition.fitting import FittedHeads
+from mlflow_rnnmod.decomposition.module import Calibration, Head
+from mlflow_rnnmod.decomposition.repairs import fit_calibration
+from mlflow_rnnmod.networks import Rows
+from tests.builders import tiny_parent
+
+LABEL = answer_of("label")
+
+
+def heads_of(margins: torch.Tensor, targets: torch.Tensor, kept: tuple[str, ...]) -> list:
+    """Heads whose margins on calibration rows are given, ``(rows, labels)``."""
+    known = torch.ones(len(targets), dtype=torch.bool)
+    none = torch.zeros(0)
+    found = []
+    for label in range(margins.shape[1]):
+        positive, own = targets == label, margins[:, label]
+        head = Head(calibration=fit_calibration(own, positive)) if kept else Head()
+        found.append(FittedHeads(head, head, kept, own, none, positive, known))
+    return found
+
+
+@pytest.fixture
+def targets() -> torch.Tensor:
+    return torch.arange(300) % 3
+
+
+@pytest.fixture
+def truth(targets: torch.Tensor) -> Labelled:
+    parent = tiny_parent("tokens", labels=("a", "b", "c"))
+    return Labelled(Rows(torch.ones(300, 2, dtype=torch.int64), targets=targets), parent.network)
+
+
+def margins_with(targets: torch.Tensor, wrong: int, seed: int = 0) -> torch.Tensor:
+    """Margins by which so many rows are answered wrong."""
+    said = targets.clone()
+    rows = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))[:wrong]
+    said[rows] = (said[rows] + 1) % 3
+    return 4.0 * torch.nn.functional.one_hot(said, 3).float() - 2.0
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "expected"), [(60, 20, 0), (20, 60, None), (21, 20, None), (20, 20, None)]
+)
+def test_fewer_repairs_are_taken_where_they_answer_clearly_more(
+    targets, truth, mine, other, expected
+):
+    one = heads_of(margins_with(targets, mine), targets, ("refit", "calibrate"))
+    less = heads_of(margins_with(targets, other, 1), targets, ("calibrate",))
+    assert clearly_better(LABEL, one, [less], truth) == expected
+
+
+def test_the_best_of_several_is_taken(targets, truth):
+    one = heads_of(margins_with(targets, 90), targets, ("calibrate",))
+    others = [heads_of(margins_with(targets, wrong, 1), targets, ()) for wrong in (60, 10, 40)]
+    assert clearly_better(LABEL, one, others, truth) == 1
+    assert clearly_better(LABEL, one, [], truth) is None
+
+
+def test_no_row_is_judged_by_a_calibration_that_was_fitted_on_it(targets):
+    generator = torch.Generator().manual_seed(0)
+    margins, positive = torch.randn(300, generator=generator), targets == 0
+    found = cross_calibrated(margins, positive)
+    place = torch.where(positive, positive.cumsum(0), (~positive).cumsum(0))
+    for side in (0, 1):
+        mine = place % 2 == side
+        other = fit_calibration(margins[~mine], positive[~mine])
+        torch.testing.assert_close(found[mine], other(margins[mine]), rtol=1e-4, atol=1e-4)
+
+
+def test_rare_labels_keep_what_they_share(targets):
+    one = heads_of(margins_with(targets, 30), targets, ("calibrate",))[0]
+    rare = replace(one, positive=torch.arange(300) < 3)
+    rare = replace(rare, head=Head(calibration=Calibration(2.0, 1.0)))
+    torch.testing.assert_close(held_out_table([rare])[:, 0], 2 * one.margins + 1)
