@@ -32,7 +32,7 @@ class Batches:
 
         Args:
             rows: in any order.
-            batch_size: rows run at once.
+            batch_size: rows run at once, at the most.
             network: the unmasked one.
         """
         batch_size = network.rows_at_once(batch_size)
