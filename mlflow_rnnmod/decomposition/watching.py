@@ -20,6 +20,9 @@ from mlflow_rnnmod.networks.parts import split_name
 from mlflow_rnnmod.networks.protocol import Network, Observations, Told
 from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
+# Observations of a label from which half of them tell as much.
+MANY = 20
+
 
 def collect(
     network: Network,
@@ -41,10 +44,11 @@ def collect(
         network: unmasked; it is not changed.
         sample: its memory use does not depend on how many rows this has.
         histograms: keep histograms of ``|h|`` (the paper's rule needs them).
-        gradients: keep squared gradients: two backward passes more, one for each row's own label
-            and one for its rival; where a row has several labels or one at each step, one or two
-            for each label. Gradients are total derivatives of a label's margin with respect to a
-            unit's output at a step, through later steps and layers.
+        gradients: keep squared gradients: one or two backward passes more, for a row's own label or
+            for its rival, or for both where the label has few rows; where a row has several labels,
+            one for each of all labels, and where it has one at each step, for each that it has.
+            Gradients are total derivatives of a label's margin with respect to a unit's output at a
+            step, through later steps and layers.
         variant: ``"unrolled"`` keeps the statistics of each step by itself.
         gates: ``"separate"`` keeps those of each gate's activation, in the place of outputs.
         unrolled_steps: so many steps are told apart at the most; later ones count as the last.
@@ -68,14 +72,18 @@ def collect(
     sample = sample[network.order(sample.rows)]
     found: ActivationStatistics | None = None
     done, batch_size = 0, network.rows_at_once(batch_size)
+    asked, parts = (torch.stack(sample.sides), None) if gradients else (None, None)
+    if asked is not None and network.asks_in_turns:
+        asked, parts = asked_in_turns(asked, len(network.labels))
     for start in range(0, len(sample), batch_size):
-        batch = pass_.run(sample[start : start + batch_size])
+        some = slice(start, start + batch_size)
+        batch = pass_.run(sample[some], None if asked is None else asked[:, some])
         found = batch if found is None else found.merge(batch)
         done += min(batch_size, len(sample) - start)
         if progress:
             progress(done, len(sample))
     assert found is not None
-    return pass_.counted(found)
+    return pass_.counted(found, parts)
 
 
 class _Pass:
@@ -89,12 +97,15 @@ class _Pass:
         self.counters: dict[str, Counter] = {}
 
     @torch.no_grad()
-    def run(self, sample: Sample) -> ActivationStatistics:
-        """The statistics of a batch, without histograms."""
-        rows, sides = _cut(self.network, sample)
-        rows, sides = rows.to(self.network.device), sides.to(self.network.device)
+    def run(self, sample: Sample, asked: Tensor | None) -> ActivationStatistics:
+        """The statistics of a batch, without histograms; ``asked``: sides to differentiate for."""
+        device = self.network.device
+        rows = self.network.trimmed(sample.rows).to(device)
+        sides = _cut(self.network, rows, torch.stack(sample.sides).to(device))
         watch = self.network.watch(rows, self.told, self.gradients)
-        squared = watch.squared(sides) if self.gradients else {}
+        squared = {}
+        if asked is not None:
+            squared = watch.squared(_cut(self.network, rows, asked.to(device)))
         layers = {seen.name: self._layer(seen, squared) for seen in watch.observations(sides)}
         network = self.network
         how = network.ranks_unexplained, network.ranks_together
@@ -109,10 +120,12 @@ class _Pass:
         # Steps of a row that stand for the same labels are added up before labels are.
         sides = seen.sides[:, :: seen.block]
         members = self._members(sides, values)
-        positive = (values > 0).to(members.dtype)
-        if seen.block > 1:
-            positive = positive.view(-1, seen.block, units).sum(1)
-        active = members @ positive
+        active = members.new_zeros(len(members), units)
+        if self.histograms:  # which no other rule asks for
+            positive = (values > 0).to(members.dtype)
+            if seen.block > 1:
+                positive = positive.view(-1, seen.block, units).sum(1)
+            active = members @ positive
         count, total, products = self._moments(seen)
         return LayerStatistics(
             count=count,
@@ -138,8 +151,16 @@ class _Pass:
         both = torch.stack(list(products)) if seen.joint else None
         return torch.stack(counts), torch.stack(totals), both
 
-    def counted(self, found: ActivationStatistics) -> ActivationStatistics:
-        """The statistics with histograms."""
+    def counted(self, found: ActivationStatistics, parts: Tensor | None) -> ActivationStatistics:
+        """The statistics with histograms, and with squares of all observations for a part."""
+        if parts is not None:
+            layers = {
+                name: layer
+                if layer.squared is None
+                else replace(layer, squared=layer.squared / parts[: len(layer.squared)])
+                for name, layer in found.layers.items()
+            }
+            found = replace(found, layers=layers)
         if not self.histograms:
             return found
         layers = {
@@ -185,12 +206,44 @@ def _kept(seen: Observations) -> Exact:
     return Exact(values.cpu(), sides.cpu())
 
 
-def _cut(network: Network, sample: Sample) -> tuple[Rows, Tensor]:
-    """Rows without needless steps, and both sides: int64 with one past the labels for none."""
-    rows = network.trimmed(sample.rows)
-    sides = torch.stack(sample.sides)
+def _cut(network: Network, rows: Rows, sides: Tensor) -> Tensor:
+    """Both sides of rows without needless steps: int64 with one past the labels for none."""
     if sides.dtype != torch.bool:
         sides = torch.where(sides == IGNORE, len(network.labels), sides)
     if sides.ndim == 3 and sides.dtype != torch.bool and rows.targets is not None:
         sides = sides[:, :, : rows.targets.shape[1]]
-    return rows, sides
+    return sides
+
+
+def asked_in_turns(sides: Tensor, labels: int) -> tuple[Tensor, Tensor | None]:
+    """What observations are differentiated for, and which parts of each side and label they are.
+
+    An observation of a label that has many is asked for one side alone, in turns: one way back
+    through the network in the place of two.
+
+    Args:
+        sides: of a sample.
+        labels: how many there are.
+
+    Returns:
+        as the sides; and float64 ``(2, labels, 1)``, None where it is all of them.
+    """
+    if sides.dtype == torch.bool:
+        return sides, None
+    own, rival = sides.flatten(1)
+    counts = torch.zeros(labels, dtype=torch.int64)
+    known = (own != IGNORE).nonzero()[:, 0]
+    counts.index_add_(0, own[known], torch.ones_like(known))
+    order = known[own[known].argsort(stable=True)]
+    starts = counts.cumsum(0) - counts
+    turn = torch.arange(len(order)) - starts[own[order]]
+    many = counts[own[order]] >= MANY
+    first, second = order[many & (turn % 2 == 1)], order[many & (turn % 2 == 0)]
+    asked = torch.stack([own.index_fill(0, first, IGNORE), rival.index_fill(0, second, IGNORE)])
+
+    def counted(of: Tensor) -> Tensor:
+        code = of + torch.arange(2)[:, None] * labels
+        return torch.bincount(code[of != IGNORE], minlength=2 * labels).view(2, labels, 1).double()
+
+    parts = counted(asked) / counted(torch.stack([own, rival])).clamp(min=1)
+    return asked.view_as(sides), torch.where(parts > 0, parts, 1.0)

@@ -35,6 +35,7 @@ class RecurrentNetwork(RecurrentLayers):
     """
 
     architecture = "recurrent"
+    asks_in_turns = True
 
     def told(
         self, rows: Rows, variant: str, gates: str, unrolled_steps: int, last: bool = False
