@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.dense import CELL as DENSE_CELL
 from benchmarks.resnet import BLOCKS
 from benchmarks.tasks import CELLS
+from benchmarks.written import WRITTEN
 
 console = Console(width=170)
 
@@ -41,7 +42,8 @@ def shared(command: Callable) -> Callable:
         click.option("--gates", type=click.Choice(["joint", "separate"]), default="joint"),
         click.option("--variant", type=click.Choice(["rolled", "unrolled"]), default="rolled"),
         click.option("--layers", type=int, default=1),
-        click.option("--cell", type=click.Choice((*CELLS, DENSE_CELL, *BLOCKS)), default="lstm",
+        click.option("--cell", default="lstm",
+                     type=click.Choice((*CELLS, *WRITTEN, DENSE_CELL, *BLOCKS)),
                      help="Data sets of vectors take the dense one, of images a residual one."),
     )  # fmt: skip
 

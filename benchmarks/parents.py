@@ -25,6 +25,7 @@ from benchmarks.data import (
 )
 from benchmarks.dense import CELL, dense_parent, train_dense
 from benchmarks.resnet import ImageTraining
+from benchmarks.written import WRITTEN, written_parent
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
@@ -57,6 +58,8 @@ def train_parent(
     if training.cell == CELL:
         return dense_parent(kept["weights"], data, training), kept["seconds"]
     encoder = TextEncoder(kept["tokenizer"])
+    if training.cell in WRITTEN:
+        return written_parent(kept["weights"], data, training, encoder), kept["seconds"]
     if "config" in kept:
         network = RecurrentNetwork(NetworkConfig.from_dict(kept["config"]))
         network.load_state_dict(kept["weights"])
@@ -113,7 +116,7 @@ def _train(data: TextData, training: Training, min_epochs: int) -> dict[str, Any
     L.seed_everything(training.seed, verbose=False)
     tokenizer = TOKENIZERS[training.words](data.texts["train"], training.vocabulary, training.steps)
     encoder = TextEncoder(tokenizer)
-    network = RecurrentClassifier(
+    network: Any = WRITTEN.get(training.cell, RecurrentClassifier)(
         tokenizer.get_vocab_size(), len(data.names), training, data.output_steps
     )
     end = None if data.end_label is None else data.names.index(data.end_label)

@@ -140,6 +140,6 @@ def whole_modules(parent: Parent) -> list[Module]:
 
 def with_likelihood(parent: Parent, data: TextData) -> Composite:
     """A model as it is, each of its labels with the likelihood of its training texts."""
-    train, held_out = (data.rows(s, parent.tokenizer) for s in ("train", "validation"))
+    train, held_out = (data.rows(s, parent.encoder) for s in ("train", "validation"))
     rows = [parent.network.prepare(given) for given in (train, held_out)]
     return compose(with_likelihoods(whole_modules(parent), *rows), score="bayes")

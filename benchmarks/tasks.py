@@ -24,6 +24,7 @@ from benchmarks.dense import CELL
 from benchmarks.parents import AnyTraining
 from benchmarks.resnet import BLOCKS, ImageTraining
 from benchmarks.translators import TranslatorTraining
+from benchmarks.written import WRITTEN
 
 CELLS = ("lstm", "gru", "rnn", "rnn_relu")
 
@@ -101,7 +102,7 @@ APART = {
 """Sets that only parents trained apart are measured on: the paper has none like them."""
 DENSE = {"units": 49, "batch_size": 128, "word_dropout": 0.0, "epochs": 20}
 TASKS = {
-    "clinc_oos": Task("many-to-one", (load_clinc, "domain"), {}),
+    "clinc_oos": Task("many-to-one", (load_clinc, "domain"), {}, (*CELLS, *WRITTEN)),
     "clinc_oos/intent": Task("many-to-one", (load_clinc, "intent"), {}),
     "math_qa": Task(
         "one-to-one",

@@ -251,6 +251,7 @@ def conform(rows: Rows, config: Any, source: str) -> Rows:
         raise ValueError(f"The {source} has no targets; expected the right answer to each row.")
 
     def shown() -> tuple[Tensor | None, str]:
-        return network_of(config).answered(rows), config.side if config.feed == "steps" else "right"
+        network = network_of(config)
+        return network.answered(rows), network.answer_side
 
     return replace(rows, targets=config.answer.conform(rows.targets, config, source, shown))

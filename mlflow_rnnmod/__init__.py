@@ -33,10 +33,13 @@ if TYPE_CHECKING:
         read_network,
     )
     from mlflow_rnnmod.operating.promotion import Promotion, PromotionRefused, promote
+    from mlflow_rnnmod.operating.push import push
     from mlflow_rnnmod.operating.recipes import compose_recipe
     from mlflow_rnnmod.operating.rollback import rollback
+    from mlflow_rnnmod.operating.watch import stale
     from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
     from mlflow_rnnmod.tracking.directory import signature_for
+    from mlflow_rnnmod.tracking.drift import Drift, drift, with_expected
     from mlflow_rnnmod.tracking.flavor import (
         get_default_conda_env,
         get_default_pip_requirements,
@@ -82,9 +85,12 @@ _HOMES = {
         "save_model",
     ),
     "mlflow_rnnmod.tracking.directory": ("signature_for",),
+    "mlflow_rnnmod.tracking.drift": ("Drift", "drift", "with_expected"),
     "mlflow_rnnmod.tracking.follow": ("FollowingModel", "follow"),
     "mlflow_rnnmod.tracking.planning": ("plan",),
     "mlflow_rnnmod.operating.promotion": ("Promotion", "PromotionRefused", "promote"),
+    "mlflow_rnnmod.operating.push": ("push",),
+    "mlflow_rnnmod.operating.watch": ("stale",),
     "mlflow_rnnmod.operating.recipes": ("compose_recipe",),
     "mlflow_rnnmod.operating.rollback": ("rollback",),
     "mlflow_rnnmod.tracking.uses": ("Use", "where_used"),
@@ -98,6 +104,7 @@ __all__ = [
     "Composite",
     "Decomposition",
     "DecompositionConfig",
+    "Drift",
     "FollowingModel",
     "ImagePreparation",
     "IncompatibleModules",
@@ -118,6 +125,7 @@ __all__ = [
     "compose",
     "compose_recipe",
     "decompose",
+    "drift",
     "export",
     "follow",
     "get_default_conda_env",
@@ -127,6 +135,7 @@ __all__ = [
     "log_model",
     "plan",
     "promote",
+    "push",
     "read_network",
     "remove",
     "replace",
@@ -134,7 +143,9 @@ __all__ = [
     "save_model",
     "select",
     "signature_for",
+    "stale",
     "where_used",
+    "with_expected",
 ]
 
 install()

@@ -10,8 +10,8 @@ import pytest
 
 EXAMPLES = str(Path(__file__).resolve().parent.parent / "examples")
 NAMES = (
-    "at_once", "classifier", "clinc", "digits", "lists", "orders", "several_labels", "stories",
-    "surnames", "tables", "tags", "texts", "training", "translate",
+    "at_once", "attention", "classifier", "clinc", "digits", "lists", "orders", "several_labels",
+    "stories", "surnames", "tables", "tags", "textcnn", "texts", "training", "translate",
 )  # fmt: skip
 
 
@@ -170,6 +170,20 @@ def test_an_example_that_reads_at_once(tracking_uri: str) -> None:
     every, two = at_once.main()
     assert every == ["Finnish", "Irish", "Italian", "Zulu"]
     assert two[2:] == ["Italian", "Zulu"] and set(two) == {"Italian", "Zulu"}
+
+
+def test_an_example_that_weights_its_letters(tracking_uri: str) -> None:
+    import attention
+
+    every, two = attention.main(share=0.4)
+    assert every == ["Finnish", "Irish", "Italian", "Zulu"]
+    assert two[2:] == ["Italian", "Zulu"] and set(two) == {"Italian", "Zulu"}
+
+
+def test_an_example_with_convolutions_over_letters(tracking_uri: str) -> None:
+    import textcnn
+
+    assert textcnn.main(share=0.4) == ["Finnish", "Irish", "Italian", "Zulu"]
 
 
 def test_an_example_that_translates(tracking_uri: str) -> None:

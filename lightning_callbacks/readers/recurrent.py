@@ -1,4 +1,4 @@
-"""Models with recurrent layers, which answer with labels."""
+"""Models over steps, which answer with labels: plain recurrent ones, and what can be followed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from torch import nn
 
 from lightning_callbacks.collecting import conform
 from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
+from lightning_callbacks.readers.graph import PreparedGraph
 from mlflow_rnnmod.networks import Parent, Rows
-from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
+from mlflow_rnnmod.networks.graph.reading import SAID
+from mlflow_rnnmod.networks.reading import read_network
+from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_weights
 from mlflow_rnnmod.networks.recurrent.structure import find_parts
-from mlflow_rnnmod.networks.spec import NetworkSpec
+from mlflow_rnnmod.networks.spec import NetworkSpec, Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +45,29 @@ class PreparedRecurrent(Prepared):
         return parent
 
 
+class PreparedSteps(PreparedGraph):
+    """A model over steps that was followed."""
+
+    def with_room(self, parent: Parent, rows: Rows) -> Parent:
+        """As of a recurrent model: room for the longest row, where each step is answered."""
+        config, longest = parent.network.config, rows.values.shape[1]
+        spec = self.given.settings.spec or NetworkSpec()
+        told = spec.steps is not None or not config.stepwise or config.steps is None
+        if told or longest <= config.steps:
+            return parent
+        try:
+            room = replace(config, steps=longest, input_shape=(config.input_shape[0], longest))
+        except ValueError:  # what it knows of each step was learned for so many
+            return parent
+        parent.network.config = room
+        return replace(parent)
+
+
 class RecurrentReader(Reader):
-    """Reads ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` with dense layers behind them."""
+    """Reads ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU`` with dense layers behind them.
+
+    What else there is around them is followed, as all other models over token ids are.
+    """
 
     spec = NetworkSpec
 
@@ -58,6 +82,8 @@ class RecurrentReader(Reader):
         labels, how many there are; one combination that fits is enough.
         """
         spec = settings.spec or NetworkSpec()
+        if may_be_followed(module, spec):
+            return []
         recurrent = next((part for part in module.modules() if isinstance(part, nn.RNNBase)), None)
         size = recurrent.input_size if recurrent is not None else 1
         tokens, features = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, size)
@@ -77,9 +103,17 @@ class RecurrentReader(Reader):
                     return []
         return [first]
 
-    def look(self, given: Given) -> PreparedRecurrent:
-        """Read the network by trying what is not said of it."""
+    def look(self, given: Given) -> Prepared:
+        """Read the network by trying what is not said of it, or by following it."""
         copy, rows, (call, names) = given.copy, given.batch.rows, given.answered()
         _, reading = read_network(copy, rows, lambda: call(copy), names, given.settings.spec)
         conform(rows, reading.config, "training dataloader")
-        return PreparedRecurrent(given, call, reading)
+        kind = PreparedRecurrent if isinstance(reading, Reading) else PreparedSteps
+        return kind(given, call, reading)
+
+
+def may_be_followed(module: nn.Module, spec: NetworkSpec) -> bool:
+    """Whether only a batch can tell: something answers, and nothing is said of submodules."""
+    said = {name for name, value in spec.to_dict().items() if value is not None}
+    dense = any(isinstance(part, nn.Linear | nn.LazyLinear) for part in module.modules())
+    return dense and said <= SAID

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from mlflow_rnnmod.cli import asking, finding, gating, making
+from mlflow_rnnmod.cli import asking, finding, gating, making, minding, moving
 from mlflow_rnnmod.cli.base import Commands
 
 
@@ -46,6 +46,11 @@ for _command in (
     gating.rollback,
     gating.evaluate,
     gating.diff,
+    minding.check,
+    minding.drift,
+    minding.watch,
+    moving.push,
+    moving.decompose,
     making.export,
     asking.predict,
 ):

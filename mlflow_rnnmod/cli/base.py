@@ -78,6 +78,8 @@ def _told(error: Exception) -> Exception:
         return Failure(text, REFUSED)
     if isinstance(error, MlflowException) and "API request to" in text and "failed" in text:
         return Failure(f"{_server_in(text)} does not answer: {text.splitlines()[0]}", NO_ANSWER)
+    if type(error).__name__ == "MisconfigurationException":  # of either of Lightning's packages
+        return Failure(text)
     if isinstance(error, MlflowException | ValueError | TypeError | OSError | ImportError):
         return Failure(text or type(error).__name__)
     return error
@@ -130,6 +132,16 @@ def check_servers() -> None:
                     f"There is no database {file}; expected a tracking server or database that is "
                     "there, by --tracking-uri or MLFLOW_TRACKING_URI."
                 )
+
+
+def check_server(uri: str) -> None:
+    """Whether one server is there.
+
+    Raises:
+        Failure: naming it, if it is not.
+    """
+    if urlsplit(uri).scheme in ("http", "https"):
+        _check_http(uri)
 
 
 def _uris() -> list[str]:

@@ -86,7 +86,7 @@ class Evidence:
             return self.density.of_inputs(inputs)
         parent = module.parent
         rows = parent.network.content(parent.rows(inputs))
-        return self.density.of_rows(rows, parent.tokenizer, parent.network.side)
+        return self.density.of_rows(rows, parent.encoder, parent.network.side)
 
     def votes(self, inputs: Any) -> Tensor:
         """What is added to the modules' log-odds, float32 ``(rows, modules)``."""

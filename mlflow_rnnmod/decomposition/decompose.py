@@ -9,7 +9,6 @@ from functools import partial
 
 from torch import Tensor
 
-from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.head_job import HeadJob
 from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
@@ -21,7 +20,7 @@ from mlflow_rnnmod.decomposition.sizing import Job, Made, Progress
 from mlflow_rnnmod.decomposition.splitting import share_out
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.team import Team
-from mlflow_rnnmod.decomposition.watching import collect
+from mlflow_rnnmod.decomposition.watching import collect, moments_of
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import overlap_matrix
@@ -123,8 +122,9 @@ def decompose(
     given = share_out(parent, kind.examples, train, validation, report, config)
     sample = kind.sample(parent, given.train, config)
     warnings = [*given.warnings, *kind.warnings(parent, given.train, sample, config.rule)]
-    watch = _watcher(parent, config, told)
-    statistics = watch(sample) if team is None else team.watch(parent.network, sample, watch)
+    watch, before = _watchers(parent, config, told)
+    network = parent.network
+    statistics = watch(sample) if team is None else team.watch(network, sample, watch, before)
     assert statistics is not None
     job = kind.start(parent, statistics, config, told, sample, given.calibration, given.report)
     share, groups, sizing = job.choose()
@@ -185,8 +185,8 @@ def help_decompose(
     """
     config, kind = config or DecompositionConfig(), _job_of(parent)
     given = share_out(parent, kind.examples, train, validation, report, config)
-    watch = _watcher(parent, config, lambda stage, done, total: None)
-    team.watch(parent.network, kind.sample(parent, given.train, config), watch)
+    watch, before = _watchers(parent, config, lambda stage, done, total: None)
+    team.watch(parent.network, kind.sample(parent, given.train, config), watch, before)
 
 
 def _job_of(parent: Parent) -> type[HeadJob | RoutedJob]:
@@ -194,12 +194,15 @@ def _job_of(parent: Parent) -> type[HeadJob | RoutedJob]:
     return HeadJob if parent.network.config.answer.scored else RoutedJob
 
 
-def _watcher(
+def _watchers(
     parent: Parent, config: DecompositionConfig, told: Progress
-) -> Callable[[Sample], ActivationStatistics]:
-    """What gives the statistics that a rule needs of some rows."""
+) -> tuple[Callable[..., ActivationStatistics], Callable[..., ActivationStatistics] | None]:
+    """What gives the statistics that a rule needs of some rows, and what it must know before."""
     rule = RULES[config.rule]
-    return partial(
+    before = None
+    if rule.gradients and parent.network.ranks_together:
+        before = partial(moments_of, parent.network, batch_size=config.batch_size)
+    watch = partial(
         collect,
         parent.network,
         histograms=rule.histograms,
@@ -212,6 +215,7 @@ def _watcher(
         batch_size=config.batch_size,
         progress=partial(told, "watching units"),
     )
+    return watch, before
 
 
 def _figures(job: Job, made: Made, modules: tuple[Module, ...]) -> dict[str, float]:

@@ -34,7 +34,7 @@ def count_inputs(parent: Parent, rows: Rows) -> Any:
     counts = density.counts(labels)
     for part in network.content(rows).batches(ROWS_AT_ONCE):
         assert part.targets is not None
-        seen = density.of_rows(part, parent.tokenizer, network.side)
+        seen = density.of_rows(part, parent.encoder, network.side)
         counts.add(seen, carried(part.targets, labels))
     return counts
 
@@ -55,7 +55,7 @@ def fit_likelihoods(parent: Parent, train: Rows, held_out: Rows) -> list[Likelih
     there = [each for each in found if each is not None]
     if not there:
         return found
-    seen = density.of_rows(parent.network.content(held_out), parent.tokenizer, parent.network.side)
+    seen = density.of_rows(parent.network.content(held_out), parent.encoder, parent.network.side)
     each = density.stack(there)(seen) / density.sizes(seen)[:, None] ** LENGTH_POWER
     best = each.amax(dim=1).double()
     deviation = float(best.std(correction=0)) if len(best) > 1 else 1.0

@@ -83,16 +83,6 @@ class LayerStatistics:
         mean = self.mean
         return products / count.clamp(min=1) - mean[:, None] * mean
 
-    @property
-    def square(self) -> Tensor:
-        """Mean square of each unit's output, float64 ``(units,)``."""
-        assert self.products is not None
-        diagonal = self.products.diagonal(dim1=-2, dim2=-1)
-        count = self.count
-        if count.ndim:
-            count, diagonal = count.sum(0), diagonal.sum(0)
-        return diagonal / count.clamp(min=1)
-
     def active_rate(self, side: int, label: int) -> Tensor:
         """Share of observations with an output above 0, ``(units,)``; side 0: positives."""
         if self.exact is not None:
@@ -108,10 +98,21 @@ class LayerStatistics:
 
     def unexplained(self) -> Tensor:
         """What the other units can't guess of each unit, as a variance, float64 ``(units,)``."""
+        return 1 / self._inverse().diagonal().clamp(min=1e-30)
+
+    def others(self) -> tuple[Tensor, Tensor]:
+        """A matrix and means, which give what the other units can't guess of each unit.
+
+        Float64 ``(units, units)`` and ``(units,)``: ``matrix @ (output - mean)`` is what is left of
+        a unit's output when its best linear guess from all others is taken off.
+        """
+        inverse = self._inverse()
+        return inverse / inverse.diagonal().clamp(min=1e-30)[:, None], self.mean
+
+    def _inverse(self) -> Tensor:
         covariance = self.covariance
         ridge = RIDGE * covariance.diagonal().mean().clamp(min=1e-12)
-        inverse = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).double())
-        return 1 / inverse.diagonal().clamp(min=1e-30)
+        return torch.linalg.inv(covariance + ridge * torch.eye(len(covariance)).double())
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +150,9 @@ class ActivationStatistics:
         Times what the other units can't guess of it, where the network is ranked so: to first
         order, that is what its removal changes, squared. Not where steps or gates are told apart:
         their units are not guessed from others. Where all groups are ranked together, squares hold
-        what units put out, and what the others can't guess is counted as a share of that.
+        what the others can't guess already.
         """
         sensitivity, own = self.layers[name].sensitivity(label), self.layers[name].of(label)
-        if self.ranks_together and own.products is not None:
-            return sensitivity * own.unexplained() / own.square.clamp(min=1e-30)
         if not self.ranks_unexplained or own.products is None:
             return sensitivity
         return sensitivity * own.unexplained()

@@ -19,7 +19,7 @@ from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.protocol import Network
 
-Collect = Callable[[Sample], ActivationStatistics]
+Collect = Callable[..., ActivationStatistics]
 
 
 class Team:
@@ -40,7 +40,7 @@ class Team:
         self._alone = False
 
     def watch(
-        self, network: Network, sample: Sample, collect: Collect
+        self, network: Network, sample: Sample, collect: Collect, before: Collect | None = None
     ) -> ActivationStatistics | None:
         """Statistics of the whole sample; each process watches its share of it.
 
@@ -49,6 +49,7 @@ class Team:
             sample: the same for all; where it is not, or one process has none, the first watches
                 its own alone.
             collect: gives the statistics of a part of the sample.
+            before: gives what ``collect`` needs to know of the whole sample, as its ``known``.
 
         Returns:
             the statistics; for other processes than the first ``None`` where they were not needed.
@@ -56,14 +57,20 @@ class Team:
         found = self._tell(_digest(network, sample))
         # A process without a row would have nothing to add.
         self._alone = None in found or len(set(found)) > 1 or len(sample) < self.size
-        part: ActivationStatistics | None = None
-        if not self._alone:
-            try:
-                part = collect(share_of(sample, self.rank, self.size))
-            finally:
-                self._alone = None in self._tell(None if part is None else "watched")
-        if not self._alone and part is not None:
-            return merge_across_processes(part, self.group)
+        merged: ActivationStatistics | None = None
+        for step in [collect] if before is None else [before, collect]:
+            part: ActivationStatistics | None = None
+            if not self._alone:
+                share = share_of(sample, self.rank, self.size)
+                try:
+                    part = step(share) if merged is None else step(share, known=merged)
+                finally:
+                    self._alone = None in self._tell(None if part is None else "watched")
+            merged = None
+            if not self._alone and part is not None:
+                merged = merge_across_processes(part, self.group)
+        if merged is not None:
+            return merged
         return collect(sample) if self.rank == 0 else None
 
     def __enter__(self) -> Team:

@@ -37,6 +37,7 @@ def collect(
     last_step: bool = False,
     batch_size: int = 512,
     progress: Callable[[int, int], None] | None = None,
+    known: ActivationStatistics | None = None,
 ) -> ActivationStatistics:
     """Watch every unit of ``network`` over ``sample``, once, for all labels.
 
@@ -58,6 +59,9 @@ def collect(
             where one label answers for the row and steps are not told apart.
         batch_size: rows run at once.
         progress: called with rows done and rows in all.
+        known: statistics of the whole sample, where this is a part of it: what units can guess for
+            one another, where gradients count what they can't. By default of this sample, in a pass
+            before.
 
     Returns:
         statistics by group, by group and step or gate (see
@@ -67,6 +71,10 @@ def collect(
         ValueError: if the network has no steps, or no gates, to tell apart.
     """
     told = network.told(sample.rows, variant, gates, unrolled_steps, last_step)
+    if gradients and network.ranks_together:
+        known = known or moments_of(network, sample, batch_size=batch_size)
+        others = {name: layer.others() for name, layer in known.layers.items()}
+        told = replace(told, others=others)
     pass_ = _Pass(network, told, histograms and not exact, gradients, exact)
     # Rows of like length stay together, where that leaves out steps.
     sample = sample[network.order(sample.rows)]
@@ -84,6 +92,11 @@ def collect(
             progress(done, len(sample))
     assert found is not None
     return pass_.counted(found, parts)
+
+
+def moments_of(network: Network, sample: Sample, *, batch_size: int = 512) -> ActivationStatistics:
+    """What units do together, and nothing else: the first of two passes over a sample."""
+    return collect(network, sample, histograms=False, gradients=False, batch_size=batch_size)
 
 
 class _Pass:

@@ -185,7 +185,10 @@ class ImageDensity(GaussianDensity):
 
     def of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Tensor:
         """Float32 ``(rows, numbers)``."""
-        return rooted(rows.values.detach().cpu().float()).flatten(1) @ cosines(*self.shape)
+        values = rows.values.detach().cpu().float().view(-1, *self.shape)
+        if tokenizer is not None:  # each parent prepares in its own way: back to what came in
+            values = tokenizer.pixels(values).float() / 255
+        return rooted(values).flatten(1) @ cosines(*self.shape)
 
 
 class StepDensity(GaussianDensity):

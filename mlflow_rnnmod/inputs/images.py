@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.base import Reader, Size, is_missing, listed
+from mlflow_rnnmod.inputs.gaussian import ImageDensity
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.inputs.pixels import Pixels, png_of, shape_of, shape_words, unpacked
 from mlflow_rnnmod.networks.rows import Rows
 
 FORMATS = ("PNG", "JPEG")
+STARTS = (b"\x89PNG", b"\xff\xd8")
 MAX_PIXELS = 2**25
 """No file of more pixels is decoded; what its header says is enough to refuse it."""
 MODES = {1: ("1", "L"), 3: ("RGB",)}
@@ -76,6 +79,10 @@ class Images(Pixels):
         rows = inputs if isinstance(inputs, Rows) else tokenizer(inputs)
         return network.prepare(Rows(rows.values.to(network.dtype), None, rows.targets))
 
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """The same, of images as they were before their preparation."""
+        return ImageDensity(tokenizer.channels, *tokenizer.sides)
+
     def joint_size(self, sizes: Any) -> Size:
         """Fixed where one of them is: the others resize. Channels are the first one's."""
         fixed = [size for size in sizes if size[1]]
@@ -125,7 +132,11 @@ class Images(Pixels):
                 raise ValueError(f"{where} is the text {value!r:.40}; expected base64, {expected}.")
             value = found
         if isinstance(value, bytes | bytearray | memoryview):
-            return _decoded(bytes(value), where, channels)
+            data = bytes(value)
+            # MLflow leaves some forms of JSON as they are: base64, as bytes.
+            if not data.startswith(STARTS):
+                data = _from_base64(data) or data
+            return _decoded(data, where, channels)
         if hasattr(value, "getbands"):
             return _converted(value, where, channels)
         if isinstance(value, Tensor):
@@ -137,7 +148,7 @@ class Images(Pixels):
         return _checked(array, where, channels, expected)
 
 
-def _from_base64(text: str) -> bytes | None:
+def _from_base64(text: str | bytes) -> bytes | None:
     try:
         return base64.b64decode(text, validate=True) or None
     except (binascii.Error, ValueError):

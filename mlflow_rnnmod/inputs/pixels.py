@@ -17,6 +17,8 @@ from mlflow_rnnmod.inputs.base import (
     is_missing,
     numbers,
 )
+from mlflow_rnnmod.inputs.gaussian import ImageDensity
+from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.networks.rows import Rows
 
 PATCHES = 4
@@ -94,6 +96,10 @@ class Pixels(Input):
         down, across = (torch.arange(side) * PATCHES // side for side in (height, width))
         swap = swap[:, :, down][:, :, :, across]
         return Rows(torch.where(swap, rows.values[second], rows.values[first]))
+
+    def density(self, config: Any, tokenizer: Any = None) -> Density | None:
+        """A Gaussian over the lowest frequencies."""
+        return ImageDensity(*config.input_size)
 
     def common_size(self, parents: int) -> str | None:
         """Whatever the parents."""

@@ -3,10 +3,11 @@
 from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.protocol import Network, TrunkNetwork, View, view
+from mlflow_rnnmod.networks.reading import read_network
 from mlflow_rnnmod.networks.recurrent.config import HiddenLayer, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.layers import States
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
-from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_network, read_weights
+from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_weights
 from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
 from mlflow_rnnmod.networks.rows import Rows, concatenate
 from mlflow_rnnmod.networks.spec import NetworkSpec, Reading, UnreadableNetwork

@@ -140,7 +140,7 @@ class Parent:
     @cached_property
     def density(self) -> inputs.Density | None:
         """What likelihoods of its inputs are made of; ``None`` where there are none."""
-        return self.input.density(self.network.config, self.tokenizer)
+        return self.input.density(self.network.config, self.encoder)
 
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""

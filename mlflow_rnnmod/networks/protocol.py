@@ -80,11 +80,15 @@ class Told:
             together.
         gates: whether each gate's activation is watched, in the place of outputs.
         last: whether only the last step of a row is kept where observations are kept.
+        others: for each group what its units guess for one another, where derivatives are to count
+            what the others can't guess: a matrix ``(units, units)`` and means ``(units,)``, which
+            give ``matrix @ (output - mean)``.
     """
 
     steps: int | None = None
     gates: bool = False
     last: bool = False
+    others: Mapping[str, tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +165,10 @@ class Network(nn.Module):
 
     @property
     def ranks_together(self) -> bool:
-        """Whether ``sensitivity`` ranks units of all groups at once, by what they put out.
+        """Whether ``sensitivity`` ranks units of all groups at once.
 
-        Then squares of watches are of derivatives times outputs, added up over places.
+        Then squares of watches are of derivatives times what the other units can't guess of a
+        unit, added up over places (see :attr:`Told.others`).
         """
         return False
 
@@ -218,6 +223,11 @@ class Network(nn.Module):
     def side(self) -> str:
         """Where padding stands, ``"right"`` or ``"left"``."""
         return "right"
+
+    @property
+    def answer_side(self) -> str:
+        """Where steps without an answer stand."""
+        return self.side
 
     # Rows
 

@@ -33,6 +33,10 @@ class UnreadableNetwork(ValueError):
     """A user's network that can't be read into ours; the message says why and what would help."""
 
 
+class AmbiguousNetwork(UnreadableNetwork):
+    """A network that several readings fit, on the batch that there was."""
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """Names of a network's submodules, and its habits. What is left out is found by trying.

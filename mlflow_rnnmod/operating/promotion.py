@@ -25,9 +25,10 @@ from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import BEFORE, Alias
 from mlflow_rnnmod.tracking.attempts import Attempt
 from mlflow_rnnmod.tracking.directory import answer_in, input_kind, kind, labels_of
+from mlflow_rnnmod.tracking.drift import with_expected
 from mlflow_rnnmod.tracking.gate import MIN_ROWS, Comparison, compare, union
-from mlflow_rnnmod.tracking.given import Given, input_size, read_given
-from mlflow_rnnmod.tracking.probe import ROWS, answers_in, probe
+from mlflow_rnnmod.tracking.given import Given, read_given
+from mlflow_rnnmod.tracking.probe import ROWS, answers_in, made_up, probe
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
 from mlflow_rnnmod.tracking.searching import registered_names, suggestion
 
@@ -153,6 +154,8 @@ def promote(
             raise PromotionRefused(told, comparison)
     if dry_run:
         return Promotion(alias, None, before, comparison)
+    if version is None and rows is not None and isinstance(new, Composite):
+        new = with_expected(new, rows.inputs)
     with _attempt(client, alias) as attempt:
         made = attempt.registered(new) if version is None else version
         attempt.write(made, before, comparison, rows)
@@ -253,16 +256,7 @@ def _candidate(
 
 def _questions(new: Thing, rows: Given | None) -> list[Any]:
     """What to ask in the fresh process: the first rows, or without any a made-up one."""
-    if rows is not None:
-        return rows.inputs[:ROWS]
-    return [_made_up(input_of(input_kind(new)).column_type, input_size(new))]
-
-
-def _made_up(column_type: Any, size: int) -> Any:
-    if isinstance(column_type, str):
-        return {"string": "some text", "long": 0, "double": 0.5}[column_type]
-    inner = column_type[1]
-    return [_made_up(inner, size)] * (size if inner == "double" else 3)
+    return [made_up(new)] if rows is None else rows.inputs[:ROWS]
 
 
 def try_version(uri: str, thing: Thing, rows: Given | None = None) -> None:

@@ -27,6 +27,9 @@ FORMAT = 3
 3: graphs of more than dense layers, with places behind units.
 """
 
+MAX_DOCUMENT = 2**27
+"""Bytes of the longest document that is read: its values take many times as much memory."""
+
 T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -71,6 +74,9 @@ def read_document(path: Path, kind: str, sha256: str | None = None) -> dict[str,
         ValueError: if the file is missing, truncated, altered, of another kind, or of a format that
             is newer than this package.
     """
+    size = path.stat().st_size if path.is_file() else 0
+    if size > MAX_DOCUMENT:
+        raise ValueError(f"{path} has {size} bytes; expected a document of {MAX_DOCUMENT} at most.")
     data = read_bytes(path, sha256)
     try:
         body = json.loads(data)

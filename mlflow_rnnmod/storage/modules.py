@@ -29,7 +29,6 @@ from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
 from mlflow_rnnmod.storage.files import (
-    FORMAT,
     by_version,
     check_digest,
     pack_bits,
@@ -43,6 +42,8 @@ from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
+# The first format version that could say masks for single steps and gates.
+MASKED = 2
 PARENTS = "parents"
 _TABLE = "likelihood."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
@@ -102,7 +103,7 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
     }
     if standalone:
         write_parent(parent, directory / PARENTS / parent.digest)
-    version = format_of(parent) if trunk.sliceable else FORMAT
+    version = max(format_of(parent), 1 if trunk.sliceable else MASKED)
     return write_document(directory / DOCUMENT, "module", content, version)
 
 
@@ -368,5 +369,6 @@ def knowledge(module: Module) -> str:
         "open_head": _head(module.open_head),
         "energy": asdict(module.energy),
         "contract": module.contract.to_dict(),
+        **_likelihood(module.likelihood),
     }
     return digest_tensors(_tensors(module), structure)

@@ -100,6 +100,8 @@ class Alias:
         """
         with self._claimed(client, sleep):
             found = self.version(client)
+            if found == version:
+                return
             if found != expected:
                 raise MlflowException(
                     f"{self.uri} points at version {found} by now, and not at {expected} any more: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
@@ -21,20 +21,23 @@ _logger = logging.getLogger(__name__)
 _ATTEMPT = "rnnmod.attempt"
 
 
-def log_or_leave_nothing(thing: Thing, name: str, registered: str | None = None) -> ModelInfo:
+def log_or_leave_nothing(
+    thing: Thing, name: str, registered: str | None = None, tags: Mapping[str, str] | None = None
+) -> ModelInfo:
     """Log a model, and register it; what is interrupted leaves nothing behind.
 
     Args:
         thing: parent, module or composite.
         name: of its LoggedModel.
         registered: name of the registered model, if it is to become a version of one.
+        tags: of the LoggedModel and the version.
 
     Raises:
         MlflowException: if the server refuses something.
     """
     attempt = Attempt(MlflowClient())
     try:
-        return attempt.log(thing, name, registered)
+        return attempt.log(thing, name, registered, tags)
     except BaseException:  # Ctrl-C too
         attempt.undo()
         raise
@@ -48,14 +51,20 @@ class Attempt:
         self._token = uuid.uuid4().hex
         self._undo: list[tuple[str, Callable[[], Any]]] = []
 
-    def log(self, thing: Thing, name: str, registered: str | None) -> ModelInfo:
+    def log(
+        self,
+        thing: Thing,
+        name: str,
+        registered: str | None,
+        tags: Mapping[str, str] | None = None,
+    ) -> ModelInfo:
         """Log and register it."""
         # Until it is known what was made, it is found by a tag, wherever this is interrupted.
         if registered is not None and not self._is_known(registered):
             self.later(f"model {registered}", self._delete_empty, registered)
         self.later("the new model", self._delete_tagged)
-        tags = {_ATTEMPT: self._token}
-        info = flavor.log_model(thing, name=name, registered_model_name=registered, tags=tags)
+        marked = {**(tags or {}), _ATTEMPT: self._token}
+        info = flavor.log_model(thing, name=name, registered_model_name=registered, tags=marked)
         self._undo.pop()
         self.later("the new model", self.client.delete_logged_model, info.model_id)
         if registered is not None:

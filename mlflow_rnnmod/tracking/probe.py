@@ -14,6 +14,9 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE
 
+from mlflow_rnnmod.inputs import input_of
+from mlflow_rnnmod.tracking.directory import input_kind
+from mlflow_rnnmod.tracking.given import input_size
 from mlflow_rnnmod.tracking.parents import CACHE_VARIABLE
 
 ROWS = 64
@@ -89,6 +92,18 @@ def _plain(item: Any) -> Any:
     if isinstance(item, dict):
         return {key: _plain(part) for key, part in item.items()}
     return item
+
+
+def made_up(thing: Any) -> Any:
+    """An input that a parent, a module or a composite can read."""
+    return _made_up(input_of(input_kind(thing)).column_type, input_size(thing))
+
+
+def _made_up(column_type: Any, size: int) -> Any:
+    if isinstance(column_type, str):
+        return {"string": "some text", "long": 0, "double": 0.5}[column_type]
+    inner = column_type[1]
+    return [_made_up(inner, size)] * (size if inner == "double" else 3)
 
 
 def main() -> None:

@@ -80,15 +80,10 @@ def registered_versions(client: MlflowClient) -> dict[str, list[ModelVersion]]:
     """Registered versions by model id, with their aliases, which a search leaves out."""
     found: dict[str, list[ModelVersion]] = defaultdict(list)
     aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, known in registered_aliases(client).items():
+        for alias, number in known.items():
+            aliases[name, number].append(alias)
     token = None
-    while True:
-        models = client.search_registered_models(page_token=token, max_results=1000)
-        for model in models:
-            for alias, version in model.aliases.items():
-                aliases[model.name, str(version)].append(alias)
-        token = models.token
-        if not token:
-            break
     while True:
         page = client.search_model_versions(page_token=token, max_results=10_000)
         for version in page:
@@ -102,11 +97,16 @@ def registered_versions(client: MlflowClient) -> dict[str, list[ModelVersion]]:
 
 def registered_names(client: MlflowClient) -> list[str]:
     """Names of all registered models."""
-    found: list[str] = []
+    return list(registered_aliases(client))
+
+
+def registered_aliases(client: MlflowClient) -> dict[str, dict[str, str]]:
+    """Versions by alias, of all registered models by name."""
+    found: dict[str, dict[str, str]] = {}
     token = None
     while True:
         page = client.search_registered_models(page_token=token, max_results=1000)
-        found += [model.name for model in page]
+        found |= {m.name: {a: str(v) for a, v in m.aliases.items()} for m in page}
         token = page.token
         if not token:
             return found

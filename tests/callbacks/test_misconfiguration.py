@@ -7,7 +7,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from lightning_callbacks import ModuleDecomposition
 from mlflow_rnnmod.decomposition import DecompositionConfig
@@ -83,16 +82,15 @@ def test_best_weights_need_a_checkpoint_that_knows_the_best(checkpoint, words):
 
 def test_a_model_without_a_recurrent_layer():
     model = Untrained()
-    model.recurrent = nn.Linear(5, 8)
+    del model.recurrent, model.head
     callback = ModuleDecomposition(models.LABELS)
     with pytest.raises(MisconfigurationException, match="no recurrent layer"):
         callback.setup(make_trainer(callback), model, "fit")
 
 
-def test_two_recurrent_layers_are_an_error_in_setup_and_the_spec_tells_them_apart(calls):
-    callback = ModuleDecomposition(models.LABELS)
-    with pytest.raises(MisconfigurationException, match="2 submodules could be the recurrent"):
-        callback.setup(make_trainer(callback), models.TwoRecurrent(), "fit")
+def test_of_two_recurrent_layers_the_one_that_answers_is_read_and_the_spec_tells_it_too(calls):
+    fit(ModuleDecomposition(models.LABELS), models.TwoRecurrent())
+    assert calls.decompose.pop().parent.network.architecture == "graph"
     for spec in (NetworkSpec(recurrent="recurrent"), {"recurrent": "recurrent"}):
         fit(ModuleDecomposition(models.LABELS, network_spec=spec), models.TwoRecurrent())
     assert len(calls.decompose) == 2

@@ -115,13 +115,24 @@ class Suite:
         """Whether it can be differentiated, whatever it reads."""
         return True
 
-    def square(self, network: Any, values: Tensor, slopes: Tensor) -> Tensor:
-        """What derivatives ``(places, units)`` by a group's outputs count, ``(units,)``."""
+    def square(self, network: Any, values: Tensor, slopes: Tensor, layer: Any) -> Tensor:
+        """What derivatives ``(places, units)`` by a group's outputs count, ``(units,)``.
+
+        Args:
+            network: unmasked.
+            values: outputs ``(places, units)``.
+            slopes: derivatives by them.
+            layer: the group's statistics over the sample.
+        """
         return (slopes**2).sum(0)
 
     def readout_blocks(self, network: Any) -> list[int]:
         """How many columns each unit of a readout's groups has."""
         return [1] * len(network.readout_groups)
+
+    def ties(self, network: Any) -> bool:
+        """Whether the largest of several may be several, as of windows over padding."""
+        return False
 
     # What suits all whose modules have scores
 

@@ -152,11 +152,19 @@ class GraphSuite(Suite):
             "grouped channels": cached(graph_parent, GROUPED, "tanh_0", shape=(2, 3, 3)),
         }
 
-    def square(self, network: Any, values: Tensor, slopes: Tensor) -> Tensor:
-        """Of channels: what all places change together, to first order."""
-        if network.config.spatial:
-            return (values * slopes).sum(0) ** 2
-        return super().square(network, values, slopes)
+    def square(self, network: Any, values: Tensor, slopes: Tensor, layer: Any) -> Tensor:
+        """Of channels: what all places change together, where no other unit can guess it."""
+        if not network.config.spatial:
+            return super().square(network, values, slopes, layer)
+        left, covariance, mean = torch.zeros_like(values), layer.covariance, layer.mean
+        ridge = 1e-3 * covariance.diagonal().mean().clamp(min=1e-12)
+        for unit in range(values.shape[1]):
+            others = [i for i in range(values.shape[1]) if i != unit]
+            within = covariance[others][:, others] + ridge * torch.eye(len(others)).double()
+            weights = torch.linalg.solve(within, covariance[others, unit])
+            guess = (values - mean)[:, others] @ weights
+            left[:, unit] = values[:, unit] - mean[unit] - guess
+        return (left * slopes).sum(0) ** 2
 
     def readout_blocks(self, network: Any) -> list[int]:
         return [part.block for part in network.config.structure.parts[network.config.readout]]

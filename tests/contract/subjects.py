@@ -9,9 +9,10 @@ from mlflow_rnnmod.networks import Parent
 from tests.contract.base import Subject, Suite
 from tests.contract.graphs import GraphSuite
 from tests.contract.recurrent import RecurrentSuite
+from tests.contract.sequences import SequenceSuite
 from tests.contract.translation import TranslatorSuite
 
-SUITES: tuple[Suite, ...] = (RecurrentSuite(), TranslatorSuite(), GraphSuite())
+SUITES: tuple[Suite, ...] = (RecurrentSuite(), TranslatorSuite(), GraphSuite(), SequenceSuite())
 
 _MADE = {
     f"{suite.name}: {name}": (suite, make)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -119,7 +120,9 @@ def test_so_they_are_for_any_structure(suite, data, seed):
     check_sums(mine, mine.sample(6, seed))
 
 
-def squared_by_hand(subject: Subject, sample: Sample, sides: int = 2) -> dict[str, Tensor]:
+def squared_by_hand(
+    subject: Subject, sample: Sample, layers: dict[str, Any], sides: int = 2
+) -> dict[str, Tensor]:
     """Squared derivatives of margins, one row, side and label at a time, by autograd."""
     network = subject.network
     total = {
@@ -140,7 +143,8 @@ def squared_by_hand(subject: Subject, sample: Sample, sides: int = 2) -> dict[st
                 slopes = torch.autograd.grad(margin, list(added.values()), allow_unused=True)
                 for name, slope in zip(added, slopes, strict=True):
                     if slope is not None:
-                        square = subject.suite.square(network, groups[name].values, slope)
+                        given = groups[name].values, slope, layers[name]
+                        square = subject.suite.square(network, *given)
                         total[name][side, label] += square
     return total
 
@@ -168,7 +172,7 @@ def check_gradients(subject: Subject, sample: Sample, alive: bool = True) -> Non
     sample = thinned(sample)
     found = collect(subject.network, sample, histograms=False).layers
     sides = next(iter(found.values())).squared.shape[0]
-    for name, expected in squared_by_hand(subject, sample, sides).items():
+    for name, expected in squared_by_hand(subject, sample, found, sides).items():
         assert (expected > 0).any() or not alive
         torch.testing.assert_close(found[name].squared, expected, rtol=1e-7, atol=1e-10)
 
@@ -208,8 +212,10 @@ def check_differences(subject: Subject, sample: Sample) -> None:
             for unit in range(slopes.shape[1]):
                 ends = [margin(group, place, unit, sign * by) for sign in (1, -1)]
                 slopes[place, unit] = (ends[0] - ends[1]) / (2 * by)
-        expected = subject.suite.square(network, seen.values.double(), slopes)
-        assert (expected > 0).any()
+        given = seen.values.double(), slopes, found[group]
+        expected = subject.suite.square(network, *given)
+        # A single row's means leave nothing of units without places.
+        assert (expected > 0).any() or network.ranks_together
         squared = found[group].squared[0, label]
         torch.testing.assert_close(squared, expected, rtol=1e-5, atol=1e-8)
 
@@ -217,7 +223,11 @@ def check_differences(subject: Subject, sample: Sample) -> None:
 @subjects
 def test_gradients_are_what_differences_say(name):
     mine = subject(name)
-    check_differences(mine, thinned(mine.sample(3, 2)))
+    if mine.suite.ties(mine.network):
+        pytest.skip("where several are the largest, there is no derivative to compare with")
+    sample = mine.sample(5, 2)
+    longest = int(mine.network.sizes(sample.rows).argmax())
+    check_differences(mine, thinned(sample[longest : longest + 1]))
 
 
 # --- how ---
@@ -242,8 +252,9 @@ def check_parts(subject: Subject, sample: Sample, size: int, cut: int, **told) -
     network = subject.network
     whole = collect(network, sample, **told)
     assert_same(collect(network, sample, batch_size=size, **told), whole)
+    known = {"known": whole} if network.ranks_together else {}
     first, second = (
-        collect(network, sample[part], **told) for part in (slice(cut), slice(cut, None))
+        collect(network, sample[part], **told, **known) for part in (slice(cut), slice(cut, None))
     )
     assert_same(first.merge(second), whole)
     assert_same(second.merge(first), whole)

@@ -18,7 +18,7 @@ import mlflow_rnnmod
 from mlflow_rnnmod import composition
 from mlflow_rnnmod.operating.repository import SCHEME, ComposingRepository, read_uri
 from mlflow_rnnmod.tracking.follow import FollowingModel
-from tests.builders import LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
+from tests.builders import tiny_module, tiny_modules, tiny_parent, tiny_texts
 
 TARGET = "models:/names@champion"
 WORDS = tiny_texts(60)
@@ -168,5 +168,12 @@ def test_what_uris_name_must_be_there(registry):
         ComposingRepository("rnnmod:/?modules=a.irish/1").log_artifacts(".")
 
 
-def test_labels(registry):
-    assert mlflow_rnnmod.load_model("models:/names/1").labels == LABELS
+@pytest.mark.slow
+def test_mlflow_serves_what_follows(tracking_uri, tmp_path):
+    """Eight clients at a server of MLflow's own, while the alias moves."""
+    from benchmarks import hot_swap
+
+    rows, right = hot_swap.fill()
+    with hot_swap.served(tmp_path) as address:
+        seen = hot_swap.swap(hot_swap.over_http(address), rows, right, 8, 400, 0.5)
+    assert seen["version 1"] + seen["version 2"] == 400, seen

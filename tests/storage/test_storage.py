@@ -358,3 +358,11 @@ def test_bits(mask):
 def test_bits_of_another_length_are_refused():
     with pytest.raises(ValueError, match="a mask of 9 units"):
         unpack_bits(torch.zeros(1, dtype=torch.uint8), 9)
+
+
+def test_a_document_without_end_is_refused_before_it_is_read(tmp_path):
+    path = standalone(tmp_path, FILES[0])
+    with path.open("r+b") as file:
+        file.truncate(2**40)  # sparse: no disk is written
+    with pytest.raises(ValueError, match=f"has {2**40} bytes; expected a document of"):
+        read_module(tmp_path, never)

@@ -64,6 +64,8 @@ class Branches:
                     for part in parts[name]
                     if part.group
                 ]
+                if node.operation.recurs:  # it reads its own units at the step before
+                    read += [mark[part.group][1] for part in parts[node.name] if part.group]
                 inputs = tuple(keys[name] for name in node.inputs)
                 seen = (node.name, tuple(kept), tuple(read), inputs)
                 keys[node.name] = (node.name, numbers.setdefault(seen, len(numbers)))
@@ -79,7 +81,7 @@ class Branches:
 
     def readouts(self, rows: Rows) -> Tensor:
         """Float ``(trunks, rows, readout size)``."""
-        given = self.config.feed.given(rows, self.config.input_shape, self.dtype)
+        given = self.config.given(rows, self.dtype)
         values: dict[Key, Tensor] = {(name, 0): value for name, value in given.items()}
         left = Counter(self.uses)
         found: list[Tensor | None] = [None] * len(self.views)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
-from mlflow_rnnmod.networks.graph.feeding import FEEDS, Feed
+from mlflow_rnnmod.networks.graph.feeding import FEEDS, INPUT, Feed, Stepwise
 from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, OPERATIONS, Node, Shape
 from mlflow_rnnmod.networks.graph.operations.base import units_of
+from mlflow_rnnmod.networks.graph.padding import lengths_of, prepared, valid_of
 from mlflow_rnnmod.networks.graph.structure import Structure, find_structure
+from mlflow_rnnmod.networks.rows import Rows
 
 OUTPUTS = tuple(name for name, kind in ANSWERS.items() if kind.scored and not kind.stepwise)
+OUTPUTS_OVER_STEPS = (*OUTPUTS, "tags")
+_PADDING = ("pad_index", "side", "steps")
 MAX_NODES = 10_000
 _MAX_INPUTS = 100_000
 _MAX_SHOWN = 20
@@ -36,8 +43,13 @@ class GraphConfig:
         input_shape: of one row, ``(units, *places)``, where ``None`` is a number of steps that is
             not fixed; a number for a vector's length.
         readout: name of the node that the output layer reads.
-        output: kind of answer: ``"label"``, or ``"multilabel"`` (a sigmoid each).
-        input: kind of input: ``"vectors"``, or ``"pixels"`` ``(channels, height, width)``.
+        output: kind of answer: ``"label"``, ``"multilabel"`` (a sigmoid each), or where there are
+            steps ``"tags"``, a label for each.
+        input: kind of input: ``"vectors"``; ``"pixels"`` ``(channels, height, width)``;
+            ``"tokens"`` ``(1, steps)`` or ``"features"`` ``(features, steps)``.
+        pad_index: token id of padding; ``None`` where there is none, or lengths are told.
+        side: where padding stands, ``"right"`` or ``"left"``.
+        steps: that every input is padded or cut to; ``None`` where padding changes no answer.
 
     Raises:
         ValueError: naming everything that does not fit.
@@ -56,6 +68,9 @@ class GraphConfig:
     readout: str
     output: str = "label"
     input: str = "vectors"
+    pad_index: int | None = None
+    side: str = "right"
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         shape: Any = self.input_shape
@@ -79,8 +94,11 @@ class GraphConfig:
             problems.append(f"input={self.input!r:.100}, expected one of {tuple(FEEDS)}")
         else:
             problems += feed.problems(self.input_shape)
-        if self.output not in OUTPUTS:
-            problems.append(f"output={self.output!r:.100}, expected one of {OUTPUTS}")
+        outputs = OUTPUTS_OVER_STEPS if feed is not None and feed.stepped else OUTPUTS
+        if self.output not in outputs:
+            problems.append(f"output={self.output!r:.100}, expected one of {outputs}")
+        if feed is not None:
+            problems += self._problems_of_padding(feed)
         if not isinstance(self.readout, str):
             problems.append(f"readout={self.readout!r:.60}, expected the name of a node")
         texts = all(isinstance(label, str) for label in self.labels)
@@ -92,6 +110,21 @@ class GraphConfig:
             problems.append(f"{len(self.nodes)} nodes, expected 1 to {MAX_NODES}")
         elif sum(len(node.inputs) for node in self.nodes) > _MAX_INPUTS:
             problems.append(f"nodes have more than {_MAX_INPUTS} inputs together")
+        return problems
+
+    def _problems_of_padding(self, feed: Feed) -> list[str]:
+        pad, side, steps = self.pad_index, self.side, self.steps
+        if not feed.stepped:
+            plain = (pad, side, steps) == (None, "right", None)
+            return [] if plain else [f"pad_index, side or steps with input={self.input!r}"]
+        problems = []
+        if pad is not None and (type(pad) is not int or not 0 <= pad < MAX_SIZE):
+            problems.append(f"pad_index={pad!r:.60}, expected a token id or None")
+        if side not in ("right", "left"):
+            problems.append(f"side={side!r:.60}, expected 'right' or 'left'")
+        shape: Any = self.input_shape
+        if isinstance(shape, tuple) and len(shape) == 2 and shape[1] != steps:
+            problems.append(f"steps={steps!r:.60} with input_shape={shape!r:.60}")
         return problems
 
     def _problems_of_nodes(self) -> list[str]:
@@ -123,7 +156,9 @@ class GraphConfig:
     @cached_property
     def structure(self) -> Structure:
         """Shapes and groups, which follow from the nodes."""
-        return find_structure(self.nodes, self.inputs, self.readout, parted=not self.plain)
+        return find_structure(
+            self.nodes, self.inputs, self.readout, not self.plain, self.answer.stepwise
+        )
 
     @property
     def inputs(self) -> dict[str, Shape]:
@@ -135,10 +170,36 @@ class GraphConfig:
         """How rows go in."""
         return FEEDS[self.input]
 
-    @property
+    @cached_property
     def input_size(self) -> Any:
-        """How many numbers a row has; of images channels, height and width."""
-        return self.feed.size(self.input_shape)
+        """How many numbers a row, or a step, has; for tokens how many there are."""
+        counts = [
+            node.settings["tokens" if node.op == "embedding" else "units"]
+            for node in self.nodes
+            if node.op in ("embedding", "one_hot") and INPUT in node.inputs
+        ]
+        return (
+            min(counts) if self.input == "tokens" and counts else self.feed.size(self.input_shape)
+        )
+
+    @cached_property
+    def least_steps(self) -> int:
+        """So few steps that every kernel and window still fits."""
+        if not self.feed.stepped or self.steps is not None:
+            return 1
+        for steps in range(1, 257):
+            shapes = self.feed.shapes((self.input_shape[0], steps))
+            try:
+                find_structure(self.nodes, shapes, self.readout, True, self.answer.stepwise)
+            except ValueError:
+                continue
+            return steps
+        return 1
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether each step is answered."""
+        return self.answer.stepwise
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -162,6 +223,22 @@ class GraphConfig:
         """The format version of files that it takes to say this structure."""
         return 2 if self.plain else 3
 
+    def given(self, rows: Rows, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What goes in, ``(rows, units, *places)`` by name.
+
+        Raises:
+            ValueError: if rows are of another shape.
+        """
+        feed = self.feed
+        if not isinstance(feed, Stepwise):
+            return feed.given(rows, self.input_shape, dtype)
+        if rows.values.ndim < 2:
+            raise ValueError(f"values has shape {tuple(rows.values.shape)}; expected steps.")
+        rows = prepared(self, rows)
+        lengths = lengths_of(self, rows)
+        valid = valid_of(self, lengths, rows.values.shape[1])
+        return feed.over_steps(replace(rows, lengths=lengths), self.input_shape, dtype, valid)
+
     @property
     def numbers(self) -> int:
         """How many numbers all nodes put out together for one row; steps count as 16."""
@@ -170,12 +247,20 @@ class GraphConfig:
 
     @property
     def widest(self) -> int:
-        """Units of the widest node, or of the input."""
-        return max(units_of(shape) for shape in self.structure.shapes.values())
+        """The most numbers that are added up at once, or units of a node."""
+        read = (math.prod(shape[1:]) for shape in self.structure.weights.values())
+        return max(*(units_of(shape) for shape in self.structure.shapes.values()), *read)
+
+    @property
+    def depth(self) -> int:
+        """How many nodes have weights."""
+        return max(sum(bool(node.operation.parameters) for node in self.nodes), 1)
 
     @property
     def spatial(self) -> bool:
-        """Whether units have places."""
+        """Whether units have places that are no steps."""
+        if self.feed.stepped:
+            return False
         return any(len(shape) > 1 for shape in self.structure.shapes.values())
 
     @property
@@ -188,11 +273,6 @@ class GraphConfig:
         """No label ends an answer."""
         return None
 
-    @property
-    def steps(self) -> None:
-        """There are no steps."""
-        return None
-
     def to_dict(self) -> dict[str, Any]:
         """This structure as JSON types; :meth:`from_dict` reads it back."""
         nodes = [
@@ -201,6 +281,9 @@ class GraphConfig:
         ]
         found = {**vars_of(self), "nodes": nodes, "labels": list(self.labels)}
         shape = found.pop("input_shape")
+        if not self.feed.stepped:
+            for name in _PADDING:
+                del found[name]
         # Digests hold what was written before there were shapes.
         return {**found, **({"input_size": shape[0]} if self.plain else {"input_shape": [*shape]})}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from torch import Tensor
 
@@ -39,13 +40,12 @@ def multiply_adds_of(config: GraphConfig, counts: Mapping[str, int]) -> float:
         places = (STEPS if size is None else size for size in structure.shapes[name][1:])
         return (columns[name], *places)
 
+    weights = _weights(structure, counts)
     for node in config.nodes:
         operation = node.operation
         if operation.parameters:
             read, put_out = [size(name) for name in node.inputs], size(node.name)
-            total += operation.work(
-                node.settings, read, put_out, _weights(node.name, structure, counts)
-            )
+            total += operation.work(node.settings, read, put_out, weights.get(node.name, 0))
     return total + columns[config.readout] * len(config.labels)
 
 
@@ -54,21 +54,21 @@ def _left(part: Part, counts: Mapping[str, int]) -> int:
     return units * part.block
 
 
-def _weights(node: str, structure: Structure, counts: Mapping[str, int]) -> int:
-    """Numbers in a node's weights of two or more dimensions, cut down."""
-    total = 0
+def _weights(structure: Structure, counts: Mapping[str, int]) -> dict[str, int]:
+    """Numbers in each node's weights of two or more dimensions, cut down."""
+    rows: dict[str, int] = {}
+    columns: dict[str, int] = {}
+    for group in structure.groups.values():
+        gone = group.units - counts[group.name]
+        for owner in group.owners:
+            less = gone * owner.width * owner.blocks
+            rows[owner.tensor] = rows.get(owner.tensor, 0) + less
+        for reader in group.readers:
+            columns[reader.tensor] = columns.get(reader.tensor, 0) + gone * reader.width
+    found: dict[str, int] = {}
     for name, shape in structure.weights.items():
-        if name.rpartition(".")[0] != node or len(shape) < 2:
-            continue
-        rows, columns = shape[0], shape[1]
-        for group in structure.groups.values():
-            gone = group.units - counts[group.name]
-            rows -= sum(
-                gone * owner.width * owner.blocks for owner in group.owners if owner.tensor == name
-            )
-            columns -= sum(gone * reader.width for reader in group.readers if reader.tensor == name)
-        kernel = 1
-        for length in shape[2:]:
-            kernel *= length
-        total += rows * columns * kernel
-    return total
+        if len(shape) > 1:
+            left = (shape[0] - rows.get(name, 0)) * (shape[1] - columns.get(name, 0))
+            node = name.rpartition(".")[0]
+            found[node] = found.get(node, 0) + left * prod(shape[2:])
+    return found

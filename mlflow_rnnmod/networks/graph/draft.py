@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,17 @@ class Draft:
         self.device = device
         self.nodes: dict[str, Drafted] = {INPUT: Drafted(INPUT, [], shape)}
         self._added = 0
+        # Over steps: rows of the batch that is followed, whether every input must have as many
+        # steps as it, nodes of whole numbers, and those of zeros and ones.
+        self.rows, self.fixed = 0, False
+        self.whole: set[str] = set()
+        self.flags: set[str] = set()
+        self.given_values: dict[str, Any] = {}
+
+    @property
+    def given(self) -> set[str]:
+        """Names of what goes in."""
+        return {name for name, node in self.nodes.items() if node.op == name}
 
     def add(self, node: Drafted) -> str:
         """The name of a new node."""
@@ -86,7 +98,7 @@ class Draft:
 
     def keep_only(self, end: str) -> None:
         """Drop all that ``end`` does not depend on."""
-        needed = {end, INPUT}
+        needed = {end, *self.given}
         for name, node in reversed(self.nodes.items()):
             if name in needed:
                 needed.update(node.inputs)
@@ -95,10 +107,10 @@ class Draft:
     def finished(self) -> tuple[tuple[Node, ...], dict[str, Tensor], dict[str, str]]:
         """Nodes with their final names, their weights, and final names by those of the draft."""
         counts: Counter[str] = Counter()
-        names = {INPUT: INPUT}
+        names = {name: name for name in self.given}
         nodes, weights = [], {}
         for name, node in self.nodes.items():
-            if name == INPUT:
+            if name in names:
                 continue
             names[name] = f"{node.op}_{counts[node.op]}"
             counts[node.op] += 1

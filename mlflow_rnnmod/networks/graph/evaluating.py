@@ -13,6 +13,8 @@ from mlflow_rnnmod.networks.graph.operations import Node
 WeightsOf = Callable[[Node], Mapping[str, Tensor]]
 # From a node's name and what it puts out to what its units' readers get instead.
 Reading = Callable[[str, Tensor], Tensor]
+# From a node and its inputs to what is added to what it puts out, or to nothing.
+Adding = Callable[[Node, Sequence[Tensor]], "Tensor | None"]
 # From a node's input with columns of kept units to one with all: by the reader and the input's
 # number, for readers that guesses can't be folded into.
 Completions = Mapping[tuple[str, int], Callable[[Tensor], Tensor]]
@@ -26,6 +28,7 @@ def evaluate(
     completions: Completions | None = None,
     wanted: Collection[str] | None = None,
     stacked: bool = False,
+    added: Adding | None = None,
 ) -> dict[str, Tensor]:
     """What nodes put out, by name.
 
@@ -38,6 +41,8 @@ def evaluate(
         completions: what stands between some inputs and the nodes that read them.
         wanted: names of nodes; what nobody needs any more is let go. ``None`` keeps all.
         stacked: whether trunks may stand before rows.
+        added: what recurrent nodes add to their states before anything reads them, the next step
+            too.
     """
     values: dict[str, Tensor] = dict(given)
     read = values if reading is None else dict(given)
@@ -52,6 +57,11 @@ def evaluate(
                 completions[node.name, i](x) if (node.name, i) in completions else x
                 for i, x in enumerate(inputs)
             ]
+        more = added(node, inputs) if added is not None else None
+        if more is not None:
+            values[node.name] = operation.run_added(node.settings, inputs, own, more)
+            read[node.name] = values[node.name]
+            continue
         values[node.name] = run(node.settings, inputs, own)
         if reading is not None:
             if operation.gathers:

@@ -15,7 +15,8 @@ from torch import Tensor
 from mlflow_rnnmod.networks.graph.operations.base import MAX_SIZE, Shape, is_count
 from mlflow_rnnmod.networks.rows import Rows
 
-INPUT = "input"
+INPUT, LENGTHS, MASK = "input", "lengths", "mask"
+"""Names of what goes in: values, and over steps how many are valid, and which."""
 
 
 class Feed:
@@ -23,6 +24,8 @@ class Feed:
 
     axes: ClassVar[tuple[str, ...]]
     """What the dimensions of a row's shape are."""
+    stepped: ClassVar[bool] = False
+    """Whether rows have steps, of which some may be padding."""
 
     def problems(self, shape: Shape) -> list[str]:
         """What does not fit in the shape of one row."""
@@ -81,5 +84,97 @@ class _Pixels(Feed):
         return shape
 
 
-FEEDS: Mapping[str, Feed] = {"vectors": _Vectors(), "pixels": _Pixels()}
+class Stepwise(Feed):
+    """Steps, with the length of each row and a mask of valid steps.
+
+    How many steps there are may not be fixed: then that is ``None`` in a row's shape.
+    """
+
+    stepped = True
+
+    def problems(self, shape: Shape) -> list[str]:
+        """What does not fit in the shape of one row."""
+        if isinstance(shape, tuple) and len(shape) == 2:
+            units, steps = shape
+            if is_count(units) and (steps is None or is_count(steps)):
+                return []
+        return [f"input_shape={shape!r:.100}, expected ({', '.join(self.axes)})"]
+
+    def shapes(self, shape: Shape) -> dict[str, Shape]:
+        """Values, lengths and the mask."""
+        return {INPUT: shape, LENGTHS: (1,), MASK: (1, shape[1])}
+
+    def over_steps(
+        self, rows: Rows, shape: Shape, dtype: torch.dtype, valid: Tensor
+    ) -> dict[str, Tensor]:
+        """Tensors ``(rows, units, *places)`` of a batch, by name.
+
+        Args:
+            rows: a batch, with lengths.
+            shape: of one row.
+            dtype: of the network.
+            valid: bool ``(rows, steps)``.
+
+        Raises:
+            ValueError: if rows are not of this shape.
+        """
+        assert rows.lengths is not None
+        values = self.values(rows.values, shape)
+        if shape[1] is not None and values.shape[2] != shape[1]:
+            raise ValueError(
+                f"values has {values.shape[2]} steps; expected {shape[1]} (prepare() fits them)."
+            )
+        lengths = rows.lengths.to(values.device)
+        return {
+            INPUT: values.to(dtype),
+            LENGTHS: lengths[:, None].to(dtype),
+            MASK: valid[:, None].to(dtype),
+        }
+
+    def values(self, values: Tensor, shape: Shape) -> Tensor:
+        """``(rows, units, steps)``."""
+        raise NotImplementedError
+
+
+class _Tokens(Stepwise):
+    """Token ids ``(rows, steps)``."""
+
+    axes = ("1", "steps")
+
+    def problems(self, shape: Shape) -> list[str]:
+        found = super().problems(shape)
+        return found or ([] if shape[0] == 1 else [f"input_shape={shape}, expected one id a step"])
+
+    def values(self, values: Tensor, shape: Shape) -> Tensor:
+        if values.ndim != 2 or values.shape[1] == 0:
+            raise ValueError(
+                f"values has shape {tuple(values.shape)}; expected token ids (rows, steps) of at "
+                "least one step."
+            )
+        return values[:, None]
+
+
+class _Features(Stepwise):
+    """Floats ``(rows, steps, features)``."""
+
+    axes = ("features", "steps")
+
+    def size(self, shape: Shape) -> int:
+        return shape[0] or 1
+
+    def values(self, values: Tensor, shape: Shape) -> Tensor:
+        if values.ndim != 3 or values.shape[1] == 0 or values.shape[2] != shape[0]:
+            raise ValueError(
+                f"values has shape {tuple(values.shape)}; expected (rows, steps, {shape[0]}) "
+                "floats of at least one step."
+            )
+        return values.transpose(1, 2)
+
+
+FEEDS: Mapping[str, Feed] = {
+    "vectors": _Vectors(),
+    "pixels": _Pixels(),
+    "tokens": _Tokens(),
+    "features": _Features(),
+}
 """Kinds of input by name."""

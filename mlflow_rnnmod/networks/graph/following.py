@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,19 @@ from mlflow_rnnmod.networks.graph.calls import (
     in_place,
     value_of,
 )
+from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS
 from mlflow_rnnmod.networks.graph.config import GraphConfig
-from mlflow_rnnmod.networks.graph.draft import Draft
+from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 from mlflow_rnnmod.networks.graph.feeding import INPUT
+from mlflow_rnnmod.networks.graph.sequences import (
+    STEPS,
+    Packed,
+    Stepped,
+    handler_over_steps,
+    whole,
+)
 from mlflow_rnnmod.networks.graph.tracing import Call, trace
-from mlflow_rnnmod.networks.spec import UnreadableNetwork
+from mlflow_rnnmod.networks.spec import AXES, UnreadableNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +47,8 @@ class Followed:
         end: what the answer ended with.
         dtype: of the weights.
         read: names of parameters and of submodules that were met.
+        kind: of input, where there are steps.
+        axes: where rows, steps and labels stand in an answer (see :class:`~.spec.NetworkSpec`).
     """
 
     draft: Draft
@@ -47,19 +58,29 @@ class Followed:
     end: str
     dtype: torch.dtype
     read: frozenset[str]
+    kind: str | None = None
+    axes: str = "rows_labels"
 
     @property
     def outputs(self) -> int:
         """Numbers in an answer."""
         return len(self.weight)
 
-    def config(self, labels: tuple[str, ...], kind: str) -> GraphConfig:
-        """The structure; what has none is refused."""
+    def config(self, labels: tuple[str, ...], kind: str, **steps: Any) -> GraphConfig:
+        """The structure; what has none is refused.
+
+        Args:
+            labels: names of the labels.
+            kind: of answer.
+            steps: how rows are padded, where there are steps.
+        """
         nodes, _, names = self.draft.finished()
         shape = self.draft.nodes[INPUT].shape
-        given = "vectors" if len(shape) == 1 else "pixels"
+        given = self.kind or ("vectors" if len(shape) == 1 else "pixels")
+        if self.kind is not None:
+            shape = (shape[0], steps.get("steps"))  # type: ignore[assignment]
         try:
-            return GraphConfig(nodes, labels, shape, names[self.readout], kind, given)
+            return GraphConfig(nodes, labels, shape, names[self.readout], kind, given, **steps)
         except ValueError as error:
             line = self.draft.nodes[self.readout].line
             raise UnreadableNetwork(f"The network can't be read{line}: {error}") from error
@@ -91,16 +112,22 @@ def follow(module: nn.Module, call: Call) -> Followed:
         return UnreadableNetwork(f"The network {name} can't be read{line}: {reason}")
 
     graph = trace(module, call)
-    draft, answer, read = _drafted(module, graph)
+    draft, answer, read = _drafted(module, graph, call)
     if isinstance(answer, NotCovered):
         raise refused(*answer.args)
     if not isinstance(answer, Made):
         raise refused("its answer does not depend on the input")
-    last, end = answer.name, "logits"
-    if answer.axes is not None:
-        raise refused("its answer is not (rows, labels)", draft.nodes[last].line)
-    if draft.nodes[last].op in ENDS:
-        end = draft.nodes[last].op
+    last, end, axes = answer.name, "logits", "rows_labels"
+    if isinstance(answer, Stepped):
+        axes = answered_as(answer)
+    if answer.axes is not None or not axes:
+        raise refused(
+            "its answer is not (rows, labels)" + (" or (rows, steps, labels)" * (not axes)),
+            draft.nodes[last].line,
+        )
+    final = "softmax" if draft.nodes[last].op == "softmax_units" else draft.nodes[last].op
+    if final in ENDS:
+        end = final
         last = draft.nodes[last].inputs[0]
     last = draft.fold(last)
     for node in draft.nodes.values():
@@ -128,11 +155,31 @@ def follow(module: nn.Module, call: Call) -> Followed:
         )
     weights = output.weights
     return Followed(
-        draft, output.inputs[0], weights["weight"], weights["bias"], end, kinds.pop(), read
+        draft,
+        output.inputs[0],
+        weights["weight"],
+        weights["bias"],
+        end,
+        kinds.pop(),
+        read,
+        call.kind,
+        axes,
     )
 
 
-def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[str]]:
+def answered_as(answer: Stepped) -> str:
+    """How an answer is arranged; nothing where that is not covered."""
+    places = {ROWS: "rows", UNITS: "labels", STEPS: "steps"}
+    order = [["?" if f.axis is None else places[f.axis] for f in dim] for dim in answer.dims]
+    words = "_".join("".join(dim) for dim in order)
+    if words in ("rows_labels", "rows", "rows_"):  # one output for two labels
+        return "rows_labels"
+    if order and order[0] == ["rows", "steps"]:
+        return "flattened"
+    return words if words in AXES else {"rows_steps": "rows_steps_labels"}.get(words, "")
+
+
+def _drafted(module: nn.Module, graph: fx.Graph, call: Call) -> tuple[Draft, Any, frozenset[str]]:
     """Nodes of a draft, what came out, or why that is not covered, and names of what was read.
 
     What is not covered is no matter until an answer depends on it.
@@ -140,9 +187,15 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
     draft = Draft((1,), torch.device("cpu"))
     values: dict[fx.Node, Any] = {}
     read: set[str] = set()
+    learned: set[int] = set()
     for node in graph.nodes:
         found = node.meta.get("value")
         if node.op == "placeholder":
+            if call.kind is not None:
+                if node.target == INPUT:
+                    draft = begun(call)
+                values[node] = draft.given_values[str(node.target)]
+                continue
             draft = Draft(tuple(found.shape[1:]), found.device)
             values[node] = Made(INPUT, tuple(found.shape))
             continue
@@ -153,8 +206,11 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
             read.add(str(node.target))
         needed = [values[given] for given in node.all_input_nodes]
         missing = next((value for value in needed if isinstance(value, NotCovered)), None)
-        if not any(isinstance(value, Made | NotCovered | list) for value in needed):
+        if not any(map(_depends, needed)):
             values[node] = found
+            weights = node.op == "get_attr" and isinstance(found, nn.Parameter)
+            if weights or any(id(value) in learned for value in needed):
+                learned.add(id(found))
             continue
         is_module = node.op == "call_module"
         target = module.get_submodule(str(node.target)) if is_module else node.target
@@ -163,11 +219,66 @@ def _drafted(module: nn.Module, graph: fx.Graph) -> tuple[Draft, Any, frozenset[
         line = node.meta["line"]
         several = isinstance(found, tuple | list) and all(isinstance(x, Tensor) for x in found)
         shapes = tuple(tuple(x.shape) for x in found) if several else ()
-        called = Called(draft, args, dict(kwargs), shape, line, part, shapes)
+        called = Called(
+            draft,
+            args,
+            dict(kwargs),
+            shape,
+            line,
+            part,
+            shapes,
+            found,
+            partial(_wanted, node),
+            lambda constant: id(constant) in learned,
+        )
         values[node] = missing or _value(node, target, called)
         if in_place(target, called) and node.all_input_nodes:
             _changed(values, node)
     raise AssertionError("a traced graph ends with its output")
+
+
+def begun(call: Call) -> Draft:
+    """A draft over steps, with all that goes in."""
+    example = call.example.transpose(0, 1) if INPUT in call.turned else call.example
+    rows, steps = example.shape[:2]
+    tokens = call.kind == "tokens"
+    plain = example.ndim == 2  # one number at each step
+    draft = Draft((1 if plain else example.shape[2], steps), example.device)
+    draft.rows = rows
+    draft.nodes["lengths"] = Drafted("lengths", [], (1,))
+    draft.nodes["mask"] = Drafted("mask", [], (1, steps))
+    draft.whole.update({"lengths", "mask", *([INPUT] if tokens else [])})
+    draft.flags.add("mask")
+    orders: dict[str, list[int | None]] = {
+        INPUT: [ROWS, STEPS] if plain else [ROWS, STEPS, UNITS],
+        "lengths": [ROWS],
+        "mask": [ROWS, STEPS],
+    }
+    for name, order in orders.items():
+        if name in call.turned:
+            order[:2] = order[1::-1]
+        draft.given_values[name] = whole(draft, name, order)
+    return draft
+
+
+def _depends(value: Any) -> bool:
+    """Whether something of the input is in a value, or in the items of one."""
+    if isinstance(value, tuple | list):
+        return any(map(_depends, value))
+    return isinstance(value, Made | NotCovered | Packed)
+
+
+def _wanted(node: fx.Node, what: str) -> bool:
+    """Whether anything reads the last cells of an LSTM."""
+    for state in node.users:
+        if state.target is not operator.getitem or state.args[1] not in (1, -1):
+            if state.target is operator.getitem and state.args[1] == 0:
+                continue
+            return True
+        for one in state.users:
+            if one.target is not operator.getitem or (one.args[1] in (1, -1) and one.users):
+                return True
+    return False
 
 
 def _changed(values: dict[fx.Node, Any], node: fx.Node) -> None:
@@ -189,14 +300,18 @@ def _share(one: Any, other: Any) -> bool:
 
 def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered | list[Any]:
     """What a call gives, or why that is not covered, with its line."""
-    if target is operator.getitem and isinstance(called.args[0], list):
+    over_steps = bool(called.draft.rows)
+    if not over_steps and target is operator.getitem and isinstance(called.args[0], list):
         found: Made | NotCovered = called.args[0][called.args[1]]
         return NotCovered(*found.args, called.line) if isinstance(found, NotCovered) else found
-    handler, words = handler_of(target), _words(node, target)
+    handler = handler_over_steps(target) if over_steps else handler_of(target)
+    words = _words(node, target)
     if handler is None:
         return NotCovered(f"{words} is not covered", called.line)
     try:
         given = handler(called)
+        if over_steps:
+            return _told(given, called)
         if not isinstance(given, list):
             return value_of(given, called.shape)
         return [
@@ -205,6 +320,13 @@ def _value(node: fx.Node, target: Any, called: Called) -> Made | NotCovered | li
         ]
     except (NotCovered, AttributeError, RuntimeError, TypeError, ValueError) as error:
         return NotCovered(f"{words} is not covered: {error}", called.line)
+
+
+def _told(given: Any, called: Called) -> Any:
+    """What a handler over steps gives, checked against what the call gave."""
+    if isinstance(given, Stepped) and given.shape != called.shape:
+        raise NotCovered(f"it is followed as {given.shape}, and gives {called.shape}")
+    return given
 
 
 def _words(node: fx.Node, target: Any) -> str:

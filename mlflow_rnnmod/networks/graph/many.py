@@ -95,8 +95,10 @@ class GraphTrunks(ManyTrunks):
 
 
 def stacks(config: GraphConfig) -> bool:
-    """Whether all nodes can run many trunks in one go."""
-    return not config.spatial and all(node.operation.stacks for node in config.nodes)
+    """Whether all nodes, and the output layer, can run many trunks in one go."""
+    ends = [part.group for part in config.structure.parts[config.readout]]
+    plain = None not in ends and len(set(ends)) == len(ends) and not config.spatial
+    return plain and all(node.operation.stacks for node in config.nodes)
 
 
 def make_stack(network: Any, trunks: Sequence[Trunk]) -> Stack:

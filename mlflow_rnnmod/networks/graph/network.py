@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.counting import multiply_adds
-from mlflow_rnnmod.networks.graph.evaluating import Reading, evaluate
+from mlflow_rnnmod.networks.graph.evaluating import Adding, Reading, evaluate
 from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.many import GraphTrunks
 from mlflow_rnnmod.networks.graph.operations import Node
+from mlflow_rnnmod.networks.graph.padding import lengths_of, prepared, trimmed, valid_of
 from mlflow_rnnmod.networks.graph.viewing import GraphView
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
 from mlflow_rnnmod.networks.groups import Groups, check_fits
@@ -63,8 +65,41 @@ class GraphNetwork(Network):
         return self.config.structure.readout_groups
 
     def prepare(self, rows: Rows) -> Rows:
-        """Rows as floats of the shape that is read; for vectors images are flattened."""
+        """Rows as they are read: floats of that shape (vectors of images); steps cut or padded."""
+        if self.config.feed.stepped:
+            return prepared(self.config, rows)
         return Rows(self.given(rows)[INPUT], rows.lengths, rows.targets)
+
+    @property
+    def side(self) -> str:
+        """Where padding stands."""
+        return self.config.side
+
+    def lengths(self, rows: Rows) -> Tensor:
+        """Valid steps of each row, int64 ``(rows,)``; 1 where a row is read at once."""
+        return lengths_of(self.config, rows) if self.config.feed.stepped else super().lengths(rows)
+
+    def content(self, rows: Rows) -> Rows:
+        """The rows with their lengths, where there are steps."""
+        if not self.config.feed.stepped:
+            return rows
+        return replace(rows, lengths=self.lengths(rows).cpu())
+
+    def trimmed(self, rows: Rows) -> Rows:
+        """The rows without steps that change no answer."""
+        return trimmed(self.config, rows) if self.config.feed.stepped else rows
+
+    def order(self, rows: Rows) -> Tensor:
+        """Row numbers, the shortest first where padding changes no answer."""
+        if not self.config.feed.stepped or self.config.steps is not None:
+            return super().order(rows)
+        return self.lengths(rows).cpu().argsort(stable=True)
+
+    def answered(self, rows: Rows) -> Tensor | None:
+        """Which steps have an answer, bool ``(rows, steps)``; ``None`` where each row has one."""
+        if not self.config.stepwise:
+            return None
+        return valid_of(self.config, self.lengths(rows), rows.values.shape[1])
 
     def given(self, rows: Rows) -> dict[str, Tensor]:
         """What goes in, ``(rows, units, *places)`` by name.
@@ -72,25 +107,27 @@ class GraphNetwork(Network):
         Raises:
             ValueError: if rows are of another shape.
         """
-        return self.config.feed.given(rows, self.config.input_shape, self.dtype)
+        return self.config.given(rows, self.dtype)
 
     def weights(self, node: Node) -> dict[str, Tensor]:
         """Weights of a node, by their names in it."""
-        names = node.operation.parameters
+        names = node.operation.weights_of(node.settings)
         if not names:
             return {}
         part = self._modules[node.name]
         return {key: getattr(part, key) for key in names}
 
-    def states(self, rows: Rows, reading: Reading | None = None) -> dict[str, Tensor]:
+    def states(
+        self, rows: Rows, reading: Reading | None = None, added: Adding | None = None
+    ) -> dict[str, Tensor]:
         """What all nodes put out, by name (see :func:`evaluate`)."""
-        return evaluate(self.config.nodes, self.given(rows), self.weights, reading)
+        return evaluate(self.config.nodes, self.given(rows), self.weights, reading, added=added)
 
     def readout(self, rows: Rows) -> Tensor:
         """What the output layer reads, ``(rows, readout size)``."""
         end = self.config.readout
         nodes, given = self.config.nodes, self.given(rows)
-        return evaluate(nodes, given, self.weights, wanted={end})[end]
+        return steps_first(evaluate(nodes, given, self.weights, wanted={end})[end])
 
     def logits(self, readout: Tensor) -> Tensor:
         """The output layer: float ``(..., labels)`` from a readout ``(..., readout size)``."""
@@ -110,10 +147,22 @@ class GraphNetwork(Network):
             leaves[name] = leaf
             return leaf
 
+        def added(node: Node, inputs: Sequence[Tensor]) -> Tensor | None:
+            """Zeros to differentiate by: through the steps behind, too."""
+            if not gradients or not node.operation.recurs or node.name not in read:
+                return None
+            shape = node.operation.added_shape(node.settings, inputs)
+            leaves[node.name] = self.like.new_zeros(shape).requires_grad_()
+            return leaves[node.name]
+
         with torch.set_grad_enabled(gradients):
-            values = self.states(rows, reading)
-            logits = self.logits(values[self.config.readout])
-        return GraphWatch(self.config, values, logits, leaves)
+            values = self.states(rows, reading, added)
+            logits = self.logits(steps_first(values[self.config.readout]))
+        valid = None
+        if self.config.feed.stepped:
+            steps = values[INPUT].shape[2]
+            valid = valid_of(self.config, lengths_of(self.config, rows), steps)
+        return GraphWatch(self.config, values, logits, leaves, told.others, rows, valid)
 
     def view(self, trunk: Trunk, cut: bool = True) -> View:
         """The network through a trunk, cut down to its units or with the others at zero."""
@@ -164,6 +213,11 @@ class GraphNetwork(Network):
             + (f" ({', '.join(kinds)})" if kinds else "")
             + f", {len(self.labels)} labels"
         )
+
+
+def steps_first(readout: Tensor) -> Tensor:
+    """A readout with units last: ``(rows, units)``, or ``(rows, steps, units)``."""
+    return readout if readout.ndim == 2 else readout.transpose(1, 2)
 
 
 def _initial(key: str, shape: tuple[int, ...]) -> Tensor:

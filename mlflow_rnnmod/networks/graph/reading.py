@@ -13,17 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.networks.forms import answer_tensor, shown, user_answers
-from mlflow_rnnmod.networks.graph.config import GraphConfig
+from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.networks.forms import answer_tensor, arrangements, shown, user_answers
+from mlflow_rnnmod.networks.graph.config import OUTPUTS_OVER_STEPS, GraphConfig
 from mlflow_rnnmod.networks.graph.following import Followed, follow
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
+from mlflow_rnnmod.networks.graph.stepping import padding_of, reads_padding
 from mlflow_rnnmod.networks.graph.tracing import Call, find_call
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
 from mlflow_rnnmod.networks.tolerance import tolerance
 
-_SAID = ("kind", "output", "axes")
+SAID = frozenset({"kind", "output", "axes", "padding", "pad_index", "steps"})
+"""What may be said of a network that is followed."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class GraphReading:
     tried: tuple[str, ...] = ()
     difference: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def axes(self) -> str:
+        """How answers are arranged."""
+        return self.spec.axes or "rows_labels"
 
 
 def read_graph(
@@ -107,18 +115,23 @@ def read_graph(
         call = find_call(module, rows, forward)
         followed = follow(module, call)
         outputs = followed.outputs
-        answers = user_answers(forward, rows, outputs, NetworkSpec(axes="rows_labels"))
-        kind = _kind(followed, answers["rows_labels"], rows, spec)
+        answers = user_answers(forward, rows, outputs, NetworkSpec(axes=followed.axes))  # type: ignore[arg-type]
+        kind = _kind(followed, answers[followed.axes], rows, spec)
         _check_outputs(outputs, labels, kind)
-        config = followed.config(labels, kind)
+        padding = padding_of(module, rows, spec) if call.kind is not None else {}
+        if followed.draft.fixed or isinstance(spec.steps, int):
+            padding["steps"] = _steps(rows, spec)
+        config = followed.config(labels, kind, **padding)
         reading = GraphReading(
-            spec=replace(spec, kind=kind),  # type: ignore[arg-type]
+            spec=NetworkSpec(kind=kind, axes=followed.axes, steps=spec.steps),  # type: ignore[arg-type]
             config=config,
             end=followed.end,
             outputs=outputs,
             call=call,
             notes=_notes(module, followed),
         )
+        if call.kind is not None and config.steps is None and spec.steps != "any":
+            reading = _with_steps(module, reading, rows)
         with perturbed(module):
             _check(module, _network(module, reading), rows, forward, reading)
         network = _network(module, reading)
@@ -170,7 +183,10 @@ def check_graph_parity(
 def _network(module: nn.Module, reading: GraphReading) -> GraphNetwork:
     """The network with the weights that a user's has now."""
     followed = follow(module, reading.call)
-    found = followed.config(reading.config.labels, reading.config.output)
+    padding = {}
+    if reading.call.kind is not None:
+        padding = {key: getattr(reading.config, key) for key in ("pad_index", "side", "steps")}
+    found = followed.config(reading.config.labels, reading.config.output, **padding)
     if found != reading.config or (followed.end, followed.outputs) != (
         reading.end,
         reading.outputs,
@@ -187,6 +203,28 @@ def _network(module: nn.Module, reading: GraphReading) -> GraphNetwork:
     return network
 
 
+def _steps(rows: Rows, spec: NetworkSpec) -> int:
+    """How many steps every input has, where that is fixed."""
+    return spec.steps if isinstance(spec.steps, int) else rows.values.shape[1]
+
+
+def _with_steps(module: nn.Module, reading: GraphReading, rows: Rows) -> GraphReading:
+    """The reading with a fixed number of steps, where more padding would change an answer."""
+    with perturbed(module):
+        network = _network(module, reading)
+        reads = reads_padding(module, network, reading.call, rows)
+    if reads is None:
+        return reading
+    steps = rows.values.shape[1]
+    shape = (reading.config.input_shape[0], steps)
+    note = (
+        f"{reads} Inputs will be padded or cut to {steps} steps, as in the batch that it was read "
+        "with; NetworkSpec(steps=...) says otherwise."
+    )
+    config = replace(reading.config, steps=steps, input_shape=shape)
+    return replace(reading, config=config, notes=(*reading.notes, note))
+
+
 def _check(
     module: nn.Module,
     network: GraphNetwork,
@@ -195,14 +233,25 @@ def _check(
     reading: GraphReading,
 ) -> float:
     """The largest difference between both networks' answers; more than rounding raises."""
-    wanted = answer_tensor(forward()).reshape(len(rows), -1).to(network.like)
-    logits = network(rows.to(network.device))
+    config = reading.config
+    given = arrangements(answer_tensor(forward()), len(rows), reading.outputs, reading.spec)
+    wanted = given[reading.axes].to(network.like)
+    rows = network.content(rows.to(network.device)).to(network.device)
+    logits = network(rows)
     if reading.outputs == 1:
-        logits = logits[:, 1:] - logits[:, :1]
+        logits = logits[..., 1:] - logits[..., :1]
     found = _ENDS[reading.end](logits)
-    widest = reading.config.widest
+    answered = network.answered(rows)
+    if answered is not None:  # a user may answer up to the longest row, and anything at padding
+        steps = min(found.shape[1], wanted.shape[1])
+        answered = answered[:, :steps]
+        found, wanted = (x[:, :steps] * answered[..., None] for x in (found, wanted))
+    widest, long = config.widest, rows.values.shape[1] if reading.call.kind is not None else 1
+    found, wanted = found.flatten(1), wanted.flatten(1)
     gaps = (found - wanted).abs().nan_to_num(torch.inf)
-    allowed = tolerance(wanted.dtype, wanted.abs().clamp(min=_cancelled(module) / 40), widest)
+    # Numbers of a row are sums of the same values: small ones are what is left of large ones.
+    size = wanted.abs().amax(dim=1, keepdim=True).clamp(min=_cancelled(module) / 40)
+    allowed = tolerance(wanted.dtype, size, widest, max(config.depth, long))
     if bool((gaps <= allowed).all()):
         return float(gaps.max())
     at = int(gaps.amax(dim=1).argmax())
@@ -247,7 +296,14 @@ def _kind(followed: Followed, answers: Tensor, rows: Rows, spec: NetworkSpec) ->
             f"output={spec.output!r}, but the network's answers end with {followed.end!r}"
         )
     if spec.kind is not None:
+        if answer_of(spec.kind).stepwise != (answers.ndim == 3):
+            each = "at each step" if answers.ndim == 3 else "for each row"
+            raise UnreadableNetwork(
+                f"kind={spec.kind!r}, but answers of shape {tuple(answers.shape)} are {each}"
+            )
         return spec.kind
+    if answers.ndim == 3:
+        return "tags"
     if followed.outputs == 1 or "softmax" in followed.end:
         return "label"
     several = rows.targets is not None and rows.targets.shape == answers.shape
@@ -256,16 +312,15 @@ def _kind(followed: Followed, answers: Tensor, rows: Rows, spec: NetworkSpec) ->
 
 def _check_spec(spec: NetworkSpec) -> None:
     given = [name for name, value in spec.to_dict().items() if value is not None]
-    wrong = [name for name in given if name not in _SAID]
+    wrong = [name for name in given if name not in SAID]
     if wrong:
         raise UnreadableNetwork(
             f"The network spec gives {', '.join(wrong)}, which are for recurrent networks; for "
-            f"others {', '.join(_SAID)} can be given"
+            f"others {', '.join(sorted(SAID))} can be given"
         )
-    if spec.kind not in (None, "label", "multilabel") or spec.axes not in (None, "rows_labels"):
+    if spec.kind not in (None, *OUTPUTS_OVER_STEPS):
         raise UnreadableNetwork(
-            f"kind={spec.kind!r}, axes={spec.axes!r}; expected kind 'label' or 'multilabel', and "
-            "an answer for each row"
+            f"kind={spec.kind!r}; expected one of {OUTPUTS_OVER_STEPS}, the last for steps"
         )
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
+from mlflow_rnnmod.networks.graph.feeding import LENGTHS
 from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, Node, Shape, Sizes
 from mlflow_rnnmod.networks.graph.operations.base import units_of
 from mlflow_rnnmod.networks.graph.units import MAX_SEGMENTS, Layout, Units
 from mlflow_rnnmod.networks.groups import Group, Groups, Owner, Reader
+
+MAX_NUMBERS = 2**26
+"""The most numbers that a node puts out for one row."""
+MAX_WEIGHTS = 2**36
+"""The most numbers in one weight."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,11 @@ class Structure:
 
 
 def find_structure(
-    nodes: Sequence[Node], inputs: Mapping[str, Shape], readout: str, parted: bool = True
+    nodes: Sequence[Node],
+    inputs: Mapping[str, Shape],
+    readout: str,
+    parted: bool = True,
+    stepwise: bool = False,
 ) -> Structure:
     """Shapes and groups of a graph.
 
@@ -80,6 +91,7 @@ def find_structure(
         inputs: shapes of what goes in, for one row.
         readout: name of the node that the output layer reads.
         parted: see :class:`Units`.
+        stepwise: whether each step is answered.
 
     Raises:
         ValueError: if shapes do not fit, or the output layer reads what can't be masked.
@@ -96,9 +108,18 @@ def find_structure(
             raise ValueError(f"node {node.name!r} {error}") from None
         if any(size is not None and not 1 <= size <= MAX_SIZE for size in shape):
             raise ValueError(f"node {node.name!r} puts out {shape}, expected 1 to {MAX_SIZE} each")
+        if prod(size or 1 for size in shape) > MAX_NUMBERS:
+            raise ValueError(
+                f"node {node.name!r} puts out {shape}, more than {MAX_NUMBERS} numbers"
+            )
         shapes[node.name] = shape
         own = node.operation.parameter_shapes(node.settings, read, shape)
-        weights.update({f"{node.name}.{key}": size for key, size in own.items()})
+        for key, size in own.items():
+            if prod(size) > MAX_WEIGHTS:
+                raise ValueError(
+                    f"node {node.name!r} has a {key} of {size}, expected fewer numbers"
+                )
+            weights[f"{node.name}.{key}"] = size
         before = [layouts[name] for name in node.inputs]
         layouts[node.name] = node.operation.flow(node.settings, units, before, read, shape)
         if not parted and node.operation.parameters and len(layouts[node.name]) > 1:
@@ -106,22 +127,27 @@ def find_structure(
         if len(layouts[node.name]) > MAX_SEGMENTS:
             raise ValueError(f"node {node.name!r} has units of more than {MAX_SEGMENTS} layers")
     layouts = {name: units.resolved(layout) for name, layout in layouts.items()}
+    if LENGTHS in inputs:  # a score of steps, which is one unit, can't be removed
+        for layout in layouts.values():
+            units.whole.update(part.key for part in layout if part.size == 1)
     names = _names(nodes, layouts, units)
     parts = {name: _parts(layout, names) for name, layout in layouts.items()}
     groups, places = _groups(nodes, parts, readout)
     ends = [part.group for part in parts[readout]]
-    if None in ends:
+    if len(shapes[readout]) > 1 + stepwise:
+        raise ValueError(
+            f"the output layer reads {readout!r} of shape {shapes[readout]}, expected units"
+            + (" and steps" if stepwise else " alone")
+        )
+    if not groups or (None in ends and not parted):
         raise ValueError(
             f"the output layer reads units of {readout!r} that can't be masked: the input itself, "
             "or what meets it or units of several layers in a sum; expected a hidden layer's"
         )
-    if len(set(ends)) < len(ends):
+    if len(set(ends)) < len(ends) and not parted:
         raise ValueError(f"the output layer reads the same units twice in {readout!r}")
-    if len(shapes[readout]) > 1:
-        raise ValueError(
-            f"the output layer reads {readout!r} of shape {shapes[readout]}, expected units alone"
-        )
-    return Structure(shapes, weights, parts, groups, tuple(map(str, ends)), places)
+    named = dict.fromkeys(end for end in ends if end is not None)
+    return Structure(shapes, weights, parts, groups, tuple(named), places)
 
 
 def _names(nodes: Sequence[Node], layouts: Mapping[str, Layout], units: Units) -> dict[int, str]:
@@ -167,9 +193,12 @@ def _groups(
                 owner = Owner(f"{node.name}.{key}", blocks, part.offset, part.block, columns)
                 owners.setdefault(part.group, []).append(owner)
         if operation.reads:
-            read.update(node.inputs)
+            # First states meet a recurrent node's own, as in a sum.
+            read.update(node.inputs[:1] if operation.recurs else node.inputs)
             for weight in operation.readers(node.settings):
-                for part in parts[node.inputs[0]]:
+                if weight.own:
+                    read.add(node.name)
+                for part in parts[node.name if weight.own else node.inputs[0]]:
                     if part.group is not None:
                         name = f"{node.name}.{weight.weight}"
                         bias = f"{node.name}.{weight.bias}"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import linecache
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
+from torch.nn.utils import rnn
 
+from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.spec import UnreadableNetwork
 
@@ -29,8 +31,17 @@ _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 _WATCHED = ("log", "log_dict", "print")
 
 
+@dataclass(frozen=True)
 class Input:
-    """Stands where the input is among the arguments of a call."""
+    """Stands where an input is among the arguments of a call.
+
+    Args:
+        name: of what goes into the graph: ``"input"``, ``"lengths"``, or the ``"mask"`` of steps.
+        turned: whether steps come before rows.
+    """
+
+    name: str = INPUT
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,21 @@ class Call:
 
     Args:
         args, kwargs: with :class:`Input` in the place of the input; of other tensors a few rows.
-        example: a few rows of the input as they are given.
+        examples: a few rows of the inputs as they are given, by name.
+        kind: of input, where there are steps: ``"tokens"`` or ``"features"``.
+        turned: inputs whose steps come before rows.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    example: Tensor
+    examples: Mapping[str, Tensor]
+    kind: str | None = None
+    turned: frozenset[str] = frozenset()
+
+    @property
+    def example(self) -> Tensor:
+        """A few rows of the input as they are given."""
+        return self.examples[INPUT]
 
 
 def find_call(module: nn.Module, rows: Rows, forward: Callable[[], Any]) -> Call:
@@ -62,34 +82,80 @@ def find_call(module: nn.Module, rows: Rows, forward: Callable[[], Any]) -> Call
     finally:
         hook.remove()
     args, kwargs = seen[0] if seen else ((rows.values,), {})
-    few, wanted = min(len(rows), _ROWS), rows.values.flatten(1)
+    known, kind = {INPUT: rows.values}, kind_over_steps(module, rows)
+    if kind is not None:
+        known |= _known_of(rows)
+    few = _few(rows)
     given: list[str] = []
-    example: list[Tensor] = []
+    examples: dict[str, Tensor] = {}
+    turned: set[str] = set()
 
     def own(value: Any) -> Any:
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.ndim == 0:
             return value
-        if value.ndim == 0 or len(value) != len(rows):
-            return value
-        same = value.ndim > 1 and value.flatten(1).shape == wanted.shape and _same(value, wanted)
+        steps_first = len(value) != len(rows)
+        found = value
+        if steps_first:
+            if kind is None or value.ndim < 2 or value.shape[1] != len(rows):
+                return value
+            found = value.transpose(0, 1)
         given.append(str(tuple(value.shape)))
-        if same and not example:
-            example.append(value[:few].detach().clone())
-            return Input()
-        return value[:few]
+        for name, wanted in known.items():
+            if name not in examples and _same(found, wanted):
+                chosen = found[few].detach().clone()
+                examples[name] = chosen.transpose(0, 1) if steps_first else chosen
+                if steps_first:
+                    turned.add(name)
+                return Input(name, steps_first)
+        return value[:, few] if steps_first else value[few]
 
     args, kwargs = map_aggregate(tuple(args), own), map_aggregate(dict(kwargs), own)
-    if not example:
+    if INPUT not in examples:
         raise UnreadableNetwork(
             f"The network {type(module).__name__} is not given the batch, of shape "
             f"{tuple(rows.values.shape)}, but {' and '.join(given) or 'no tensor'} with other "
             "numbers; expected the values of rows, in any shape"
         )
-    return Call(args, dict(kwargs), example[0])
+    return Call(args, dict(kwargs), examples, kind, frozenset(turned))
+
+
+def kind_over_steps(module: nn.Module, rows: Rows) -> str | None:
+    """The kind of input where there are steps in it: ``"tokens"`` or ``"features"``."""
+    values = rows.values
+    if not values.is_floating_point():
+        return "tokens" if values.ndim == 2 else None
+    steps = (nn.RNNBase, nn.Conv1d)
+    over = rows.lengths is not None or any(isinstance(part, steps) for part in module.modules())
+    return "features" if values.ndim == 3 and over else None
+
+
+def _few(rows: Rows) -> Tensor:
+    """Numbers of a few rows, the longest among them, so that no step is left out."""
+    count = min(len(rows), _ROWS)
+    longest = 0 if rows.lengths is None else int(rows.lengths.argmax())
+    if rows.lengths is None and not rows.values.is_floating_point() and rows.values.ndim == 2:
+        longest = int((rows.values != 0).sum(1).argmax())
+    others = [i for i in range(len(rows)) if i != longest]
+    return torch.tensor([longest, *others[: count - 1]])
+
+
+def _known_of(rows: Rows) -> dict[str, Tensor]:
+    """Lengths and a mask of valid steps, where they are known."""
+    if rows.lengths is None:
+        return {}
+    steps = torch.arange(rows.values.shape[1], device=rows.lengths.device)
+    return {"lengths": rows.lengths, "mask": steps < rows.lengths[:, None]}
 
 
 def _same(value: Tensor, wanted: Tensor) -> bool:
-    flat = value.flatten(1)
+    if value.ndim == wanted.ndim == 1:
+        return value.shape == wanted.shape and bool((value.cpu() == wanted.cpu()).all())
+    if min(value.ndim, wanted.ndim) < 2:
+        return False
+    flat, wanted = value.flatten(1), wanted.flatten(1)
+    if flat.shape != wanted.shape:
+        return False
+    flat = flat.float() if flat.dtype == torch.bool else flat
     return torch.allclose(flat, wanted.to(flat), rtol=0, atol=0, equal_nan=True)
 
 
@@ -131,6 +197,10 @@ class _Known(fx.Proxy):
     def __len__(self) -> int:
         return len(self.value)
 
+    def __iter__(self) -> Iterator[Any]:
+        items: Any = self
+        return (items[i] for i in range(len(self.value)))
+
 
 class _Tracer(fx.Tracer):
     """Notes calls with their values and the lines of the user's code that they stand on."""
@@ -138,17 +208,19 @@ class _Tracer(fx.Tracer):
     trace_asserts = True
 
     def __init__(self, call: Call) -> None:
-        super().__init__()
+        super().__init__(autowrap_functions=tuple(_LEAVES))
         self.call, self.running = call, False
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
     ) -> tuple[Any, list[Any]]:
         """Arguments as the user gives them, the input as a stand-in."""
-        stand_in = self.create_proxy("placeholder", "input", (), {})
+        stand_ins = {
+            name: self.create_proxy("placeholder", name, (), {}) for name in self.call.examples
+        }
         args, kwargs = map_aggregate(
             (self.call.args, self.call.kwargs),
-            lambda value: stand_in if isinstance(value, Input) else value,
+            lambda value: stand_ins[value.name] if isinstance(value, Input) else value,
         )
 
         def _forward() -> Any:
@@ -176,7 +248,7 @@ class _Tracer(fx.Tracer):
 
     def _value(self, node: fx.Node) -> Any:
         if node.op == "placeholder":
-            return self.call.example
+            return self.call.examples[str(node.target)]
         if node.op == "get_attr":
             found: Any = self.root
             for name in str(node.target).split("."):
@@ -225,10 +297,16 @@ def trace(module: nn.Module, call: Call) -> fx.Graph:
         return value.to(like.device) if isinstance(value, Tensor) else value
 
     args, kwargs = map_aggregate((call.args, call.kwargs), moved)
-    call = Call(args, kwargs, call.example.to(like.device))
-    with _put_back(module):
+    # Where they are packed, lengths are on the CPU.
+    examples = {
+        name: value if value.ndim == 1 else value.to(like.device)
+        for name, value in call.examples.items()
+    }
+    call = replace(call, args=args, kwargs=kwargs, examples=examples)
+    tracer = _Tracer(call)
+    with _put_back(module), _leaves(tracer):
         try:
-            return _Tracer(call).trace(module)
+            return tracer.trace(module)
         except UnreadableNetwork:
             raise
         except Exception as error:  # noqa: BLE001  anything may go wrong in a user's code
@@ -241,6 +319,34 @@ def trace(module: nn.Module, call: Call) -> fx.Graph:
             raise UnreadableNetwork(
                 f"The network {type(module).__name__} can't be read{_place_of(error)}: {reason}"
             ) from error
+
+
+_LEAVES = (rnn.pack_padded_sequence, rnn.pad_packed_sequence)
+
+
+@contextmanager
+def _leaves(tracer: _Tracer) -> Iterator[None]:
+    """Let functions that pack steps and pad them be noted as they are."""
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            stands: list[fx.Proxy] = []
+            map_aggregate(
+                (args, kwargs), lambda a: stands.append(a) if isinstance(a, fx.Proxy) else None
+            )
+            if not stands or tracer.running:
+                return function(*args, **kwargs)
+            return tracer.create_proxy("call_function", function, args, kwargs)
+
+        return noted
+
+    for function in _LEAVES:
+        setattr(rnn, function.__name__, noting(function))
+    try:
+        yield
+    finally:
+        for function in _LEAVES:
+            setattr(rnn, function.__name__, function)
 
 
 @contextmanager

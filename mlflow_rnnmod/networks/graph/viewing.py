@@ -75,10 +75,12 @@ class GraphView(nn.Module):
             for place, parts in guessed_at(self.config, trunk).items()
         }
         parts = self.config.structure.parts[self.config.readout]
+        stepwise = self.config.stepwise
         self.completion: nn.Module | None = None
         if not all(bool(trunk.keep[part.group].all()) for part in parts if part.group):
-            plain = all(part.block == 1 for part in parts)
-            ends = network.readout_groups
+            plain = not stepwise and all(part.block == 1 and part.group for part in parts)
+            plain = plain and len({part.group for part in parts}) == len(parts)
+            ends = [str(part.group) for part in parts]
             self.completion = (
                 Completion(trunk, ends, cut, network.like)
                 if plain
@@ -88,7 +90,7 @@ class GraphView(nn.Module):
 
     def _own(self, node: Node) -> dict[str, Tensor]:
         prefix = f"{node.name}."
-        names = [*node.operation.parameters, *node.operation.borders]
+        names = [*node.operation.weights_of(node.settings), *node.operation.borders]
         return {key: self.tensors[prefix + key] for key in names if prefix + key in self.tensors}
 
     def weights(self, node: Node) -> Mapping[str, Tensor]:
@@ -98,7 +100,7 @@ class GraphView(nn.Module):
     def readout(self, rows: Rows) -> Tensor:
         """Float ``(rows, parent's readout size)``."""
         config = self.config
-        given = config.feed.given(rows, config.input_shape, self.tensors["output.weight"].dtype)
+        given = config.given(rows, self.tensors["output.weight"].dtype)
         found = evaluate(
             self.nodes,
             given,
@@ -111,7 +113,7 @@ class GraphView(nn.Module):
     def ended(self, found: Tensor) -> Tensor:
         """The readout with the guesses of removed units, at the parent's width."""
         whole: Tensor = found if self.completion is None else self.completion(found)
-        return whole
+        return whole if whole.ndim == 2 else whole.transpose(1, 2)
 
     def completed(self, node: Node, number: int, given: Tensor) -> Tensor:
         """One input of a node, with guesses where they can't be folded into its weights."""
@@ -141,7 +143,7 @@ def guessed_at(config: GraphConfig, trunk: Trunk) -> dict[tuple[str, int], Seque
         for i, name in enumerate(node.inputs):
             parts = config.structure.parts[name]
             masked = any(p.group and not bool(trunk.keep[p.group].all()) for p in parts)
-            if masked and not (folded and i == 0):
+            if masked and not (folded and i in node.operation.folded_inputs(node.settings)):
                 found[node.name, i] = parts
     return found
 

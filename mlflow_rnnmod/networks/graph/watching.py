@@ -11,6 +11,8 @@ from torch import Tensor
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.structure import Place
 from mlflow_rnnmod.networks.protocol import Observations
+from mlflow_rnnmod.networks.recurrent.watching import signs_of
+from mlflow_rnnmod.networks.rows import Rows
 
 
 class GraphWatch:
@@ -24,6 +26,9 @@ class GraphWatch:
         values: of all nodes, where they are read.
         logits: of the batch.
         leaves: what is read of nodes, to differentiate by, by node.
+        others: see :class:`~mlflow_rnnmod.networks.protocol.Told`.
+        rows: the batch.
+        valid: which steps are no padding, bool ``(rows, steps)``, where there are steps.
     """
 
     def __init__(
@@ -32,12 +37,21 @@ class GraphWatch:
         values: Mapping[str, Tensor],
         logits: Tensor,
         leaves: Mapping[str, Tensor],
+        others: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        rows: Rows | None = None,
+        valid: Tensor | None = None,
     ) -> None:
+        self.rows, self.valid = rows, valid
+        self.recurrent = {node.name for node in config.nodes if node.operation.recurs}
         self.config, self.values, self.logits, self.leaves = config, values, logits, leaves
+        self.others = others
         self.places, self.groups = config.structure.places, config.structure.groups
 
     def observations(self, sides: Tensor) -> Iterator[Observations]:
         """What each group's units did; see :class:`~mlflow_rnnmod.networks.protocol.Watch`."""
+        if self.valid is not None:
+            yield from self._over_steps(sides)
+            return
         for name, places in self.places.items():
             found = [self._observed(self.values, name, place) for place in places]
             blocks = [len(values) // max(sides.shape[1], 1) for values in found]
@@ -56,7 +70,9 @@ class GraphWatch:
             for name, group in self.groups.items()
         }
         margins = self.config.answer.all_margins(self.logits)
-        if sides.dtype == torch.bool:
+        if self.config.stepwise:
+            self._squared_by_step(margins, sides, found)
+        elif sides.dtype == torch.bool:
             for label in range(labels):
                 both = sides[:, :, label].double()
                 for name, square in self._squares(margins[:, label]):
@@ -67,6 +83,55 @@ class GraphWatch:
                 for name, square in self._squares(own):
                     found[name][side].index_add_(0, of, square)
         return {name: total[:, :labels].cpu() for name, total in found.items()}
+
+    def _squared_by_step(self, margins: Tensor, sides: Tensor, found: dict[str, Tensor]) -> None:
+        """Where each step is answered: all steps of a label at once, with signs as good as random.
+
+        Squares of sums are then sums of squares, but for noise.
+        """
+        assert self.rows is not None and self.valid is not None
+        signs = signs_of(self.rows, self.valid)
+        for side, of in enumerate(sides):
+            for label in range(margins.shape[-1]):
+                asked = (of == label) * signs
+                for name, square in self._squares((margins[..., label] * asked).sum(1)):
+                    found[name][side, label] += square.sum(0)
+
+    def _over_steps(self, sides: Tensor) -> Iterator[Observations]:
+        """What units did at valid steps; guesses are made from all places where they are read."""
+        assert self.valid is not None
+        stepwise, none = self.config.stepwise, self.logits.shape[-1]
+        for name, places in self.places.items():
+            seen, own = [], []
+            for place in places:
+                part = self._part(self.values, name, place).detach().transpose(1, 2)
+                row, step = self._valid_at(place).nonzero(as_tuple=True)
+                seen.append(part[row, step])
+                if not stepwise:
+                    own.append(sides[:, row])
+                elif part.shape[1] == sides.shape[2]:
+                    own.append(sides[:, row, step])
+                else:
+                    own.append(sides.new_full((2, len(row)), none))
+            at = next((i for i, p in enumerate(places) if p.node in self.recurrent), -1) % len(seen)
+            others = [i for i in range(len(seen)) if i != at]
+            also = None
+            if others:
+                also = torch.cat([seen[i] for i in others]), torch.cat([own[i] for i in others], 1)
+            yield Observations(name, seen[at], own[at], joint=True, also=also)
+
+    def _valid_at(self, place: Place) -> Tensor:
+        """Which places of a node are no padding, bool ``(rows, places)``."""
+        assert self.valid is not None
+        value, valid = self.values[place.node], self.valid
+        if value.ndim == 2:
+            return valid.new_ones(len(valid), 1)
+        steps, places = valid.shape[1], value.shape[2]
+        if places == steps + 1:  # last cells stand behind
+            return torch.cat([valid, valid[:, :1] | True], dim=1)
+        # Where kernels and windows left fewer steps, those that they began with tell.
+        index = torch.arange(places, device=valid.device) * steps // places
+        return valid[:, index]
 
     def _squares(self, margin: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Of each row's margin by each group's units, float64 ``(rows, units)``."""
@@ -83,13 +148,17 @@ class GraphWatch:
             if not read:
                 continue
             parts = [self._part(by_node, name, place) for place in read]
-            if self.config.spatial:
-                # What a unit's removal changes, to first order: at all places together.
+            if self.others is not None:
+                # What its removal changes, to first order: at all places together.
+                matrix, mean = (found.to(parts[0]) for found in self.others[name])
                 did = [self._part(self.values, name, place).detach() for place in read]
-                sums = [(x * slope).sum(2) for x, slope in zip(did, parts, strict=True)]
+                sums = [
+                    (torch.matmul(matrix, x - mean[:, None]) * slope).sum(2)
+                    for x, slope in zip(did, parts, strict=True)
+                ]
                 yield name, torch.stack(sums).sum(0).double() ** 2
             else:
-                yield name, torch.stack([part[:, :, 0].double() ** 2 for part in parts]).sum(0)
+                yield name, torch.stack([(part.double() ** 2).sum(2) for part in parts]).sum(0)
 
     def _part(self, values: Mapping[str, Tensor], group: str, place: Place) -> Tensor:
         """Of a group's units, ``(rows, units, places)``."""

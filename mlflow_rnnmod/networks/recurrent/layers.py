@@ -103,6 +103,11 @@ class RecurrentLayers(Network):
         return self.config.side
 
     @property
+    def answer_side(self) -> str:
+        """Where steps without an answer stand."""
+        return self.side if self.config.feed == "steps" else "right"
+
+    @property
     def like(self) -> Tensor:
         """A tensor of the dtype of states and logits, where the weights are."""
         return self.cell(0, "fwd").weight_hh_l0  # type: ignore[return-value]

@@ -44,7 +44,12 @@ from mlflow_rnnmod.networks.recurrent.trials import (
 )
 from mlflow_rnnmod.networks.recurrent.weights import cells_of, copy_network
 from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.spec import NetworkSpec, Reading, UnreadableNetwork
+from mlflow_rnnmod.networks.spec import (
+    AmbiguousNetwork,
+    NetworkSpec,
+    Reading,
+    UnreadableNetwork,
+)
 
 
 def read_network(
@@ -114,14 +119,22 @@ def read_network(
         chosen = spread(rows, padding.pad_index)
         trials = try_all(module, parts, open_settings, rows[chosen], _some(wanted, chosen))
         winners = [trial for trial in trials if trial.agrees]
+        told_apart: list[Trial] = []
         if len(winners) > 1:
-            told_apart = _try_perturbed(module, parts, winners, forward, rows, chosen, spec)
+            told_apart, _ = _try_perturbed(module, parts, winners, forward, rows, chosen, spec)
             winners = told_apart or winners
         if not winners:
             raise UnreadableNetwork(no_winner(module, parts, trials))
         if len(winners) > 1:
-            raise UnreadableNetwork(many_winners(winners, rows, padding.pad_index, trials))
+            raise AmbiguousNetwork(many_winners(winners, rows, padding.pad_index, trials))
         setting = winners[0].setting
+        if len(trials) and not told_apart:
+            # What is indifferent before training, as a norm is, must not be found out behind it.
+            told_apart, nearest = _try_perturbed(
+                module, parts, winners, forward, rows, chosen, spec
+            )
+            if not told_apart:
+                raise UnreadableNetwork(no_winner(module, parts, nearest))
         network = copy_network(module, parts, setting.config, setting.directions)
         whole = try_setting(network, setting, rows, wanted)
         if not whole.agrees:
@@ -263,15 +276,15 @@ def _try_perturbed(
     rows: Rows,
     chosen: Tensor,
     spec: NetworkSpec,
-) -> list[Trial]:
-    """Those of the winners that also fit when the network's weights are others."""
+) -> tuple[list[Trial], list[Trial]]:
+    """Those of the winners that also fit when the network's weights are others, and all trials."""
     with perturbed(module):
         first = winners[0].answers
         wanted = _like(user_answers(forward, rows, first.shape[-1], spec), first)
         candidates = [winner.setting for winner in winners]
         again = try_all(module, parts, candidates, rows[chosen], _some(wanted, chosen))
     fitting = {trial.setting for trial in again if trial.agrees}
-    return [winner for winner in winners if winner.setting in fitting]
+    return [winner for winner in winners if winner.setting in fitting], again
 
 
 def _like(found: Arrangements, tensor: Tensor) -> Arrangements:

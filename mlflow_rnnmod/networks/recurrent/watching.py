@@ -94,7 +94,7 @@ class RecurrentWatch:
         else:
             asked, owners = _places(sides, labels)
         if self.stepwise:
-            signs = _signs(rows, self.tapes.valid)
+            signs = signs_of(rows, self.tapes.valid)
         found: dict[str, Tensor] = {}
         for part, squares in self.tapes.squares(asked, signs, self.told.gates):
             for name, square in self._by_part(squares):  # (places, rows, units)
@@ -164,7 +164,7 @@ def _places(sides: Tensor, labels: int) -> tuple[Tensor, Tensor]:
     return asked.view(count, *sides.shape[1:]), owners
 
 
-def _signs(rows: Rows, valid: Tensor) -> Tensor:
+def signs_of(rows: Rows, valid: Tensor) -> Tensor:
     """1 or -1 for each step, ``(rows, steps)``: as good as random, but a row's own for ever."""
     values = rows.values
     if values.is_floating_point():

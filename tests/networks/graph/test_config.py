@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlflow_rnnmod.networks import Rows
 from mlflow_rnnmod.networks.architectures import architecture_of
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
@@ -160,6 +163,72 @@ def test_absurd_sizes_are_refused_before_they_cost_anything() -> None:
         GraphConfig.from_dict(wide)
 
 
+def spatial() -> dict[str, Any]:
+    conv = {"kernel": [3, 3], "stride": [1, 1], "dilation": [1, 1], "padding": [[1, 1], [1, 1]]}
+    window = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "ceil": False}
+    nodes: list[dict[str, Any]] = [
+        {"op": "conv", "settings": {"units": 4, "mode": "zeros", **conv}},
+        {"op": "group_norm", "settings": {"groups": 2, "eps": 1e-5}},
+        {"op": "relu", "settings": {}},
+        {"op": "max_pool", "settings": {**window, "dilation": [1, 1]}},
+        {"op": "pad", "settings": {"units": [1, 1], "places": [[0, 1], [1, 0]], "mode": "zeros"}},
+        {"op": "slice", "settings": {"bounds": [[1, 5, 1], [0, None, 2], [-2, None, 1]]}},
+        {"op": "mean", "settings": {"axes": [1], "keep": True}},
+        {"op": "adaptive_avg_pool", "settings": {"places": [2, 1]}},
+        {"op": "reshape", "settings": {"shape": [8]}},
+    ]
+    last = "input"
+    for node in nodes:
+        node.update(name=f"{node['op']}_0", inputs=[last])
+        last = node["name"]
+    data = {"nodes": nodes, "labels": ["a", "b"], "input": "pixels", "input_shape": [3, 6, 6]}
+    return {**data, "output": "label", "readout": last}
+
+
+@pytest.mark.parametrize(
+    "place, value, words",
+    [
+        ("input_shape", [3, 6], "expected (channels, height, width)"),
+        ("input_shape", [3, 6, None], "expected (channels, height, width)"),
+        ("input_shape", [2**20, 2**20, 2], "expected (channels, height, width)"),
+        ("input_shape", 3, "expected (channels, height, width)"),
+        ("nodes.0.settings.kernel", [7], "differ in length"),
+        ("nodes.0.settings.kernel", [9, 9], "reads 6 places with a kernel of 9"),
+        ("nodes.0.settings.kernel", [3, 0], "kernel=[3, 0]"),
+        ("nodes.0.settings.padding", [[2**24, 2**24]] * 2, "puts out"),
+        ("nodes.0.settings.mode", "constant", "mode='constant'"),
+        ("nodes.0.settings.stride", "ab", "stride='ab'"),
+        ("nodes.1.settings.groups", 3, "shares 4 units out among 3 groups"),
+        ("nodes.1.settings.eps", -1.0, "eps=-1.0"),
+        ("nodes.3.settings.padding", [2, 2], "more than half"),
+        ("nodes.3.settings.kernel", [20, 20], "reads 6 places with a window of 20"),
+        ("nodes.4.settings.mode", "reflect", "expected 'zeros'"),
+        ("nodes.4.settings.places", [], "puts [] around"),
+        ("nodes.5.settings.bounds", [[0, 4, 2], [0, None, 1], [0, None, 1]], "bounds="),
+        ("nodes.5.settings.bounds", [[5, 5, 1], [0, None, 1], [0, None, 1]], "expected 1 to"),
+        ("nodes.5.settings.bounds", [[0, 4, 1]], "takes 1 slices"),
+        ("nodes.6.settings.axes", [2], "goes over axes [2]"),
+        ("nodes.6.settings.axes", [0, 0], "axes=[0, 0]"),
+        ("nodes.7.settings.places", [2**20, 2**20], "puts out"),
+        ("nodes.8.settings.shape", [7], "expected as many numbers"),
+        ("nodes.8.settings.shape", [2, 4], "expected units alone"),
+        ("nodes.8.settings.shape", [None], "shape=[None]"),
+        ("nodes.0.inputs", ["reshape_0"], "no node before it"),
+    ],
+)
+def test_what_does_not_fit_among_channels_is_named(place: str, value: Any, words: str) -> None:
+    GraphConfig.from_dict(spatial())
+    data = spatial()
+    inside: Any = data
+    *way, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    for part in way:
+        inside = inside[part]
+    inside[last] = value
+    with pytest.raises(ValueError) as error:
+        GraphConfig.from_dict(data)
+    assert words in str(error.value) and len(str(error.value)) < 3000
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
@@ -177,3 +246,29 @@ PLACES = (
 def test_any_other_json_is_a_structure_or_a_value_error(place: str, value: Any) -> None:
     with contextlib.suppress(ValueError):
         GraphConfig.from_dict(at(place, value))
+
+
+CHANNEL_PLACES = tuple(
+    f"nodes.{at}.settings.{key}"
+    for at, node in enumerate(spatial()["nodes"])
+    for key in node["settings"]
+)
+sizes = st.sampled_from([0, 1, 2, 3, 6, 7, 2**16, 2**24, -1, None])
+lists = st.lists(sizes | st.lists(sizes, max_size=3), max_size=4)
+
+
+@given(st.sampled_from(CHANNEL_PLACES), json_values | sizes | lists)
+@settings(max_examples=300, deadline=None)
+def test_what_is_accepted_of_channels_can_be_built_and_run(place: str, value: Any) -> None:
+    data = spatial()
+    inside: Any = data
+    *way, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    for part in way:
+        inside = inside[part]
+    inside[last] = value
+    with contextlib.suppress(ValueError):
+        config = GraphConfig.from_dict(json.loads(json.dumps(data)))
+        assert GraphConfig.from_dict(config.to_dict()) == config
+        assert architecture_of("graph").build(config.to_dict()).config == config
+        if config.numbers < 2**16 and sum(map(math.prod, config.shapes.values())) < 2**16:
+            GraphNetwork(config).readout(Rows(torch.zeros(2, 3, 6, 6)))

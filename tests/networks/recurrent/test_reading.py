@@ -20,10 +20,10 @@ from mlflow_rnnmod.networks import (
     RecurrentNetwork,
     Rows,
     check_parity,
-    read_network,
     read_weights,
 )
 from mlflow_rnnmod.networks.recurrent.config import READOUTS
+from mlflow_rnnmod.networks.recurrent.reading import read_network
 from tests.networks.recurrent.user_networks import Classifier, make_rows
 
 LABELS = ("a", "b", "c")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_rnnmod.networks import NetworkSpec, Rows, UnreadableNetwork, read_network
+from mlflow_rnnmod.networks import NetworkSpec, Rows, UnreadableNetwork
+from mlflow_rnnmod.networks.recurrent.reading import read_network
 from tests.networks.recurrent.user_networks import Classifier, make_rows
 
 LABELS = ("a", "b", "c")

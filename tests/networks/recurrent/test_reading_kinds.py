@@ -17,9 +17,9 @@ from mlflow_rnnmod.networks import (
     Rows,
     UnreadableNetwork,
     check_parity,
-    read_network,
     read_weights,
 )
+from mlflow_rnnmod.networks.recurrent.reading import read_network
 from tests.networks.recurrent.test_reading import CELLS
 from tests.networks.recurrent.user_kinds import AtOnce, SeveralLabels, Tagger, arranged, make_rows
 

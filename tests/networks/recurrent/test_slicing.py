@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mlflow_rnnmod.networks import Trunk, masked, read_network, sliced
+from mlflow_rnnmod.networks import Trunk, masked, sliced
+from mlflow_rnnmod.networks.recurrent.reading import read_network
 from tests.builders import tiny_parent, tiny_rows, tiny_trunk
 from tests.networks.recurrent.reference import reference_readout
 from tests.networks.recurrent.strategies import networks, random_rows, random_trunk

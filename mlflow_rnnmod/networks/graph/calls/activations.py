@@ -69,7 +69,7 @@ def _end(name: str) -> Handler:
     return handle
 
 
-_ACTIVATIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
+ACTIVATIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("relu", (nn.ReLU, functional.relu, torch.relu, "relu")),
     ("relu", (functional.relu_, torch.relu_, "relu_")),
     ("tanh", (nn.Tanh, functional.tanh, torch.tanh, torch.tanh_, "tanh", "tanh_")),
@@ -92,7 +92,7 @@ _ACTIVATIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
 
 def _rows() -> Rows:
     found: list[tuple[Handler, tuple[Any, ...]]] = []
-    for name, targets in _ACTIVATIONS:
+    for name, targets in ACTIVATIONS:
         operation = OPERATIONS[name]
         assert isinstance(operation, Activation)
         found.append((_activation(operation), targets))

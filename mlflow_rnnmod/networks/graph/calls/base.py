@@ -76,6 +76,9 @@ class Called:
         line: of the user's code, in words.
         module: the submodule that was called.
         shapes: of all tensors that the call gave, where it gave several.
+        found: what the call gave, where it was run.
+        wanted: whether a part of what it gives is read, by its name.
+        learned: whether a constant is made of weights.
     """
 
     draft: Draft
@@ -85,6 +88,9 @@ class Called:
     line: str
     module: Any = None
     shapes: tuple[tuple[int, ...], ...] = ()
+    found: Any = None
+    wanted: Callable[[str], bool] = lambda name: True
+    learned: Callable[[Any], bool] = lambda constant: False
 
     def given(self, position: int, name: str, default: Any = None) -> Any:
         """One argument of a function, counted from 0."""

@@ -17,7 +17,9 @@ from mlflow_rnnmod.networks.graph.operations import (
     joins,
     norms,
     pools,
+    recurrent,
     shapes,
+    steps,
 )
 from mlflow_rnnmod.networks.graph.operations.activations import Activation
 from mlflow_rnnmod.networks.graph.operations.base import (
@@ -38,6 +40,8 @@ FAMILIES: tuple[Sequence[Operation], ...] = (
     convolutions.ROWS,
     pools.ROWS,
     norms.ROWS,
+    steps.ROWS,
+    recurrent.ROWS,
 )
 
 OPERATIONS: dict[str, Operation] = {row.name: row for row in chain(*FAMILIES)}

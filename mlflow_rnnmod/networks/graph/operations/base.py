@@ -49,6 +49,8 @@ class Operation:
     """Whether rows of its first and last weights take in a scale and shift of what is put out."""
     carries: bool = False
     """Whether what is put out is bounded, or idles, where what is read is or does."""
+    recurs: bool = False
+    """Whether a step reads what was put out at the one before."""
     stacks: bool = False
     """Whether :meth:`run_stacked` runs many trunks at once, where there are no places."""
 
@@ -85,6 +87,10 @@ class Operation:
         sizes = {"read": units_of(shapes[0]), "out": units_of(put_out)}
         return {key: tuple(sizes[axis] for axis in axes) for key, axes in self.parameters.items()}
 
+    def weights_of(self, settings: Settings) -> Sequence[str]:
+        """Names of the weights that a node has."""
+        return tuple(self.parameters)
+
     def owned(self, settings: Settings) -> Mapping[str, int]:
         """Weights whose rows are those of units put out, with how often the units come in them.
 
@@ -104,6 +110,10 @@ class Operation:
     def takes(self, settings: Settings, shifted: bool) -> bool:
         """Whether columns of its weight take in a scale, and its bias a shift, of what it reads."""
         return False
+
+    def folded_inputs(self, settings: Settings) -> Sequence[int]:
+        """Inputs whose guesses :meth:`readers` take in, or that are of the node's own units."""
+        return (0,)
 
     def flow(
         self,
@@ -146,6 +156,16 @@ class Operation:
         """Float ``(rows, units, *places)`` from inputs of such shapes."""
         raise NotImplementedError
 
+    def added_shape(self, settings: Settings, inputs: Sequence[Tensor]) -> Sizes:
+        """Shape of what can be added to what is put out, rows first, where it :attr:`recurs`."""
+        raise NotImplementedError
+
+    def run_added(
+        self, settings: Settings, inputs: Sequence[Tensor], weights: Weights, added: Tensor
+    ) -> Tensor:
+        """As :meth:`run`, with something added to what is put out before anything reads it."""
+        return self.run(settings, inputs, weights) + added
+
     def run_stacked(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
         """Float ``(..., rows, units)`` where trunks stand before rows, and before weights."""
         return self.run(settings, inputs, weights)
@@ -159,10 +179,17 @@ class Reads:
         bias: name of the bias that constants go into.
         border: name of what constants go into, by position in the kernel, where zeros are read
             around what is there: no constant is there.
+        own: whether they read what the node itself put out, at the step before.
     """
 
-    def __init__(self, weight: str = "weight", bias: str = "bias", border: str | None = None):
-        self.weight, self.bias, self.border = weight, bias, border
+    def __init__(
+        self,
+        weight: str = "weight",
+        bias: str = "bias",
+        border: str | None = None,
+        own: bool = False,
+    ) -> None:
+        self.weight, self.bias, self.border, self.own = weight, bias, border, own
 
 
 def units_of(shape: Shape) -> int:

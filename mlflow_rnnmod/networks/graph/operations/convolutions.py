@@ -81,6 +81,7 @@ class _Convolution(Operation):
         read, units = shapes[0], settings["units"]
         if len(read) != 1 + len(settings["kernel"]):
             raise ValueError(f"reads shape {read} with a kernel of {list(settings['kernel'])}")
+        check_around(read[1:], settings["padding"], settings["mode"])
         groups = self.groups(settings, units_of(read))
         if units_of(read) % groups or units % groups:
             raise ValueError(f"shares {units_of(read)} and {units} units out among {groups} groups")
@@ -113,6 +114,14 @@ class _Convolution(Operation):
             x, around = put_around(x, padding, settings["mode"]), 0
         run = _RUN[len(padding)]
         return run(x, weight, bias, stride, around, tuple(settings["dilation"]), groups)
+
+
+def check_around(places: Shape, padding: Sequence[Sequence[int]], mode: str) -> None:
+    """Raises ``ValueError`` where less is there than is to be mirrored or repeated around it."""
+    most = {"reflect": -1, "circular": 0}.get(mode)
+    for size, pair in zip(places, padding, strict=True):
+        if most is not None and size is not None and max(pair) > size + most:
+            raise ValueError(f"puts {list(pair)} around {size} places with mode={mode!r}")
 
 
 def slid(places: Shape, settings: Settings) -> Shape:

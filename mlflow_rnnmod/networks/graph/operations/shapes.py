@@ -18,7 +18,12 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     is_count,
     units_of,
 )
-from mlflow_rnnmod.networks.graph.operations.convolutions import MODES, is_border, put_around
+from mlflow_rnnmod.networks.graph.operations.convolutions import (
+    MODES,
+    check_around,
+    is_border,
+    put_around,
+)
 from mlflow_rnnmod.networks.graph.units import Layout, Units
 
 MAX_PLACES = 4
@@ -163,6 +168,7 @@ class _Pad(Operation):
         read, places = shapes[0], settings["places"]
         if len(read) != 1 + len(places):
             raise ValueError(f"puts {list(places)} around shape {read}")
+        check_around(read[1:], places, settings["mode"])
         return tuple(
             None if size is None else size + before + behind
             for size, (before, behind) in zip(read, (settings["units"], *places), strict=True)

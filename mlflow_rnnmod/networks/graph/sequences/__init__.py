@@ -1,0 +1,39 @@
+"""Calls in a user's code over steps: a row for each that is covered, in a file for each family.
+
+Values in line (:mod:`~mlflow_rnnmod.networks.graph.calls`) are rows, then numbers in their order;
+where there are steps, users turn, split and merge dimensions, and each has to be known.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from torch import nn
+
+from mlflow_rnnmod.networks.graph.calls.base import Handler, Rows
+from mlflow_rnnmod.networks.graph.sequences import arithmetic, layers, pooling, shaping
+from mlflow_rnnmod.networks.graph.sequences.layers import Packed
+from mlflow_rnnmod.networks.graph.sequences.values import STEPS, Stepped, whole
+
+FAMILIES: tuple[Rows, ...] = (
+    shaping.ROWS_OF_CALLS,
+    arithmetic.ROWS_OF_CALLS,
+    pooling.ROWS_OF_CALLS,
+    layers.ROWS_OF_CALLS,
+)
+
+HANDLERS: dict[Any, Handler] = {
+    target: handler for handler, targets in chain(*FAMILIES) for target in targets
+}
+"""By functions, names of methods, and types of submodules."""
+
+__all__ = ["HANDLERS", "STEPS", "Packed", "Stepped", "handler_over_steps", "whole"]
+
+
+def handler_over_steps(target: Any) -> Handler | None:
+    """What is covered, of a function, a method's name, or a submodule."""
+    if not isinstance(target, nn.Module):
+        return HANDLERS.get(target)
+    kinds = (kind for kind in type(target).__mro__ if kind in HANDLERS)
+    return HANDLERS.get(next(kinds, None))
