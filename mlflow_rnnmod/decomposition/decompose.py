@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
@@ -53,6 +53,8 @@ class Decomposition:
         warnings: what the user should be told.
         seconds: how long it took.
         metric: what figures and sizing are measured by: ``accuracy``, ``f1`` or ``bleu``.
+        timing: seconds of each stage: ``watching``, ``sizing``, ``fitting``, ``controls``,
+            ``figures``.
     """
 
     parent: Parent
@@ -65,6 +67,7 @@ class Decomposition:
     warnings: tuple[str, ...]
     seconds: float
     metric: str = "accuracy"
+    timing: Mapping[str, float] = field(default_factory=dict)
 
 
 def decompose(
@@ -127,15 +130,26 @@ def decompose(
     statistics = watch(sample) if team is None else team.watch(network, sample, watch, before)
     assert statistics is not None
     job = kind.start(parent, statistics, config, told, sample, given.calibration, given.report)
-    share, groups, sizing = job.choose()
+    clock = _Clock(started, config.max_seconds)
+    clock.lap("watching")
+    share, groups, sizing = job.choose(clock.late)
+    if clock.late():
+        told_late = "no larger share was tried" if sizing else "no share was tried"
+        warnings.append(f"max_seconds={config.max_seconds:g} were over while sizing: {told_late}")
+    clock.lap("sizing")
     made = job.make(job.removed(share, groups), "fitting modules", last=True)
+    clock.lap("fitting")
     control = job.reported(job.make(job.removed(0.0, groups), "control"))[job.metric]
-    random = control
-    if not all(trunk.full for trunk in made.trunks):
+    random: float | None = control
+    if clock.late():
+        random = None
+        warnings.append(f"max_seconds={config.max_seconds:g} were over: no random control")
+    elif not all(trunk.full for trunk in made.trunks):
         # Labels that share a trunk share a random one too.
         seeds = {label: config.seed + group[0] for group in groups for label in group}
         drawn = [random_like(units, seeds[i]) for i, units in enumerate(made.removed)]
         random = job.reported(job.make(drawn, "random control"))[job.metric]
+    clock.lap("controls")
     overlap = overlap_matrix(made.trunks)
     modules = job.modules(made, share, given.words, overlap)
     if config.likelihood and job.answer.scored:
@@ -144,13 +158,14 @@ def decompose(
     figures = {
         **_figures(job, made, modules),
         f"control_{job.metric}": control,
-        f"random_{job.metric}": random,
+        **({} if random is None else {f"random_{job.metric}": random}),
         "removal": share,
         "trunks": float(len(set(made.trunks))),
         **job.cost(made.trunks),
-        **(job.isolated_cost(share) if len(groups) < len(parent.labels) else {}),
+        **(job.isolated_cost(share) if share > 0 and len(groups) < len(parent.labels) else {}),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
+    clock.lap("figures")
     return Decomposition(
         parent=parent,
         modules=modules,
@@ -162,7 +177,24 @@ def decompose(
         warnings=tuple(warnings),
         seconds=time.perf_counter() - started,
         metric=job.metric,
+        timing=clock.laps,
     )
+
+
+class _Clock:
+    """How long each stage took, and whether the time that was given is over."""
+
+    def __init__(self, started: float, most: float | None) -> None:
+        self.started, self.most, self.laps = started, most, dict[str, float]()
+
+    def lap(self, stage: str) -> None:
+        """A stage has ended."""
+        spent = time.perf_counter() - self.started
+        self.laps[stage] = spent - sum(self.laps.values())
+
+    def late(self) -> bool:
+        """Whether it is over."""
+        return self.most is not None and time.perf_counter() - self.started > self.most
 
 
 def help_decompose(

@@ -80,7 +80,8 @@ def collect(
     sample = sample[network.order(sample.rows)]
     found: ActivationStatistics | None = None
     done, batch_size = 0, network.rows_at_once(batch_size)
-    asked, parts = (torch.stack(sample.sides), None) if gradients else (None, None)
+    asked: Tensor | None = torch.stack(sample.sides) if gradients else None
+    parts: Tensor | None = None
     if asked is not None and network.asks_in_turns:
         asked, parts = asked_in_turns(asked, len(network.labels))
     for start in range(0, len(sample), batch_size):

@@ -78,7 +78,7 @@ class Machine:
     def measured(cls) -> Machine | None:
         """This one, measured now in about 0.2 seconds; None where it has other things to do."""
         product = torch.ones(192, 192)
-        if not _alone(lambda: [_calls(lambda: product @ product) for _ in range(16)])[1]:
+        if not _alone(lambda: [product @ product for _ in range(128)])[1]:
             return None
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
