@@ -5,12 +5,13 @@ CONSTRAINTS ?= constraints.txt
 TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 DEMO_ARGS ?=
+EXTRAS ?= test
 TEST_ARGS ?= -n 2 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(TEST_ARGS)
 CORE := networks inputs answers decomposition composition storage
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test test-fast lint format docs clean
+.PHONY: help install demo ui test test-fast test-faults lint format docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +29,7 @@ $(VENV)/.demo: setup.cfg pyproject.toml $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml $(VENV)/.torch
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: setup.cfg pyproject.toml $(VENV)/.torch
@@ -44,11 +45,14 @@ ui:  ## look at what the demo logged
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 test: $(VENV)/.test  ## install what the tests need and run them
-	$(PYTEST)
+	$(PYTEST) -m 'not faults'
 
 test-fast: $(VENV)/.test  ## the core's tests alone: floors 1 to 4 and the packaging, in about a minute
 	$(PYTEST) -m 'not slow' $(wildcard $(CORE:%=tests/%) tests/contract $(CORE:%=mlflow_rnnmod/%)) \
 		tests/test_packaging.py tests/test_public_face.py tests/test_requirements.py
+
+test-faults: $(VENV)/.test  ## the campaign of faults and hostile files: under 10 minutes
+	$(PYTEST) -m faults tests/faults
 
 lint: $(VENV)/.test  ## ruff check, ruff format --check, mypy over the package
 	$(VENV)/bin/ruff check .

@@ -83,7 +83,7 @@ def verified(parent: Composite, other: Composite, data: TextData) -> tuple[float
     They swap the scores of both labels where they disagree with the network.
     """
     texts = data.texts["whole"]
-    scores, said = parent.scores(texts), other.predict(texts)
+    scores, said = parent.scores(texts).clone(), other.predict(texts)
     first, second = (parent.labels.index(name) for name in (PERSON, ANIMAL))
     best = scores.argmax(1)
     asked = (best == first) | (best == second)

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.hot_swap`` registers two versions of a composite that answer differently,
 serves ``rnnmod:/?follow=models:/names@champion`` by ``mlflow models serve``, and lets clients ask
-for 64 rows at a time while the alias goes from one version to the other and back. Every answer must
+for 16 rows at a time while the alias goes from one version to the other and back. Every answer must
 be that of one version for all of its rows. The same in this process, by ``mlflow_rnnmod.follow``.
 It prints how many failed, how many were mixed, and how often each version answered, and exits with
 1 if there is a failed or a mixed one.
@@ -36,7 +36,7 @@ from mlflow_rnnmod import composition
 
 TARGET = "models:/names@champion"
 FOLLOWED = f"rnnmod:/?follow={TARGET}&every=0.2"
-ROWS = 64
+ROWS = 16
 _ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,14 @@ from benchmarks.data import ImageData
 from benchmarks.options import console
 from benchmarks.parents import train_parent
 from benchmarks.resnet import BLOCKS, ImageTraining, train_resnet
-from benchmarks.reuse import seeded_pairs
+from benchmarks.reuse import seeded_pairs, whole_modules
 from benchmarks.scoring import composite_points
+from benchmarks.study import Study
 from benchmarks.tasks import TASKS
 from benchmarks.timing import interleaved, ratio, show
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
+from mlflow_rnnmod.decomposition.rules import RULES, removed_units
 from mlflow_rnnmod.networks import Parent, Rows
 
 # Epochs that the paper trains its networks for; the power that a core is taken to draw where
@@ -118,36 +119,37 @@ def speed(
 
 @main.command()
 @_shared
-@click.option("--removals", default="0.2,0.35,0.5", help="Shares of the multiply-adds or units.")
+@click.option("--removals", default="0.2,0.35,0.5", help="Shares of the units.")
 @click.option("--pairs", type=int, default=6)
 def two(dataset: str, cell: str, data_dir: Path, cache: Path, removals: str, pairs: int) -> None:
-    """Composites of two labels: their multiply-adds, against the parent asked for the same two."""
+    """Composites of two labels with one trunk, against the parent asked for the same two."""
     data, parent = _given(dataset, cell, data_dir, cache)
+    study = Study.start(parent, *_splits(data, parent), seed=0)
+    whole = {module.label: module for module in whole_modules(parent)}
     table = Table(title=f"{dataset}, {cell}: two labels of it")
     for name in ("removed", "pairs", "multiply-adds, %", "modules", "parent", "delta", "worst"):
         table.add_column(name, justify="right")
     for removal in map(float, removals.split(",")):
-        config = DecompositionConfig(removal=removal, trunks=1)
-        found = decompose(parent, *_splits(data, parent), config=config)
-        modules = {module.label: module for module in found.modules}
-        whole = decompose(parent, *_splits(data, parent), config=replace(config, removal=0.0))
-        plain = {module.label: module for module in whole.modules}
-        scores = []
+        scores, costs = [], []
         for pair in seeded_pairs(data.names, pairs):
+            numbers = [data.names.index(label) for label in pair]
+            units = removed_units(RULES["sensitivity"], study.statistics, numbers, removal)
+            everyone = study.modules([units] * len(data.names))  # one trunk, which is run once
+            modules = [everyone[number] for number in numbers]
+            costs.append(100 * parent.network.work_kept(modules[0].trunk))
             part = data.only(pair)
             scores.append(
                 [
-                    composite_points(compose([them[label] for label in pair]), part)
-                    for them in (modules, plain)
+                    composite_points(compose(them), part)
+                    for them in (modules, [whole[label] for label in pair])
                 ]
             )
-        kept = parent.network.shares_kept(found.modules[0].trunk)
         deltas = [mine - theirs for mine, theirs in scores]
-        means = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
-        cost = 100 * kept.get("products_kept", kept["weights_kept"])
-        found_cells = [f"{removal:.0%}", str(len(scores)), f"{cost:.0f}"]
-        found_cells += [f"{means[0]:.2f}", f"{means[1]:.2f}"]
-        table.add_row(*found_cells, f"{means[0] - means[1]:+.2f}", f"{min(deltas):+.2f}")
+        mine, theirs = (sum(column) / len(scores) for column in zip(*scores, strict=True))
+        cells = [f"{removal:.0%}", str(len(scores)), f"{sum(costs) / len(costs):.0f}"]
+        cells += [f"{mine:.2f}", f"{theirs:.2f}"]
+        table.add_row(*cells, f"{mine - theirs:+.2f}", f"{min(deltas):+.2f}")
+        console.print(f"{removal:.0%} of the units:", *cells)
     console.print(table)
 
 

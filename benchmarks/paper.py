@@ -28,6 +28,7 @@ from benchmarks.tasks import CELLS, TASKS
 from benchmarks.translation.run import run_reuse, run_scenarios
 from benchmarks.translation.run import run_rq1 as run_translation_rq1
 from benchmarks.translation.scenarios import SCENARIOS
+from mlflow_rnnmod.decomposition.config import SHARES_OF
 
 QUICK_ROWS = 3000
 TRANSLATION = "tatoeba"
@@ -49,6 +50,8 @@ def _rq1_options(command: Any) -> Any:
                      help=f"Or {MEANS_FOLDED}: all, with means folded in the place of guesses "
                      "from kept units."),
         click.option("--draws", type=int, default=DRAWS, help="Random masks for each random row."),
+        click.option("--share-of", type=click.Choice(SHARES_OF), default="units",
+                     help="What --removal is a share of."),
     )  # fmt: skip
 
 
@@ -133,6 +136,7 @@ def run_rq1(
     removals: tuple[float, ...],
     repairs: tuple[str, ...],
     draws: int,
+    share_of: str,
     seeds: int,
     quick: bool,
     data_dir: Path,
@@ -153,6 +157,7 @@ def run_rq1(
         "layers": layers,
         "variant": variant,
         "gates": gates,
+        "share_of": None if share_of == "units" else share_of,  # which older rows don't say
     }
     with progress_bar() as progress:
         for seed in range(seeds):
@@ -163,7 +168,8 @@ def run_rq1(
                 for r in file.where(**mine, seed=seed)
             }
             splits = [data.rows(s, parent.encoder) for s in ("train", "validation", "test")]
-            study = Study.start(parent, *splits, seed=seed, variant=variant, gates=gates)
+            how = {"variant": variant, "gates": gates, "share_of": share_of}
+            study = Study.start(parent, *splits, seed=seed, **how)
             fixed = {
                 **mine,
                 "seed": seed,

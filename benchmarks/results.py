@@ -61,15 +61,21 @@ def print_rows(rows: Sequence[dict[str, Any]], by: Sequence[str], title: str) ->
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
     columns = ["delta", "control_delta", "net"]
     recurrent = all("recurrent_weights_kept" in row for row in rows)
-    weights = "recurrent_weights_kept" if recurrent else "weights_kept"
+    weights, kept_words = "recurrent_weights_kept", "W_hh kept %"
+    if not recurrent:
+        images = all("multiply_adds_kept" in row for row in rows)
+        weights = "multiply_adds_kept" if images else "weights_kept"
+        kept_words = "multiply-adds kept %" if images else "weights kept %"
+    top = ["top5"] if all("top5" in row for row in rows) else []
     shares = ["actual_removal", "units_kept", weights, "jaccard"]
     numbers = [
         "seeds",
         "score",
         *columns,
         "removed %",
-        "W_hh kept %" if recurrent else "weights kept %",
+        kept_words,
         "jaccard",
+        *top,
     ]
     table = _table(title, by, numbers)
     for key, found in groups.items():
@@ -82,6 +88,7 @@ def print_rows(rows: Sequence[dict[str, Any]], by: Sequence[str], title: str) ->
             f"{100 * removed:.0f}",
             f"{100 * kept:.0f}",
             f"{overlap:.2f}",
+            *(shown([r[n] - r[f"parent_{n}"] for r in found]) for n in top),
         )
     Console(width=160).print(table)
 

@@ -25,9 +25,10 @@ from mlflow_rnnmod.decomposition.guarded import guarded_trunks
 from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
-from mlflow_rnnmod.decomposition.rules import RULES, random_like, removed_units
+from mlflow_rnnmod.decomposition.rules import RULES, random_like
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
+from mlflow_rnnmod.decomposition.worth import units_worth
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
@@ -50,6 +51,7 @@ class Study:
     train: Rows
     variant: str
     gates: str
+    share_of: str = "units"
 
     @classmethod
     def start(
@@ -61,6 +63,7 @@ class Study:
         seed: int,
         variant: str = "rolled",
         gates: str = "joint",
+        share_of: str = "units",
     ) -> Study:
         """Watch the parent's units. Validation rows calibrate, as in ``decompose(report=test)``."""
         started = time.perf_counter()
@@ -71,7 +74,7 @@ class Study:
         statistics = collect(network, sample, variant=variant, gates=gates)
         material = prepare_material(parent, sample, validation, test, config)
         seconds = time.perf_counter() - started
-        return cls(parent, statistics, material, seconds, train, variant, gates)
+        return cls(parent, statistics, material, seconds, train, variant, gates, share_of)
 
     @cached_property
     def published(self) -> ActivationStatistics:
@@ -114,7 +117,8 @@ class Study:
         """Units that ``rule`` removes, for each label."""
         labels = range(len(self.parent.labels))
         statistics = self.published if RULES[rule].published else self.statistics
-        return [removed_units(RULES[rule], statistics, y, share) for y in labels]
+        network, of = self.parent.network, self.share_of
+        return [units_worth(network, RULES[rule], statistics, y, share, of) for y in labels]
 
     def removed_or_random(self, rule: str, share: float) -> Removed:
         """The same for ``"random"`` too: as many units as ``"sensitivity"`` removes."""

@@ -96,6 +96,7 @@ def write_pages() -> None:
     written = ["architecture", "adding", "method", "decisions", "mlflow"]
     written += ["results", "results_dense"]
     for caption, pages in {
+        "In use": ["commands", "gate"],
         "How it works": written,
         "Tutorials": [page for page in made if page.startswith("tutorials/")],
         "Interface": [page for page in made if page.startswith("interface/")],

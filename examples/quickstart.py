@@ -29,6 +29,8 @@ from texts import Splits, TextData, build_tokenizer
 
 import mlflow_rnnmod
 from lightning_callbacks import ModuleDecomposition
+from mlflow_rnnmod.pages.links import model_page
+from mlflow_rnnmod.tracking.logged import page_address
 
 
 @dataclass(frozen=True)
@@ -212,10 +214,17 @@ def log_and_load(
     """The result is an MLflow model like any other."""
     heading("Log it, register it, load it with mlflow.pyfunc")
     composite = mlflow_rnnmod.add(composite, *uris(second, [story.added]))
-    with mlflow.start_run(run_name="composite"):
+    test = splits.test.only(composite.labels)
+    with mlflow.start_run(run_name="composite") as run:
         info = mlflow_rnnmod.log_model(
-            composite, name="composite", registered_model_name=f"{story.name}-composite"
+            composite,
+            name="composite",
+            registered_model_name=f"{story.name}-composite",
+            evaluate_on=(test.texts, test.labels),
+            evaluated_on=f"test texts of {story.name}",
         )
+    page = model_page(run.info.experiment_id, info.model_id)
+    console.print(f"its page: {page_address(mlflow.get_tracking_uri(), page)}", soft_wrap=True)
     console.print(f"logged as {info.model_uri}, version {info.registered_model_version} of")
     console.print(f"models:/{story.name}-composite; its modules:")
     for source in composite.sources:
@@ -228,8 +237,8 @@ def log_and_load(
     loaded = mlflow.pyfunc.load_model(info.model_uri)
     frame = pd.DataFrame({"text": story.asked})
     answers = loaded.predict(frame, params={"reject_below": threshold})
-    scores = loaded.predict(frame, params={"scores": True})[list(composite.labels)]
-    show_answers(f"reject_below={threshold:.3f}", story.asked, answers, scores.max(axis=1))
+    known = composite.familiarity(story.asked).tolist()
+    show_answers(f"reject_below={threshold:.3f}", story.asked, answers, known)
 
 
 # ------------------------------------------------------------------------------------ the story

@@ -78,12 +78,12 @@ def show_modules(parent: ModuleDecomposition, limit: int = 12) -> None:
 
 
 def show_answers(
-    title: str, texts: Sequence[str], answers: Sequence[str], scores: Sequence[float]
+    title: str, texts: Sequence[str], answers: Sequence[str], known: Sequence[float]
 ) -> None:
-    """A table of texts, the label that each was given, and its score."""
+    """A table of texts, the label that each was given, and how familiar it is."""
     table = Table(title=title, title_justify="left")
-    for column in ("text", "answer", "best score"):
+    for column in ("text", "answer", "familiarity"):
         table.add_column(column)
-    for text, answer, score in zip(texts, answers, scores, strict=True):
-        table.add_row(text, str(answer), f"{score:.3f}")
+    for text, answer, familiarity in zip(texts, answers, known, strict=True):
+        table.add_row(text, str(answer), f"{familiarity:.3f}")
     console.print(table)

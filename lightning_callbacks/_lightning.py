@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import distributed as dist
@@ -93,22 +95,111 @@ def checkpoint_of(trainer: Any, weights: str) -> str | None:
     return str(checkpoint)
 
 
-def team_of(trainer: Any) -> AbstractContextManager[Team | None]:
+def team_of(trainer: Any) -> Team | None:
     """The processes of a trainer, to work together; none where there is one only."""
     if trainer.world_size > 1 and dist.is_available() and dist.is_initialized():
         return Team()
-    return nullcontext()
+    return None
 
 
-def failure_message(error: Exception, trainer: Any, model: Any, weights: str) -> str:
-    """Why there are no modules, and how to get them later."""
+def meet(trainer: Any, team: Team | None, name: str) -> None:
+    """Wait for the other processes; not where one of them is known to be gone or elsewhere."""
+    if team is not None and team.broken:
+        return
+    try:
+        trainer.strategy.barrier(name)
+    except RuntimeError as error:  # what process groups raise where a process has died
+        rank_zero_warn(
+            f"ModuleDecomposition: another process of the training is gone: {first_line(error)}"
+        )
+
+
+@contextmanager
+def spared_by_observers() -> Iterator[None]:
+    """Nobody kills this process meanwhile because another one of the training has died.
+
+    Lightning's launcher does so, as a process may hang where it waits for a dead one; here nothing
+    waits, and the training is over. Where one has died, it stays so.
+    """
+    observers = [t for t in threading.enumerate() if type(t).__name__ == "_ChildProcessObserver"]
+    for observer in observers:
+        vars(observer)["_run"] = lambda: False
+    try:
+        yield
+    finally:
+        for observer in observers:
+            children = getattr(observer, "_child_processes", ())
+            if all(child.poll() in (None, 0) for child in children):
+                vars(observer).pop("_run", None)
+
+
+def leave_finished(trainer: Any) -> None:
+    """Tell a trainer's loggers that the training is finished, and nothing after that.
+
+    The training is over and went well. Lightning would mark its run as failed for whatever is
+    raised afterwards, a Ctrl-C included.
+    """
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    trainer.loggers = []
+
+
+def interruptions(error: BaseException) -> int:
+    """How many times Ctrl-C was pressed, as far as an error tells."""
+    count, seen = 0, error
+    while seen is not None and count < 100:
+        count += isinstance(seen, KeyboardInterrupt)
+        seen = seen.__context__  # type: ignore[assignment]
+    return count
+
+
+def failure_message(
+    error: BaseException,
+    trainer: Any,
+    model: Any,
+    weights: str,
+    made: bool = False,
+    logged: Any = None,
+) -> str:
+    """What there is not, why, and how to get it later.
+
+    Args:
+        error: what was raised.
+        trainer: of the training.
+        model: that was to be taken apart.
+        weights: ``"last"`` or ``"best"``.
+        made: whether there is a decomposition nevertheless.
+        logged: where its modules are, where they were logged.
+    """
+    name = type(model).__name__
+    told = "it was interrupted" if isinstance(error, KeyboardInterrupt) else ""
+    told = told or f"{type(error).__name__}: {error}"
+    if logged is not None:
+        return (
+            f"ModuleDecomposition has taken {name} apart and logged its modules (parent "
+            f"{logged.parent_model_id}); the training itself is not affected. Afterwards "
+            f"on_modules_ready failed. {told}"
+        )
     checkpoint = getattr(trainer.checkpoint_callback, f"{weights}_model_path", "") or getattr(
         trainer.checkpoint_callback, "best_model_path", ""
     )
     where = repr(str(checkpoint)) if checkpoint else "None"
     data = "datamodule=datamodule" if trainer.datamodule is not None else "train, val"
-    return (
-        f"ModuleDecomposition could not take {type(model).__name__} apart, and logged no modules; "
-        f"the training itself is not affected. {type(error).__name__}: {error}\nTo repeat it: "
+    message = (
+        f"ModuleDecomposition could not take {name} apart, and logged no modules; the training "
+        f"itself is not affected. {told}\nTo repeat it: "
         f"callback.decompose_checkpoint({where}, model, {data})"
     )
+    if made:
+        message = (
+            f"ModuleDecomposition has taken {name} apart, but logged no modules; the training "
+            f"itself is not affected. {told}\nTo log them: mlflow_rnnmod.log_decomposition("
+            "callback.decomposition, run_id=...). To repeat it all: "
+            f"callback.decompose_checkpoint({where}, model, {data})"
+        )
+    return message
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or else its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -54,6 +54,9 @@ def check_arguments(
         problems.append(
             f"registered_model_prefix={prefix!r}, expected a name without '/' and ':', or None"
         )
+    apart = given.experiment
+    if apart is not None and (not isinstance(apart, str) or not apart.strip()):
+        problems.append(f"experiment={apart!r}, expected the name of an experiment, or None")
     limit = given.max_rows
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         problems.append(f"max_rows={limit!r}, expected a positive whole number")

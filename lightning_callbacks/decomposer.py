@@ -58,7 +58,9 @@ class Decomposed:
         figures = found.figures
         parts += [f"{text} {figures[key]:.1%}" for key, text in known.items() if key in figures]
         parts.append("logged to MLflow" if self.logged is not None else "not logged")
-        return ", ".join(parts) + f" ({found.seconds:.1f} s to decompose)."
+        words = ", ".join(parts) + f" ({found.seconds:.1f} s to decompose)."
+        page = getattr(self.logged, "page", None)
+        return words if page is None else f"{words} See {page}"
 
 
 class Decomposer:
@@ -79,6 +81,7 @@ class Decomposer:
         config: See there.
         report_data: See there.
         registered_model_prefix: See there.
+        experiment: See there.
         max_rows: See there.
         settings: See there.
 
@@ -119,6 +122,7 @@ class Decomposer:
         config: DecompositionConfig | Mapping[str, Any] | None = None,
         report_data: Any = None,
         registered_model_prefix: str | None = None,
+        experiment: str | None = None,
         max_rows: int = 100_000,
         **settings: Any,
     ) -> None:
@@ -132,6 +136,7 @@ class Decomposer:
             spec=network_spec,
             report_data=report_data,
             registered_model_prefix=registered_model_prefix,
+            experiment=experiment,
             max_rows=max_rows,
         )
         # Spelled out, so that LightningCLI finds out what `settings` may hold.
@@ -213,6 +218,7 @@ class Decomposer:
                     registered_model_prefix=self.settings.registered_model_prefix,
                     dataset=figures_dataset(rows, name),
                     progress=show,
+                    experiment=self.settings.experiment,
                 )
         for warning in found.warnings:
             warn(warning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,13 @@ from lightning_callbacks._lightning import (
     Callback,
     checkpoint_of,
     failure_message,
+    interruptions,
+    leave_finished,
+    meet,
     misconfiguration,
     rank_zero_info,
     rank_zero_warn,
+    spared_by_observers,
     team_of,
     trainer_problems,
 )
@@ -52,7 +57,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     Whatever is wrong up to the first step raises a ``MisconfigurationException``. Afterwards
     nothing here makes the training fail: a decomposition that turns out impossible is a warning
     which says why and how to repeat it with :meth:`decompose_checkpoint`, and the MLflow run is
-    finished as usual (see ``strict``).
+    finished as usual (see ``strict``). Ctrl-C stops the decomposition, with the same warning; a
+    second Ctrl-C leaves, with what was begun undone and the run finished.
 
     The modules go to the run of the trainer's ``MLFlowLogger``; without one to the active MLflow
     run; without either to a run of their own.
@@ -88,6 +94,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             it is that half of the validation rows that nothing was fitted on.
         registered_model_prefix: Registers the network under this name and modules as
             ``<prefix>.<label>``. ``None`` registers nothing.
+        experiment: Name of an MLflow experiment for the modules alone, made where it is missing.
+            With many labels they would hide other models in MLflow's list of runs. By default they
+            go to the training's own run.
         target_tokenizer: The tokenizer that an encoder-decoder writes with, where it is not the one
             that it reads with.
         image: What the model's images went through: an :class:`~mlflow_rnnmod.ImagePreparation`, a
@@ -100,8 +109,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         strict: Raise what goes wrong in ``on_fit_end`` instead of warning. It marks the MLflow run
             as failed.
         settings: ``rule``, ``removal``, ``repairs``, ``tolerance``, ``trunks``, ``max_cost``,
-            ``variant``, ``gates``, ``unrolled_steps``, ``rows_per_label``, ``seed`` or
-            ``batch_size`` of the decomposition.
+            ``variant``, ``gates``, ``unrolled_steps``, ``rows_per_label``, ``seed``,
+            ``batch_size``, ``share_of`` or ``from_layer`` of the decomposition.
 
     Raises:
         MisconfigurationException: in ``setup`` or ``on_train_start``, if an argument, the model or
@@ -147,6 +156,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         config: DecompositionConfig | Mapping[str, Any] | None = None,
         report_data: Any = None,
         registered_model_prefix: str | None = None,
+        experiment: str | None = None,
         max_rows: int = 100_000,
         strict: bool = False,
         **settings: Any,
@@ -163,6 +173,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             "config": config,
             "report_data": report_data,
             "registered_model_prefix": registered_model_prefix,
+            "experiment": experiment,
             "max_rows": max_rows,
         }
         self._settings = settings
@@ -229,20 +240,42 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decompose and log, on rank zero; other ranks help to watch the sample."""
-        failure = None
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("ModuleDecomposition: checked; nothing is decomposed in a fast_dev_run.")
-        else:
-            with team_of(trainer) as team, random_state_kept():
-                try:
-                    self._work_for(trainer, pl_module, team)
-                except Exception as error:
-                    failure = error if trainer.is_global_zero else None
-                    if not self._strict:
-                        rank_zero_warn(failure_message(error, trainer, pl_module, self._weights))
-        trainer.strategy.barrier("ModuleDecomposition.on_fit_end")
-        if failure is not None and self._strict:
+            return
+        team = team_of(trainer)
+        try:
+            with spared_by_observers():
+                failure = self._try(trainer, pl_module, team)
+                meet(trainer, team, "ModuleDecomposition.on_fit_end")
+            if failure is not None and interruptions(failure) > 1:
+                raise failure
+        except BaseException:  # Ctrl-C again, at whatever point: the training is finished still
+            leave_finished(trainer)
+            raise
+        if failure is not None and self._strict and trainer.is_global_zero:
+            if not isinstance(failure, Exception):
+                leave_finished(trainer)
             raise failure
+
+    def _try(self, trainer: Any, model: Any, team: Team | None) -> BaseException | None:
+        """The work, and what went wrong, told already.
+
+        Nothing that happens here may cost anyone a training: neither Ctrl-C, nor ``SystemExit``,
+        nor the panics of libraries in Rust, which are no ``Exception``.
+        """
+        try:
+            with team or nullcontext(), random_state_kept():
+                self._work_for(trainer, model, team)
+        except BaseException as error:
+            if not self._strict:
+                made = self.decomposition is not None
+                told = failure_message(error, trainer, model, self._weights, made, self.logged)
+                rank_zero_warn(told)
+                if isinstance(error, KeyboardInterrupt):
+                    rank_zero_info("ModuleDecomposition: stopped. Press Ctrl-C again to leave.")
+            return error
+        return None
 
     def decompose_checkpoint(
         self,

@@ -31,6 +31,9 @@ def compose(
     calibrate_on: tuple[Any, Sequence[Any]] | None = None,
     thresholds: Mapping[str, float] | None = None,
     unlabelled: Any = None,
+    reject_below: float | None = None,
+    reject_at: float | None = None,
+    reject_on: Any = None,
 ) -> Composite:
     """A composite of modules from anywhere.
 
@@ -46,6 +49,9 @@ def compose(
         thresholds: what the scores of single labels have to reach, where labels have no rivals.
         unlabelled: inputs as the composite will be asked, some hundreds, to find one offset for
             each parent on.
+        reject_below: the best score from which on an answer counts; stored with the composite.
+        reject_at: instead of it the share of ``reject_on`` that may be rejected.
+        reject_on: inputs that should be answered; by default those of ``calibrate_on``.
 
     Returns:
         A composite; what it answers is its ``output``: one of the modules' labels, several of them,
@@ -54,11 +60,20 @@ def compose(
     Raises:
         MlflowException: if something can't be found or loaded, or is no module.
         IncompatibleModules: if the modules don't go together; all reasons at once.
-        ValueError: if ``score``, ``calibrate_on``, ``thresholds`` or ``unlabelled`` do not fit the
-            modules.
+        ValueError: if ``score``, ``calibrate_on``, ``thresholds``, ``unlabelled`` or a limit do
+            not fit the modules.
     """
     modules = modules_of(things)
-    return composition.compose(modules, score, calibrate_on, thresholds, unlabelled)
+    return composition.compose(
+        modules,
+        score,
+        calibrate_on,
+        thresholds,
+        unlabelled,
+        reject_below=reject_below,
+        reject_at=reject_at,
+        reject_on=reject_on,
+    )
 
 
 def replace(composite: Composite | str | os.PathLike[str], label: str, thing: Source) -> Composite:

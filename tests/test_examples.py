@@ -10,8 +10,9 @@ import pytest
 
 EXAMPLES = str(Path(__file__).resolve().parent.parent / "examples")
 NAMES = (
-    "at_once", "attention", "classifier", "clinc", "digits", "lists", "orders", "several_labels",
-    "stories", "surnames", "tables", "tags", "textcnn", "texts", "training", "translate",
+    "at_once", "attention", "classifier", "clinc", "digits", "lists", "orders", "pictures",
+    "several_labels", "stories", "surnames", "tables", "tags", "textcnn", "texts", "training",
+    "translate",
 )  # fmt: skip
 
 
@@ -203,3 +204,12 @@ def test_an_example_that_mends_a_digit(tracking_uri: str) -> None:
     shares = digits.main()
     assert shares["mended all"] > shares["before all"] + 0.005
     assert shares["mended eight"] > shares["before eight"] + 0.1
+
+
+def test_an_example_of_pictures(tracking_uri: str) -> None:
+    import pictures
+
+    shares = pictures.main()
+    assert shares["mended all"] > 0.9 and shares["before all"] > 0.8
+    assert shares["mended eight"] > shares["before eight"] + 0.1
+    assert shares["served"] >= 0.8

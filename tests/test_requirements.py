@@ -21,7 +21,7 @@ EXTRAS = {
     "mlflow_rnnmod": (),
     "lightning_callbacks": ("lightning",),
     "examples": ("demo",),
-    "benchmarks": ("benchmarks",),
+    "benchmarks": ("benchmarks", "codecarbon"),
     "docs": ("docs",),
     "tests": ("test",),
 }

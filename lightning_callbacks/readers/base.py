@@ -42,6 +42,7 @@ class Settings:
     config: DecompositionConfig = DecompositionConfig()
     report_data: Any = None
     registered_model_prefix: str | None = None
+    experiment: str | None = None
     max_rows: int = 100_000
 
 

@@ -211,6 +211,13 @@ class Answer:
     def _answers(self, scores: Tensor, columns: Columns) -> list[Any]:
         raise NotImplementedError
 
+    def nothing(self, answer: Any, reject_label: str) -> Any:
+        """The answer to an input that holds nothing, instead of ``answer``; by default no label.
+
+        Networks answer nothing, too, by whatever their biases favour.
+        """
+        return []
+
     def labels_of(self, right: Any) -> Sequence[str]:
         """The labels that are right for an input, as ``calibrate_on=`` says it."""
         return right

@@ -60,6 +60,10 @@ class Label(Answer):
     def _answers(self, scores: Tensor, columns: Columns) -> list[str]:
         return columns.best(scores)
 
+    def nothing(self, answer: Any, reject_label: str) -> str:
+        """None of the labels."""
+        return reject_label
+
     def labels_of(self, right: Any) -> Sequence[str]:
         """The one label."""
         return (right,)
@@ -70,10 +74,14 @@ class Label(Answer):
 
 
 def _draw_in_order(rows: Targeted, targets: Tensor, labels: int, per_label: int) -> Sample:
-    """The first rows of each label; the very first of them are negatives of what they are not."""
+    """The first rows of each label; the very first of them are negatives of what they are not.
+
+    Of negatives there are ``per_label`` over the number of other labels, rounded up, as the papers'
+    code has it: 56 of 500 for ten labels.
+    """
     own = one_hot(targets, labels)
     chosen = own & (own.long().cumsum(dim=0) <= per_label)
-    negatives = max(per_label // (labels - 1), 1)
+    negatives = -(-per_label // (labels - 1))
     rivals = ~own & ((~own).long().cumsum(dim=0) <= negatives)
     index = (chosen | rivals).any(dim=1).nonzero()[:, 0]
     taken = torch.bincount(targets[index], minlength=labels)

@@ -91,6 +91,10 @@ class Tags(Stepwise):
         flat = iter(columns.best(scores[answered]))
         return [[next(flat) for _ in range(count)] for count in answered.sum(dim=1).tolist()]
 
+    def nothing(self, answer: Any, reject_label: str) -> Any:
+        """One for each step that was read, as always."""
+        return answer
+
     def step_labels(self, right: Any, steps: int, end_label: str | None, row: int) -> list[Any]:
         """One label for each step."""
         if len(right) != steps:

@@ -24,6 +24,12 @@ class Translation(Answer):
     )
     joins = "It translates into the language that is asked for, or into all of them."
 
+    def nothing(self, answer: Any, reject_label: str) -> Any:
+        """No text, or no tokens, in each language."""
+        if isinstance(answer, dict):
+            return {label: type(text)() for label, text in answer.items()}
+        return type(answer)()
+
     def form(self, labels: Sequence[str] = (), kind_of_input: str = "text") -> Form:
         """An array of texts, or a column for each language; ids where ids come in, too."""
         cell = "text" if kind_of_input == "text" else "ids"
@@ -59,11 +65,45 @@ def corpus_bleu(
     # Imported here: nothing but a decomposition of a translator needs it.
     from sacrebleu.metrics import BLEU
 
+    _check_pairs(translations, references)
+    metric = BLEU(tokenize="none") if tokens else BLEU()
+    score = metric.corpus_score(list(translations), [list(references)]).score / 100
+    return min(float(score), 1.0), str(metric.get_signature())
+
+
+def corpus_chrf(translations: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
+    """ChrF of some translations, and how it was computed (Popović, WMT 2015).
+
+    Args:
+        translations: one a row.
+        references: the right one of each row.
+
+    Returns:
+        a share from 0 to 1, and sacrebleu's signature.
+
+    Raises:
+        ValueError: if there are not as many of both, or none.
+
+    Example:
+        >>> corpus_chrf(["Das ist ein Haus."], ["Das ist ein Haus."])[0]
+        1.0
+    """
+    from sacrebleu.metrics import CHRF
+
+    _check_pairs(translations, references)
+    metric = CHRF()
+    score = metric.corpus_score(list(translations), [list(references)]).score / 100
+    return min(float(score), 1.0), str(metric.get_signature())
+
+
+def chrf_signature() -> str:
+    """Sacrebleu's signature of :func:`corpus_chrf`."""
+    return corpus_chrf([""], [""])[1]
+
+
+def _check_pairs(translations: Sequence[str], references: Sequence[str]) -> None:
     if len(translations) != len(references) or not references:
         raise ValueError(
             f"{len(translations)} translations and {len(references)} references; expected as many "
             "of both, and at least one."
         )
-    metric = BLEU(tokenize="none") if tokens else BLEU()
-    score = metric.corpus_score(list(translations), [list(references)]).score / 100
-    return min(float(score), 1.0), str(metric.get_signature())

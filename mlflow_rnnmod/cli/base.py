@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,10 @@ FOUND = 5
 INTERRUPTED = 130
 _CLOSED = 141  # as of a program that a closed pipe ended
 _PATIENCE = 4.0  # seconds for a server to say that it is there
+
+# What MLflow says of an answer without a message of MLflow's own, as proxies and log-ins give it.
+_UNKNOWN = re.compile(r"Registered Model with name=(\S+) not found")
+_REFUSED = re.compile(r"error code (401|403)\b")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,13 +81,30 @@ def _told(error: Exception) -> Exception:
     text = str(error).strip()
     if type(error).__name__ == "PromotionRefused":
         return Failure(text, REFUSED)
-    if isinstance(error, MlflowException) and "API request to" in text and "failed" in text:
+    if isinstance(error, MlflowException) and (code := _REFUSED.search(text)):
+        why = "it wants to know who you are" if code[1] == "401" else "you may not do this there"
+        return Failure(f"No permission ({code[1]}): {why}. {text.splitlines()[0]}")
+    if isinstance(error, MlflowException) and "failed with exception" in text:
         return Failure(f"{_server_in(text)} does not answer: {text.splitlines()[0]}", NO_ANSWER)
     if type(error).__name__ == "MisconfigurationException":  # of either of Lightning's packages
         return Failure(text)
+    if isinstance(error, MlflowException) and (named := _UNKNOWN.search(text)):
+        return Failure(text + _similar(named[1]))
     if isinstance(error, MlflowException | ValueError | TypeError | OSError | ImportError):
         return Failure(text or type(error).__name__)
     return error
+
+
+def _similar(name: str) -> str:
+    """A question after an error about a registered model that is not there."""
+    from mlflow import MlflowClient
+
+    from mlflow_rnnmod.tracking.searching import registered_names, suggestion
+
+    try:
+        return suggestion(name, registered_names(MlflowClient()))
+    except Exception:  # there is an error to tell already
+        return ""
 
 
 def _server_in(text: str) -> str:
@@ -121,6 +143,7 @@ def check_servers() -> None:
     """
     # MLflow tries for minutes; what has answered once may still be slow for a moment.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for uri in dict.fromkeys(_uris()):
         parts = urlsplit(uri)
         if parts.scheme in ("http", "https"):

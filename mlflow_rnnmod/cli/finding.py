@@ -71,7 +71,7 @@ def search(
     models = _found(kind, label, experiment, conditions)
     if parent is not None:
         models = (m for m in models if m.tags.get("rnnmod.parent", "").startswith(parent.lower()))
-    items = [_summary(model) for model in models]
+    items = _summaries(models)
     if text is not None:
         wanted = text.casefold()
         fields = ("name", "label", "registered")
@@ -93,7 +93,18 @@ def _found(
 
 
 def _print(models: Iterable[LoggedModel], as_json: bool) -> None:
-    _print_items([_summary(model) for model in models], as_json)
+    _print_items(_summaries(models), as_json)
+
+
+def _summaries(models: Iterable[LoggedModel]) -> list[dict[str, Any]]:
+    """What lists show of models; modules whose parent is gone are told to be dead."""
+    from mlflow import MlflowClient
+
+    from mlflow_rnnmod.tracking.health import dead_modules
+
+    found = list(models)
+    dead = dead_modules(MlflowClient(), found)
+    return [{**_summary(model), "dead": model.model_id in dead} for model in found]
 
 
 def _print_items(items: list[dict[str, Any]], as_json: bool) -> None:
@@ -108,6 +119,7 @@ def _print_items(items: list[dict[str, Any]], as_json: bool) -> None:
         return
     columns = {"kind": "kind", "label": "label", "uri": "URI", "registered": "registered"}
     columns |= {"parent": "parent", "f1": "F1", "kept": "units kept"}
+    items = [{**item, "kind": "dead" if item["dead"] else item["kind"]} for item in items]
     rows = [[cell(item[key]) for key in columns] for item in items]
     print_table(list(columns.values()), rows)
 
@@ -121,7 +133,7 @@ def _print_for_people(items: list[dict[str, Any]]) -> None:
         figure = next((item["figures"][f] for f in _FIGURES if f in item["figures"]), None)
         kept = "" if item["kept"] is None else f"{100 * float(item['kept']):.0f} %"
         shown = "" if figure is None else f"{100 * figure:.1f}"
-        kind = item["kind"]
+        kind = "dead" if item["dead"] else item["kind"]
         rows.append([uri, kind, cell(item["label"]), shown, kept, (item["parent"] or "")[:8]])
     header = ["URI", "kind", "label", "figure", "kept", "parent"]
     print_table(header, rows, right=("figure", "kept"))
@@ -136,7 +148,9 @@ def _summary(model: LoggedModel) -> dict[str, Any]:
         "label": model.tags.get("rnnmod.label") if kind == "module" else None,
         "name": model.name,
         "uri": f"models:/{model.model_id}",
-        "registered": ", ".join(f"{v['name']}/{v['version']}" for v in versions) or None,
+        # A server and a client can both have written it down.
+        "registered": ", ".join(dict.fromkeys(f"{v['name']}/{v['version']}" for v in versions))
+        or None,
         "parent": model.tags.get("rnnmod.parent", "")[:12] or None,
         "f1": figures.get("f1"),
         "kept": model.params.get("kept_fraction"),

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, Columns
 from mlflow_rnnmod.answers.columns import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
 from mlflow_rnnmod.composition.evidence import Evidence
+from mlflow_rnnmod.composition.rejection import KEY as REJECT
+from mlflow_rnnmod.composition.rejection import check_limit
 from mlflow_rnnmod.composition.scores import (
     ENERGY_WEIGHTS,
     SCORES,
     ScoreStrategy,
     check_score,
+    check_scores,
 )
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Input
@@ -43,13 +46,14 @@ class Composite:
     Args:
         modules: one for each label; ties go to the first.
         score: name of the score strategy that compares them (a key of ``SCORES``).
-        parameters: what the strategy needs, as JSON types; and ``"thresholds"`` by label, 0 where
-            there is none.
+        parameters: what the strategy needs, as JSON types; ``"thresholds"`` by label, 0 where
+            there is none; and ``"reject_below"``, the best score from which on an answer counts.
         recipe: what was done to get here, as JSON types.
 
     Raises:
         IncompatibleModules: if the modules do not fit together, with every reason.
-        ValueError: if there is no such score strategy, or rivals have thresholds.
+        ValueError: if there is no such score strategy, rivals have thresholds, or the limit does
+            not fit.
     """
 
     modules: tuple[Module, ...]
@@ -72,9 +76,10 @@ class Composite:
         Raises:
             ValueError: if they do not.
         """
-        check_score(self.score, self.base, self.rivals, self.modules, self.answer.stepwise)
+        check_score(self.score, self.base, self.answer, self.modules)
         thresholds = self.parameters.get("thresholds", {})
         check_thresholds(thresholds, self.labels, self.rivals)
+        check_limit(self.parameters.get(REJECT), self.answer.rejects)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -148,6 +153,7 @@ class Composite:
                 "name": module.origin.get("name"),
                 "version": module.origin.get("version"),
                 "model_id": module.origin.get("model_id"),
+                "tracking_uri": module.origin.get("tracking_uri"),
                 "parent": module.parent.digest,
                 "trunk": module.trunk.digest,
             }
@@ -186,26 +192,39 @@ class Composite:
 
         Raises:
             TypeError: if an input is not of the composite's kind, with its position.
-            ValueError: if a token id or the size of a step is not the parents'.
+            ValueError: if a token id or the size of a step is not the parents', or a score is NaN.
         """
         inputs = self.checked(inputs)
         if len(inputs) == 0:
             steps = (0,) if self.answer.stepwise else ()
             return torch.zeros(0, *steps, len(self.modules))
-        strategy = self._strategy()
-        if not strategy.likelihood:
+        strategy, found = self._strategy(), None
+        if strategy.network or self.answer.stepwise:
             found = self.engine.scores(inputs, strategy, self.settings, engine)
-        else:
-            found = self.evidence.votes(inputs)
+        if strategy.likelihood:
+            votes = self.votes(inputs, found)
             if self.score == "joint":
                 scales = [self.parameters["scales"][label][-2] for label in self.labels]
-                found = found * found.new_tensor(scales)
-            if strategy.network:
-                found = found + self.engine.scores(inputs, strategy, self.settings, engine)
+                votes = votes * votes.new_tensor(scales)
+            found = votes if found is None else found + votes
+        assert found is not None
         offsets = self.parameters.get("offsets")
         if offsets:
             found = found + found.new_tensor([offsets[label] for label in self.labels])
+        check_scores(found, self.answer.stepwise)
         return found
+
+    def votes(self, inputs: Any, scores: Tensor | None = None) -> Tensor:
+        """What likelihoods add to scores, of their shape.
+
+        Args:
+            inputs: checked.
+            scores: where each step is answered, ``(rows, steps, modules)``.
+        """
+        if not self.answer.stepwise:
+            return self.evidence.votes(inputs)
+        assert scores is not None
+        return self.evidence.step_votes(inputs, scores.shape[1])
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -234,9 +253,10 @@ class Composite:
         Args:
             inputs: as for :meth:`scores`.
             reject_below: inputs, or steps, whose best score - or, where likelihoods are compared,
-                whose :meth:`familiarity` - is below this answer ``reject_label``; ``None`` rejects
-                nothing - but the composite of a single module, which can only say yes or no,
-                answers its label where the margin is at least 0.
+                whose :meth:`familiarity` - is below this answer ``reject_label``; ``None`` for the
+                limit that the composite carries (:attr:`parameters`). Without one nothing is
+                rejected, but the composite of a single module, which can only say yes or no,
+                answers its label where the margin is at least 0. ``-inf`` rejects nothing.
             reject_label: the answer of rejected inputs.
             engine: as for :meth:`scores`.
 
@@ -250,8 +270,18 @@ class Composite:
                 where labels have thresholds.
         """
         scores = self.scores(inputs, engine)
-        known = self.familiarity(inputs) if self.likely and reject_below is not None else None
+        limited = self.limit(reject_below) is not None
+        known = self.known(inputs) if limited else None
         return self.answers(scores, reject_below, reject_label, known)
+
+    def limit(self, reject_below: float | None = None) -> float | None:
+        """From where on an answer counts: what is said, or else what the composite carries."""
+        own: float | None = self.parameters.get(REJECT)
+        return own if reject_below is None else reject_below
+
+    def known(self, inputs: Any) -> Tensor | None:
+        """:meth:`familiarity`, where it is something else than the best score."""
+        return self.familiarity(inputs) if self.likely and not self.answer.stepwise else None
 
     def familiarity(self, inputs: Any) -> Tensor:
         """How usual inputs are: what ``reject_below`` is compared with.
@@ -267,7 +297,7 @@ class Composite:
         Returns:
             float ``(rows,)``; ``(rows, steps)`` for answers that have one for each step.
         """
-        if not self.likely:
+        if not self.likely or self.answer.stepwise:
             return self.scores(inputs).amax(dim=-1)
         inputs = self.checked(inputs)
         if len(inputs) == 0:
@@ -301,7 +331,7 @@ class Composite:
             threshold=0.5 if self.score == "probability" else 0.0,
             single=len(self.modules) == 1 and self.score == "margin",
             odds=SCORES[self.score].odds,
-            reject_below=reject_below,
+            reject_below=self.limit(reject_below),
             reject_label=reject_label,
             familiarity=familiarity,
         )

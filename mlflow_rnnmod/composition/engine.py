@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.answers.whole import whole_input
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
@@ -22,6 +22,8 @@ from mlflow_rnnmod.networks.rows import Rows
 # Steps times rows that are run at once: a single very long text must not pad a whole batch to its
 # length.
 MAX_STEPS = 65_536
+# Numbers that are padded together: at 8 bytes, 32 MB.
+MAX_PADDED = 4_194_304
 
 
 class Engine:
@@ -74,6 +76,14 @@ class Engine:
             ValueError: if there is no such way, or parents read a row as different numbers of steps
                 and are to answer them together.
         """
+        parts = alike(inputs)
+        if len(parts) > 1:
+            some = [[inputs[i] for i in part.tolist()] for part in parts]
+            found = [self.scores(part, strategy, parameters, way) for part in some]
+            if self.answer.stepwise:
+                wide = widened([scores.permute(2, 0, 1) for scores in found])
+                found = [table.permute(1, 2, 0) for table in wide]
+            return torch.cat(found)[torch.cat(parts).argsort()]
         if self.answer.stepwise:
             tables = self.tables(inputs, strategy, parameters, way)
             return self.joined([scores for _, scores in tables])
@@ -299,6 +309,37 @@ class _Group:
         stack = self.stack.part(span)
         log_odds, logit = stack.log_odds(logits)
         return ModuleOutputs(stack, readout, log_odds, logit, energy)
+
+
+def alike(inputs: Any) -> list[Tensor]:
+    """Row numbers in parts that can be padded each by itself; one part where all fit together.
+
+    A single text of 100,000 letters would pad ten thousand others to its length.
+    """
+    count = len(inputs)
+    if isinstance(inputs, Rows):  # padded already
+        return [torch.arange(count)]
+    sizes = torch.tensor([_size(item) for item in inputs])
+    if count * int(sizes.max()) <= MAX_PADDED:
+        return [torch.arange(count)]
+    order = sizes.argsort(stable=True)
+    parts, start = [], 0
+    while start < count:
+        # The longest of a part is its last.
+        fits = (torch.arange(1, count - start + 1) * sizes[order[start:]] <= MAX_PADDED).long()
+        size = max(1, int(fits.cumprod(0).sum()))
+        parts.append(order[start : start + size])
+        start += size
+    return parts
+
+
+def _size(item: Any) -> int:
+    """About how many numbers an input becomes: letters of a text, or of all of its words."""
+    if isinstance(item, Tensor):
+        return item.numel()
+    if isinstance(item, list | tuple) and item and isinstance(item[0], str):
+        return sum(len(word) + 1 for word in item)
+    return len(item) if hasattr(item, "__len__") else 1
 
 
 def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:

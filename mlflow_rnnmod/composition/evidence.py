@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.inputs import density_of
+from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.inputs.likelihood import LENGTH_POWER
+from mlflow_rnnmod.inputs.neighbours import WEIGHT, StepStack, padded
+
+SENTENCE = 0.25
+"""What a parent's likelihood of a whole text counts in the vote of each of its steps."""
 
 
-def space_of(modules: Sequence[Module]) -> str | None:
-    """The space that all of these modules have a likelihood in; ``None`` where there is none."""
+def _of(module: Module, steps: bool) -> Likelihood | None:
+    found = module.likelihood
+    return found.step if steps and found is not None else found
+
+
+def space_of(modules: Sequence[Module], steps: bool = False) -> str | None:
+    """The space that all of these modules have a likelihood in; ``None`` where there is none.
+
+    Args:
+        modules: at least one.
+        steps: of single steps, too.
+    """
+    if steps and any(_of(m, True) is None for m in modules):
+        return None
     spaces = {None if m.likelihood is None else m.likelihood.space for m in modules}
     return spaces.pop() if len(spaces) == 1 else None
 
 
-def why_not(modules: Sequence[Module]) -> str | None:
+def why_not(modules: Sequence[Module], steps: bool = False) -> str | None:
     """Why these modules can't be compared by likelihood, in words; ``None`` where they can."""
-    missing = [m.label for m in modules if m.likelihood is None]
+    missing = [m.label for m in modules if _of(m, steps) is None]
     if missing:
         return f"{len(missing)} of {len(modules)} modules have no likelihood ({_some(missing)})"
     spaces: dict[str, list[str]] = {}
@@ -81,6 +97,16 @@ class Evidence:
     def _order(self) -> Tensor:
         return torch.tensor([place for group in self.groups for place in group]).argsort()
 
+    @cached_property
+    def _step_stacks(self) -> dict[str, StepStack]:
+        """The tables of steps of each parent's modules, by its digest."""
+        found: dict[str, list[Likelihood]] = {}
+        for module in self.modules:
+            step = None if module.likelihood is None else module.likelihood.step
+            assert step is not None  # asked for where composites are checked
+            found.setdefault(module.parent.digest, []).append(step)
+        return {digest: StepStack(tables) for digest, tables in found.items()}
+
     def _seen(self, inputs: Any, module: Module) -> Any:
         if self.density.raw:
             return self.density.of_inputs(inputs)
@@ -92,6 +118,26 @@ class Evidence:
         """What is added to the modules' log-odds, float32 ``(rows, modules)``."""
         found, sizes = self(inputs)
         return self.density.vote(found, sizes[:, 0])
+
+    @torch.inference_mode()
+    def step_votes(self, inputs: Any, steps: int) -> Tensor:
+        """The same for each step, ``(rows, steps, modules)``: by its word and its neighbours.
+
+        The whole text speaks for a parent: for that label of it which it fits best.
+
+        Args:
+            inputs: checked.
+            steps: how many there are of the longest row; 0 behind a row's last.
+        """
+        rows, votes = len(inputs), self.votes(inputs)
+        found = torch.zeros(rows, steps, len(self.modules))
+        parents = [module.parent.digest for module in self.modules]
+        for digest, stack in self._step_stacks.items():
+            mine = [i for i, other in enumerate(parents) if other == digest]
+            seen = self.density.steps_of_inputs(inputs, self.modules[mine[0]].parent)
+            told = WEIGHT * padded(stack(seen), seen.lengths, steps)
+            found[:, :, mine] = told + SENTENCE * votes[:, mine].amax(dim=1)[:, None, None]
+        return found
 
     def standard(self, inputs: Any) -> Tensor:
         """Log-likelihoods for their length, in deviations from what is usual, ``(rows, modules)``.

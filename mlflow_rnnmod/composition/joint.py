@@ -14,7 +14,13 @@ from mlflow_rnnmod.answers import IGNORE
 from mlflow_rnnmod.answers.whole import anywhere, best_step, step_correction
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.heads import ModuleOutputs
-from mlflow_rnnmod.composition.scores import SCORES, ScoreStrategy, fit_joint, without_energy
+from mlflow_rnnmod.composition.scores import (
+    ENERGY_WEIGHTS,
+    SCORES,
+    ScoreStrategy,
+    fit_joint,
+    without_energy,
+)
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
 
 
@@ -60,7 +66,7 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Comp
     if composite.score == "joint":  # scales are fitted anew, on the score underneath
         parameters = {k: v for k, v in composite.parameters.items() if k not in ("base", "scales")}
         composite = changed(composite, score=composite.base, parameters=parameters)
-    parts = parts_of(composite, inputs)
+    parts, note = parts_of(composite, inputs), {}
     fitted: Sequence[Sequence[float]]
     if not composite.rivals:
         fitted = _fit_each(composite, parts.values[..., 0], labels)
@@ -77,8 +83,12 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Comp
         index = {label: i for i, label in enumerate(composite.labels)}
         targets = torch.tensor([index[label] for label in labels])
         fitted = fit_joint(parts.values, targets, fixed=parts.fixed)
+        if composite.likely and not _helps(composite, parts, targets):
+            weights = tuple(map(float, _weights(composite, parts)))
+            fitted = [(*weights, 0.0)] * len(composite.labels)
+            note = {"note": "scales fitted on these rows did no better than the format's: kept"}
     scales = {label: list(found) for label, found in zip(composite.labels, fitted, strict=True)}
-    step = {"verb": "calibrate", "rows": len(labels)}
+    step = {"verb": "calibrate", "rows": len(labels), **note}
     return changed(
         composite,
         score="joint",
@@ -98,12 +108,15 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
     strategy, engine = SCORES[composite.score], composite.engine
     given = composite.settings
     runs = [strategy] if strategy.parts is None else [_part(strategy, n) for n in range(2)]
-    if not strategy.network:
-        return Parts(composite.evidence.votes(inputs)[..., None], None)
     if composite.answer.stepwise:
         tables = [engine.tables(inputs, one, given) for one in runs]
         joined = [engine.joined([scores for _, scores in table]) for table in tables]
+        if strategy.likelihood:
+            joined.append(composite.votes(inputs, joined[0]))
+        joined = joined if strategy.network else joined[1:]
         return Parts(torch.stack(joined, dim=-1), None)
+    if not strategy.network:
+        return Parts(composite.votes(inputs)[..., None], None)
     values, fixed = [], []
     for group in engine.groups:
         rows, size = group.parent.rows(inputs), engine.batch_size
@@ -123,8 +136,38 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
         fixed.append(-correction)
     stacked = [engine.joined([v[..., n] for v in values]) for n in range(len(runs))]
     if strategy.likelihood:
-        stacked.append(composite.evidence.votes(inputs))
+        stacked.append(composite.votes(inputs))
     return Parts(torch.stack(stacked, dim=-1), engine.joined(fixed))
+
+
+def _weights(composite: Composite, parts: Parts) -> Tensor:
+    """What each part counts where nothing was fitted, ``(parts,)``."""
+    weights = parts.values.new_ones(parts.values.shape[-1])
+    if composite.score in ENERGY_WEIGHTS:
+        usual = ENERGY_WEIGHTS[composite.score][0]
+        weights[1] = composite.settings.get("energy_weight", usual)
+    return weights
+
+
+def _helps(composite: Composite, parts: Parts, targets: Tensor) -> bool:
+    """Whether scales do better than none on rows that they were not fitted on.
+
+    Each half of the rows is judged by scales of the other; better means by more than the standard
+    error of the difference. Likelihoods leave little to be fitted, and few rows fit it badly.
+    """
+    values, fixed = parts.values, parts.fixed
+    extra = torch.zeros_like(values[..., 0]) if fixed is None else fixed.to(values)
+    plain = ((values * _weights(composite, parts)).sum(-1) + extra).argmax(dim=1) == targets
+    found = torch.zeros_like(plain)
+    even = torch.arange(len(targets)) % 2 == 0
+    for mine in (even, ~even):
+        if not bool(mine.any()) or not bool((~mine).any()):
+            return False
+        fitted = values.new_tensor(fit_joint(values[~mine], targets[~mine], fixed=extra[~mine]))
+        scores = (values[mine] * fitted[:, :-1]).sum(-1) + fitted[:, -1] + extra[mine]
+        found[mine] = scores.argmax(dim=1) == targets[mine]
+    gained, lost = int((found & ~plain).sum()), int((plain & ~found).sum())
+    return gained - lost > (gained + lost) ** 0.5
 
 
 def _part(strategy: ScoreStrategy, number: int) -> ScoreStrategy:

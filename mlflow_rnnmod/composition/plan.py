@@ -34,6 +34,7 @@ class Entry:
         figures: as the module has them.
         bytes: of the module's own files; None where unknown.
         parent_bytes: of the parent's weights; None where unknown.
+        likelihood: the space of its likelihood; None where it has none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Entry:
     figures: Mapping[str, float] = field(default_factory=dict)
     bytes: int | None = None
     parent_bytes: int | None = None
+    likelihood: str | None = None
 
 
 def entry_of(module: Module) -> Entry:
@@ -58,6 +60,7 @@ def entry_of(module: Module) -> Entry:
         parent=module.parent.digest,
         trunk=module.trunk.digest,
         figures=dict(module.figures),
+        likelihood=None if module.likelihood is None else module.likelihood.space,
         **facts_of(module),
     )
 
@@ -216,6 +219,7 @@ def make_plan(
             "several parents: the accuracy is what each has among its own labels, an upper bound"
         )
     notes += _notes_on_kinds(entries, answer)
+    notes += _notes_on_likelihoods(entries, answer)
     return Plan(
         problems=tuple(found),
         labels=tuple(entry.contract.label for entry in entries),
@@ -251,6 +255,19 @@ def _notes_on_kinds(entries: Sequence[Entry], answer: Answer | None) -> list[str
         shown = " or ".join(str(count) for count in sorted(masks))
         found.append(f"{shown} steps have a mask of their own; later ones have the last one's")
     return found
+
+
+def _notes_on_likelihoods(entries: Sequence[Entry], answer: Answer | None) -> list[str]:
+    """Whether parents of different labels are compared without likelihoods that some have."""
+    worlds = {frozenset(entry.contract.labels) for entry in entries}
+    spaces = {entry.likelihood for entry in entries}
+    if len(worlds) < 2 or answer is None or not answer.rivals or len(spaces) < 2:
+        return []
+    missing = [entry.name for entry in entries if entry.likelihood is None]
+    why = (
+        f"{len(missing)} of {len(entries)} modules have none" if missing else "they differ in kind"
+    )
+    return [f"compared without likelihoods: {why}"]
 
 
 def _tells(entry: Entry) -> bool:

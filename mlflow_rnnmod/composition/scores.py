@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.evidence import space_of, why_not
 from mlflow_rnnmod.composition.heads import ModuleOutputs
@@ -193,7 +194,9 @@ def default_score(modules: Sequence[Module]) -> str:
     answer = joined(m.contract for m in modules)
     if len(worlds) < 2 or answer is None or not answer.rivals:
         return "margin"
-    return "open" if answer.stepwise or space_of(modules) is None else "hybrid"
+    if answer.stepwise and not answer.each_step:
+        return "open"
+    return "open" if space_of(modules, answer.stepwise) is None else "hybrid"
 
 
 def note_on_default(modules: Sequence[Module], score: str) -> str | None:
@@ -204,17 +207,14 @@ def note_on_default(modules: Sequence[Module], score: str) -> str | None:
     return None if reason is None else f'{reason}: compared by "open", without likelihoods'
 
 
-def check_score(
-    score: str, base: str, rivals: bool, modules: Sequence[Module] = (), stepwise: bool = False
-) -> None:
+def check_score(score: str, base: str, answer: Answer, modules: Sequence[Module] = ()) -> None:
     """Whether a score can be what modules are compared by.
 
     Args:
         score: a strategy's name.
         base: of what ``"joint"`` scales.
-        rivals: whether their labels compete.
+        answer: what the modules answer together.
         modules: which are compared.
-        stepwise: whether each step is answered.
 
     Raises:
         ValueError: if there is no such strategy, or it only says which of several labels is best.
@@ -223,17 +223,17 @@ def check_score(
     if score not in SCORES:
         raise ValueError(f"score={score!r}, expected one of {tuple(SCORES)}.")
     under = SCORES[base]
-    if not rivals and (base in ENERGY_WEIGHTS or under.likelihood):
+    if not answer.rivals and (base in ENERGY_WEIGHTS or under.likelihood):
         raise ValueError(
             f'score="{base}" says which label is best; expected "margin", "logit" or "probability" '
             "for labels that have no rivals, each of which is compared with its own threshold."
         )
-    if under.likelihood and stepwise:
+    if under.likelihood and answer.stepwise and not answer.each_step:
         raise ValueError(
-            f'score="{base}" is for whole inputs, and these modules answer each step; expected '
-            '"margin", "open", "logit" or "probability".'
+            f'score="{base}" is for whole inputs and for tags, and these modules answer '
+            'a list; expected "margin", "open", "logit" or "probability".'
         )
-    if under.likelihood and modules and (reason := why_not(modules)):
+    if under.likelihood and modules and (reason := why_not(modules, answer.stepwise)):
         raise ValueError(
             f'score="{base}" compares likelihoods, but {reason}; expected "open" or "margin", or '
             "modules that were decomposed with likelihood=True from the same kind of input."
@@ -306,3 +306,26 @@ def _fit_free(
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[arg-type]
     return ((level + own) * free).detach(), offset.detach()
+
+
+def check_scores(scores: Tensor, stepwise: bool) -> None:
+    """Whether scores are numbers: of NaN, the first label would be the best.
+
+    Args:
+        scores: ``(rows, modules)``, or ``(rows, steps, modules)`` with NaN behind the last step.
+        stepwise: which of the two.
+
+    Raises:
+        ValueError: naming the first row whose are not.
+    """
+    wrong = scores.isnan()
+    if not bool(wrong.any()):
+        return
+    if stepwise:  # behind the last step all are NaN
+        wrong = wrong & ~wrong.all(dim=-1, keepdim=True)
+    rows = wrong.flatten(1).any(dim=1).nonzero()
+    if len(rows):
+        raise ValueError(
+            f"The scores of inputs[{int(rows[0])}] are NaN: its numbers are too large for the "
+            "network, or the network's weights are not finite. Nothing can be answered."
+        )

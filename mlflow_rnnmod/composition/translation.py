@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NoReturn
 
+import torch
+
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.composition.composite import Composite
+from mlflow_rnnmod.composition.engine import alike
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks.parent import Parent
 
@@ -85,6 +88,15 @@ class TranslatingComposite(Composite):
         wanted = self.labels if target is None else (target,)
         if len(inputs) == 0:
             return []
+        parts = alike(inputs)
+        if len(parts) > 1:
+            some = [[inputs[i] for i in part.tolist()] for part in parts]
+            answers = [
+                answer
+                for part in some
+                for answer in self.predict(part, target=target, beams=beams, batch_size=batch_size)
+            ]
+            return [answers[place] for place in torch.cat(parts).argsort().tolist()]
         found: dict[str, list[Any]] = {}
         for group in self.translators:
             found.update(group.translated(inputs, wanted, beams, batch_size))

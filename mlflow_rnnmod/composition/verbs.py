@@ -11,6 +11,8 @@ from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.contracts import IncompatibleModules
 from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.composition.joint import calibrated
+from mlflow_rnnmod.composition.rejection import KEY as REJECT
+from mlflow_rnnmod.composition.rejection import with_limit
 from mlflow_rnnmod.composition.scores import default_score, note_on_default
 from mlflow_rnnmod.composition.translation import TranslatingComposite, composite_class
 from mlflow_rnnmod.composition.unlabelled import shifted
@@ -25,6 +27,9 @@ def compose(
     calibrate_on: tuple[Any, Sequence[Any]] | None = None,
     thresholds: Mapping[str, float] | None = None,
     unlabelled: Any = None,
+    reject_below: float | None = None,
+    reject_at: float | None = None,
+    reject_on: Any = None,
 ) -> Composite:
     """Make a model of some modules, without training.
 
@@ -43,13 +48,17 @@ def compose(
             for the others.
         unlabelled: inputs as the composite will be asked, some hundreds, to find one offset for
             each parent on (see :func:`~mlflow_rnnmod.composition.unlabelled.shifted`).
+        reject_below: the best score from which on an answer counts; what scores lower is "none of
+            these". ``predict`` can say otherwise.
+        reject_at: instead of it the share of ``reject_on`` that may be rejected, 0.05 for one.
+        reject_on: inputs that should be answered; by default those of ``calibrate_on``.
 
     Raises:
         IncompatibleModules: with every reason why the modules do not fit together.
         TypeError: if something else than modules is given.
         ValueError: if ``score`` is unknown or asks for ``calibrate_on``, a label of
-            ``calibrate_on`` or ``thresholds`` is none of the modules', or labels with thresholds
-            are rivals.
+            ``calibrate_on`` or ``thresholds`` is none of the modules', labels with thresholds
+            are rivals, or a limit does not fit.
     """
     if isinstance(modules, Module):
         raise TypeError(f"modules is the single {modules!r}; expected a list of modules.")
@@ -66,6 +75,8 @@ def compose(
             "score": score,
             "calibrate_on": calibrate_on,
             "thresholds": thresholds,
+            "reject_below": reject_below,
+            "reject_at": reject_at,
             "unlabelled": unlabelled,
         }
         given = [f"{name}={value!r:.60}" for name, value in settings.items() if value is not None]
@@ -84,7 +95,10 @@ def compose(
     composite = Composite(modules, base, parameters, recipe)
     if calibrate_on is not None:
         composite = calibrated(composite, *calibrate_on)
-    return composite if unlabelled is None else shifted(composite, unlabelled)
+        reject_on = calibrate_on[0] if reject_on is None else reject_on
+    if unlabelled is not None:
+        composite = shifted(composite, unlabelled)
+    return with_limit(composite, reject_below, reject_at, reject_on)
 
 
 def whole_parent(parent: Parent) -> Composite:
@@ -179,6 +193,7 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
     Scales that were fitted on joint rows hold for the modules they were fitted with: modules that
     stay keep theirs, and as soon as one is without, or another kind of answer is given, the score
     falls back to the one underneath. Thresholds are a label's own, whichever module answers for it.
+    A limit to reject below holds for the score that it was found with.
     """
     score, parameters = composite.score, dict(composite.parameters)
     answer = joined(m.contract for m in modules)
@@ -196,11 +211,15 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
         notes.append("offsets found from unlabelled inputs were dropped")
     if modules:
         usual = default_score(composite.modules)
-        lacking = composite.likely and space_of(modules) is None
+        stepwise = answer is not None and answer.stepwise
+        lacking = composite.likely and space_of(modules, stepwise) is None
         if score == usual or lacking or (not rivals and score in ("open", "hybrid")):
             score = default_score(modules)
             if note := note_on_default(modules, score):
                 notes.append(note)
+    if REJECT in parameters and (score != composite.score or answer is None or not answer.rejects):
+        del parameters[REJECT]
+        notes.append("the limit to reject below was dropped, as the score is another one")
     if thresholds := parameters.pop("thresholds", {}):
         labels = [m.label for m in modules]
         kept = {} if rivals else {y: t for y, t in thresholds.items() if y in labels}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +26,8 @@ from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import overlap_matrix
 
+# Labels that have pictures, and how many each.
+_PICTURED, _EACH = 20, 6
 _SHARES_KEPT = ("units_kept", "weights_kept", "recurrent_weights_kept", "multiply_adds_kept")
 
 
@@ -55,6 +58,8 @@ class Decomposition:
         metric: what figures and sizing are measured by: ``accuracy``, ``f1`` or ``bleu``.
         timing: seconds of each stage: ``watching``, ``sizing``, ``fitting``, ``controls``,
             ``figures``.
+        pictures: by label a few of the rows that give the figures, as PNGs; of inputs that show
+            themselves as pictures, and of the first labels.
     """
 
     parent: Parent
@@ -68,6 +73,7 @@ class Decomposition:
     seconds: float
     metric: str = "accuracy"
     timing: Mapping[str, float] = field(default_factory=dict)
+    pictures: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
 
 
 def decompose(
@@ -166,6 +172,7 @@ def decompose(
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
     clock.lap("figures")
+    warnings += broken_promise(figures["net"], share, config, given.words)
     return Decomposition(
         parent=parent,
         modules=modules,
@@ -178,6 +185,7 @@ def decompose(
         seconds=time.perf_counter() - started,
         metric=job.metric,
         timing=clock.laps,
+        pictures=_pictures(parent, given.report),
     )
 
 
@@ -221,6 +229,27 @@ def help_decompose(
     team.watch(parent.network, kind.sample(parent, given.train, config), watch, before)
 
 
+def broken_promise(
+    net: float, share: float, config: DecompositionConfig, words: Mapping[str, str]
+) -> list[str]:
+    """What to say where removal cost more on the report rows than it was chosen to cost at most.
+
+    Args:
+        net: composed minus control, as shares, on the report rows.
+        share: of the units that was removed.
+        config: the settings.
+        words: which rows were used for what.
+    """
+    if config.removal != "auto" or -100 * net <= config.tolerance:
+        return []
+    return [
+        f"removing {100 * share:g} % of the units cost {-100 * net:.1f} points on "
+        f"{words['figures']}; on {words['calibrated']} it was chosen to cost at most "
+        f"{config.tolerance:g}. With more rows to choose on, a smaller removal= or tolerance= it "
+        "would cost less"
+    ]
+
+
 def _job_of(parent: Parent) -> type[HeadJob | RoutedJob]:
     """How modules of this parent are made."""
     return HeadJob if parent.network.config.answer.scored else RoutedJob
@@ -248,6 +277,20 @@ def _watchers(
         progress=partial(told, "watching units"),
     )
     return watch, before
+
+
+def _pictures(parent: Parent, rows: Any) -> dict[str, tuple[bytes, ...]]:
+    """A few rows of each label that can be looked at."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    if not isinstance(rows, Rows) or rows.targets is None or not len(rows):
+        return found
+    if parent.input.picture(rows.values[0], parent.encoder) is None:
+        return found
+    for number, label in enumerate(parent.labels[:_PICTURED]):
+        own = parent.network.config.answer.positive(rows.targets, number).nonzero()[:_EACH, 0]
+        shown = [parent.input.picture(rows.values[i], parent.encoder) for i in own.tolist()]
+        found[label] = tuple(each for each in shown if each is not None)
+    return found
 
 
 def _figures(job: Job, made: Made, modules: tuple[Module, ...]) -> dict[str, float]:

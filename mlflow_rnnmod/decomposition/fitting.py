@@ -61,6 +61,11 @@ class FittedHeads:
     fit: Fit | None = None
 
     @property
+    def own(self) -> bool:
+        """Whether there are enough observations for a calibration of its own."""
+        return bool(_enough(self.positive))
+
+    @property
     def known_margins(self) -> Tensor:
         """Margins of the calibration observations with a target."""
         return self.margins[self.known]

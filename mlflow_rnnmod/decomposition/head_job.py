@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Labelled, Sample
+from mlflow_rnnmod.decomposition.combinations import Choice, settled
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.examples import RowExamples
 from mlflow_rnnmod.decomposition.fitting import (
@@ -22,14 +24,16 @@ from mlflow_rnnmod.decomposition.fitting import (
     pool_calibrations,
     report_table,
 )
-from mlflow_rnnmod.decomposition.guarded import guarded_trunks
+from mlflow_rnnmod.decomposition.folding import make_trunk
+from mlflow_rnnmod.decomposition.guarded import LABELS, guarded_trunks
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES
-from mlflow_rnnmod.decomposition.sizing import Job, Made, Progress
+from mlflow_rnnmod.decomposition.sizing import SIZING, Job, Made, Progress
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.trunk import Trunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +84,52 @@ class HeadJob(Job):
         """Trunks and heads of all labels; open heads for the last setting alone."""
         asked = self.config.repairs
         trunks, repairs = guarded_trunks(self.material, self.statistics, removed, asked)
-        by_label, told = dict(enumerate(trunks)), partial(self.told, stage)
-        key = tuple(trunk.digest for trunk in trunks)
+        told = partial(self.told, stage)
+        # Trunks without guesses were run already where labels are few; else once, at the end.
+        plain = len(trunks) <= LABELS or not stage.startswith(SIZING)
+        key = (*(trunk.digest for trunk in trunks), str(plain))
         if key not in self._known:
-            found = fit_all(self.material, by_label, repairs, self._fits, told)
-            self._fits.update({y: h.fit for y, h in found.items() if h.fit is not None})
-            self._known[key] = pool_calibrations([found[y] for y in range(len(trunks))], repairs)
-        heads = self._known[key]
+            fits = fit_all(self.material, dict(enumerate(trunks)), repairs, self._fits, told)
+            self._fits.update({y: h.fit for y, h in fits.items() if h.fit is not None})
+            all_of_them = pool_calibrations([fits[y] for y in range(len(trunks))], repairs)
+            self._known[key] = settled(
+                (trunks, all_of_them),
+                lambda: self._with_fewer(trunks, all_of_them, removed if plain else None),
+                self.answer,
+                self.material.calibrated_on,
+            )
+        trunks, heads = self._known[key]
         if last:
-            found = fit_open_heads(self.material, by_label, dict(enumerate(heads)), told)
-            heads = [found[label] for label in by_label]
+            by_label = dict(enumerate(trunks))
+            opened = fit_open_heads(self.material, by_label, dict(enumerate(heads)), told)
+            heads = [opened[label] for label in by_label]
         return Made(trunks, heads, removed)
+
+    def _with_fewer(
+        self,
+        trunks: list[Trunk],
+        heads: list[FittedHeads],
+        removed: Sequence[Mapping[str, Tensor]] | None,
+    ) -> list[Choice]:
+        """What there is without refits, and without guesses too, where these are in use.
+
+        Without ``removed`` guesses are left as they are.
+        """
+        found = []
+        if any("refit" in fitted.kept for fitted in heads):
+            found.append(trunks)
+        guesses = any("fold" in fitted.kept for fitted in heads)
+        if removed is not None and guesses and not all(t.full for t in trunks):
+            found.append([make_trunk(units, self.statistics, fold=False) for units in removed])
+        repairs = tuple(name for name in self.config.repairs if name == "calibrate")
+        choices = []
+        for some in found:
+            folded = ("fold",) if some is trunks and "fold" in heads[0].kept else ()
+            kept = (*folded, *repairs)
+            fits = fit_all(self.material, dict(enumerate(some)), kept)
+            fitted = pool_calibrations([fits[label] for label in range(len(some))], kept)
+            choices.append((some, fitted))
+        return choices
 
     def sized(self, made: Made) -> float:
         """How good all modules together are, on the calibration rows."""
@@ -103,7 +142,7 @@ class HeadJob(Job):
 
     def _table(self, made: Made) -> Tensor:
         """Calibrated margins on the report rows, which are run when they are asked for."""
-        key = tuple(trunk.digest for trunk in made.trunks)
+        key = tuple((t.digest, h.kept) for t, h in zip(made.trunks, made.rest, strict=True))
         if key not in self._tables:
             trunks = dict(enumerate(made.trunks))
             found = fit_report(self.material, trunks, dict(enumerate(made.rest)))
@@ -111,12 +150,12 @@ class HeadJob(Job):
         return self._tables[key]
 
     @cached_property
-    def _known(self) -> dict[tuple[str, ...], list[FittedHeads]]:
-        """Heads of settings that were tried, by the trunks' digests."""
+    def _known(self) -> dict[tuple[str, ...], Choice]:
+        """Settings that were tried, by their trunks' digests."""
         return {}
 
     @cached_property
-    def _tables(self) -> dict[tuple[str, ...], Tensor]:
+    def _tables(self) -> dict[tuple[tuple[str, tuple[str, ...]], ...], Tensor]:
         return {}
 
     @cached_property
@@ -160,6 +199,7 @@ class HeadJob(Job):
             others = torch.cat([overlap[index, :index], overlap[index, index + 1 :]])
             figures = {
                 **label_figures(answers[:, index], right[:, index]),
+                **of_parent(label_figures(parents[:, index], right[:, index])),
                 "agreement": float((answers[:, index] == parents[:, index]).double().mean()),
                 **parent.network.shares_kept(trunk),
                 "jaccard": float(others.mean()),
@@ -194,3 +234,8 @@ def label_figures(answered: Tensor, truth: Tensor) -> dict[str, float]:
         "accuracy": float((answered == truth).double().mean()),
         "support": float(truth.sum()),
     }
+
+
+def of_parent(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures of the parent's own answers, to stand beside a module's."""
+    return {f"parent_{name}": figures[name] for name in ("precision", "recall", "f1")}

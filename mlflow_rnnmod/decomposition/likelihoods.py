@@ -12,6 +12,8 @@ from mlflow_rnnmod.answers.targets import carried
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Likelihood
 from mlflow_rnnmod.inputs.likelihood import LENGTH_POWER
+from mlflow_rnnmod.inputs.neighbours import StepCounts
+from mlflow_rnnmod.inputs.wording import valid_steps
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.rows import Rows
 
@@ -31,7 +33,8 @@ def count_inputs(parent: Parent, rows: Rows) -> Any:
     density, network = parent.density, parent.network
     assert density is not None
     labels = len(parent.labels)
-    counts = density.counts(labels)
+    # Where steps have a table of their own, each has half the room.
+    counts = density.counts(labels, 0.5 if parent.steps_likely else 1.0)
     for part in network.content(rows).batches(ROWS_AT_ONCE):
         assert part.targets is not None
         seen = density.of_rows(part, parent.encoder, network.side)
@@ -60,9 +63,25 @@ def fit_likelihoods(parent: Parent, train: Rows, held_out: Rows) -> list[Likelih
     best = each.amax(dim=1).double()
     deviation = float(best.std(correction=0)) if len(best) > 1 else 1.0
     usual = [round(float(best.mean()), 6), round(max(deviation, 1e-6), 6)]
+    steps = fit_steps(parent, train)
     return [
-        None if one is None else replace(one, facts={**one.facts, "usual": usual}) for one in found
+        None if one is None else replace(one, facts={**one.facts, "usual": usual}, step=step)
+        for one, step in zip(found, steps, strict=True)
     ]
+
+
+def fit_steps(parent: Parent, train: Rows) -> list[Likelihood | None]:
+    """A likelihood of single steps for each label, where each step has an answer of its own."""
+    density, network, labels = parent.density, parent.network, len(parent.labels)
+    if density is None or not parent.steps_likely:
+        return [None] * labels
+    counts = StepCounts(labels)
+    for part in network.content(train).batches(ROWS_AT_ONCE):
+        assert part.targets is not None
+        seen = density.steps_of_rows(part, parent.tokenizer, network.side)
+        own, _ = valid_steps(Rows(part.targets, part.lengths), network.side)
+        counts.add(seen, own)
+    return counts.likelihoods()
 
 
 def with_likelihoods(modules: Sequence[Module], train: Rows, held_out: Rows) -> tuple[Module, ...]:

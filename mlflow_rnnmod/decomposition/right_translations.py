@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.translation import corpus_bleu
+from mlflow_rnnmod.answers.translation import chrf_signature, corpus_bleu, corpus_chrf
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.networks.parent import Parent
 
@@ -32,6 +32,7 @@ class RightTranslations:
 
     def __init__(self, parent: Parent, pairs: Pairs) -> None:
         self.parent, self.pairs, self.signature = parent, pairs, ""
+        self.chrf_signature = chrf_signature()
         self.right = [references(parent, pairs, code) for code in parent.labels]
         # Tokens are compared as they are.
         self.tokens = [
@@ -47,6 +48,14 @@ class RightTranslations:
                 bleu, self.signature = corpus_bleu(mine, right, tokens)
             found.append(bleu)
         return TranslationScores(texts, found)
+
+    def chrf(self, index: int, own: Sequence[str], parents: Sequence[str]) -> dict[str, float]:
+        """ChrF of a language's translations, and of its parent's; nothing without right ones."""
+        right = self.right[index]
+        if not right:
+            return {}
+        found = {"chrf": own, "parent_chrf": parents}
+        return {name: corpus_chrf(texts, right)[0] for name, texts in found.items()}
 
 
 def known_rows(pairs: Pairs, code: str) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.examples import PairExamples
@@ -173,6 +174,7 @@ class RoutedJob(Job):
             "seed": config.seed,
             "rows": dict(words),
             "bleu": self.report.signature,
+            "chrf": self.report.chrf_signature,
             "repairs": [repair for repair in config.repairs if repair == "fold"],
         }
         modules = []
@@ -183,6 +185,7 @@ class RoutedJob(Job):
             figures = {
                 "bleu": composed.bleu[index],
                 "parent_bleu": of_parent.bleu[index],
+                **self.report.chrf(index, own, of_parent.texts[index]),
                 "agreement": sum(same) / len(same) if same else float("nan"),
                 "support": float(len(own)),
                 **parent.network.shares_kept(trunk),

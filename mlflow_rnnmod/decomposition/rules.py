@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.decomposition.elimination import order_of_removal
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.parts import split_name
 
@@ -115,6 +116,7 @@ def removed_units(
     share: float,
     seed: int = 0,
     whole: Collection[str] = (),
+    prices: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """Which units of each layer ``rule`` removes for a label, or for labels that share a trunk.
 
@@ -129,13 +131,14 @@ def removed_units(
         share: from 0 to below 1.
         seed: of what is drawn.
         whole: names of groups that nothing leaves.
+        prices: see :func:`~mlflow_rnnmod.decomposition.elimination.order_of_removal`.
 
     Returns:
         bool ``(units,)`` by layer, True where a unit is removed.
     """
     group = [labels] if isinstance(labels, int) else list(labels)
     if rule.together and statistics.ranks_together:
-        return _removed_together(statistics, group, share, whole)
+        return _removed_together(statistics, group, share, whole, prices)
     generator = torch.Generator().manual_seed(seed * 100_003 + group[0])
     removed = {}
     for name, layer in statistics.layers.items():
@@ -152,31 +155,23 @@ def removed_units(
 
 
 def _removed_together(
-    statistics: ActivationStatistics, labels: Sequence[int], share: float, whole: Collection[str]
+    statistics: ActivationStatistics,
+    labels: Sequence[int],
+    share: float,
+    whole: Collection[str],
+    prices: Mapping[str, float] | None,
 ) -> dict[str, Tensor]:
-    """The units of all groups that move the labels' log-odds least."""
-    names = [name for name in statistics.layers if name not in whole]
-    total: dict[str, Tensor] = {}
-    for label in labels:
-        harm = {name: statistics.harm(name, label) for name in names}
-        # As a share of the network's, so that labels which share a trunk count alike.
-        all_harm = sum(float(of.sum()) for of in harm.values())
-        for name, of in harm.items():
-            total[name] = total.get(name, 0.0) + of / max(all_harm, 1e-300)
+    """The units of all groups that labels can do without best."""
+    asked = tuple(labels), frozenset(whole), prices is not None
+    if asked not in statistics.orders:
+        statistics.orders[asked] = order_of_removal(statistics, labels, whole, prices)
     removed = {
         name: torch.zeros(layer.active.shape[-1], dtype=torch.bool)
         for name, layer in statistics.layers.items()
     }
-    sizes = [len(removed[name]) for name in names]
-    scores = []
-    for name in names:  # the unit that matters most stays, so that each group has one
-        score = total[name].clone()
-        score[score.argmax()] = torch.inf
-        scores.append(score)
-    if names:
-        lowest = _lowest(torch.cat(scores), int(share * sum(sizes) + 1e-9))
-        lowest &= torch.cat(scores).isfinite()
-        removed.update(zip(names, lowest.split(sizes), strict=True))
+    total = sum(len(mask) for name, mask in removed.items() if name not in whole)
+    for name, unit in statistics.orders[asked][: int(share * total + 1e-9)]:
+        removed[name][unit] = True
     return removed
 
 

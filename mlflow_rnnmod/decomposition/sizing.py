@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.decomposition.rules import RULES, removed_units
+from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.decomposition.worth import units_worth
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Progress = Callable[[str, int, int], None]
-# So often the part of the units is halved that makes up a share of the multiply-adds.
-_HALVINGS = 12
+SIZING = "sizing"
+"""What stages are called in which settings are tried."""
 
 # Passes of the parent above which isolated modules surprise, and that shared trunks take instead.
 ISOLATED_COST, SHARED_COST = 8.0, 1.5
@@ -131,23 +132,8 @@ class Job:
         """What labels that share a trunk leave out."""
         config, network = self.config, self.parent.network
         whole = {name for layer in network.layers[: config.from_layer] for name in layer}
-
-        def of_units(part: float) -> dict[str, Tensor]:
-            rule = RULES[config.rule]
-            return removed_units(rule, self.statistics, labels, part, config.seed, whole)
-
-        if config.share_of == "units" or share == 0.0:
-            return of_units(share)
-
-        def kept(part: float) -> float:
-            return network.work_kept(make_trunk(of_units(part), self.statistics, fold=False))
-
-        # The smallest part of the units that is worth as much: more of them, less to run.
-        low, high = 0.0, 1.0
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if kept(middle) <= 1 - share else (middle, high)
-        return of_units(high)
+        rule, how = RULES[config.rule], (config.share_of, config.seed, whole)
+        return units_worth(network, rule, self.statistics, labels, share, *how)
 
     def cost(self, trunks: Sequence[Trunk]) -> dict[str, float]:
         """The estimated passes of the parent, where trunks are run in passes."""
@@ -267,12 +253,12 @@ class Job:
     def _control(self) -> float:
         """How good modules are of which nothing is removed, with the same repairs."""
         alone = [[label] for label in range(len(self.parent.labels))]
-        return self.sized(self.make(self.removed(0.0, alone), "fitting modules of all units"))
+        return self.sized(self.make(self.removed(0.0, alone), f"{SIZING}: modules of all units"))
 
     def _tried(self, share: float, groups: Sequence[Sequence[int]]) -> dict[str, float]:
         """A setting carried out, as a row of what was tried."""
         control = self._control
-        stage = f"sizing: {len(groups)} trunks, {share:.0%}"
+        stage = f"{SIZING}: {len(groups)} trunks, {share:.0%}"
         made = self.make(self.removed(share, groups), stage)
         network = self.parent.network
         shares = {t: network.shares_kept(t)["weights_kept"] for t in dict.fromkeys(made.trunks)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -124,12 +124,14 @@ class ActivationStatistics:
         groups: of the network.
         ranks_unexplained: as the network has it.
         ranks_together: as the network has it.
+        orders: in which units leave, as far as somebody asked: by what was asked.
     """
 
     layers: Mapping[str, LayerStatistics]
     groups: Groups
     ranks_unexplained: bool = False
     ranks_together: bool = False
+    orders: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     def merge(self, other: ActivationStatistics) -> ActivationStatistics:
         """The statistics of both parts together."""

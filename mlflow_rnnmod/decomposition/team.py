@@ -8,8 +8,9 @@ watches all of the sample alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import distributed as dist
 
@@ -18,6 +19,9 @@ from mlflow_rnnmod.decomposition.distributed import merge_across_processes, shar
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.protocol import Network
+
+_logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 Collect = Callable[..., ActivationStatistics]
 
@@ -38,6 +42,8 @@ class Team:
         self.size = dist.get_world_size(group)
         self._told = 0
         self._alone = False
+        self.broken = False
+        """Whether a process is gone, or this one was interrupted while it waited for others."""
 
     def watch(
         self, network: Network, sample: Sample, collect: Collect, before: Collect | None = None
@@ -68,7 +74,7 @@ class Team:
                     self._alone = None in self._tell(None if part is None else "watched")
             merged = None
             if not self._alone and part is not None:
-                merged = merge_across_processes(part, self.group)
+                merged = self._merged(part)
         if merged is not None:
             return merged
         return collect(sample) if self.rank == 0 else None
@@ -84,8 +90,27 @@ class Team:
         """What every process has to say at this point."""
         self._told += 1
         words: list[Any] = [None] * self.size
-        dist.all_gather_object(words, word, group=self.group)
-        return words
+        self._together(lambda: dist.all_gather_object(words, word, group=self.group))
+        return [None] * self.size if self.broken else words
+
+    def _merged(self, part: ActivationStatistics) -> ActivationStatistics | None:
+        """The statistics of all; ``None``, and alone from here on, where one is gone."""
+        found = self._together(lambda: merge_across_processes(part, self.group))
+        self._alone = self._alone or found is None
+        return found
+
+    def _together(self, work: Callable[[], T]) -> T | None:
+        """What all processes do at once; ``None`` where one of them is gone."""
+        if self.broken:
+            return None
+        self.broken = True
+        try:
+            found = work()
+        except RuntimeError as error:  # what process groups raise where a process has died
+            _logger.warning("Another process is gone, the first goes on alone: %s", error)
+            return None
+        self.broken = False
+        return found
 
 
 def _digest(network: Network, sample: Sample) -> str:

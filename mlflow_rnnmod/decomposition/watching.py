@@ -20,9 +20,6 @@ from mlflow_rnnmod.networks.parts import split_name
 from mlflow_rnnmod.networks.protocol import Network, Observations, Told
 from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
-# Observations of a label from which half of them tell as much.
-MANY = 20
-
 
 def collect(
     network: Network,
@@ -45,9 +42,9 @@ def collect(
         network: unmasked; it is not changed.
         sample: its memory use does not depend on how many rows this has.
         histograms: keep histograms of ``|h|`` (the paper's rule needs them).
-        gradients: keep squared gradients: one or two backward passes more, for a row's own label or
-            for its rival, or for both where the label has few rows; where a row has several labels,
-            one for each of all labels, and where it has one at each step, for each that it has.
+        gradients: keep squared gradients: two backward passes more, one for each row's own label
+            and one for its rival; where a row has several labels one for each of all labels, and
+            where it has one at each step, for each that it has.
             Gradients are total derivatives of a label's margin with respect to a unit's output at a
             step, through later steps and layers.
         variant: ``"unrolled"`` keeps the statistics of each step by itself.
@@ -80,19 +77,14 @@ def collect(
     sample = sample[network.order(sample.rows)]
     found: ActivationStatistics | None = None
     done, batch_size = 0, network.rows_at_once(batch_size)
-    asked: Tensor | None = torch.stack(sample.sides) if gradients else None
-    parts: Tensor | None = None
-    if asked is not None and network.asks_in_turns:
-        asked, parts = asked_in_turns(asked, len(network.labels))
     for start in range(0, len(sample), batch_size):
-        some = slice(start, start + batch_size)
-        batch = pass_.run(sample[some], None if asked is None else asked[:, some])
+        batch = pass_.run(sample[start : start + batch_size])
         found = batch if found is None else found.merge(batch)
         done += min(batch_size, len(sample) - start)
         if progress:
             progress(done, len(sample))
     assert found is not None
-    return pass_.counted(found, parts)
+    return pass_.counted(found)
 
 
 def moments_of(network: Network, sample: Sample, *, batch_size: int = 512) -> ActivationStatistics:
@@ -111,15 +103,12 @@ class _Pass:
         self.counters: dict[str, Counter] = {}
 
     @torch.no_grad()
-    def run(self, sample: Sample, asked: Tensor | None) -> ActivationStatistics:
-        """The statistics of a batch, without histograms; ``asked``: sides to differentiate for."""
-        device = self.network.device
-        rows = self.network.trimmed(sample.rows).to(device)
-        sides = _cut(self.network, rows, torch.stack(sample.sides).to(device))
+    def run(self, sample: Sample) -> ActivationStatistics:
+        """The statistics of a batch, without histograms."""
+        rows, sides = _cut(self.network, sample)
+        rows, sides = rows.to(self.network.device), sides.to(self.network.device)
         watch = self.network.watch(rows, self.told, self.gradients)
-        squared = {}
-        if asked is not None:
-            squared = watch.squared(_cut(self.network, rows, asked.to(device)))
+        squared = watch.squared(sides) if self.gradients else {}
         layers = {seen.name: self._layer(seen, squared) for seen in watch.observations(sides)}
         network = self.network
         how = network.ranks_unexplained, network.ranks_together
@@ -165,16 +154,8 @@ class _Pass:
         both = torch.stack(list(products)) if seen.joint else None
         return torch.stack(counts), torch.stack(totals), both
 
-    def counted(self, found: ActivationStatistics, parts: Tensor | None) -> ActivationStatistics:
-        """The statistics with histograms, and with squares of all observations for a part."""
-        if parts is not None:
-            layers = {
-                name: layer
-                if layer.squared is None
-                else replace(layer, squared=layer.squared / parts[: len(layer.squared)])
-                for name, layer in found.layers.items()
-            }
-            found = replace(found, layers=layers)
+    def counted(self, found: ActivationStatistics) -> ActivationStatistics:
+        """The statistics with histograms."""
         if not self.histograms:
             return found
         layers = {
@@ -220,44 +201,12 @@ def _kept(seen: Observations) -> Exact:
     return Exact(values.cpu(), sides.cpu())
 
 
-def _cut(network: Network, rows: Rows, sides: Tensor) -> Tensor:
-    """Both sides of rows without needless steps: int64 with one past the labels for none."""
+def _cut(network: Network, sample: Sample) -> tuple[Rows, Tensor]:
+    """Rows without needless steps, and both sides: int64 with one past the labels for none."""
+    rows = network.trimmed(sample.rows)
+    sides = torch.stack(sample.sides)
     if sides.dtype != torch.bool:
         sides = torch.where(sides == IGNORE, len(network.labels), sides)
     if sides.ndim == 3 and sides.dtype != torch.bool and rows.targets is not None:
         sides = sides[:, :, : rows.targets.shape[1]]
-    return sides
-
-
-def asked_in_turns(sides: Tensor, labels: int) -> tuple[Tensor, Tensor | None]:
-    """What observations are differentiated for, and which parts of each side and label they are.
-
-    An observation of a label that has many is asked for one side alone, in turns: one way back
-    through the network in the place of two.
-
-    Args:
-        sides: of a sample.
-        labels: how many there are.
-
-    Returns:
-        as the sides; and float64 ``(2, labels, 1)``, None where it is all of them.
-    """
-    if sides.dtype == torch.bool:
-        return sides, None
-    own, rival = sides.flatten(1)
-    counts = torch.zeros(labels, dtype=torch.int64)
-    known = (own != IGNORE).nonzero()[:, 0]
-    counts.index_add_(0, own[known], torch.ones_like(known))
-    order = known[own[known].argsort(stable=True)]
-    starts = counts.cumsum(0) - counts
-    turn = torch.arange(len(order)) - starts[own[order]]
-    many = counts[own[order]] >= MANY
-    first, second = order[many & (turn % 2 == 1)], order[many & (turn % 2 == 0)]
-    asked = torch.stack([own.index_fill(0, first, IGNORE), rival.index_fill(0, second, IGNORE)])
-
-    def counted(of: Tensor) -> Tensor:
-        code = of + torch.arange(2)[:, None] * labels
-        return torch.bincount(code[of != IGNORE], minlength=2 * labels).view(2, labels, 1).double()
-
-    parts = counted(asked) / counted(torch.stack([own, rival])).clamp(min=1)
-    return asked.view_as(sides), torch.where(parts > 0, parts, 1.0)
+    return rows, sides

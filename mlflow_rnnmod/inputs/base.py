@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
@@ -109,6 +109,18 @@ class Input(ABC):
             TypeError: if they are not.
             ValueError: if they do not fit ``size``, or hold NaN or infinity.
         """
+
+    def is_blank(self, value: Any) -> bool:
+        """Whether a checked input holds nothing that could be answered for."""
+        return False
+
+    def length(self, value: Any, tokenizer: Any = None) -> int:
+        """Steps of a checked input, at the most; 0 where it has none."""
+        return 0
+
+    def cut(self, value: Any, steps: int, tokenizer: Any = None) -> Any:
+        """A checked input with no more than its first ``steps`` steps."""
+        return value
 
     def of_batch(self, values: Tensor) -> Tensor | None:
         """A batch's tensor, rows first, as :class:`Rows` of this kind hold it; ``None``: it isn't.
@@ -219,7 +231,7 @@ def listed(inputs: Any, kind: str) -> Iterator[tuple[int, Any]]:
     """
     if isinstance(inputs, str | bytes):
         raise TypeError(f"inputs is the text {inputs!r:.60}; expected a list of {kind}.")
-    if isinstance(inputs, Mapping | set | frozenset) or hasattr(inputs, "columns"):
+    if isinstance(inputs, Mapping | Set) or hasattr(inputs, "columns"):
         raise TypeError(
             f"inputs is a {type(inputs).__name__}; expected a list of {kind}. Tables are read by "
             "the model that mlflow.pyfunc loads."
@@ -262,6 +274,17 @@ def check_finite(values: Tensor, where: str) -> None:
             f"{where} holds {float(values[tuple(place)])} at {place}; expected finite numbers. "
             "Fill or leave out what is missing."
         )
+
+
+def check_numbers(rows: Rows) -> Rows:
+    """Rows that a network reads, as its own numbers: what is too large for these is none of them.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    if rows.values.is_floating_point():
+        check_finite(rows.values, f"inputs, as {str(rows.values.dtype).removeprefix('torch.')},")
+    return rows
 
 
 def is_missing(cell: Any) -> bool:

@@ -108,7 +108,7 @@ class GaussianDensity(Density):
         """How many numbers an input is."""
         raise NotImplementedError
 
-    def counts(self, labels: int) -> Moments:
+    def counts(self, labels: int, room: float = 1.0) -> Moments:
         """As :meth:`Density.counts`."""
         return Moments(labels, self.numbers, self.space)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mlflow_rnnmod.inputs.base import Reader, Size, is_missing, listed
 from mlflow_rnnmod.inputs.gaussian import ImageDensity
 from mlflow_rnnmod.inputs.likelihood import Density
-from mlflow_rnnmod.inputs.pixels import Pixels, png_of, shape_of, shape_words, unpacked
+from mlflow_rnnmod.inputs.pixels import SHOWN, Pixels, png_of, shape_of, shape_words, unpacked
 from mlflow_rnnmod.networks.rows import Rows
 
 FORMATS = ("PNG", "JPEG")
@@ -122,7 +122,8 @@ class Images(Pixels):
         """The row as it was before its preparation, as a PNG."""
         if tokenizer is None:
             return super().picture(values)
-        return png_of(tokenizer.pixels(values[None])[0])
+        size = (tokenizer.channels, *tokenizer.sides)  # vectors may have been made of it
+        return png_of(tokenizer.pixels(values.view(1, *size))[0], SHOWN)
 
     def _array(self, value: Any, where: str, channels: int) -> Tensor:
         expected = f"a PNG's or JPEG's bytes, or uint8 ({channels}, height, width)"

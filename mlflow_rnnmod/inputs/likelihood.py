@@ -28,16 +28,19 @@ class Likelihood:
             likelihoods of one space can be compared.
         facts: numbers and words, as JSON types.
         tensors: its tables.
+        step: of single steps, where answers have one for each; ``None`` where there is none.
     """
 
     space: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    step: Likelihood | None = None
 
     @property
     def bytes(self) -> int:
         """Size of its tables."""
-        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+        own = sum(t.numel() * t.element_size() for t in self.tensors.values())
+        return own + (0 if self.step is None else self.step.bytes)
 
     def __repr__(self) -> str:
         return f"Likelihood({self.space!r}, {self.bytes} bytes)"
@@ -103,8 +106,22 @@ class Density(ABC):
         """
 
     @abstractmethod
-    def counts(self, labels: int) -> Counts:
-        """Nothing seen yet, of so many labels."""
+    def counts(self, labels: int, room: float = 1.0) -> Counts:
+        """Nothing seen yet, of so many labels; tables have a share of the usual ``room``."""
+
+    stepwise: ClassVar[bool] = False
+    """Whether steps have likelihoods of their own."""
+
+    def steps_of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Any:
+        """The steps of a parent's rows, as :class:`~mlflow_rnnmod.inputs.neighbours.Steps`.
+
+        Arguments as for :meth:`of_rows`.
+        """
+        raise NotImplementedError
+
+    def steps_of_inputs(self, inputs: Any, parent: Any) -> Any:
+        """The steps that a parent reads in checked inputs, likewise."""
+        raise NotImplementedError
 
     @abstractmethod
     def stack(self, likelihoods: Sequence[Likelihood]) -> Stack:

@@ -3,7 +3,7 @@
 Witten and Bell's interpolation (IEEE Trans. Inf. Theory 37(4), 1991), written as a table of
 probabilities and back-off weights (as ARPA files have it): p(w | h) is that of the longest stored
 n-gram, times the weights of the histories that were backed off from. What is stored of each n-gram
-is a hash of 32 bits and two logarithms of 8 bits.
+is a hash of 24 bits and two logarithms of 8 bits.
 """
 
 from __future__ import annotations
@@ -23,16 +23,23 @@ VOCABULARY = 50_000
 """Words that there may be, seen or not: what an unseen one shares its chance with."""
 LEAST_COUNTS = (2, 2)
 """How often an n-gram must be seen to be stored: of one, of more. Once would tell of one person."""
-BUDGET = 11_500
+BUDGET = 9_200
 """Bytes of a table, at the most."""
 STEP = 14
 """Steps a nat: what logarithms are rounded to."""
 FEW_STEPS = 2000
 """Steps of a label below which the parent's own words stand behind it."""
 
+SHORT = 0xFFFFFF
+"""What is stored of a hash."""
+
 _MASK = 0xFFFFFFFF
 _START, _END = 0x5BD1E995, 0x1B873593
 _UNKNOWN = int(hashed([[UNKNOWN]]).values[0])
+
+
+Table = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of one order: label << 32 | key, in order; how often; the keys of history and shorter n-gram."""
 
 
 class Grams(NamedTuple):
@@ -89,8 +96,8 @@ def grams_of(seen: Sequences, order: int) -> tuple[list[Grams], Tensor]:
 class NGramCounts(Counts):
     """How often each n-gram was seen, for each label and for all rows together."""
 
-    def __init__(self, order: int, labels: int, space: str) -> None:
-        self.order, self.labels, self.space = order, labels, space
+    def __init__(self, order: int, labels: int, space: str, budget: int = BUDGET) -> None:
+        self.order, self.labels, self.space, self.budget = order, labels, space, budget
         none = torch.zeros(0, dtype=torch.int64)
         # Of each order: label << 32 | key, count, history, shorter.
         self.tables = [(none, none, none, none) for _ in range(order)]
@@ -116,12 +123,12 @@ class NGramCounts(Counts):
                 found.histories[mine],
                 found.shorter[mine],
             )
-            self.tables[size] = _merged(self.tables[size], new)
+            self.tables[size] = merged(self.tables[size], new)
 
     def merge(self, other: Self) -> Self:
         """As :meth:`Counts.merge`."""
-        found = type(self)(self.order, self.labels, self.space)
-        found.tables = [_merged(a, b) for a, b in zip(self.tables, other.tables, strict=True)]
+        found = type(self)(self.order, self.labels, self.space, self.budget)
+        found.tables = [merged(a, b) for a, b in zip(self.tables, other.tables, strict=True)]
         found.unknown = self.unknown + other.unknown
         return found
 
@@ -134,14 +141,22 @@ class NGramCounts(Counts):
         fitted = self._fitted(label, whole)
         if fitted is None:
             return None
-        tensors, orders = {}, [len(keys) for keys in fitted.keys]
-        tensors["keys"] = _as_int32(torch.cat(fitted.keys))
-        tensors["values"] = _quantised(torch.cat(fitted.values))
-        tensors["backs"] = _quantised(torch.cat(fitted.backs[: self.order - 1]))
+        # Shorter hashes than were counted by: of those that become the same one is kept.
+        kept = [first_of(keys & SHORT) for keys in fitted.keys]
+        orders = [len(each) for each in kept]
+
+        def stored(tables: list[Tensor]) -> Tensor:
+            return torch.cat([table[each] for table, each in zip(tables, kept, strict=False)])
+
+        tensors = {
+            "keys": packed(stored(fitted.keys)),
+            "values": quantised(stored(fitted.values)),
+            "backs": quantised(stored(fitted.backs[: self.order - 1])),
+        }
         facts = {"orders": orders, "unseen": round(fitted.unseen, 4), "rows_steps": fitted.steps}
         return Likelihood(self.space, facts, tensors)
 
-    def _of(self, label: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _of(self, label: int) -> list[Table]:
         found = []
         for keys, counts, histories, shorter in self.tables:
             low, high = torch.searchsorted(keys, torch.tensor([label << 32, (label + 1) << 32]))
@@ -158,8 +173,8 @@ class NGramCounts(Counts):
         total, types = int(counts.sum()) + unknown, len(keys) + unknown
         share = counts.double() / (total + types)
         kept = counts >= LEAST_COUNTS[0]
-        room = BUDGET if whole is not None else 10**9
-        most = int(0.6 * room) // (6 if self.order > 1 else 5)
+        room = self.budget if whole is not None else 10**9
+        most = int(0.6 * room) // 5
         if int(kept.sum()) > most:
             kept &= counts >= counts[kept].sort(descending=True).values[most - 1]
         left = 1.0 - float(share[kept].sum())
@@ -176,37 +191,35 @@ class NGramCounts(Counts):
             keys, order = keys.sort()
             share = share[order]
             ground = torch.full_like(share, unseen)
-            place, there = _found(behind.keys[0], keys)
+            place, there = found_in(behind.keys[0], keys)
             ground[there] = behind.values[0][place[there]].double().exp()
             lowest = math.log(left * unseen)
         else:
             ground, lowest = torch.full_like(share, unseen), math.log(left * unseen)
         fitted = _Fitted([keys], [(share + left * ground).log()], [], lowest, total)
-        used = 6 * len(keys)
+        used = 5 * len(keys)
         for size in range(1, self.order):
             used += self._longer(fitted, tables[size], size, room - used)
         fitted.backs.append(torch.zeros(len(fitted.keys[-1]), dtype=torch.float64))
         return fitted
 
-    def _longer(
-        self, fitted: _Fitted, table: tuple[Tensor, Tensor, Tensor, Tensor], size: int, room: int
-    ) -> int:
+    def _longer(self, fitted: _Fitted, table: Table, size: int, room: int) -> int:
         """The n-grams of one more order; bytes of the table that they take."""
         keys, counts, histories, shorter = table
         heads, place = histories.unique(return_inverse=True)
         total = torch.zeros(len(heads), dtype=torch.float64).index_add_(0, place, counts.double())
         types = torch.zeros_like(total).index_add_(0, place, torch.ones_like(place).double())
         share = counts / (total + types)[place]
-        low, known = _found(fitted.keys[-1], shorter)
+        low, known = found_in(fitted.keys[-1], shorter)
         below = torch.full_like(share, fitted.unseen)
         below[known] = fitted.values[-1][low[known]]
         kept = counts >= LEAST_COUNTS[1]
         if size > 1:  # what is shorter must be there, or it would not be found
-            kept &= known & _found(fitted.keys[-1], histories)[1]
+            kept &= known & found_in(fitted.keys[-1], histories)[1]
         last = size == self.order - 1
         back = (types / (total + types))[place]
         gain = counts * ((share + back * below.exp()) / (back * below.exp())).log()
-        entry, most = (5 if last else 6), int(room * (1.0 if last else 0.5))
+        entry, most = (4 if last else 5), int(room * (1.0 if last else 0.5))
         count = max(most // entry, 0)
         if int(kept.sum()) > count:
             best = gain.masked_fill(~kept, -math.inf).argsort(descending=True)[:count]
@@ -217,7 +230,7 @@ class NGramCounts(Counts):
         value = (share + weight[place] * below.exp()).log()
         # Histories of what is stored have a weight; those that are no words themselves, too.
         used = heads[torch.unique(place[kept])]
-        have = _found(fitted.keys[-1], used)[1]
+        have = found_in(fitted.keys[-1], used)[1]
         if not bool(have.all()):
             more = used[~have]
             joined, order = torch.cat([fitted.keys[-1], more]).sort()
@@ -225,14 +238,14 @@ class NGramCounts(Counts):
                 [fitted.values[-1], torch.full((len(more),), fitted.unseen, dtype=torch.float64)]
             )
             fitted.keys[-1], fitted.values[-1] = joined, values[order]
-        at, there = _found(heads, fitted.keys[-1])
+        at, there = found_in(heads, fitted.keys[-1])
         backs = torch.zeros(len(fitted.keys[-1]), dtype=torch.float64)
         backs[there] = weight[at[there]].clamp(min=1e-6).log()
         fitted.backs.append(backs)
         chosen, order = keys[kept].sort()
         fitted.keys.append(chosen)
         fitted.values.append(value[kept][order])
-        return entry * len(chosen) + 6 * int((~have).sum())
+        return entry * len(chosen) + 5 * int((~have).sum())
 
 
 @dataclass(eq=False)
@@ -293,7 +306,7 @@ class _Level:
         for number, each in enumerate(likelihoods):
             orders = each.facts["orders"]
             part = slice(sum(orders[:size]), sum(orders[: size + 1]))
-            found = each.tensors["keys"][part].long() & _MASK
+            found = unpacked(each.tensors["keys"][part])
             keys.append(found)
             modules.append(torch.full((len(found),), number))
             values.append(-each.tensors["values"][part].float() / STEP)
@@ -314,7 +327,7 @@ class _Level:
 
     def hits(self, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which of ``keys`` are in which table: place in ``keys``, table and entry of each."""
-        place, there = _found(self.keys, keys)
+        place, there = found_in(self.keys, keys & SHORT)
         at = there.nonzero()[:, 0]
         place = place[at]
         counts = self.starts[place + 1] - self.starts[place]
@@ -324,9 +337,7 @@ class _Level:
         return at[which], self.module[entry], entry
 
 
-def _merged(
-    first: tuple[Tensor, Tensor, Tensor, Tensor], second: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def merged(first: Table, second: Table) -> Table:
     """Counts of both added up, in the order of keys."""
     keys, counts, histories, shorter = (
         torch.cat([a, b]) for a, b in zip(first, second, strict=True)
@@ -338,7 +349,7 @@ def _merged(
     return each, total, history, short
 
 
-def _found(table: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def found_in(table: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Where ``keys`` are in a sorted table, and whether they are."""
     if not len(table):
         return torch.zeros_like(keys), torch.zeros_like(keys, dtype=torch.bool)
@@ -346,11 +357,34 @@ def _found(table: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     return place, table[place] == keys
 
 
-def _quantised(logarithms: Tensor) -> Tensor:
+def quantised(logarithms: Tensor) -> Tensor:
     """Logarithms of numbers up to 1 as uint8."""
     return (-logarithms * STEP).round().clamp(0, 255).to(torch.uint8)
 
 
-def _as_int32(keys: Tensor) -> Tensor:
-    """Hashes of 32 bits as int32."""
-    return torch.where(keys > 0x7FFFFFFF, keys - (1 << 32), keys).to(torch.int32)
+def first_of(keys: Tensor) -> Tensor:
+    """Places of keys that are each the first of its like, in the order of keys.
+
+    Example:
+        >>> first_of(torch.tensor([7, 3, 7])).tolist()
+        [1, 0]
+    """
+    each, place = keys.unique(return_inverse=True)
+    first = torch.full_like(each, len(keys))
+    return first.scatter_reduce_(0, place, torch.arange(len(keys)), "amin")
+
+
+def packed(keys: Tensor) -> Tensor:
+    """Hashes of 24 bits as three bytes each, uint8 ``(keys, 3)``.
+
+    Example:
+        >>> unpacked(packed(torch.tensor([1, 70_000]))).tolist()
+        [1, 70000]
+    """
+    shifted = (keys & SHORT)[:, None] >> torch.tensor([0, 8, 16])
+    return (shifted & 0xFF).to(torch.uint8)
+
+
+def unpacked(found: Tensor) -> Tensor:
+    """What :func:`packed` made bytes of, int64."""
+    return (found.long() << torch.tensor([0, 8, 16])).sum(dim=1)

@@ -21,6 +21,8 @@ from mlflow_rnnmod.inputs.gaussian import ImageDensity
 from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.networks.rows import Rows
 
+SHOWN = 64
+"""Pictures in pages have at most so many pixels a side."""
 PATCHES = 4
 """Made-up images are mixed of so many patches a side."""
 
@@ -122,11 +124,15 @@ class Pixels(Input):
         """The row as a PNG, from its darkest to its brightest number."""
         low, high = float(values.min()), float(values.max())
         scaled = (values.cpu().float() - low) * (255 / max(high - low, 1e-9))
-        return png_of(scaled.round().to(torch.uint8))
+        return png_of(scaled.round().to(torch.uint8), SHOWN)
 
 
-def png_of(pixels: Tensor) -> bytes | None:
+def png_of(pixels: Tensor, most: int | None = None) -> bytes | None:
     """Uint8 ``(channels, height, width)`` as a PNG; ``None`` where it has no colours to show.
+
+    Args:
+        pixels: of the image.
+        most: pixels a side that larger ones are scaled down to.
 
     Example:
         >>> png_of(torch.zeros(3, 2, 2, dtype=torch.uint8))[1:4]
@@ -138,7 +144,10 @@ def png_of(pixels: Tensor) -> bytes | None:
         return None
     array = pixels.permute(1, 2, 0).contiguous().numpy()
     file = io.BytesIO()
-    Image.fromarray(array[..., 0] if len(pixels) == 1 else array).save(file, "PNG")
+    image = Image.fromarray(array[..., 0] if len(pixels) == 1 else array)
+    if most is not None:
+        image.thumbnail((most, most))
+    image.save(file, "PNG")
     return file.getvalue()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from mlflow_rnnmod.inputs.base import Input, Reader
+from mlflow_rnnmod.inputs.base import Input, Reader, check_numbers
 from mlflow_rnnmod.networks.rows import Rows
 
 
@@ -24,7 +24,7 @@ class Steps(Input):
         """
         config = network.config
         rows = inputs if isinstance(inputs, Rows) else self.padded(inputs, network, tokenizer)
-        prepared = network.prepare(rows)
+        prepared = check_numbers(network.prepare(rows))
         lengths = network.lengths(prepared).cpu()
         if config.stepwise:
             lengths[self.without_step(rows, config.pad_index).cpu()] = 0
@@ -33,6 +33,18 @@ class Steps(Input):
     @abstractmethod
     def padded(self, inputs: Sequence[Any], network: Reader, tokenizer: Any) -> Rows:
         """Checked inputs of different lengths as rows."""
+
+    def is_blank(self, value: Any) -> bool:
+        """No step."""
+        return len(value) == 0
+
+    def length(self, value: Any, tokenizer: Any = None) -> int:
+        """Its steps."""
+        return len(value)
+
+    def cut(self, value: Any, steps: int, tokenizer: Any = None) -> Any:
+        """Its first steps."""
+        return value[:steps]
 
     def without_step(self, rows: Rows, pad_index: int | None) -> Tensor:
         """Bool ``(rows,)``: those that hold nothing but padding."""

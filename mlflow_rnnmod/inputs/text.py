@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.base import Reader, is_missing, listed
 from mlflow_rnnmod.inputs.likelihood import Density
+from mlflow_rnnmod.inputs.tokenizers import check_growth, check_tokenizer
 from mlflow_rnnmod.inputs.tokens import Tokens
 from mlflow_rnnmod.inputs.wording import text_density
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
@@ -50,8 +52,30 @@ class Text(Tokens):
         if not isinstance(cell, str) and hasattr(cell, "tolist"):
             cell = cell.tolist()
         if isinstance(cell, list | tuple):
-            return [text for item in cell for text in self.read_cell(item, row, size)]
+            # An empty list among others is a text without words, and not no text.
+            return [text for item in cell for text in self.read_cell(item, row, size) or [""]]
         return [self.read(cell, f"{self.column} in row {row}", size)]
+
+    def is_blank(self, value: Any) -> bool:
+        """Nothing but white space, or no word.
+
+        Example:
+            >>> Text().is_blank("  "), Text().is_blank([]), Text().is_blank(["a", ""])
+            (True, True, False)
+        """
+        return not value.strip() if isinstance(value, str) else all(not w.strip() for w in value)
+
+    def length(self, value: Any, tokenizer: Any = None) -> int:
+        """Tokens; without a tokenizer characters, which a text has more of."""
+        if tokenizer is not None:
+            return int(tokenizer([value]).lengths.max())
+        return len(value) if isinstance(value, str) else sum(map(len, value))
+
+    def cut(self, value: Any, steps: int, tokenizer: Any = None) -> Any:
+        """The text up to a token, or without a tokenizer a character; of words, the first ones."""
+        if tokenizer is None or not isinstance(value, str):
+            return value[:steps]
+        return value[: tokenizer.tokenizer.encode(value).offsets[steps - 1][1]]
 
     def of_batch(self, values: Tensor) -> None:
         """Batches hold no text."""
@@ -111,8 +135,9 @@ class TextEncoder:
         try:
             data = json.loads(tokenizer)
             assert isinstance(data, dict)
-        except (ValueError, AssertionError) as error:
+        except (ValueError, AssertionError, RecursionError) as error:
             raise ValueError(f"tokenizer is not a tokenizer's JSON: {tokenizer[:60]!r}.") from error
+        check_tokenizer(data)
         self.json = canonical_json(data)
         self.pad_index = pad_index
         self.side = side
@@ -135,10 +160,22 @@ class TextEncoder:
 
         try:
             return Tokenizer.from_str(self.json)
-        except Exception as error:  # the library raises bare Exception
-            raise ValueError(
-                f"tokenizer can't be read by the tokenizers library: {error}"
-            ) from error
+        except BaseException as error:  # the library raises bare Exception, and panics
+            if isinstance(error, Exception) or _is_panic(error):
+                raise ValueError(
+                    f"tokenizer can't be read by the tokenizers library: {error}"
+                ) from error
+            raise
+
+    def try_out(self) -> None:
+        """Read a text, to find out now what would otherwise be found out later.
+
+        Raises:
+            ValueError: if the tokenizer can't read it, or makes too much of it.
+        """
+        check_growth(json.loads(self.json))
+        rows = self(["A text, with 1 number.", ""])
+        self.decode(rows.values.tolist())
 
     def __call__(self, texts: Sequence[Any]) -> Rows:
         """Token ids of some texts.
@@ -172,9 +209,13 @@ class TextEncoder:
                 values[row, steps - len(found) :] = torch.tensor(found)
         return Rows(values, torch.tensor(lengths, dtype=torch.int64))
 
+    def encodings(self, texts: Sequence[Any]) -> list[Any]:
+        """The ``tokenizers.Encoding`` of each text, as :meth:`__call__` reads it."""
+        return self._encodings(plain_texts(texts))
+
     def _encodings(self, texts: Sequence[str | list[str]], special: bool = True) -> list[Any]:
         """Encodings of texts and lists of words; the library wants a batch of one kind."""
-        encode = partial(self.tokenizer.encode_batch, add_special_tokens=special)
+        encode = partial(self._encode, special=special)
         split = [i for i, text in enumerate(texts) if not isinstance(text, str)]
         if not split:
             return encode(texts)
@@ -183,6 +224,26 @@ class TextEncoder:
         found += encode([texts[i] for i in split], is_pretokenized=True)
         order = sorted(range(len(texts)), key=[*whole, *split].__getitem__)
         return [found[place] for place in order]
+
+    def _encode(
+        self, texts: Sequence[Any], special: bool, is_pretokenized: bool = False
+    ) -> list[Any]:
+        how = {"add_special_tokens": special, "is_pretokenized": is_pretokenized}
+        try:
+            return list(self.tokenizer.encode_batch(texts, **how))
+        except BaseException as error:
+            if not isinstance(error, Exception) and not _is_panic(error):
+                raise
+            for text in texts:  # which one it is, the library does not say
+                try:
+                    self.tokenizer.encode(text, **how)
+                except BaseException as one:
+                    if not isinstance(one, Exception) and not _is_panic(one):
+                        raise
+                    raise ValueError(
+                        f"The tokenizer can't read the text {text!r:.80}: {one}"
+                    ) from one
+            raise ValueError(f"The tokenizer can't read these texts: {error}") from error
 
     def ids(self, texts: Sequence[Any]) -> list[list[int]]:
         """Token ids of some texts without special tokens and padding, as a translation has them.
@@ -206,6 +267,11 @@ class TextEncoder:
             ['ein Haus', '']
         """
         return list(self.tokenizer.decode_batch([list(row) for row in ids]))
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether the library gave up, in Rust: that is no ``Exception``."""
+    return type(error).__name__ == "PanicException"
 
 
 def plain_texts(texts: Any) -> list[Any]:

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.inputs.base import Input, Reader, check_finite, is_missing, numbers
+from mlflow_rnnmod.inputs.base import (
+    Input,
+    Reader,
+    check_finite,
+    check_numbers,
+    is_missing,
+    numbers,
+)
 from mlflow_rnnmod.inputs.gaussian import VectorDensity
 from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.networks.rows import Rows
@@ -60,7 +67,7 @@ class Vectors(Input):
         """Float ``(rows, size)``, of the network's dtype, without lengths."""
         if not isinstance(inputs, Rows):
             inputs = Rows(torch.stack(list(inputs)).to(network.dtype))
-        return network.prepare(inputs)
+        return check_numbers(network.prepare(inputs))
 
     def background(
         self, rows: Rows, config: Any, count: int, seed: int, unknown: int | None = None

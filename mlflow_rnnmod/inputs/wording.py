@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.likelihood import Density, Likelihood, space_of
-from mlflow_rnnmod.inputs.ngrams import LEAST_COUNTS, NGramCounts, NGramStack
+from mlflow_rnnmod.inputs.neighbours import (
+    Steps,
+    check_table,
+    read_steps,
+    spelled,
+    steps_of,
+    surfaces,
+)
+from mlflow_rnnmod.inputs.ngrams import BUDGET, LEAST_COUNTS, NGramCounts, NGramStack
 from mlflow_rnnmod.inputs.normaliser import (
     UNKNOWN,
     VERSION,
@@ -30,15 +38,16 @@ class GramDensity(Density):
 
     order: ClassVar[int] = 2
     unit: ClassVar[str] = "words"
+    stepwise = True
 
     @property
     def space(self) -> str:
         """As :attr:`Density.space`."""
         return space_of(self)
 
-    def counts(self, labels: int) -> NGramCounts:
+    def counts(self, labels: int, room: float = 1.0) -> NGramCounts:
         """As :meth:`Density.counts`."""
-        return NGramCounts(self.order, labels, self.space)
+        return NGramCounts(self.order, labels, self.space, int(room * BUDGET))
 
     def stack(self, likelihoods: Sequence[Likelihood]) -> NGramStack:
         """As :meth:`Density.stack`."""
@@ -63,6 +72,8 @@ class GramDensity(Density):
                 f"its likelihood has tables of {sizes} for {orders}; expected {expected} of "
                 f"{self.order} orders."
             )
+        if likelihood.step is not None:
+            check_table(likelihood.step)
 
     def words(self, likelihood: Likelihood) -> str:
         """As :meth:`Density.words`."""
@@ -72,10 +83,31 @@ class GramDensity(Density):
             for size, count in enumerate(orders)
         )
         return (
-            f"how often {shown} were seen in training rows, each as a hash of 32 bits with a "
-            f"rounded logarithm; what was seen once is not stored (at least "
-            f"{min(LEAST_COUNTS)} times)"
+            f"how often {shown} were seen in training rows, each as a hash of 24 bits with a "
+            f"rounded logarithm; what was seen less than {min(LEAST_COUNTS)} times is not stored"
+            + ("; the same of steps with their neighbours" if likelihood.step is not None else "")
         )
+
+    def steps_of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Steps:
+        """As :meth:`Density.steps_of_rows`: each token is a step."""
+        ids, lengths = valid_steps(rows, side)
+        if tokenizer is None:
+            return steps_of(_hashed_ids(ids), torch.zeros_like(ids), lengths)
+        inner = tokenizer.tokenizer
+        size = max(inner.get_vocab_size(), int(ids.max()) + 1 if len(ids) else 0)
+        tokens = [
+            UNKNOWN if i == tokenizer.unknown else inner.id_to_token(i) or "" for i in range(size)
+        ]
+        words, endings = zip(*(spelled(token) for token in tokens), strict=True)
+        found = [hashed([each]).values[ids] for each in (words, endings)]
+        return steps_of(found[0], found[1], lengths)
+
+    def steps_of_inputs(self, inputs: Any, parent: Any) -> Steps:
+        """As :meth:`Density.steps_of_inputs`: what was in the text where a token is."""
+        if parent.tokenizer is not None:
+            return read_steps(surfaces(parent.tokenizer, inputs))
+        rows = parent.network.content(parent.rows(inputs))
+        return self.steps_of_rows(rows, None, parent.network.side)
 
     @classmethod
     def parsed(cls, rest: str) -> GramDensity:
@@ -138,8 +170,8 @@ class Ids(GramDensity):
 
     def of_rows(self, rows: Any, tokenizer: Any = None, side: str = "right") -> Sequences:
         """As :meth:`Density.of_rows`."""
-        values, lengths = _valid(rows, side)
-        return Sequences((values * 0x9E3779B1 + 1) & 0xFFFFFFFF, lengths)
+        values, lengths = valid_steps(rows, side)
+        return Sequences(_hashed_ids(values), lengths)
 
     @classmethod
     def parsed(cls, rest: str) -> Ids:
@@ -166,11 +198,15 @@ def _characters(token: str) -> list[str]:
     return [" "] if token.isspace() else characters_of(token)
 
 
+def _hashed_ids(ids: Tensor) -> Tensor:
+    return (ids * 0x9E3779B1 + 1) & 0xFFFFFFFF
+
+
 def _plain(text: Any) -> str:
     return text if isinstance(text, str) else " ".join(text)
 
 
-def _valid(rows: Any, side: str) -> tuple[Tensor, Tensor]:
+def valid_steps(rows: Any, side: str) -> tuple[Tensor, Tensor]:
     """Ids of rows without padding, one row behind the other, and how many each has."""
     values = rows.values.cpu()
     steps = values.shape[1]
@@ -186,7 +222,7 @@ def _valid(rows: Any, side: str) -> tuple[Tensor, Tensor]:
 
 def _read_back(rows: Any, tokenizer: Any, side: str, parts: Any) -> Sequences:
     """Words of a parent's rows: those of its tokens, or of the text that its tokenizer decodes."""
-    ids, lengths = _valid(rows, side)
+    ids, lengths = valid_steps(rows, side)
     inner = _decoding(tokenizer.tokenizer)
     if inner.decoder is not None:
         split = [row.tolist() for row in ids.split(lengths.tolist())]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import Lock
 from mlflow_rnnmod.networks.protocol import Finish, Network
 from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
@@ -25,9 +25,6 @@ down, but run in any of these ways.
 
 # Readouts (trunks x observations) whose heads are finished at once.
 MAX_FINISHED = 2048
-
-# What a way needs is made once, whoever asks first.
-_lock = threading.Lock()
 
 # From what :meth:`ManyTrunks.feed` makes of a batch to a trunk's readout.
 Run = Callable[[Any], Tensor]
@@ -52,6 +49,8 @@ class ManyTrunks:
 
     def __init__(self, network: Network, trunks: Sequence[Trunk]) -> None:
         self.network, self.trunks = network, tuple(trunks)
+        # What a way needs is made once, whoever asks first.
+        self._lock = Lock()
         self._views: dict[bool, list[Run]] = {}
         self._stack: Any = None
         self._chosen: dict[tuple[int, int], str] = {}
@@ -79,7 +78,7 @@ class ManyTrunks:
             finish: called on this thread or on others.
         """
         if way == "stacked":
-            with _lock:
+            with self._lock:
                 if self._stack is None:
                     self._stack = self.make_stack()
             self.run_stack(self._stack, rows, finish)
@@ -107,7 +106,7 @@ class ManyTrunks:
 
     def _runs(self, plain: bool) -> list[Run]:
         """How each trunk is run by itself, cut down or masked; made once."""
-        with _lock:
+        with self._lock:
             if plain not in self._views:
                 self._views[plain] = [self.cut(trunk, not plain) for trunk in self.trunks]
         return self._views[plain]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from mlflow_rnnmod import inputs
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.preparation import ImagePreparation
 from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.networks.digest import digest_tensors
@@ -141,6 +141,12 @@ class Parent:
     def density(self) -> inputs.Density | None:
         """What likelihoods of its inputs are made of; ``None`` where there are none."""
         return self.input.density(self.network.config, self.encoder)
+
+    @property
+    def steps_likely(self) -> bool:
+        """Whether single steps of its inputs have likelihoods, as its answers are for each."""
+        answer = self.network.config.answer
+        return bool(answer.each_step and self.density is not None and self.density.stepwise)
 
     def known_as(self, model_id: str | None, tracking_uri: str | None) -> Parent:
         """The same parent with the place where it was logged."""

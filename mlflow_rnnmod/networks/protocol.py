@@ -160,9 +160,6 @@ class Network(nn.Module):
     ranks_unexplained: ClassVar[bool] = False
     """Whether ``sensitivity`` counts only what the other units can't guess of a unit."""
 
-    asks_in_turns: ClassVar[bool] = False
-    """Whether a watch has less to do where a row stands for one label alone."""
-
     @property
     def ranks_together(self) -> bool:
         """Whether ``sensitivity`` ranks units of all groups at once.

@@ -10,8 +10,10 @@ from typing import TypeVar
 
 import torch
 
+from mlflow_rnnmod._locks import Lock
+
 T = TypeVar("T")
-_lock = threading.Lock()
+_lock = Lock()
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 

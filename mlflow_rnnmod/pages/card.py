@@ -54,12 +54,18 @@ SIZES = {
     "units_kept": "units kept",
     "weights_kept": "weights kept",
     "recurrent_weights_kept": "recurrent weights kept",
+    "multiply_adds_kept": "multiply-adds kept",
     "jaccard": "overlap with the other modules (Jaccard)",
 }
 
 
 def module_card(
-    module: Module, uri: str, others: Sequence[str] = (), parent_link: str | None = None
+    module: Module,
+    uri: str,
+    others: Sequence[str] = (),
+    parent_link: str | None = None,
+    standalone: bool = False,
+    server: str | None = None,
 ) -> str:
     """The card of one module.
 
@@ -68,6 +74,8 @@ def module_card(
         uri: what it can be loaded by, ``models:/...`` or ``runs:/...``.
         others: URIs of a few modules to show it composed with.
         parent_link: where the parent's page is, relative to MLflow's own (``#/experiments/...``).
+        standalone: whether the parent goes along.
+        server: the server that the card is for; ids of another one are told to be so.
 
     Returns:
         Markdown of at most 8000 characters.
@@ -89,12 +97,12 @@ def module_card(
     return fit(
         [
             opening,
-            _facts(facts),
+            fact_table(facts),
             _figures(module.figures, figure_rows(module.made), contract.answer.counted),
             _layers(module),
-            _use(uri, contract.input, contract.input_size, contract.answer),
+            use(uri, contract.input, contract.input_size, contract.answer),
             _compose([uri, *others], contract.input, contract.input_size),
-            _by_reference(parent),
+            _alone(parent) if standalone else _by_reference(parent, server),
         ],
         LONGEST,
     )
@@ -139,10 +147,10 @@ def parent_card(
         facts.insert(3, ("preparation", inline(parent.image.json)))
     if parent.target_tokenizer is not None:
         facts.insert(4, ("tokenizer of translations", inline(parent.target_tokenizer.digest)))
-    sections = [opening, _facts(facts)]
+    sections = [opening, fact_table(facts)]
     if figures:
         sections.append(_figures(figures, rows, config.answer.counted))
-    sections.append(_use(uri, parent.input_kind, parent.input_size, config.answer))
+    sections.append(use(uri, parent.input_kind, parent.input_size, config.answer))
     if modules:
         sections.append(_compose([modules], parent.input_kind, parent.input_size, _TOGETHER))
     return fit(sections, LONGEST)
@@ -177,7 +185,7 @@ def registered_card(
             "module is in use, keep its network**, or export the module first."
         )
         return fit(
-            [opening, _use(uri, kind, size, answer), _compose(others, kind, size, _TOGETHER)],
+            [opening, use(uri, kind, size, answer), _compose(others, kind, size, _TOGETHER)],
             LONGEST,
         )
     opening = (
@@ -186,62 +194,7 @@ def registered_card(
         "source model say what it was made of, and how well it answers on which rows."
     )
     return fit(
-        [opening, _use(uri, kind, size, answer), _compose([uri, *others], kind, size)], LONGEST
-    )
-
-
-def composite_card(composite: Composite, uri: str) -> str:
-    """The card of a composite: which modules it is made of, from where, and how they compare.
-
-    Args:
-        composite: the composite.
-        uri: what it can be loaded by.
-
-    Returns:
-        Markdown of at most 8000 characters.
-    """
-    sources = [dict(source) for source in composite.sources]
-    parents = {source.get("parent") for source in sources}
-    opening = (
-        f"# A model of {len(sources)} {plural('module', len(sources))}\n\nMade of modules of "
-        f"{len(parents)} {plural('parent', len(parents))}, which are bundled with it; nothing was "
-        f"trained. {_joined(composite)}"
-    )
-    shown = [
-        (
-            escape(source.get("label", ""), 60),
-            inline(source["uri"]) if source.get("uri") else "made in Python",
-            escape(source.get("version") or "", 20),
-            inline(str(source.get("parent", ""))[:12]),
-        )
-        for source in sources[:SHOWN]
-    ]
-    modules = "## Modules\n\n" + table(("label", "module", "version", "parent"), shown)
-    if len(sources) > SHOWN:
-        modules += f"\n\n... and {len(sources) - SHOWN} more: see `composition.json`."
-    steps = [
-        f"{number}. {escape(json.dumps(dict(step), ensure_ascii=False, default=str), 300)}"
-        for number, step in enumerate(composite.recipe[:SHOWN], 1)
-    ]
-    history = "## How it was made\n\n" + "\n".join(steps) if steps else ""
-    return fit(
-        [
-            part
-            for part in (
-                opening,
-                _use(
-                    uri,
-                    composite.input_kind,
-                    composite.input_size,
-                    composite.answer,
-                    composite.labels,
-                ),
-                modules,
-                history,
-            )
-            if part
-        ],
-        LONGEST,
+        [opening, use(uri, kind, size, answer), _compose([uri, *others], kind, size)], LONGEST
     )
 
 
@@ -265,7 +218,7 @@ def _question(module: Module) -> str:
     )
 
 
-def _joined(composite: Composite) -> str:
+def joined(composite: Composite) -> str:
     """How a composite comes to its answers."""
     end, limits = composite.end_label, composite.parameters.get("thresholds", {})
     told = ", ".join(f"{escape(y, 40)} {limits[y]:.4g}" for y in list(limits)[:SHOWN])
@@ -324,10 +277,10 @@ def _figures(figures: Mapping[str, float], rows: str | None, counted: str) -> st
     )
     if not shown:
         return "## Figures\n\nNone were measured."
-    return "## Figures\n\n" + words + "\n\n" + _facts(shown, " r")
+    return "## Figures\n\n" + words + "\n\n" + fact_table(shown, " r")
 
 
-def _facts(facts: Sequence[tuple[str, str]], right: str = "") -> str:
+def fact_table(facts: Sequence[tuple[str, str]], right: str = "") -> str:
     """Names and what they stand for; MLflow's descriptions leave no room between columns."""
     return table(("", ""), [(f"{name}&emsp;", words) for name, words in facts], right)
 
@@ -352,7 +305,8 @@ def _parent_name(parent: Parent, parent_link: str | None) -> str:
     return inline(f"models:/{parent.model_id}") if parent.model_id else inline(digest)
 
 
-def _use(uri: str, kind: str, size: Any, answer: Answer, labels: Sequence[str] = ()) -> str:
+def use(uri: str, kind: str, size: Any, answer: Answer, labels: Sequence[str] = ()) -> str:
+    """How a model is loaded and asked: a section with a snippet of Python."""
     table = input_of(kind).table(size)
     params = answer.example_params(labels).items()
     asked = ", ".join(f"{_quoted(n)}: {_quoted(v) if type(v) is str else v}" for n, v in params)
@@ -378,13 +332,24 @@ def _compose(
     return f"## {title}\n\n" + fenced(code)
 
 
-def _by_reference(parent: Parent) -> str:
+def _by_reference(parent: Parent, server: str | None) -> str:
     where = f"the model {inline('models:/' + parent.model_id)}" if parent.model_id else "its parent"
+    elsewhere = parent.tracking_uri
+    if parent.model_id and server is not None and elsewhere not in (None, server):
+        where += f" **on the server {inline(elsewhere)}**, whose id that is,"
     return (
         "## Where its weights are\n\n"
         f"This module is a mask; its weights are those of {where}, digest "
         f"{inline(parent.digest)}. It is found there by itself. Should that model have to go, "
         "write the module with its parent first: `mlflow_rnnmod.export(uri, path)`."
+    )
+
+
+def _alone(parent: Parent) -> str:
+    return (
+        "## Where its weights are\n\n"
+        f"This module stands alone: its parent, digest {inline(parent.digest)}, is beside it, and "
+        "nothing else is needed to load it."
     )
 
 

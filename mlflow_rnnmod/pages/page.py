@@ -1,26 +1,31 @@
 """The report of a decomposition as one self-contained HTML page.
 
-MLflow shows HTML artifacts in a frame where links lead nowhere, so there are none; nor scripts, nor
-anything loaded from elsewhere.
+MLflow shows HTML artifacts in a frame where links lead nowhere, so there are none, nor anything
+loaded from elsewhere; one small script sorts and filters the table of modules.
 """
 
 from __future__ import annotations
 
+import math
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.decomposition.sizing import SHARED_COST
 from mlflow_rnnmod.pages.dial import METRICS, settings_svg, sorted_settings, taken_of
+from mlflow_rnnmod.pages.grouping import grouped
 from mlflow_rnnmod.pages.markdown import plain
 from mlflow_rnnmod.pages.pictures import is_taken, overlap_svg, sizing_svg
+from mlflow_rnnmod.pages.sortable import SCRIPT, Cell, sortable
+from mlflow_rnnmod.pages.sortable import STYLE as SORTING
 from mlflow_rnnmod.pages.wording import percent, points
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
     from mlflow_rnnmod.decomposition.module import Module
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; margin: 0 auto;
   max-width: 1120px; padding: 24px 32px 64px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 8px; }
@@ -41,15 +46,25 @@ th:first-child, td:first-child { text-align: left; white-space: normal; overflow
   max-width: 300px; min-width: 190px; }
 td.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 tr.taken td { background: #e8f2fa; font-weight: 600; }
+img.row { width: 56px; margin-right: 6px; image-rendering: pixelated; vertical-align: middle; }
 td.bar { min-width: 62px; background-repeat: no-repeat; }
 """
 _COLUMNS = {
+    "f1": "F1",
+    "parent_f1": "F1 of the parent",
+    "points": "points",
+    "precision": "precision",
+    "parent_precision": "precision of the parent",
+    "recall": "recall",
+    "parent_recall": "recall of the parent",
+    "bleu": "BLEU",
+    "parent_bleu": "BLEU of the parent",
+    "chrf": "chrF",
+    "parent_chrf": "chrF of the parent",
+    "agreement": "agrees with the parent",
     "units_kept": "units kept",
     "recurrent_weights_kept": "recurrent weights kept",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "agreement": "agrees with the parent",
+    "multiply_adds_kept": "multiply-adds kept",
     "jaccard": "overlap with the others",
 }
 _TILES = {
@@ -111,18 +126,34 @@ def page(decomposition: Decomposition) -> str:
     if decomposition.sizing:
         parts += ["<h2>How much to remove</h2>", _sizing(decomposition, chosen)]
     if modules:
-        matrix, labels = decomposition.overlap.double().numpy(), [m.label for m in modules]
+        matrix, labels = grouped(decomposition.overlap.double().numpy(), [m.label for m in modules])
         parts += [
             "<h2>Overlap</h2>",
-            "<p>Of the units that either of two modules keeps, the share that both keep.</p>",
+            "<p>Of the units that either of two modules keeps, the share that both keep; modules "
+            "that are alike stand together.</p>",
             f'<div class="wide">{overlap_svg(matrix, labels)}</div>',
         ]
+    if any(decomposition.pictures.values()):
+        parts += ["<h2>Examples</h2>", _pictures(decomposition.pictures)]
     parts += ["<h2>Rows</h2>", _pairs(decomposition.rows)]
     parts += ["<h2>Settings</h2>", _pairs(_settings(decomposition, chosen))]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<style>{STYLE}{SORTING}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + f"\n<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _pictures(pictures: Mapping[str, Sequence[bytes]]) -> str:
+    """A row of pictures for each label, in the page itself."""
+    rows = []
+    for label, shown in pictures.items():
+        name = escape(plain(label))
+        sources = (f"data:image/png;base64,{b64encode(each).decode()}" for each in shown)
+        images = "".join(f'<img class="row" src="{s}" alt="{name}">' for s in sources)
+        rows.append(f'<tr><td>{name}</td><td class="words">{images}</td></tr>')
+    return f"<table><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _named(words: Mapping[str, str], metric: str) -> dict[str, str]:
@@ -147,27 +178,34 @@ def _figure(name: str, value: float) -> str:
 
 
 def _modules(modules: Sequence[Module]) -> str:
-    shown = [name for name in _COLUMNS if any(name in m.figures for m in modules)]
-    header = "".join(f"<th>{escape(_COLUMNS[name])}</th>" for name in shown)
+    """The table of modules, worst first; it sorts by the column that is clicked on."""
+    known = [(module, {**module.figures, **_gap(module)}) for module in modules]
+    shown = [name for name in _COLUMNS if any(name in figures for _, figures in known)]
+    header = ["label", *(_COLUMNS[name] for name in shown), "rows of the label"]
     rows = []
-    for module in modules:
-        cells = [f"<td>{escape(plain(module.label))}</td>"]
-        cells += [_bar(module.figures.get(name)) for name in shown]
-        support = module.figures.get("support")
-        cells.append(f"<td>{'' if support is None else f'{support:.0f}'}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="wide"><table><thead><tr><th>label</th>{header}<th>rows of the label</th></tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    for module, figures in sorted(known, key=lambda item: _order(item[1])):
+        cells = [Cell.text(module.label)]
+        for name in shown:
+            value = figures.get(name)
+            if name == "points" and value is not None and value == value:
+                cells.append(Cell(points(value), value))
+            else:
+                cells.append(Cell.share(value))
+        rows.append([*cells, Cell.number(figures.get("support"))])
+    return sortable(header, rows)
 
 
-def _bar(share: float | None) -> str:
-    if share is None or share != share:
-        return "<td></td>"
-    full = min(max(100 * share, 0.0), 100.0)
-    colors = f"linear-gradient(90deg, #dcebf7 {full:.1f}%, transparent {full:.1f}%)"
-    return f'<td class="bar" style="background-image: {colors}">{percent(share)}</td>'
+def _gap(module: Module) -> dict[str, float]:
+    """The module's main figure less its parent's, where both are known."""
+    for name in ("f1", "bleu"):
+        if name in module.figures and f"parent_{name}" in module.figures:
+            return {"points": module.figures[name] - module.figures[f"parent_{name}"]}
+    return {}
+
+
+def _order(figures: Mapping[str, float]) -> tuple[float, float]:
+    found = figures.get("points"), figures.get("f1", figures.get("bleu"))
+    return tuple(math.inf if x is None or x != x else x for x in found)  # type: ignore[return-value]
 
 
 def _sizing(decomposition: Decomposition, chosen: Any) -> str:

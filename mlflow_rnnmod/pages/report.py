@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from mlflow_rnnmod.pages.dial import METRICS, sorted_settings, taken_of, write_settings
+from mlflow_rnnmod.pages.grouping import grouped
+from mlflow_rnnmod.pages.links import model_page, registered_page
 from mlflow_rnnmod.pages.markdown import escape, link, table
 from mlflow_rnnmod.pages.page import page
 from mlflow_rnnmod.pages.pictures import write_overlap
-from mlflow_rnnmod.pages.wording import percent, points, removal_words
+from mlflow_rnnmod.pages.wording import bleu, percent, points, removal_words
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
@@ -28,25 +30,42 @@ INDEX, TABLE, CSV, PICTURE, SETTINGS, PAGE = (
     "settings.png",
     "report.html",
 )
+# Figures of the label first, its parent's beside; sizes last.
 _SHARES = (
+    "f1",
+    "parent_f1",
+    "precision",
+    "parent_precision",
+    "recall",
+    "parent_recall",
+    "bleu",
+    "parent_bleu",
+    "chrf",
+    "parent_chrf",
+    "agreement",
     "units_kept",
     "weights_kept",
     "recurrent_weights_kept",
-    "precision",
-    "recall",
-    "f1",
-    "agreement",
+    "multiply_adds_kept",
     "jaccard",
 )
 _HEADER = {
-    "units_kept": "units",
-    "recurrent_weights_kept": "weights",
+    "f1": "F1",
+    "parent_f1": "its parent",
+    "bleu": "BLEU",
+    "parent_bleu": "its parent",
+    "points": "points",
     "precision": "precision",
     "recall": "recall",
-    "f1": "F1",
+    "chrf": "chrF",
     "agreement": "agrees",
+    "units_kept": "units",
+    "recurrent_weights_kept": "weights",
+    "multiply_adds_kept": "multiply-adds",
     "jaccard": "overlap",
 }
+BLOCK = 10
+"""Modules in a block of the index, where there are more than two blocks of them."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +93,8 @@ def write_pictures(decomposition: Decomposition, directory: Path) -> None:
     That is ``overlap.png``, ``report.html`` and, where settings were tried, ``settings.png``.
     """
     labels = [module.label for module in decomposition.modules]
-    write_overlap(decomposition.overlap.double().numpy(), labels, directory / PICTURE)
+    matrix, labels = grouped(decomposition.overlap.double().numpy(), labels)
+    write_overlap(matrix, labels, directory / PICTURE)
     if decomposition.sizing:
         tried = sorted_settings(decomposition.sizing)
         removal, trunks = removal_of(decomposition)["removal"], decomposition.figures.get("trunks")
@@ -101,8 +121,9 @@ def write_index(
     """
     index = index_markdown(decomposition, entries, experiment_id, parent_model_id)
     (directory / INDEX).write_text(index, encoding="utf-8")
-    rows = [_row(entry) for entry in entries]
-    columns = list(rows[0]) if rows else ["label"]
+    rows = [_row(entry, experiment_id) for entry in entries]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["label"]
+    rows = [{name: row.get(name) for name in columns} for row in rows]
     with (directory / CSV).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
@@ -120,39 +141,80 @@ def index_markdown(
 ) -> str:
     """The index: every module with a link to its page in MLflow, however many there are.
 
-    MLflow's own lists stop at 50 models, or have no search (docs/mlflow.md).
+    Worst first, as what went wrong is what one looks for; many modules in blocks of ten. MLflow's
+    own lists stop at 50 models, or have no search (docs/mlflow.md).
     """
     registered = any(entry.registered_name for entry in entries)
-    shown = [name for name in _HEADER if any(name in e.module.figures for e in entries)]
-    rows = []
-    for entry in entries:
+    known = [{**e.module.figures, **_points(e.module)} for e in entries]
+    shown = [name for name in _HEADER if any(name in figures for figures in known)]
+    header = [
+        "label&emsp;",
+        *(f"&emsp;{_HEADER[n]}" for n in shown),
+        "&emsp;rows",
+        *(["&emsp;version"] if registered else []),
+    ]
+    lines = []
+    for entry in worst_first(entries):
         label = escape(entry.module.label, 80)
         if entry.model_id:
             label = link_raw(label, model_page(experiment_id, entry.model_id))
-        figures = entry.module.figures
-        cells = [label, *(percent(figures[n]) if n in figures else "" for n in shown)]
+        figures = {**entry.module.figures, **_points(entry.module)}
+        cells = [f"{label}&emsp;", *(_cell(n, figures[n]) if n in figures else "" for n in shown)]
         cells.append(f"{figures['support']:.0f}" if "support" in figures else "")
         if registered:
-            cells.append(_registered(entry))
-        rows.append(cells)
-    header = [
-        "label",
-        *(_HEADER[n] for n in shown),
-        "rows",
-        *(["version"] if registered else []),
-    ]
+            cells.append(f"&emsp;{_registered(entry)}")
+        lines.append(cells)
+    right = " " + "r" * (len(shown) + 1)
     measured = escape(decomposition.rows.get("figures", "rows that are not recorded"), 500)
     return "\n\n".join(
         [
             f"# {len(entries)} modules of one network",
             summary(decomposition, experiment_id, parent_model_id),
             *(f"> **Mind:** {escape(warning, 1000)}" for warning in decomposition.warnings),
-            table(header, rows, " " + "r" * (len(shown) + 1)),
-            "Units and recurrent weights kept; precision, recall and F1 of the label; how often "
-            "the module agrees with its parent; overlap with the other modules (Jaccard); rows "
-            f"of the label. Measured on {measured}.\n",
+            *_blocks(header, lines, right),
+            "Worst first: the label's F1 as its module has it and as its parent has it, and the "
+            "difference in points; precision and recall; how often the module agrees with its "
+            "parent; units and recurrent weights kept; overlap with the other modules (Jaccard); "
+            f"rows of the label. Measured on {measured}.\n",
         ]
     )
+
+
+def worst_first(entries: Sequence[Entry]) -> list[Entry]:
+    """By what a label lost against its parent, then by how good it is; unknown ones last."""
+
+    def key(entry: Entry) -> tuple[float, float]:
+        figures = entry.module.figures
+        own = figures.get("f1", figures.get("bleu", math.inf))
+        gap = _points(entry.module).get("points", math.inf)
+        return tuple(math.inf if value != value else value for value in (gap, own))  # type: ignore[return-value]
+
+    return sorted(entries, key=key)
+
+
+def _points(module: Module) -> dict[str, float]:
+    """The module's main figure less its parent's, where both are known."""
+    for name in ("f1", "bleu"):
+        both = module.figures.get(name), module.figures.get(f"parent_{name}")
+        if both[0] is not None and both[1] is not None:
+            return {"points": both[0] - both[1]}
+    return {}
+
+
+def _cell(name: str, value: float) -> str:
+    if name == "points":
+        return points(value) if value == value else ""
+    return bleu(value) if name.endswith(("bleu", "chrf")) else percent(value)
+
+
+def _blocks(header: Sequence[str], lines: Sequence[Sequence[str]], right: str) -> list[str]:
+    if len(lines) <= 2 * BLOCK:
+        return [table(header, lines, right)]
+    found = []
+    for first in range(0, len(lines), BLOCK):
+        part = lines[first : first + BLOCK]
+        found += [f"### {first + 1} to {first + len(part)}", table(header, part, right)]
+    return found
 
 
 def summary(
@@ -161,12 +223,15 @@ def summary(
     """A few sentences: what was taken apart, how, and what that cost."""
     figures = decomposition.figures
     parent = escape(decomposition.parent.digest[:12])
+    promise = broken(decomposition)
     if parent_model_id:
         parent = link_raw(parent, model_page(experiment_id, parent_model_id))
     sentences = [
         f"Parent network {parent} was taken apart into one module for each of its "
         f"{len(decomposition.modules)} labels ({removal_words(removal_of(decomposition))})."
     ]
+    if promise is not None:
+        sentences.insert(0, f"**Mind: {promise}.**")
     metric = decomposition.metric
     composed, whole = figures.get(f"composed_{metric}"), figures.get(f"parent_{metric}")
     if composed is not None and whole is not None:
@@ -184,6 +249,9 @@ def summary(
     if "recurrent_weights_kept" in figures:
         kept = percent(figures["recurrent_weights_kept"])
         sentences.append(f"A module keeps {kept} of the recurrent weights on average.")
+    if "multiply_adds_kept" in figures:
+        kept = percent(figures["multiply_adds_kept"])
+        sentences.append(f"A module takes {kept} of the multiply-adds on average.")
     if "trunks" in figures and "cost" in figures:
         count = round(figures["trunks"])
         trunks = "one trunk" if count == 1 else f"{count} trunks"
@@ -199,6 +267,17 @@ def summary(
     return " ".join(sentences)
 
 
+def broken(decomposition: Decomposition) -> str | None:
+    """What to say first where removal cost more than it was chosen to cost at most."""
+    net, config = decomposition.figures.get("net"), decomposition.config
+    if config.removal != "auto" or net is None or -100 * net <= config.tolerance:
+        return None
+    return (
+        f"what was removed costs {-100 * net:.1f} points on the rows of the report, more than the "
+        f"{config.tolerance:g} that it was chosen to cost at most"
+    )
+
+
 def removal_of(decomposition: Decomposition) -> dict[str, Any]:
     """``rule`` and ``removal`` as they were in the end; ``"auto"`` where modules do not tell."""
     made = decomposition.modules[0].made if decomposition.modules else {}
@@ -206,11 +285,6 @@ def removal_of(decomposition: Decomposition) -> dict[str, Any]:
         "rule": decomposition.config.rule,
         "removal": made.get("removal", decomposition.config.removal),
     }
-
-
-def model_page(experiment_id: str, model_id: str) -> str:
-    """Where MLflow's pages show a LoggedModel, as a link from Markdown."""
-    return f"#/experiments/{experiment_id}/models/{model_id}"
 
 
 def link_raw(markdown: str, target: str) -> str:
@@ -221,26 +295,27 @@ def link_raw(markdown: str, target: str) -> str:
 def _registered(entry: Entry) -> str:
     if not entry.registered_name:
         return ""
-    target = f"#/models/{quote(entry.registered_name, safe='')}"
-    return link(
-        entry.version or "model", f"{target}/versions/{entry.version}" if entry.version else target
-    )
+    return link(entry.version or "model", registered_page(entry.registered_name, entry.version))
 
 
-def _row(entry: Entry) -> dict[str, Any]:
-    """Plain values for the CSV file and MLflow's table view."""
-    figures, module = entry.module.figures, entry.module
-    row: dict[str, Any] = {
-        "label": module.label,
-        "name": entry.slug,
-        "index": module.contract.index,
-        "kept_units": module.trunk.kept,
-        "units": module.trunk.total,
-    }
-    row.update({name: _rounded(figures.get(name)) for name in _SHARES})
+def _row(entry: Entry, experiment_id: str) -> dict[str, Any]:
+    """Plain values for the CSV file and MLflow's table view, which sorts: figures first."""
+    figures, module = {**entry.module.figures, **_points(entry.module)}, entry.module
+    row: dict[str, Any] = {"label": module.label, "points": _rounded(figures.get("points"))}
+    row.update({n: _rounded(figures.get(n)) for n in _SHARES if n in figures})
     row["support"] = int(figures["support"]) if "support" in figures else None
-    row["model_id"] = entry.model_id
-    row["registered_name"], row["version"] = entry.registered_name, entry.version
+    row["link"] = model_page(experiment_id, entry.model_id) if entry.model_id else None
+    row.update(
+        {
+            "kept_units": module.trunk.kept,
+            "units": module.trunk.total,
+            "name": entry.slug,
+            "index": module.contract.index,
+            "model_id": entry.model_id,
+            "registered_name": entry.registered_name,
+            "version": entry.version,
+        }
+    )
     return row
 
 

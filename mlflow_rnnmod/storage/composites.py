@@ -8,13 +8,24 @@ from typing import Any
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.composition.translation import composite_class
+from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.storage.bounds import MODULES as MOST
 from mlflow_rnnmod.storage.files import by_version, check_digest, read_document, write_document
-from mlflow_rnnmod.storage.modules import PARENTS, clean_origin, read_module, write_module
+from mlflow_rnnmod.storage.modules import (
+    ALL,
+    PARENTS,
+    FindParent,
+    clean_origin,
+    read_module,
+    read_modules,
+    write_modules,
+)
 from mlflow_rnnmod.storage.parents import read_parent, write_parent
 
 DOCUMENT = "composition.json"
 MODULES = "modules"
+"""Where modules had folders of their own, before format 4."""
 _FOLDER = re.compile(rf"{MODULES}/\d+")
 
 
@@ -30,27 +41,19 @@ def write_composite(composite: Composite, directory: Path) -> None:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    entries = []
-    for number, module in enumerate(composite.modules):
-        folder = f"{MODULES}/{number:03d}"
-        entries.append(
-            {
-                "label": module.label,
-                "folder": folder,
-                "sha256": write_module(module, directory / folder),
-                "parent": module.parent.digest,
-                "origin": clean_origin(module.origin),
-            }
-        )
     for parent in _parents(composite).values():
         write_parent(parent, directory / PARENTS / parent.digest)
     content = {
-        "modules": entries,
+        "modules": [
+            {"label": m.label, "parent": m.parent.digest, "origin": clean_origin(m.origin)}
+            for m in composite.modules
+        ],
         "score": composite.score,
         "parameters": dict(composite.parameters),
         "recipe": list(composite.recipe),
+        "files": {ALL: write_modules(composite.modules, directory)},
     }
-    write_document(directory / DOCUMENT, "composite", content)
+    write_document(directory / DOCUMENT, "composite", content, 4)
 
 
 def _parents(composite: Composite) -> dict[str, Parent]:
@@ -75,11 +78,27 @@ def read_composite(directory: Path) -> Composite:
     directory = Path(directory)
     path = directory / DOCUMENT
     body = read_document(path, "composite")
-    return by_version({1: lambda found: _read_1(found, directory)}, body, path)
+    readers = {
+        1: lambda found: _read_1(found, directory),
+        4: lambda found: _read_4(found, directory),
+    }
+    return by_version(readers, body, path)
+
+
+def digest_of_modules(directory: Path) -> str | None:
+    """SHA-256 of ``modules.json``; ``None`` where an older version gave each module a folder.
+
+    Raises:
+        ValueError: if ``composition.json`` is missing, truncated or altered.
+    """
+    path = Path(directory) / DOCUMENT
+    body = read_document(path, "composite")
+    readers = {1: lambda found: None, 4: lambda found: check_digest(found["files"][ALL], ALL, path)}
+    return by_version(readers, body, path)
 
 
 def read_folders(directory: Path) -> list[tuple[str, str]]:
-    """Folders of a composite's modules and the digests of their documents.
+    """Folders of a composite's modules and the digests of their documents, before format 4.
 
     Raises:
         ValueError: if ``composition.json`` is missing, truncated or altered.
@@ -90,19 +109,46 @@ def read_folders(directory: Path) -> list[tuple[str, str]]:
 
 
 def _folders_1(body: dict[str, Any], path: Path) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
+    known: set[str] = set()
+    if not isinstance(body["modules"], list) or len(body["modules"]) > MOST:
+        raise ValueError(f"{path} names more than {MOST} modules, or no list of them.")
     for entry in body["modules"]:
         if not _FOLDER.fullmatch(entry["folder"]):
             raise ValueError(
                 f"{path} has a module in {entry['folder']!r}; expected {MODULES}/<number>."
             )
+        if entry["folder"] in known:
+            raise ValueError(f"{path} names {entry['folder']} twice; expected each module once.")
+        known.add(entry["folder"])
         sha256 = check_digest(entry["sha256"], f"sha256 of {entry['folder']}", path)
         found.append((entry["folder"], sha256))
     return found
 
 
+def _read_4(body: dict[str, Any], directory: Path) -> Composite:
+    sha256 = check_digest(body["files"][ALL], ALL, directory / DOCUMENT)
+    modules = read_modules(directory, _finder(directory), sha256)
+    named = [(entry["label"], entry["parent"]) for entry in body["modules"]]
+    if named != [(module.label, module.parent.digest) for module in modules]:
+        raise ValueError(
+            f"{directory / DOCUMENT} names other modules than {ALL} holds:\nexpected "
+            f"{named[:10]!r:.400}\nfound {[m.label for m in modules[:10]]!r:.400}."
+        )
+    return _composite(body, modules)
+
+
 def _read_1(body: dict[str, Any], directory: Path) -> Composite:
-    path = directory / DOCUMENT
+    find_parent = _finder(directory)
+    modules = tuple(
+        read_module(directory / folder, find_parent, sha256)
+        for folder, sha256 in _folders_1(body, directory / DOCUMENT)
+    )
+    return _composite(body, modules)
+
+
+def _finder(directory: Path) -> FindParent:
+    """Reads each of the bundled parents once."""
     parents: dict[str, Parent] = {}
 
     def find_parent(digest: str, reference: dict[str, Any]) -> Parent:
@@ -111,10 +157,10 @@ def _read_1(body: dict[str, Any], directory: Path) -> Composite:
             parents[digest] = found.known_as(reference["model_id"], reference["tracking_uri"])
         return parents[digest]
 
-    modules = tuple(
-        read_module(directory / folder, find_parent, sha256)
-        for folder, sha256 in _folders_1(body, path)
-    )
+    return find_parent
+
+
+def _composite(body: dict[str, Any], modules: tuple[Module, ...]) -> Composite:
     return composite_class(modules)(
         modules=modules,
         score=body["score"],

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,18 +19,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
+from mlflow_rnnmod.storage import bounds
 
-FORMAT = 3
+FORMAT = 4
 """The newest format version. What the first could say is written in it still, for older readers.
 
 2: other kinds of answer than one label; masks for single steps and gates.
 3: graphs of more than dense layers, with places behind units.
+4: composites alone: all their modules in one JSON file and one of tensors.
 """
 
-MAX_DOCUMENT = 2**27
-"""Bytes of the longest document that is read: its values take many times as much memory."""
 
 T = TypeVar("T")
+_FIELDS = (KeyError, TypeError, AttributeError, IndexError)
+_OTHERS = (RuntimeError, ArithmeticError, AssertionError, MemoryError, OSError)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -74,12 +76,9 @@ def read_document(path: Path, kind: str, sha256: str | None = None) -> dict[str,
         ValueError: if the file is missing, truncated, altered, of another kind, or of a format that
             is newer than this package.
     """
-    size = path.stat().st_size if path.is_file() else 0
-    if size > MAX_DOCUMENT:
-        raise ValueError(f"{path} has {size} bytes; expected a document of {MAX_DOCUMENT} at most.")
-    data = read_bytes(path, sha256)
+    data = read_bytes(path, sha256, bounds.DOCUMENT_BYTES)
     try:
-        body = json.loads(data)
+        body = bounds.parse_json(data)
         if not isinstance(body, dict):
             raise ValueError(f"it holds a {type(body).__name__}")
     except ValueError as error:
@@ -116,22 +115,53 @@ def by_version(
     """
     try:
         return readers[max(version for version in readers if version <= body["format"])](body)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} (format {body['format']}) lacks a field or has one of another type: {error!r}."
-        ) from error
+    except BaseException as error:
+        raise_ours(error, f"{path} (format {body['format']})")
 
 
-def read_bytes(path: Path, sha256: str | None = None) -> bytes:
-    """A file's bytes, checked.
+def raise_ours(error: BaseException, where: str) -> NoReturn:
+    """Raise what reading a file has raised, as a ``ValueError`` that names the file.
+
+    Whatever a file holds, that is all that reading it may come to: fields that are missing or of
+    another type, numbers too large for whoever takes them, and the panics of libraries in Rust,
+    which are no ``Exception``. Interruptions, and what is not of reading, stay what they are.
+
+    Args:
+        error: what was raised.
+        where: the file.
 
     Raises:
-        ValueError: if it is missing, or its SHA-256 is not ``sha256``; both digests are shown.
+        ValueError: in its place.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} is missing or can't be read: {error}.") from error
+    if isinstance(error, ValueError) and where.partition(" (")[0] in str(error):
+        raise error
+    if isinstance(error, ValueError):
+        raise ValueError(f"{where}: {error}") from error
+    if isinstance(error, _FIELDS):
+        raise ValueError(f"{where} lacks a field or has one of another type: {error!r}.") from error
+    if isinstance(error, _OTHERS) or type(error) is Exception or is_panic(error):
+        raise ValueError(f"{where} can't be read: {error!r:.500}.") from error
+    raise error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether it is what an extension in Rust raises where it gives up: no ``Exception``."""
+    return type(error).__name__ == "PanicException"
+
+
+def read_bytes(path: Path, sha256: str | None = None, most: int | None = None) -> bytes:
+    """A file's bytes, checked.
+
+    Args:
+        path: the file.
+        sha256: what its digest should be.
+        most: bytes that it may have at the most.
+
+    Raises:
+        ValueError: if it is missing, no regular file or larger, or its SHA-256 is not ``sha256``;
+            both digests are shown.
+    """
+    data = bounds.read_regular(path, most)
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
         raise ValueError(
@@ -149,17 +179,54 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path,
+    sha256: str,
+    expected: Mapping[str, Any] | None = None,
+    most: int | None = None,
+) -> dict[str, Tensor]:
     """The tensors of a safetensors file with this SHA-256, on the CPU.
 
+    Args:
+        path: the file.
+        sha256: its digest.
+        expected: shapes by name, which its header has to say before anything is allocated.
+        most: bytes that its tensors may take at the most; by default what ``expected`` says.
+
     Raises:
-        ValueError: if it is missing, truncated, altered, or no safetensors file.
+        ValueError: if it is missing, truncated, altered, no safetensors file, or holds other
+            tensors, NaN or infinity.
     """
-    data = read_bytes(path, sha256)
+    if expected is not None and most is None:
+        most = 8 * sum(torch.Size(shape).numel() for shape in expected.values())
+    data = read_bytes(path, sha256, None if most is None else most + bounds.HEADER_BYTES)
     try:
-        return load(data)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}.") from error
+        shapes = bounds.tensor_shapes(data)
+        if expected is not None:
+            _compare(shapes, expected)
+        tensors = load(data)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} holds NaN or infinity; expected finite numbers")
+    except BaseException as error:
+        if isinstance(error, SafetensorError):
+            raise ValueError(f"{path} is not a safetensors file: {error}.") from error
+        raise_ours(error, str(path))
+    return tensors
+
+
+def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Any]) -> None:
+    """Names and shapes that a header has with those that are needed; all differences at once."""
+    missing, more = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    problems = [f"lacks {', '.join(missing[:20])}"] * bool(missing)
+    problems += [f"has {', '.join(more[:5])}, which nobody reads"] * bool(more)
+    problems += [
+        f"{name} has shape {found[name]}, expected {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != tuple(shape)
+    ][:5]
+    if problems:
+        raise ValueError(f"it does not fit: {'; '.join(problems)}")
 
 
 def check_digest(value: Any, name: str, path: Path) -> str:

@@ -1,13 +1,16 @@
 """Files of a module: ``module.json``, which a plan reads, and ``module.safetensors``.
 
+Those of a composite are all in two such files, ``modules.json`` and ``modules.safetensors``: over
+HTTP every file is a request or two.
+
 A module is a mask over its parent; the parent is named by digest, and bundled when asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -28,6 +31,13 @@ from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
+from mlflow_rnnmod.storage.bounds import (
+    GROWTH,
+    LIKELIHOOD_BYTES,
+    MODULES,
+    check_room,
+    check_types,
+)
 from mlflow_rnnmod.storage.files import (
     by_version,
     check_digest,
@@ -42,10 +52,12 @@ from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 
 DOCUMENT = "module.json"
 TENSORS = "module.safetensors"
+ALL = "modules.json"
+ALL_TENSORS = "modules.safetensors"
 # The first format version that could say masks for single steps and gates.
 MASKED = 2
 PARENTS = "parents"
-_TABLE = "likelihood."
+_TABLE, _STEP = "likelihood.", "step_likelihood."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
 
 FindParent = Callable[[str, dict[str, Any]], Parent]
@@ -68,9 +80,136 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    sha256 = write_tensors(directory / TENSORS, _tensors(module))
+    size = (directory / TENSORS).stat().st_size
+    content = {**_content(module, size, standalone), "files": {TENSORS: sha256}}
+    if standalone:
+        write_parent(module.parent, directory / PARENTS / module.parent.digest)
+    return write_document(directory / DOCUMENT, "module", content, _format_of(module))
+
+
+def write_modules(modules: Sequence[Module], directory: Path) -> str:
+    """Write the modules of a composite, all in two files; their parents are written elsewhere.
+
+    Args:
+        modules: in order.
+        directory: exists.
+
+    Returns:
+        SHA-256 of ``modules.json``.
+
+    Raises:
+        ValueError: if a number of a head is not finite, or figures are not JSON.
+    """
+    together: dict[str, Tensor] = {}
+    contents: list[dict[str, Any]] = []
+    labels: dict[str, tuple[str, ...]] = {}
+    for number, module in enumerate(modules):
+        own = _tensors(module)
+        together.update({f"{number}/{name}": tensor for name, tensor in own.items()})
+        size = sum(tensor.numel() * tensor.element_size() for tensor in own.values())
+        content = {**_content(module, size, True), "format": _format_of(module), "files": {}}
+        # All modules of a parent name all of its labels: once will do, or they would be squared.
+        if (
+            labels.setdefault(module.parent.digest, module.contract.labels)
+            == (content["contract"]["labels"])
+        ):
+            del content["contract"]["labels"]
+        contents.append(content)
+    files = {ALL_TENSORS: write_tensors(directory / ALL_TENSORS, together)}
+    content = {"modules": contents, "labels": labels, "files": files}
+    return write_document(directory / ALL, "modules", content, 4)
+
+
+def read_modules(directory: Path, find_parent: FindParent, sha256: str) -> tuple[Module, ...]:
+    """The modules that :func:`write_modules` wrote.
+
+    Args:
+        directory: where it wrote.
+        find_parent: asked for their parents; see :func:`read_module`.
+        sha256: what the digest of ``modules.json`` should be.
+
+    Raises:
+        ValueError: if a file is missing, truncated or altered.
+    """
+    path = Path(directory) / ALL
+    body = read_document(path, "modules", sha256)
+    return by_version({4: lambda found: _all_4(found, path, find_parent)}, body, path)
+
+
+def read_entries(directory: Path, name: str, sha256: str) -> list[tuple[Entry, dict[str, Any]]]:
+    """What a plan reads of a composite's modules, from ``modules.json`` alone.
+
+    Args:
+        directory: where the file is.
+        name: of the composite, to show the modules by.
+        sha256: what the file's digest should be.
+
+    Raises:
+        ValueError: if it is missing, truncated or altered.
+    """
+    path = Path(directory) / ALL
+    body = read_document(path, "modules", sha256)
+
+    def entries(found: dict[str, Any]) -> list[tuple[Entry, dict[str, Any]]]:
+        return [
+            by_version({1: lambda one: _entry_1(one, path, _within(name, one))}, content, path)
+            for content in _whole(found)
+        ]
+
+    return by_version({4: entries}, body, path)
+
+
+def _whole(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is said of each module, with its parent's labels."""
+    if not isinstance(body["modules"], list) or len(body["modules"]) > MODULES:
+        raise ValueError(f"{ALL} holds more than {MODULES} modules, or no list of them.")
+    found = []
+    for content in body["modules"]:
+        labels = body["labels"][content["parent"]["digest"]]
+        found.append({**content, "contract": {"labels": labels, **content["contract"]}})
+    return found
+
+
+def _within(name: str, content: dict[str, Any]) -> str:
+    return f"{name} ({content['contract']['label']})"
+
+
+def _all_4(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[Module, ...]:
+    sha256 = check_digest(body["files"][ALL_TENSORS], "files", path)
+    contents, parents = _whole(body), {}
+    most = 0
+    for content in contents:
+        digest = content["parent"]["digest"]
+        if digest not in parents:
+            parents[digest] = _parent_1(content, path, find_parent)
+        _check_units(content["trunk"], parents[digest])
+        most += _most_bytes(content["trunk"], parents[digest])
+    of_each: list[dict[str, Tensor]] = [{} for _ in contents]
+    for name, tensor in read_tensors(path.parent / ALL_TENSORS, sha256, most=most).items():
+        number, _, own = name.partition("/")
+        if not number.isdigit() or int(number) >= len(of_each):
+            raise ValueError(f"{path.parent / ALL_TENSORS} has {name!r}, of no module in {ALL}.")
+        of_each[int(number)][own] = tensor
+
+    def one(content: dict[str, Any], tensors: dict[str, Tensor]) -> Module:
+        parent = parents[content["parent"]["digest"]]
+        return _module_1(content, tensors, parent, path, path.parent / ALL_TENSORS)
+
+    return tuple(
+        by_version({1: lambda found, t=tensors: one(found, t)}, content, path)  # type: ignore[misc]
+        for content, tensors in zip(contents, of_each, strict=True)
+    )
+
+
+def _format_of(module: Module) -> int:
+    return max(format_of(module.parent), 1 if module.trunk.sliceable else MASKED)
+
+
+def _content(module: Module, size: int, standalone: bool) -> dict[str, Any]:
+    """What a document says of a module, apart from where its tensors are."""
     parent, trunk = module.parent, module.trunk
-    tensors = write_tensors(directory / TENSORS, _tensors(module))
-    content = {
+    return {
         "parent": {
             "digest": parent.digest,
             "model_id": parent.model_id,
@@ -94,17 +233,8 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
         },
         "made": dict(module.made),
         "origin": clean_origin(module.origin),
-        "plan": {
-            **facts_of(module),
-            "bytes": (directory / TENSORS).stat().st_size,
-            "standalone": standalone,
-        },
-        "files": {TENSORS: tensors},
+        "plan": {**facts_of(module), "bytes": size, "standalone": standalone},
     }
-    if standalone:
-        write_parent(parent, directory / PARENTS / parent.digest)
-    version = max(format_of(parent), 1 if trunk.sliceable else MASKED)
-    return write_document(directory / DOCUMENT, "module", content, version)
 
 
 def read_module(directory: Path, find_parent: FindParent, sha256: str | None = None) -> Module:
@@ -172,6 +302,7 @@ def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[s
         parent=check_digest(body["parent"]["digest"], "parent.digest", path),
         trunk=check_digest(body["trunk"]["digest"], "trunk.digest", path),
         figures={k: v for k, v in body["figures"].items() if v is not None},
+        likelihood=(body.get("likelihood") or {}).get("space"),
         **known,
     )
     return entry, reference
@@ -179,6 +310,17 @@ def _entry_1(body: dict[str, Any], path: Path, name: str) -> tuple[Entry, dict[s
 
 def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> Module:
     path = directory / DOCUMENT
+    parent = _parent_1(body, path, find_parent)
+    sha256 = check_digest(body["files"][TENSORS], "files", path)
+    _check_units(body["trunk"], parent)
+    most = _most_bytes(body["trunk"], parent)
+    tensors = read_tensors(directory / TENSORS, sha256, most=most)
+    return _module_1(body, tensors, parent, path, directory / TENSORS)
+
+
+def _parent_1(body: dict[str, Any], path: Path, find_parent: FindParent) -> Parent:
+    _check_body(body)
+    directory = path.parent
     reference = dict(body["parent"])
     digest = check_digest(reference["digest"], "parent.digest", path)
     bundled = directory / PARENTS / digest
@@ -194,11 +336,17 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
             f"{path} belongs to another parent than the one found:\n"
             f"expected digest: {digest}\nfound: {parent.digest}."
         )
-    sha256 = check_digest(body["files"][TENSORS], "files", path)
-    tensors = read_tensors(directory / TENSORS, sha256)
+    return parent
+
+
+def _module_1(
+    body: dict[str, Any], tensors: dict[str, Tensor], parent: Parent, path: Path, beside: Path
+) -> Module:
+    _check_units(body["trunk"], parent)
+    _check_room(body["trunk"], tensors, beside, parent)
     module = Module(
         parent=parent,
-        trunk=_trunk(body["trunk"], tensors, directory),
+        trunk=_trunk(body["trunk"], tensors, path),
         head=_read_head(body["head"], tensors.get("head.weight")),
         open_head=_read_head(body["open_head"], tensors.get("open_head.weight")),
         energy=Energy(**body["energy"]),
@@ -221,15 +369,19 @@ def _check(module: Module, path: Path) -> None:
         )
     if contract.labels != parent.labels:
         problems.append(
-            f"it expects a parent with labels {list(contract.labels)}, found {list(parent.labels)}"
+            f"it expects a parent with labels {list(contract.labels)!r:.200}, found "
+            f"{list(parent.labels)!r:.200}"
         )
-    elif not 0 <= contract.index < len(parent.labels):
-        problems.append(f"index {contract.index} is none of {len(parent.labels)} labels")
-    if (
-        contract.label in parent.labels
-        and contract.target != make_contract(parent, contract.label).target
-    ):
-        problems.append(f"it starts translations with {contract.target}, which its parent does not")
+    elif contract.label not in parent.labels:
+        problems.append(f"its label {contract.label!r:.100} is none of its parent's")
+    elif not problems:
+        expected = make_contract(parent, contract.label, module.trunk)
+        problems += [
+            f"{field.name} is {getattr(contract, field.name)!r:.100}, and of its parent it is "
+            f"{getattr(expected, field.name)!r:.100}"
+            for field in fields(Contract)
+            if getattr(contract, field.name) != getattr(expected, field.name)
+        ]
     try:
         check_fits(parent.network.groups, module.trunk)
     except ValueError as error:
@@ -242,6 +394,49 @@ def _check(module: Module, path: Path) -> None:
             )
     if problems:
         raise ValueError(f"{path} does not fit its parent {parent.digest}: {'; '.join(problems)}.")
+
+
+def _check_body(body: dict[str, Any]) -> None:
+    """Whether a document's fields have their types, and its numbers are some."""
+    parts = ("parent", "trunk", "head", "open_head", "energy", "contract")
+    check_types(body, dict.fromkeys((*parts, "figures", "made", "origin", "files"), dict))
+    for name in ("head", "open_head"):
+        check_types(body[name], {"bias": (int, float), "calibration": dict})
+        calibration = body[name]["calibration"]
+        check_types(calibration, dict.fromkeys(calibration, (int, float)))
+    check_types(body["energy"], dict.fromkeys(body["energy"], (int, float)))
+    check_types(body["figures"], dict.fromkeys(body["figures"], (int, float, type(None))))
+
+
+def _check_units(body: dict[str, Any], parent: Parent) -> None:
+    """Whether a trunk's masks are for its parent's units, before anything is made of their size."""
+    found = {name: sizes if isinstance(sizes, int) else sizes[-1] for name, sizes in body["units"]}
+    if found != parent.network.units or len(found) != len(body["units"]):
+        raise ValueError(
+            f"its masks are for the units {found!r:.200}, and its parent {parent.digest} has "
+            f"{parent.network.units!r:.200}"
+        )
+
+
+def _most_bytes(body: dict[str, Any], parent: Parent) -> int:
+    """Bytes that a module's tensors take at the most."""
+    total = LIKELIHOOD_BYTES + 16 * parent.network.config.readout_size
+    for _, sizes in body["units"]:
+        units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
+        total += 8 * units + (4 * units**2 if isinstance(sizes, int) else 0)
+    return total
+
+
+def _check_room(
+    body: dict[str, Any], tensors: Mapping[str, Tensor], path: Path, parent: Parent
+) -> None:
+    """Whether what a trunk takes is explained by its file and its parent."""
+    wanted = 0
+    for name, sizes in body["units"]:
+        units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
+        wanted += 16 * units + (8 * units**2 if f"mix.{name}" in tensors else 0)
+    given = path.stat().st_size + 8 * parent.bytes // GROWTH
+    check_room(wanted, given, f"{path}: its trunk")
 
 
 def _tensors(module: Module) -> dict[str, Tensor]:
@@ -262,6 +457,9 @@ def _tensors(module: Module) -> dict[str, Tensor]:
         tensors["open_head.weight"] = module.open_head.weight
     if module.likelihood is not None:
         tensors.update({f"{_TABLE}{k}": t for k, t in module.likelihood.tensors.items()})
+        step = module.likelihood.step
+        if step is not None:
+            tensors.update({f"{_STEP}{k}": t for k, t in step.tensors.items()})
     return tensors
 
 
@@ -272,7 +470,10 @@ def _likelihood(found: Likelihood | None) -> dict[str, Any]:
     """
     if found is None:
         return {}
-    return {"likelihood": {"format": 1, "space": found.space, "facts": dict(found.facts)}}
+    body: dict[str, Any] = {"format": 1, "space": found.space, "facts": dict(found.facts)}
+    if found.step is not None:
+        body["step"] = {"space": found.step.space, "facts": dict(found.step.facts)}
+    return {"likelihood": body}
 
 
 def _read_likelihood(
@@ -285,8 +486,14 @@ def _read_likelihood(
             f"{path} has a likelihood of format {body['format']!r}, and the newest that this "
             "version of mlflow_rnnmod reads is 1. Upgrade it: pip install --upgrade mlflow-rnnmod."
         )
-    tables = {k.removeprefix(_TABLE): t for k, t in tensors.items() if k.startswith(_TABLE)}
-    found = Likelihood(body["space"], body["facts"], tables)
+
+    def tables(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+    step, said = None, body.get("step")
+    if said is not None:
+        step = Likelihood(said["space"], said["facts"], tables(_STEP))
+    found = Likelihood(body["space"], body["facts"], tables(_TABLE), step)
     try:
         density_of(found.space).check(found)
     except (ValueError, KeyError) as error:
@@ -294,7 +501,7 @@ def _read_likelihood(
     return found
 
 
-def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) -> Trunk:
+def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Trunk:
     keep, fold, mix = {}, {}, {}
     for name, sizes in body["units"]:
         shape = torch.Size([sizes] if isinstance(sizes, int) else sizes)
@@ -309,7 +516,7 @@ def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], directory: Path) ->
     trunk = Trunk(keep, fold, mix, variant=body["variant"], gates=body["gates"])
     if trunk.digest != body["digest"]:
         raise ValueError(
-            f"{directory / TENSORS} does not hold the trunk that {DOCUMENT} names:\n"
+            f"What is beside {path} does not hold the trunk that it names:\n"
             f"expected digest: {body['digest']}\nfound: {trunk.digest}."
         )
     return trunk

@@ -12,9 +12,11 @@ from typing import Any
 from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.networks import Parent, TextEncoder
 from mlflow_rnnmod.networks.architectures import FIRST, architecture_of
+from mlflow_rnnmod.storage.bounds import TOKENIZER_BYTES, check_types
 from mlflow_rnnmod.storage.files import (
     by_version,
     check_digest,
+    raise_ours,
     read_bytes,
     read_document,
     read_tensors,
@@ -104,12 +106,12 @@ def read_parent(directory: Path, digest: str | None = None) -> Parent:
 
 def _read_1(body: dict[str, Any], directory: Path) -> Parent:
     path = directory / DOCUMENT
-    weights = read_tensors(directory / WEIGHTS, check_digest(body["files"][WEIGHTS], "files", path))
+    check_types(body, {"network": dict, "files": dict, "digest": str})
+    digest = check_digest(body["files"][WEIGHTS], "files", path)
+    network = architecture_of(body.get("architecture", FIRST)).build(body["network"])
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     try:
-        network = architecture_of(body.get("architecture", FIRST)).build(body["network"])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    try:
+        weights = read_tensors(directory / WEIGHTS, digest, shapes)
         network.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{directory / WEIGHTS} does not fit {path}: {error}") from error
@@ -135,5 +137,14 @@ def _preparation(found: dict[str, Any] | None, path: Path) -> ImagePreparation |
 def _tokenizer(found: dict[str, Any] | None, path: Path) -> TextEncoder | None:
     if found is None:
         return None
+    check_types(found, {"pad_index": int, "side": str})
+    if found["side"] not in ("left", "right"):
+        raise ValueError(f"side={found['side']!r:.60}; expected 'left' or 'right'")
     digest = check_digest(found["digest"], "tokenizer.digest", path)
-    return TextEncoder(read_bytes(path, digest).decode(), found["pad_index"], found["side"])
+    data = read_bytes(path, digest, TOKENIZER_BYTES)
+    try:
+        encoder = TextEncoder(data.decode(), found["pad_index"], found["side"])
+        encoder.try_out()
+    except BaseException as error:
+        raise_ours(error, str(path))
+    return encoder

@@ -6,8 +6,18 @@ ones are built on these helpers.
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from mlflow import MlflowClient
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
 from mlflow.models.utils import _save_example as save_example
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -39,6 +49,7 @@ __all__ = [
     "PYTHON_ENV",
     "REQUIREMENTS",
     "PythonEnv",
+    "brief_requests",
     "copy_code_paths",
     "copy_extra_files",
     "download_file",
@@ -61,3 +72,42 @@ __all__ = [
 def download_file(folder: str, name: str, path: Path) -> None:
     """One file of an artifact folder; the public way makes a request to list it first."""
     get_artifact_repository(folder)._download_file(name, str(path))
+
+
+_BRIEF = {
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1",
+    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.name: "1",
+    MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10",
+}
+_brief: list[dict[str, str | None]] = []
+_brief_lock = threading.Lock()
+
+
+@contextmanager
+def brief_requests() -> Iterator[None]:
+    """One short try for each request: MLflow's own seven take minutes where nobody answers.
+
+    MLflow reads these settings from the environment alone, for each request.
+    """
+    with _brief_lock:
+        _brief.append({name: os.environ.get(name) for name in _BRIEF})
+        os.environ.update(_BRIEF)
+    try:
+        yield
+    finally:
+        with _brief_lock:
+            before = _brief.pop()
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def describe(
+    client: MlflowClient, model_id: str, tags: dict[str, str], params: Mapping[str, str]
+) -> None:
+    """Tags and further params of a LoggedModel; the public way asks for the model before each."""
+    client._tracking_client.set_logged_model_tags(model_id, tags)
+    if params:
+        client._tracking_client.log_model_params(model_id, dict(params))

@@ -4,89 +4,29 @@
 are made once, requests go out side by side where a server answers them, and what concerns all
 modules is one request (docs/mlflow.md).
 
-Either everything is logged or nothing is: no model is ready before all files are there, and what an
-attempt has made is deleted again where it fails.
+Either everything is logged or nothing is: no model is ready before all files are there and can be
+read back, and what an attempt has made is deleted again where it fails.
 """
 
 from __future__ import annotations
 
-import logging
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 
-from mlflow_rnnmod.pages.card import module_card, parent_card, registered_card
-from mlflow_rnnmod.pages.report import (
-    TABLE,
-    Entry,
-    model_page,
-    summary,
-    write_index,
-    write_pictures,
-)
-from mlflow_rnnmod.storage import without_credentials
-from mlflow_rnnmod.tracking import _mlflow, record
-from mlflow_rnnmod.tracking.environment import environment_files
-from mlflow_rnnmod.tracking.flavor import model_directory, model_tags, type_of_model
-from mlflow_rnnmod.tracking.jobs import Progress, raise_first_failure, tell, wait, workers
-from mlflow_rnnmod.tracking.names import registered_name, slugs
-from mlflow_rnnmod.tracking.registration import ALIAS, Registration, Registry
+from mlflow_rnnmod.tracking import record
+from mlflow_rnnmod.tracking.attempt import Attempt
+from mlflow_rnnmod.tracking.interruptions import finish
+from mlflow_rnnmod.tracking.jobs import Progress
+from mlflow_rnnmod.tracking.logged import LoggedDecomposition, run_to_log_to
+from mlflow_rnnmod.tracking.names import registered_name
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
-    from mlflow_rnnmod.decomposition.module import Module
-    from mlflow_rnnmod.networks import Parent
 
-_logger = logging.getLogger(__name__)
-
-FOLDER = "rnnmod"
-_CARD = "card/README.md"
-_THREADS = 8
-_CHUNK = 1000  # metrics that MLflow takes at once
-
-
-@dataclass(frozen=True)
-class LoggedDecomposition:
-    """Where a decomposition is in MLflow.
-
-    Args:
-        run_id: the run that it was logged to.
-        experiment_id: that run's experiment.
-        tracking_uri: the server, or database.
-        parent_model_id: the parent's LoggedModel.
-        parent_uri: what the parent can be loaded by.
-        model_ids: the modules' LoggedModels, by label.
-        uris: what the modules can be loaded by, by label: ``models:/<name>/<version>`` where they
-            were registered, else ``models:/<model id>``.
-        registered_names: registered models by label; empty without a prefix.
-        versions: their versions by label.
-        parent_registered_name: the parent's registered model.
-        parent_version: its version.
-    """
-
-    run_id: str
-    experiment_id: str
-    tracking_uri: str
-    parent_model_id: str
-    parent_uri: str
-    model_ids: Mapping[str, str]
-    uris: Mapping[str, str]
-    registered_names: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    parent_registered_name: str | None = None
-    parent_version: str | None = None
+__all__ = ["LoggedDecomposition", "log_decomposition"]
 
 
 def log_decomposition(
@@ -96,6 +36,7 @@ def log_decomposition(
     registered_model_prefix: str | None = None,
     dataset: Any = None,
     progress: Progress | None = None,
+    experiment: str | None = None,
 ) -> LoggedDecomposition:
     """Log a decomposition to MLflow: the parent, a model for each module, figures and reports.
 
@@ -109,6 +50,9 @@ def log_decomposition(
         dataset: an ``mlflow.data`` dataset of the rows that the figures come from. It is logged as
             an input of the run, and figures of models stand beside its name and digest.
         progress: called with a stage's name, how much of it is done, and of how much.
+        experiment: name of an experiment for the modules alone, in a run of its own, made where it
+            is missing: MLflow's list of runs shows no more than 50 models of an experiment, so that
+            many modules hide all others. The run's description then begins with a link to them.
 
     Returns:
         Ids, URIs, registered names and versions.
@@ -127,296 +71,10 @@ def log_decomposition(
     data = record.dataset_entity(dataset)
     uri = tracking_uri or mlflow.get_tracking_uri()
     client = MlflowClient(tracking_uri=uri)
-    with _run(client, uri, run_id) as run:
-        attempt = _Attempt(client, uri, run, decomposition, registered_model_prefix, data)
+    with run_to_log_to(client, uri, run_id, experiment) as run:
+        attempt = Attempt(client, uri, run, decomposition, registered_model_prefix, data)
         try:
             return attempt.log(progress or (lambda stage, done, total: None))
         except BaseException:
-            attempt.undo()
+            finish(attempt.undo, "rnnmod-undo")
             raise
-
-
-class _Attempt:
-    """One attempt to log a decomposition, and what it has made so far."""
-
-    def __init__(
-        self,
-        client: MlflowClient,
-        uri: str,
-        run: Run,
-        decomposition: Decomposition,
-        prefix: str | None,
-        dataset: Dataset | None,
-    ) -> None:
-        self.client, self.uri, self.run = client, uri, run
-        self.decomposition, self.prefix, self.dataset = decomposition, prefix, dataset
-        self.run_id, self.experiment_id = run.info.run_id, run.info.experiment_id
-        self.slugs = slugs(module.label for module in decomposition.modules)
-        remote = uri.startswith(("http://", "https://", "databricks"))
-        # A SQLite file takes one writer at a time: threads would only wait for each other.
-        self.threads = _THREADS if remote else 1
-        self.registry = Registry(client, remote, uri == mlflow.get_tracking_uri())
-        self.tags = {**_mlflow.resolve_tags(), **record.shared_tags(decomposition.parent)}
-        self.environment = environment_files()
-        self.made: list[LoggedModel] = []
-
-    def log(self, progress: Progress) -> LoggedDecomposition:
-        """Log everything, in an order in which nothing is ready before what it needs."""
-        with tempfile.TemporaryDirectory(prefix="rnnmod-") as folder:
-            scratch, reports = Path(folder), Path(folder, FOLDER)
-            reports.mkdir()
-            write_pictures(self.decomposition, reports)
-            parent = self._upload_parent(scratch)
-            models = self._upload_modules(parent, scratch, progress)
-            self._finalize(progress)
-            self._log_figures(parent, models)
-            logged = self._register(parent, models, progress)
-            self._log_reports(logged, reports)
-        outputs = [LoggedModelOutput(model.model_id, step=0) for model in self.made]
-        self.client.log_outputs(self.run_id, outputs)
-        return logged
-
-    def undo(self) -> None:
-        """Leave nothing behind that can't be loaded; what can't be undone is warned of."""
-        if not self.registry.undo():
-            return  # a version that is left needs its model and the parent, which are complete
-        for model in self.made:
-            for undo, what in (
-                (self._fail, "marked as failed"),
-                (self.client.delete_logged_model, "deleted"),
-            ):
-                try:
-                    undo(model.model_id)
-                except Exception as error:  # of whatever kind: the others should still go
-                    _logger.warning("Model %s could not be %s: %s", model.model_id, what, error)
-
-    def _fail(self, model_id: str) -> None:
-        self.client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
-
-    def _upload_parent(self, scratch: Path) -> LoggedModel:
-        """The parent's model: this run's, where it has one that is ready, else a new one."""
-        parent = self.decomposition.parent
-        found = self.client.search_logged_models(
-            [self.experiment_id],
-            f"source_run_id = '{self.run_id}' AND model_type = '{type_of_model(parent)}' "
-            f"AND tags.`rnnmod.parent` = '{parent.digest}'",
-        )
-        for model in found:
-            if model.status == LoggedModelStatus.READY:
-                return model
-        name = "parent" if "parent" not in self.slugs.values() else f"parent-{parent.digest[:6]}"
-        uri = registered_name(self.prefix) + f"@{ALIAS}" if self.prefix else ""
-        card = parent_card(
-            parent,
-            f"models:/{uri}" if uri else f"runs:/{self.run_id}/{name}",
-            record.parent_figures(self.decomposition),
-            self.decomposition.rows.get("figures"),
-            f"runs:/{self.run_id}",
-        )
-        model = self._create(parent, name, card, record.parent_params(parent))
-        self._upload(parent, model, card, scratch)
-        return model
-
-    def _upload_modules(
-        self, parent: LoggedModel, scratch: Path, progress: Progress
-    ) -> dict[str, LoggedModel]:
-        """A model for each module, pending, with all its files; by label, in the labels' order.
-
-        MLflow lists the newest model first, so the last label's is made first. They are made one
-        after the other, for the order, while files of those made before are uploaded.
-        """
-        known = self.decomposition.parent.known_as(parent.model_id, without_credentials(self.uri))
-        link = model_page(self.experiment_id, parent.model_id)
-        models: dict[str, LoggedModel] = {}
-        with workers(self.threads) as pool:
-            uploads: list[Future[None]] = []
-            for module in reversed(self.decomposition.modules):
-                raise_first_failure(uploads)
-                module = replace(module, parent=known)
-                card = module_card(module, self._uri(module), self._others(module), link)
-                params = record.module_params(module, parent.model_id, self.dataset)
-                model = self._create(module, self.slugs[module.label], card, params)
-                models[module.label] = model
-                uploads.append(pool.submit(self._upload, module, model, card, scratch))
-                tell(progress, "upload", uploads, len(self.decomposition.modules))
-            wait(uploads, "upload", progress)
-        return {module.label: models[module.label] for module in self.decomposition.modules}
-
-    def _create(
-        self, thing: Parent | Module, name: str, card: str, params: dict[str, str]
-    ) -> LoggedModel:
-        model = self.client.create_logged_model(
-            self.experiment_id,
-            name,
-            source_run_id=self.run_id,
-            tags={**self.tags, **model_tags(thing), record.NOTE: card},
-            params=params,
-            model_type=type_of_model(thing),
-        )
-        self.made.append(model)
-        return model
-
-    def _upload(self, thing: Parent | Module, model: LoggedModel, card: str, scratch: Path) -> None:
-        folder = scratch / model.model_id
-        location = model.artifact_location
-        model_directory(
-            thing,
-            folder,
-            self.environment,
-            Model(
-                artifact_path=location,
-                model_uuid=model.model_id,
-                run_id=self.run_id,
-                model_id=model.model_id,
-            ),
-        )
-        (folder / _CARD).parent.mkdir()
-        (folder / _CARD).write_text(card, encoding="utf-8")
-        # The client would ask for each model's location again.
-        _mlflow.get_artifact_repository(location, tracking_uri=self.uri).log_artifacts(str(folder))
-
-    def _finalize(self, progress: Progress) -> None:
-        """Make the models ready: the parent before what needs it."""
-        finalize = partial(self.client.finalize_logged_model, status=LoggedModelStatus.READY)
-        parents = [m for m in self.made if m.model_type != "rnnmod-module"]
-        for model in parents:
-            finalize(model.model_id)
-        modules = [m for m in self.made if m.model_type == "rnnmod-module"]
-        with workers(self.threads) as pool:
-            futures = [pool.submit(finalize, model.model_id) for model in modules]
-            wait(futures, "finalize", progress)
-
-    def _log_figures(self, parent: LoggedModel, models: Mapping[str, LoggedModel]) -> None:
-        if self.dataset:
-            self.client.log_inputs(self.run_id, [record.dataset_input(self.dataset)])
-        ids = {label: model.model_id for label, model in models.items()}
-        start = self.run.info.start_time
-        new_parent = parent.model_id if parent in self.made else None
-        metrics = record.model_metrics(
-            self.decomposition, new_parent, ids, self.run_id, start, self.dataset
-        )
-        metrics += record.run_metrics(self.decomposition, int(time.time() * 1000))
-        for first in range(0, len(metrics), _CHUNK):
-            self.client.log_batch(self.run_id, metrics=metrics[first : first + _CHUNK])
-
-    def _register(
-        self, parent: LoggedModel, models: Mapping[str, LoggedModel], progress: Progress
-    ) -> LoggedDecomposition:
-        """Register the models where a prefix is given; where everything is, either way."""
-        ids = {label: model.model_id for label, model in models.items()}
-        logged = LoggedDecomposition(
-            run_id=self.run_id,
-            experiment_id=self.experiment_id,
-            tracking_uri=self.uri,
-            parent_model_id=parent.model_id,
-            parent_uri=f"models:/{parent.model_id}",
-            model_ids=ids,
-            uris={label: f"models:/{model_id}" for label, model_id in ids.items()},
-        )
-        if self.prefix is None:
-            return logged
-        what = self._registration_of_parent(self.prefix, parent)
-        version = self.registry.register(what)
-        with workers(self.threads) as pool:
-            futures = {
-                module.label: pool.submit(
-                    self.registry.register,
-                    self._registration_of_module(self.prefix, module, models[module.label]),
-                )
-                for module in self.decomposition.modules
-            }
-            wait(list(futures.values()), "register", progress)
-        names = {label: registered_name(self.prefix, self.slugs[label]) for label in ids}
-        versions = {label: future.result() for label, future in futures.items()}
-        return replace(
-            logged,
-            parent_uri=f"models:/{what.name}/{version}",
-            uris={label: f"models:/{names[label]}/{versions[label]}" for label in ids},
-            registered_names=names,
-            versions=versions,
-            parent_registered_name=what.name,
-            parent_version=version,
-        )
-
-    def _registration_of_parent(self, prefix: str, model: LoggedModel) -> Registration:
-        parent, name = self.decomposition.parent, registered_name(prefix)
-        tags = model_tags(parent)
-        shared = {"rnnmod.parent": tags.pop("rnnmod.parent"), **record.shared_tags(parent)}
-        size, output = parent.input_size, parent.network.config.output
-        modules = [self._uri(module) for module in self.decomposition.modules[:3]]
-        card = registered_card(
-            None, parent.input_kind, size, f"models:/{name}@{ALIAS}", modules, output
-        )
-        return Registration(name, model, tags, shared, card)
-
-    def _registration_of_module(
-        self, prefix: str, module: Module, model: LoggedModel
-    ) -> Registration:
-        tags = {**model_tags(module), "rnnmod.fingerprint": self.tags["rnnmod.fingerprint"]}
-        of_version = {"rnnmod.parent": tags.pop("rnnmod.parent")}
-        contract = module.contract
-        card = registered_card(
-            module.label,
-            contract.input,
-            contract.input_size,
-            self._uri(module),
-            self._others(module),
-            contract.output,
-        )
-        name = registered_name(prefix, self.slugs[module.label])
-        return Registration(name, model, tags, of_version, card, record.version_words(module))
-
-    def _log_reports(self, logged: LoggedDecomposition, reports: Path) -> None:
-        entries = [
-            Entry(
-                module,
-                self.slugs[module.label],
-                logged.model_ids[module.label],
-                logged.registered_names.get(module.label),
-                logged.versions.get(module.label),
-            )
-            for module in self.decomposition.modules
-        ]
-        write_index(
-            self.decomposition, entries, reports, self.experiment_id, logged.parent_model_id
-        )
-        self.client.log_artifacts(self.run_id, str(reports), FOLDER)
-        index = (
-            f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{FOLDER}/modules.md"
-        )
-        words = summary(self.decomposition, self.experiment_id, logged.parent_model_id)
-        words += f"\n\n[All modules, with links]({index})"
-        tags = record.run_tags(self.decomposition, self.run.data.tags, words, f"{FOLDER}/{TABLE}")
-        self.client.log_batch(self.run_id, tags=tags)
-
-    def _uri(self, module: Module) -> str:
-        """What a card says a module can be loaded by: known before it is logged."""
-        name = self.slugs[module.label]
-        if self.prefix is None:
-            return f"runs:/{self.run_id}/{name}"
-        return f"models:/{registered_name(self.prefix, name)}@{ALIAS}"
-
-    def _others(self, module: Module) -> list[str]:
-        """Two other modules, for a card's example."""
-        others = [other for other in self.decomposition.modules if other.label != module.label]
-        return [self._uri(other) for other in others[:2]]
-
-
-@contextmanager
-def _run(client: MlflowClient, uri: str, run_id: str | None) -> Iterator[Run]:
-    """The run to log to; one that is made here is ended here."""
-    active = mlflow.active_run()
-    if run_id is None and active is not None and uri == mlflow.get_tracking_uri():
-        run_id = active.info.run_id
-    if run_id is not None:
-        yield client.get_run(run_id)
-        return
-    current = uri == mlflow.get_tracking_uri()
-    experiment = (_mlflow.get_experiment_id() if current else None) or "0"
-    run = client.create_run(experiment, tags=_mlflow.resolve_tags(), run_name="decomposition")
-    try:
-        yield run
-    except BaseException:
-        client.set_terminated(run.info.run_id, "FAILED")
-        raise
-    client.set_terminated(run.info.run_id)

@@ -34,7 +34,8 @@ def read_inputs(data: Any, kind: str, size: int = 0, words: bool = False) -> lis
     """The inputs in whatever a user or a server hands over, as a plain list.
 
     A cell that holds a list of texts counts as that many rows: MLflow makes one such row of
-    ``{"text": ["a", "b"]}``. ``None`` and NaN are empty texts, or sequences without a step.
+    ``{"text": ["a", "b"]}``. Among several an empty list is a missing text. ``None`` and NaN are
+    empty texts, or sequences without a step.
 
     Args:
         data: DataFrame, dict of columns, list of such dicts, Series, array, or plain inputs.
@@ -54,7 +55,10 @@ def read_inputs(data: Any, kind: str, size: int = 0, words: bool = False) -> lis
         if words and (found := _words_or_texts(data, reads)) is not None:
             return found
         cells = _cells(data, reads.column)
-        return [each for row, cell in enumerate(cells) for each in reads.read_cell(cell, row, size)]
+        found = [reads.read_cell(cell, row, size) for row, cell in enumerate(cells)]
+        if len(found) > 1:  # a row whose list is empty stays a row
+            found = [each or reads.read_cell(None, row, size) for row, each in enumerate(found)]
+        return [each for several in found for each in several]
     except (TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(str(error)) from error
 

@@ -22,12 +22,10 @@ from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
-from mlflow_rnnmod.tracking import _mlflow, download, recipes
+from mlflow_rnnmod.tracking import _mlflow, code, download, recipes
 from mlflow_rnnmod.tracking.columns import WORDS, column_type
 from mlflow_rnnmod.tracking.environment import (
-    CODE,
     EnvironmentFiles,
-    copy_own_code,
     environment_files,
     own_requirement,
 )
@@ -94,6 +92,13 @@ def model_tags(thing: Thing) -> dict[str, str]:
     else:
         tags.update({"rnnmod.score": thing.score, **uses_tags(thing)})
     return tags
+
+
+def hidden_tags(thing: Thing) -> dict[str, str]:
+    """More tags of its LoggedModel, which no list of versions should show: long digests."""
+    if isinstance(thing, Parent) and own_requirement() is None:
+        return {code.TAG: code.archive_digest()}
+    return {}
 
 
 def size_of(thing: Thing) -> Any:
@@ -168,6 +173,7 @@ def model_directory(
     metadata: dict[str, Any] | None = None,
     extra_files: list[str] | None = None,
     model_config: Mapping[str, Any] | None = None,
+    borrows: bool = False,
 ) -> Model:
     """Write a whole MLflow model into a folder, without asking a tracking server anything.
 
@@ -186,6 +192,7 @@ def model_directory(
         metadata: stored in ``MLmodel``.
         extra_files: copied to ``extra_files``.
         model_config: instead of :data:`DEFAULTS`.
+        borrows: for a module: whether its parent's model carries the package's code, as it is now.
 
     Returns:
         ``mlflow_model``, as it was saved in ``MLmodel``.
@@ -206,19 +213,19 @@ def model_directory(
     _write(thing, path / download.DATA, standalone)
     if isinstance(thing, Composite):
         (path / recipes.FILE).write_text(recipes.recipe_text(thing), encoding="utf-8")
-    code = _write_code(thing, path, standalone, code_paths)
+    carried = _write_code(thing, path, standalone, code_paths, borrows)
     extra = _mlflow.copy_extra_files(extra_files, str(path))
     # "code: null" in MLmodel breaks readers that only ask whether the key is there.
-    carried = {} if code is None else {"code": code}
-    model.add_flavor(FLAVOR_NAME, kind=what, format=FORMAT, data=download.DATA, **carried, **extra)
+    named = {} if carried is None else {"code": carried}
+    model.add_flavor(FLAVOR_NAME, kind=what, format=FORMAT, data=download.DATA, **named, **extra)
     pyfunc.add_to_model(
         model,
         loader_module=mlflow_rnnmod.__name__,
         data=download.DATA,
-        code=code,
+        code=carried,
         conda_env=_mlflow.CONDA_ENV,
         python_env=_mlflow.PYTHON_ENV,
-        model_config=dict(DEFAULTS if model_config is None else model_config),
+        model_config={**DEFAULTS, **(model_config or {})},
     )
     if size := _mlflow.get_total_file_size(str(path)):
         model.model_size_bytes = size
@@ -237,16 +244,12 @@ def _write(thing: Thing, data: Path, standalone: bool) -> None:
 
 
 def _write_code(
-    thing: Thing, path: Path, standalone: bool, code_paths: list[str] | None
+    thing: Thing, path: Path, standalone: bool, code_paths: list[str] | None, borrows: bool
 ) -> str | None:
-    """The folder of the code that goes along, below ``path``; ``None`` without any.
-
-    A module by reference carries none, as it needs more than its own files in any case.
-    """
-    code = _mlflow.copy_code_paths(code_paths, str(path))
-    carries = standalone or not isinstance(thing, Module)
-    if carries and own_requirement() is None:
-        if not (path / CODE / mlflow_rnnmod.__name__).exists():
-            copy_own_code(path)
-        return CODE
-    return code
+    """The code that goes along, below ``path``; ``None`` without any."""
+    given = _mlflow.copy_code_paths(code_paths, str(path))
+    if own_requirement() is not None:
+        return given
+    if isinstance(thing, Module) and borrows and not standalone and thing.parent.model_id:
+        return code.borrow(path, thing.parent.model_id, thing.parent.tracking_uri)
+    return code.carry(path)

@@ -24,7 +24,8 @@ from mlflow.exceptions import MlflowException
 from mlflow_rnnmod.composition.plan import Entry, entry_of
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.storage import composites, kind_of
-from mlflow_rnnmod.storage.modules import DOCUMENT, TENSORS, read_entry
+from mlflow_rnnmod.storage.bounds import DOCUMENT_BYTES, read_regular
+from mlflow_rnnmod.storage.modules import ALL, DOCUMENT, TENSORS, read_entries, read_entry
 from mlflow_rnnmod.tracking import download, fetch
 from mlflow_rnnmod.tracking.memory import MEMORY
 from mlflow_rnnmod.tracking.parents import find_parent, is_known
@@ -36,10 +37,10 @@ Fetch = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Document:
-    """A module's ``module.json``.
+    """A module's ``module.json``, or its part of a composite's ``modules.json``.
 
     Args:
-        content: the file.
+        content: the file; of a composite's, as many bytes as are its share.
         entry: what a plan reads in it.
         reference: to the parent, as :func:`~mlflow_rnnmod.storage.modules.read_entry` gives it.
     """
@@ -85,7 +86,7 @@ def look(uri: str) -> Found:
     folder = Path(uri) / download.DATA
     if folder.is_dir():
         kind = kind_of(folder)
-        found = _documents(kind, uri, lambda name: (folder / name).read_bytes())
+        found = _documents(kind, uri, lambda name: read_regular(folder / name, DOCUMENT_BYTES))
         return _found(found, lambda: _whole(uri))
     origin = fetch.origin_of(uri)
     model_id = _model_id(origin)
@@ -151,8 +152,25 @@ def _documents(kind: str, uri: str, content: Fetch) -> tuple[Document, ...]:
             f"{uri} is a {kind}; expected a module or a composite. A parent becomes modules by "
             "mlflow_rnnmod.decompose."
         )
-    with _folder_of({composites.DOCUMENT: content(composites.DOCUMENT)}) as folder:
-        parts = composites.read_folders(folder)
+    opening = {composites.DOCUMENT: content(composites.DOCUMENT)}
+    with _folder_of(opening) as folder:
+        try:
+            together = composites.digest_of_modules(folder)
+            parts = [] if together else composites.read_folders(folder)
+        except ValueError as error:
+            raise ValueError(fetch.told(error, folder, uri)) from error
+    if together:
+        data = content(ALL)
+        with _folder_of({ALL: data}) as folder:
+            try:
+                entries = read_entries(folder, uri, together)
+            except ValueError as error:
+                raise ValueError(fetch.told(error, folder, uri)) from error
+        size = len(data) // max(len(entries), 1)  # what one of them takes, counted once in all
+        return tuple(
+            Document(data[:size], entry, {**reference, "bundled": True})
+            for entry, reference in entries
+        )
     with ThreadPoolExecutor(download.THREADS) as pool:
         contents = list(pool.map(content, (f"{part}/{DOCUMENT}" for part, _ in parts)))
     found = []
@@ -165,7 +183,10 @@ def _documents(kind: str, uri: str, content: Fetch) -> tuple[Document, ...]:
 
 def _document(content: bytes, name: str, sha256: str | None = None) -> Document:
     with _folder_of({DOCUMENT: content}) as folder:
-        entry, reference = read_entry(folder, name, sha256)
+        try:
+            entry, reference = read_entry(folder, name, sha256)
+        except ValueError as error:
+            raise ValueError(fetch.told(error, folder, name)) from error
     return Document(content, entry, reference)
 
 
@@ -197,11 +218,11 @@ def _load_module(document: Document, data: str, origin: Mapping[str, Any]) -> Mo
         return Module(parent=find_parent(reference["digest"], reference), origin=origin, **parts)
     if reference["bundled"]:
         with download.downloaded(data) as folder:
-            module = fetch.read(folder)
+            module = fetch.read(folder, origin["uri"])
     else:
         files = {DOCUMENT: document.content, TENSORS: download.content(data, TENSORS)}
         with _folder_of(files) as folder:
-            module = fetch.read(folder)
+            module = fetch.read(folder, origin["uri"])
     assert isinstance(module, Module)
     # Without its parent, which is kept by itself: it is much larger, and others share it.
     names = [field.name for field in fields(Module) if field.name not in ("parent", "origin")]

@@ -7,7 +7,6 @@ process, take seconds, and still not find this package (docs/mlflow.md).
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,10 +16,10 @@ from typing import Any
 import yaml
 
 from mlflow_rnnmod.tracking import _mlflow
+from mlflow_rnnmod.tracking.code import PACKAGE
 
 DISTRIBUTION = "mlflow-rnnmod"
-PACKAGE = Path(__file__).parent.parent
-CODE = "code"
+_TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 
 # What loading and answering import; training and reports need more.
 _PACKAGES = ("numpy", "pandas", "safetensors", "tokenizers", "torch")
@@ -32,6 +31,17 @@ def default_requirements() -> list[str]:
     pins = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in _PACKAGES]
     own = own_requirement()
     return pins if own is None else [*pins, own]
+
+
+def torch_index() -> list[str]:
+    """Where pip finds the CPU build of torch, as an option, where that is what is installed.
+
+    From pip's own index a container would get the build for GPUs, with gigabytes of libraries; the
+    build for CPUs has a local version, which pip takes before the plain one. Where that place can't
+    be reached, the plain one is taken.
+    """
+    local = metadata.version("torch").partition("+")[2]
+    return [f"--extra-index-url {_TORCH_CPU}"] if local == "cpu" else []
 
 
 def own_requirement() -> str | None:
@@ -71,20 +81,6 @@ def _from_direct_url(direct: Mapping[str, Any]) -> str | None:
     return f"{DISTRIBUTION} @ {url}"
 
 
-def copy_own_code(path: Path) -> None:
-    """Put this package's sources, and nothing else, under ``path/code``."""
-    shutil.copytree(
-        PACKAGE,
-        path / CODE / PACKAGE.name,
-        ignore=lambda folder, names: [
-            name
-            for name in names
-            if name.startswith((".", "__pycache__"))
-            or (Path(folder, name).is_file() and not name.endswith((".py", "py.typed")))
-        ],
-    )
-
-
 @dataclass(frozen=True)
 class EnvironmentFiles:
     """The files that say what a model needs: made once, written beside any number of models.
@@ -112,7 +108,8 @@ def environment_files(
     """
     _mlflow.validate_env_arguments(conda_env, pip_requirements, extra_pip_requirements)
     if conda_env is None:
-        defaults = default_requirements() if pip_requirements is None else None
+        own = [*torch_index(), *default_requirements()]
+        defaults = own if pip_requirements is None else None
         conda_env, requirements, constraints = _mlflow.process_pip_requirements(
             defaults, pip_requirements, extra_pip_requirements
         )

@@ -7,6 +7,7 @@ imported up here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlflow.models.evaluation.base import EvaluationResult, ModelEvaluator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.answers import Answer
 
 MODEL_TYPES = ("rnnmod", "rnnmod-parent", "rnnmod-module", "rnnmod-composed")
+BESIDE = "classifier"
+"""A model type that MLflow has an evaluator of its own for; ours adds to it, for our models."""
 _MANY = 30
 TOP = 5
 """Whether the right label is among so many is measured beside."""
@@ -34,7 +37,8 @@ class RnnmodEvaluator(ModelEvaluator):
     Logged to the run and, with the dataset's name and digest, to the LoggedModel: ``accuracy``,
     ``precision_macro``, ``recall_macro``, ``f1_macro``, ``rows``; for up to 30 labels also
     ``precision/<label>``, ``recall/<label>`` and ``f1/<label>``, with labels as in names of models.
-    The table ``per_label.csv`` always has all of them.
+    The table ``per_label.csv`` always has all of them. With ``model_type="classifier"`` MLflow's
+    own figures stand beside these. The LoggedModel gets one set, whichever way it was named.
 
     Where each answer is a list of labels, true labels are lists, too. A label for each step: every
     step counts as a row does above, and ``steps`` are logged beside ``rows``; steps whose true
@@ -58,8 +62,11 @@ class RnnmodEvaluator(ModelEvaluator):
 
     @classmethod
     def can_evaluate(cls, *, model_type: str, evaluator_config: Any, **_: Any) -> bool:
-        """Whether ``model_type`` is one of this flavor's; MLflow asks every evaluator there is."""
-        return model_type in MODEL_TYPES
+        """Whether ``model_type`` is one of this flavor's; MLflow asks every evaluator there is.
+
+        Models are not known here, so that classifiers of other flavors are left alone later.
+        """
+        return model_type in (*MODEL_TYPES, BESIDE)
 
     def evaluate(
         self,
@@ -74,8 +81,8 @@ class RnnmodEvaluator(ModelEvaluator):
         predictions: str | None = None,
         model_id: str | None = None,
         **_: Any,
-    ) -> EvaluationResult:
-        """Called by ``mlflow.models.evaluate``.
+    ) -> EvaluationResult | None:
+        """Called by ``mlflow.models.evaluate``; ``None`` for other flavors' classifiers.
 
         Raises:
             MlflowException: if there are no true labels, or nothing to compare them with.
@@ -83,14 +90,18 @@ class RnnmodEvaluator(ModelEvaluator):
         from mlflow.exceptions import MlflowException
 
         config = evaluator_config or {}
+        beside = model_type == BESIDE
+        if beside and _labels_of(model) is None:
+            return None
         if dataset.labels_data is None:
             raise MlflowException.invalid_parameter_value(
                 "The data have no true labels; expected targets= to name their column."
             )
-        if extra_metrics or custom_artifacts:
+        if (extra_metrics or custom_artifacts) and not beside:
             raise MlflowException.invalid_parameter_value(
-                "extra_metrics and custom_artifacts are not computed by the evaluator 'rnnmod'; "
-                "give evaluators=['default', 'rnnmod'] and model_type='classifier' for them."
+                "extra_metrics and custom_artifacts are computed by MLflow's own evaluator, not by "
+                "'rnnmod'; give model_type='classifier' and name no evaluator for both: its "
+                "figures and ours then stand beside each other."
             )
         if model is None:
             found, labels, ending = dataset.predictions_data, None, None
@@ -109,7 +120,7 @@ class RnnmodEvaluator(ModelEvaluator):
         answer = _answer_of(model, config.get("output"))
         try:
             if answer is not None and answer.each_step:
-                wanted, given = _by_step(truth, answers)
+                wanted, given = answers_by_step(truth, answers)
                 overall, table = figures(wanted, given, labels or sorted({*wanted, *given}))
                 overall = {**overall, "rows": float(len(truth)), "steps": overall["rows"]}
             elif any(isinstance(row, list) for row in [*truth, *answers]):
@@ -126,7 +137,10 @@ class RnnmodEvaluator(ModelEvaluator):
             metrics.update(_by_label(table))
         prefix = config.get("metric_prefix", "")
         metrics = {f"{prefix}{name}": value for name, value in metrics.items()}
-        artifact = _log(run_id, metrics, table, dataset, model_id, f"{prefix}per_label")
+        # Where MLflow was told the model's id it logs all results to the model by itself; a model
+        # that was named by an alias, a run or a folder has to be told apart here.
+        told = None if model_id else _Told(_id_of(model))
+        artifact = _log(run_id, metrics, table, dataset, told, f"{prefix}per_label")
         return EvaluationResult(metrics=metrics, artifacts={f"{prefix}per_label": artifact})
 
 
@@ -265,7 +279,7 @@ def _shares(
     return together, table, {**means, "rows": float(len(wanted))}
 
 
-def _by_step(truth: Sequence[Any], answers: Sequence[Any]) -> tuple[list[str], list[str]]:
+def answers_by_step(truth: Sequence[Any], answers: Sequence[Any]) -> tuple[list[str], list[str]]:
     """True labels and answers of all steps whose true label is known."""
     wanted: list[str] = []
     given: list[str] = []
@@ -279,6 +293,24 @@ def _by_step(truth: Sequence[Any], answers: Sequence[Any]) -> tuple[list[str], l
         wanted += [str(y) for y, _ in pairs]
         given += [str(y) for _, y in pairs]
     return wanted, given
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Whom metrics are still to be told of: the run, and the model where it was logged."""
+
+    model_id: str | None
+
+
+def _id_of(model: Any) -> str | None:
+    """Id of the LoggedModel that was loaded; ``None`` where it is none, or not there any more."""
+    from mlflow import MlflowClient
+
+    found = getattr(getattr(model, "metadata", None), "model_id", None)
+    try:
+        return MlflowClient().get_logged_model(found).model_id if found else None
+    except Exception:  # of another server, or deleted: the run has the figures all the same
+        return None
 
 
 def _raw(model: Any) -> Any:
@@ -348,7 +380,7 @@ def _log(
     metrics: dict[str, float],
     table: pd.DataFrame,
     dataset: Any,
-    model_id: str | None,
+    told: _Told | None,
     name: str,
 ) -> Any:
     import tempfile
@@ -360,13 +392,15 @@ def _log(
     from mlflow.models.evaluation.artifacts import CsvEvaluationArtifact
 
     client, now = MlflowClient(), int(time.time() * 1000)
-    where = {
-        "model_id": model_id,
-        "dataset_name": dataset.name,
-        "dataset_digest": dataset.digest,
-        "run_id": run_id,
-    }
-    entities = [Metric(key, value, now, 0, **where) for key, value in metrics.items()]
+    entities = []
+    if told is not None:
+        where = {
+            "model_id": told.model_id,
+            "dataset_name": dataset.name,
+            "dataset_digest": dataset.digest,
+            "run_id": run_id,
+        }
+        entities = [Metric(key, value, now, 0, **where) for key, value in metrics.items()]
     for start in range(0, len(entities), 1000):
         client.log_batch(run_id, metrics=entities[start : start + 1000])
     with tempfile.TemporaryDirectory() as folder:

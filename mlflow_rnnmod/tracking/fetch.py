@@ -20,9 +20,11 @@ from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import kind_of, read_composite, read_module, read_parent
+from mlflow_rnnmod.storage.bounds import MODEL_BYTES, read_regular
 from mlflow_rnnmod.tracking import _mlflow, download
 from mlflow_rnnmod.tracking.parents import find_parent, remember
 
+_FOLDER = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
 
 
@@ -48,17 +50,14 @@ def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | M
             model_id: str | None = logged.model_id
             run_id: str | None = logged.source_run_id
             with download.downloaded(f"{logged.artifact_location}/{download.DATA}") as path:
-                thing = read(path)
+                thing = read(path, uri)
         else:
             # What was resolved is what is read: an alias may move in between.
             if "version" in origin:
                 uri = f"models:/{origin['name']}/{origin['version']}"
             with download.downloaded(uri, dst_path) as path:
-                _check_model(path, uri)
-                configuration = _mlflow.get_flavor_configuration(str(path), FLAVOR_NAME)
-                saved = Model.load(str(path))
-                model_id, run_id = saved.model_id, saved.run_id
-                thing = read(path / configuration["data"])
+                data, model_id, run_id = _described(path, uri)
+                thing = read(data, uri)
     found = {"model_id": model_id, "run_id": run_id}
     origin.update({name: value for name, value in found.items() if value})
     if isinstance(thing, Module):
@@ -69,8 +68,12 @@ def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | M
     return thing
 
 
-def read(data: str | os.PathLike[str]) -> Parent | Module | Composite:
+def read(data: str | os.PathLike[str], uri: str | None = None) -> Parent | Module | Composite:
     """What a model's data folder holds; the parents of modules are looked for.
+
+    Args:
+        data: the folder.
+        uri: what led there, where it is a copy that will be gone.
 
     Raises:
         MlflowException: if a file is not what was written, or a parent can't be found.
@@ -91,12 +94,52 @@ def read(data: str | os.PathLike[str]) -> Parent | Module | Composite:
         remember(parent)
         return parent
     except ValueError as error:
-        raise MlflowException.invalid_parameter_value(str(error)) from error
+        raise MlflowException.invalid_parameter_value(told(error, folder, uri)) from error
+
+
+def told(error: BaseException, folder: Path, uri: str | None) -> str:
+    """What went wrong with a file, by the URI that led to it: a copy of it is gone when it is read.
+
+    Args:
+        error: names a file below ``folder``.
+        folder: the copy of the model's data.
+        uri: what led there.
+    """
+    words = str(error)
+    if uri is None or uri in words:
+        return words
+    return f"{uri}: {words.replace(f'{folder}{os.sep}', '')}"
+
+
+def _described(path: Path, uri: str) -> tuple[Path, str | None, str | None]:
+    """Where a model's data are, its model id and its run, as its ``MLmodel`` says.
+
+    Raises:
+        MlflowException: naming URI and file, if there is none, or it can't be read.
+    """
+    _check_model(path, uri)
+    try:
+        read_regular(path / MLMODEL_FILE_NAME, MODEL_BYTES)
+        configuration = _mlflow.get_flavor_configuration(str(path), FLAVOR_NAME)
+        saved = Model.load(str(path))
+        data = configuration["data"]
+        if not isinstance(data, str) or not _FOLDER.fullmatch(data):
+            raise ValueError(f"its data are in {data!r:.100}; expected a folder beside it")
+        found = (saved.model_id, saved.run_id)
+        if any(not isinstance(each, str | None) for each in found):
+            raise ValueError(f"its model and run are {found!r:.200}; expected texts")
+    except MlflowException as error:
+        raise MlflowException(f"{uri}: {error.message}", error.error_code) from error
+    except (Exception, RecursionError) as error:  # whatever YAML and MLflow make of it
+        raise MlflowException.invalid_parameter_value(
+            f"{uri}: the file {MLMODEL_FILE_NAME} can't be read: {type(error).__name__}: {error}"
+        ) from error
+    return path / data, *found
 
 
 def _check_model(path: Path, uri: str) -> None:
     """MLflow's own message names neither the folder nor what should be in it."""
-    if not (path / MLMODEL_FILE_NAME).is_file():
+    if not (path / MLMODEL_FILE_NAME).exists():
         raise MlflowException(
             f"{uri} holds no file {MLMODEL_FILE_NAME}; expected the folder or URI of a model that "
             "save_model, log_model or export has written.",

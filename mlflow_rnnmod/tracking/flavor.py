@@ -17,12 +17,16 @@ from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
 
 import mlflow_rnnmod
 from mlflow_rnnmod import FLAVOR_NAME
+from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.pages import card
-from mlflow_rnnmod.tracking import _mlflow, download, fetch, parents, record
+from mlflow_rnnmod.pages.composite import composite_page
+from mlflow_rnnmod.tracking import _mlflow, code, download, fetch, parents, record, shelf
+from mlflow_rnnmod.tracking.assessment import Assessment, assess
 from mlflow_rnnmod.tracking.directory import (
     Thing,
+    hidden_tags,
     input_kind,
     kind,
     model_directory,
@@ -34,6 +38,7 @@ from mlflow_rnnmod.tracking.environment import (
     EnvironmentFiles,
     default_requirements,
     environment_files,
+    own_requirement,
 )
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
@@ -71,6 +76,8 @@ def save_model(
     standalone: bool | None = None,
     model_config: dict[str, Any] | str | Path | None = None,
     validate_serving_input: bool = True,
+    borrows: bool = False,
+    assessment: Assessment | None = None,
 ) -> None:
     """Save a parent, a module or a composite as an MLflow model.
 
@@ -88,8 +95,13 @@ def save_model(
         extra_files: files to copy to ``extra_files``.
         standalone: for a module, whether its parent goes along. By default it is left out where it
             was logged in MLflow, and the module refers to it by digest and model id.
-        model_config: ``device`` (``None``: the CPU) and ``batch_size`` (256) of the loaded model.
+        model_config: ``device`` (``None``: the CPU) and ``batch_size`` (256) of the loaded model;
+            ``max_tokens`` (10,000; ``None`` for any number) that one input may have, and whether
+            longer ones are refused or cut: ``too_long`` (``"refuse"``, ``"cut"``); whether missing
+            and blank inputs get no label: ``blank`` (``"reject"``, ``"answer"``).
         validate_serving_input: of no use here; MLflow hands it on from :func:`log_model`.
+        borrows: for a module: whether its parent's model is known to carry this package's code.
+        assessment: of a composite: its figures, for its page.
 
     Raises:
         MlflowException: if ``path`` is not empty, or ``model`` is something else.
@@ -115,9 +127,29 @@ def save_model(
             metadata=metadata,
             extra_files=extra_files,
             model_config=settings,
+            borrows=borrows,
         )
     except ValueError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from error
+    _write_card(model, Path(path), mlflow_model, standalone, assessment)
+
+
+def _write_card(
+    thing: Thing,
+    path: Path,
+    saved: Model | None,
+    standalone: bool,
+    found: Assessment | None,
+) -> None:
+    """The card as a file beside the model; of a composite the report and the picture, too."""
+    model_id = getattr(saved, "model_id", None)
+    uri = f"models:/{model_id}" if model_id else str(path)
+    if isinstance(thing, Composite):
+        shelf.write_pages(thing, path, shelf.places_of(thing, uri, _own_page(model_id)), found)
+        return
+    (path / shelf.CARD).parent.mkdir(exist_ok=True)
+    text = _card_of(thing, uri, model_id, standalone)
+    (path / shelf.CARD).write_text(text, encoding="utf-8")
 
 
 def log_model(
@@ -140,6 +172,8 @@ def log_model(
     step: int = 0,
     model_id: str | None = None,
     standalone: bool = False,
+    evaluate_on: Any = None,
+    evaluated_on: str = "given rows",
     **kwargs: Any,
 ) -> ModelInfo:
     """Log a parent, a module or a composite as an MLflow model.
@@ -168,6 +202,9 @@ def log_model(
         step: of the run, at which it is logged.
         model_id: of a LoggedModel that was made before, to be filled in.
         standalone: for a module, whether its parent goes along.
+        evaluate_on: for a composite: inputs and what is right for them. Its page then begins with
+            how good it is, beside its parents, and shows each label's figures.
+        evaluated_on: what these rows are, in words.
         kwargs: ``model_config`` for :func:`save_model`, ``run_id`` and what else
             ``mlflow.models.Model.log`` takes.
 
@@ -176,8 +213,12 @@ def log_model(
     """
     if isinstance(model, Module) and not standalone:
         model = _with_logged_parent(model, kwargs.get("run_id"))
+        kwargs = {**kwargs, "borrows": carries_this_code(MlflowClient(), model.parent)}
     if name is None and artifact_path is None and model_id is None:
         name = slug(model.label) if isinstance(model, Module) else kind(model)
+    found = _assessed(model, evaluate_on, evaluated_on)
+    if isinstance(model, Composite):
+        kwargs = {**kwargs, "assessment": found}
     info = Model.log(
         artifact_path=artifact_path,
         name=name,
@@ -201,9 +242,10 @@ def log_model(
         standalone=standalone,
         **kwargs,
     )
-    MlflowClient().set_logged_model_tags(
-        info.model_id, {record.NOTE: card_of(model, info.model_uri)}
-    )
+    note = _card_of(model, f"models:/{info.model_id}", info.model_id, standalone, found)
+    MlflowClient().set_logged_model_tags(info.model_id, {record.NOTE: note, **hidden_tags(model)})
+    if isinstance(model, Composite):
+        _present(model, info, found, registered_model_name)
     if isinstance(model, Parent):
         parents.remember(model.known_as(info.model_id, download.server()))
     return info
@@ -226,11 +268,60 @@ def _params(thing: Thing) -> dict[str, str]:
 
 def card_of(thing: Thing, uri: str) -> str:
     """The description of a model on its page in MLflow, in Markdown."""
+    return _card_of(thing, uri)
+
+
+def _card_of(
+    thing: Thing,
+    uri: str,
+    model_id: str | None = None,
+    standalone: bool = False,
+    found: Assessment | None = None,
+) -> str:
+    """The description of a model, which its file ``card/README.md`` is, too."""
     if isinstance(thing, Parent):
         return card.parent_card(thing, uri)
     if isinstance(thing, Module):
-        return card.module_card(thing, uri)
-    return card.composite_card(thing, uri)
+        return card.module_card(thing, uri, standalone=standalone, server=download.server())
+    return composite_page(thing, shelf.places_of(thing, uri, _own_page(model_id)), found)
+
+
+def _own_page(model_id: str | None) -> tuple[str, str] | None:
+    """Experiment and id of a LoggedModel that is being made."""
+    if model_id is None:
+        return None
+    try:
+        return MlflowClient().get_logged_model(model_id).experiment_id, model_id
+    except MlflowException:
+        return None
+
+
+def _assessed(thing: Thing, evaluate_on: Any, evaluated_on: str) -> Assessment | None:
+    if evaluate_on is None:
+        return None
+    if not isinstance(thing, Composite):
+        raise MlflowException.invalid_parameter_value(
+            f"evaluate_on is given, and the model is a {kind(thing)}; expected None: composites "
+            "have figures on given rows. mlflow.models.evaluate measures any model."
+        )
+    try:
+        return assess(thing, evaluate_on, evaluated_on)
+    except (TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def _present(
+    composite: Composite, info: ModelInfo, found: Assessment | None, name: str | None
+) -> None:
+    """What people find of a composite besides its own page."""
+    client = MlflowClient()
+    run_id = info.run_id
+    if run_id:
+        shelf.log_lineage(client, run_id, composite)
+        if found is not None:
+            shelf.log_figures(client, run_id, info.model_id, found, None)
+    if name is not None and info.registered_model_version is not None:
+        shelf.dress(client, name, str(info.registered_model_version), composite, found)
 
 
 def _with_logged_parent(module: Module, run_id: str | None) -> Module:
@@ -240,6 +331,17 @@ def _with_logged_parent(module: Module, run_id: str | None) -> Module:
         run: dict[str, Any] = {} if run_id is None else {"run_id": run_id}
         model_id = log_model(module.parent, **run).model_id
     return replace(module, parent=module.parent.known_as(model_id, download.server()))
+
+
+def carries_this_code(client: MlflowClient, parent: Parent) -> bool:
+    """Whether a parent's model brings the package, as it is now, for modules to find there."""
+    if own_requirement() is not None or parent.model_id is None:
+        return False
+    try:
+        tags = client.get_logged_model(parent.model_id).tags
+    except MlflowException:
+        return False
+    return bool(tags.get(code.TAG) == code.archive_digest())
 
 
 def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:

@@ -268,7 +268,7 @@ def _change(
         spread = _Z * math.sqrt(float((by_row**2).sum()) * n / (n - 1))
     better, worse = int((second & ~first).sum()), int((first & ~second).sum())
     change = new - old
-    low, high = change - spread, change + spread
+    low, high = max(-1.0, change - spread), min(1.0, change + spread)
     return Change(
         label,
         support,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any
+
+from mlflow_rnnmod.tracking.interruptions import finish
+
+_PATIENCE = 60.0
+"""Seconds."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and of how much."""
@@ -18,7 +24,15 @@ def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
     try:
         yield pool
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        finish(lambda: _end(pool), "rnnmod-jobs")
+
+
+def _end(pool: ThreadPoolExecutor) -> None:
+    """Wait for what has begun; not for long, as a request that nobody answers takes minutes."""
+    end = {"wait": True, "cancel_futures": True}
+    waiting = threading.Thread(target=pool.shutdown, kwargs=end, daemon=True)
+    waiting.start()
+    waiting.join(_PATIENCE)
 
 
 def raise_first_failure(jobs: Sequence[Future[Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.directory import answer_in, labels_of
 from mlflow_rnnmod.tracking.evaluator import figures, set_figures
 from mlflow_rnnmod.tracking.given import TARGETS, Given
@@ -66,5 +67,9 @@ def _log(uri: str, rows: Given) -> None:
     target = "_right"
     table[target] = rows.targets
     table = table[[c for c in table.columns if c not in TARGETS or c == target]]
+    # By its id: figures of a version belong to the model that it is a version of.
+    model_id = fetch.model_id_of(fetch.origin_of(uri))
+    known = {} if model_id is None else {"model_id": model_id}
+    uri = f"models:/{model_id}" if model_id else uri
     with mlflow.start_run(run_name="evaluation"):
-        mlflow.models.evaluate(uri, table, targets=target, model_type="rnnmod")
+        mlflow.models.evaluate(uri, table, targets=target, model_type="rnnmod", **known)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
+
+from mlflow_rnnmod._locks import Lock
 
 MEMORY_VARIABLE = "RNNMOD_MEMORY"
 MEGABYTES = 512
@@ -46,7 +47,7 @@ class Memory:
         self._limit = limit
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, key: Hashable) -> Any:
         """What was put under the key; ``None`` where there is nothing (any more)."""

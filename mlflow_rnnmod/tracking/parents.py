@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
-import threading
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 import mlflow
@@ -23,15 +23,17 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
+from mlflow_rnnmod._locks import Lock
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import read_parent, without_credentials, write_parent
-from mlflow_rnnmod.tracking import download
+from mlflow_rnnmod.tracking import _mlflow, download
 from mlflow_rnnmod.tracking.memory import MEMORY, Memory
 
 _logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "RNNMOD_CACHE"
-_CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+SERVERS_VARIABLE = "RNNMOD_SERVERS"
+_MODEL_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 class _Kept:
@@ -43,7 +45,7 @@ class _Kept:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._alive: WeakValueDictionary[tuple[str, str | None], Parent] = WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, digest: str, tokenizer: str | None) -> Parent | None:
         with self._lock:
@@ -68,7 +70,7 @@ class _Kept:
 
 
 _kept = _Kept(MEMORY)
-_one_at_a_time: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_one_at_a_time: defaultdict[str, Lock] = defaultdict(Lock)
 
 
 def _tokenizer(parent: Parent) -> str | None:
@@ -122,7 +124,8 @@ def find_parent(digest: str, reference: dict[str, Any]) -> Parent:
         found = _from_disk(digest, tokenizer, tried)
         if found is None:
             for server in servers(reference, tried):
-                found = _from_server(server, digest, reference, tried)
+                with patience(server):
+                    found = _from_server(server, digest, reference, tried)
                 if found is not None:
                     _to_disk(found)
                     break
@@ -191,36 +194,42 @@ def _to_disk(parent: Parent) -> None:
 def servers(reference: Mapping[str, Any], tried: list[str]) -> list[str]:
     """Servers to ask for a parent: the one in use, and the one that the module names.
 
+    The latter only where the user allows it by name, in ``$RNNMOD_SERVERS`` (URIs between commas).
+    A file can name any server and any database. MLflow sends the user's credentials to the one, and
+    makes its tables in the other; and whoever is asked learns that the file was opened.
+
     Args:
         reference: of the module.
         tried: told where the latter may not be asked.
     """
     current = mlflow.get_tracking_uri()
     named = reference.get("tracking_uri")
-    if not named or named == without_credentials(current):
+    if not isinstance(named, str) or not named or named == without_credentials(current):
         return [current]
-    if not _may_ask(named, current):
-        tried.append(f"{named}, which the module names, was not asked")
+    if named.rstrip("/") not in allowed_servers():
+        tried.append(
+            f"{named:.200}, which the module names, was not asked: to allow it, set "
+            f"{SERVERS_VARIABLE} to it, or call mlflow.set_tracking_uri"
+        )
         return [current]
     return [current, named]
 
 
-def _may_ask(named: str, current: str) -> bool:
-    """Whether a server that a file names may be asked without the user having named it.
+def allowed_servers() -> set[str]:
+    """Tracking URIs that modules may name, besides the current one: ``$RNNMOD_SERVERS``."""
+    given = os.environ.get(SERVERS_VARIABLE, "").split(",")
+    return {uri.strip().rstrip("/") for uri in given} - {""}
 
-    MLflow sends the user's credentials to every server it talks to, and makes a database where
-    there is none; a module from elsewhere must bring about neither.
-    """
-    parts = urlsplit(named)
-    if parts.scheme in ("http", "https"):
-        known = urlsplit(current)
-        same = (parts.scheme, parts.hostname, parts.port) == (
-            known.scheme,
-            known.hostname,
-            known.port,
-        )
-        return same or not any(os.environ.get(name) for name in _CREDENTIALS)
-    return parts.scheme == "sqlite" and Path(parts.path[1:]).is_file()
+
+def stored_id(reference: Mapping[str, Any]) -> str | None:
+    """The model id that a module names; ``None`` where it is none: it becomes part of addresses."""
+    model_id = reference.get("model_id")
+    return model_id if isinstance(model_id, str) and _MODEL_ID.fullmatch(model_id) else None
+
+
+def patience(server: str) -> AbstractContextManager[None]:
+    """One short try for a server that a file names; the usual ones for the user's own."""
+    return nullcontext() if server == mlflow.get_tracking_uri() else _mlflow.brief_requests()
 
 
 def _from_server(
@@ -228,7 +237,7 @@ def _from_server(
 ) -> Parent | None:
     """The parent under its id on one server, or else any model there that is tagged with it."""
     client = MlflowClient(server)
-    model_id = reference.get("model_id")
+    model_id = stored_id(reference)
     shown = without_credentials(server)
     if model_id:
         parent = _logged(client, server, model_id, digest, reference, tried)
@@ -265,6 +274,17 @@ def logged_id(parent: Parent) -> str | None:
         if _logged(client, uri, model_id, parent.digest, reference, tried) is not None:
             return model_id
     return None
+
+
+def is_readable(
+    client: MlflowClient, server: str, model_id: str, parent: Parent, tried: list[str]
+) -> bool:
+    """Whether a model on a server holds a parent, whole; ``tried`` is told why where it does not.
+
+    That it is called ready does not say so: what stood between may have stored nothing.
+    """
+    reference = {"tokenizer": _tokenizer(parent)}
+    return _logged(client, server, model_id, parent.digest, reference, tried) is not None
 
 
 def logged_parents(client: MlflowClient, digest: str) -> list[str]:

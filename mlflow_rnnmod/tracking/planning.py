@@ -158,27 +158,29 @@ def _look(uri: str) -> documents.Found | Exception:
 
 def _missing(reference: Mapping[str, Any]) -> str | None:
     """What is wrong where a parent is nowhere to be found; nothing is loaded."""
-    digest, model_id = reference["digest"], reference.get("model_id")
+    digest, model_id = reference["digest"], parents.stored_id(reference)
     cache = parents.cache_folder()
     if parents.is_known(reference) or (cache is not None and (cache / digest).is_dir()):
         return None
-    servers = parents.servers(reference, [])
-    for server in servers:
-        client = MlflowClient(server)
-        try:
-            if model_id and client.get_logged_model(model_id) is not None:
-                return None
-        except MlflowException:  # deleted, or of another server
-            pass
-        try:
-            if parents.logged_parents(client, digest):
-                return None
-        except MlflowException:
-            pass
+    tried: list[str] = []
+    for server in parents.servers(reference, tried):
+        with parents.patience(server):
+            client = MlflowClient(server)
+            try:
+                if model_id and client.get_logged_model(model_id) is not None:
+                    return None
+            except MlflowException:  # deleted, or of another server
+                pass
+            try:
+                if parents.logged_parents(client, digest):
+                    return None
+            except MlflowException:
+                pass
+    told = "".join(f"; {words}" for words in tried)
     return (
         f"parent {digest} (model id {model_id} on {reference.get('tracking_uri')}) is neither "
         f"here nor on {download.server()}; where it can still be read, "
-        "mlflow_rnnmod.export(module, path) writes a module that needs no other files"
+        "mlflow_rnnmod.export(module, path) writes a module that needs no other files" + told
     )
 
 

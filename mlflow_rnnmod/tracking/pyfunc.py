@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +19,16 @@ from mlflow_rnnmod.composition.translation import TranslatingComposite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
+from mlflow_rnnmod.tracking.limits import MOST, Limit
+from mlflow_rnnmod.tracking.spark import in_spark
 
-DEFAULTS: dict[str, Any] = {"device": None, "batch_size": 256}
+DEFAULTS: dict[str, Any] = {
+    "device": None,
+    "batch_size": 256,
+    "max_tokens": MOST,
+    "too_long": "refuse",
+    "blank": "reject",
+}
 """What ``mlflow.pyfunc.load_model(..., model_config=...)`` can set; ``follow`` and ``every`` also
 for what is to follow an alias (:mod:`~mlflow_rnnmod.tracking.follow`)."""
 
@@ -29,20 +38,32 @@ class RnnmodModel:
 
     Args:
         thing: parent, module or composite.
-        model_config: ``device`` and ``batch_size`` (see :data:`DEFAULTS`).
+        model_config: ``device``, ``batch_size``, ``max_tokens`` and ``too_long`` (see
+            :data:`DEFAULTS` and :mod:`~mlflow_rnnmod.tracking.limits`); ``blank``: ``"reject"``,
+            where inputs that hold nothing (missing or blank text, no step) get ``reject_label``,
+            or no label at all, or ``"answer"``, where they are asked like any other.
 
     Raises:
         MlflowException: if ``model_config`` does not fit.
     """
 
     def __init__(self, thing: Any, model_config: Mapping[str, Any] | None = None) -> None:
-        config = {**DEFAULTS, **(model_config or {})}
+        # Models that were saved before there was a choice go on answering what holds nothing.
+        older = {"blank": "answer"} if model_config else {}
+        config = {**DEFAULTS, **older, **(model_config or {})}
         if type(config["batch_size"]) is not int or config["batch_size"] < 1:
             raise MlflowException.invalid_parameter_value(
                 f"model_config['batch_size'] is {config['batch_size']!r}; expected a positive "
                 "number of rows."
             )
         self._batch_size: int = config["batch_size"]
+        if config["blank"] not in ("reject", "answer"):
+            raise MlflowException.invalid_parameter_value(
+                f"model_config['blank'] is {config['blank']!r}; expected 'reject' (inputs that "
+                "hold nothing get no label) or 'answer' (they are asked like any other)."
+            )
+        self._blank = config["blank"] == "reject"
+        self._limit = Limit(config)
         self._thing = thing
         try:
             self._composite = _composite(thing, config["device"])
@@ -79,6 +100,7 @@ class RnnmodModel:
         words = answer.each_step and composite.input.split
         inputs = read_inputs(data, composite.input_kind, composite.input_size, words)
         try:
+            inputs = self._limit.bounded(inputs, composite.input, self._parents)
             if answer.scored:
                 return self._scored(inputs, params)
             return self._routed(inputs, params)
@@ -96,12 +118,13 @@ class RnnmodModel:
         for start in range(0, max(len(inputs), 1), self._batch_size):
             part, known = inputs[start : start + self._batch_size], None
             found = self._composite.scores(part)
-            if reject_below is not None and self._composite.likely and part:
-                known = self._composite.familiarity(part)
-            answers += self._composite.answers(found, reject_below, reject_label, known)
+            if self._composite.limit(reject_below) is not None and part:
+                known = self._composite.known(part)
+            said = self._composite.answers(found, reject_below, reject_label, known)
+            answers += self._without_blank(part, said, reject_label)
             tables.append(found)
         if params.get("scores"):
-            return _table(answers, tables, self._composite.labels)
+            return in_spark(_table(answers, tables, self._composite.labels))
         return _formed(answers, self._composite.answer.form())
 
     def _routed(self, inputs: list[Any], params: Mapping[str, Any]) -> Any:
@@ -112,8 +135,26 @@ class RnnmodModel:
         found = cast(TranslatingComposite, composite).predict(
             inputs, target or None, beams, self._batch_size
         )
+        found = self._without_blank(inputs, found)
         labels = (target,) if target else composite.labels
         return _formed(found, composite.answer.form(labels, composite.input_kind))
+
+    def _without_blank(
+        self, inputs: list[Any], answers: list[Any], reject_label: str = ""
+    ) -> list[Any]:
+        """Answers, where inputs that hold nothing get no label."""
+        if not self._blank:
+            return answers
+        blank, nothing = self._composite.input.is_blank, self._composite.answer.nothing
+        return [
+            nothing(y, reject_label) if blank(x) else y
+            for x, y in zip(inputs, answers, strict=True)
+        ]
+
+    @cached_property
+    def _parents(self) -> list[Parent]:
+        """Each once."""
+        return list({m.parent.digest: m.parent for m in self._composite.modules}.values())
 
 
 def _composite(thing: Any, device: str | None) -> Composite:

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.networks import Parent
 
 NOTE = "mlflow.note.content"
+LINKS = "**Modules:** "
+"""How the line of links in a run's description begins."""
 _NOTE_TITLE = "## Modules of this run's network"
 _TABLES = "mlflow.loggedArtifacts"
 _LONGEST_PARAM = 6000
 _LONGEST_NOTE = 8000
+_SHOWN = ("f1", "precision", "recall", "bleu", "chrf", "agreement", "exact")
 _VERSION = {"precision": "precision", "recall": "recall", "bleu": "BLEU"}
 
 
@@ -51,8 +54,12 @@ def parent_params(parent: Parent) -> dict[str, str]:
     return _params({**known, **parent.network.params()})
 
 
-def module_params(module: Module, parent_model_id: str, dataset: Dataset | None) -> dict[str, str]:
-    """Params of a module's LoggedModel."""
+def module_params(
+    module: Module, parent_model_id: str | None, dataset: Dataset | None
+) -> dict[str, str]:
+    """Params of a module's LoggedModel; ``parent_model_id`` where it is known already."""
+    shares = {name: module.figures.get(name) for name in ("weights_kept", "jaccard", "support")}
+    parent = {} if parent_model_id is None else {"parent_model_id": parent_model_id}
     return _params(
         {
             "label": module.label,
@@ -61,7 +68,9 @@ def module_params(module: Module, parent_model_id: str, dataset: Dataset | None)
             **module.parent.network.params(),
             "kept_units": module.trunk.kept,
             "kept_fraction": round(module.trunk.kept / module.trunk.total, 4),
-            "parent_model_id": parent_model_id,
+            **parent,
+            "parent": module.parent.digest[:12],
+            **{name: f"{value:.4g}" for name, value in shares.items() if value is not None},
             "dataset": dataset.name if dataset else figure_rows(module.made) or "unknown",
             "technique": removal_words(module.made).replace("`", ""),
             "repairs": _words(module.made.get("repairs")),
@@ -69,38 +78,62 @@ def module_params(module: Module, parent_model_id: str, dataset: Dataset | None)
     )
 
 
-def model_metrics(
+def parent_metrics(
     decomposition: Decomposition,
-    parent_model_id: str | None,
-    model_ids: Mapping[str, str],
+    model_id: str,
     run_id: str,
     start: int,
     dataset: Dataset | None,
 ) -> list[Metric]:
-    """Figures of all models, each beside its model and the data set.
+    """The parent's own figures, beside the data set.
 
-    MLflow puts them on the run too, under the same names. So that they do not stand in for a metric
-    of the user's own there, they are dated at the run's start; and a millisecond apart, because of
-    equal values at one moment it keeps one.
+    MLflow puts them on the run too, under the same names: it is the run's network that they are of.
+    So that they do not stand in for a metric of the user's own there, they are dated at its start.
+    """
+    about = {"model_id": model_id, "run_id": run_id, **_data(dataset)}
+    figures = parent_figures(decomposition)
+    return [Metric(k, float(v), start, 0, **about) for k, v in figures.items() if _is_figure(v)]
+
+
+def module_metrics(
+    decomposition: Decomposition, model_ids: Mapping[str, str], run_id: str, dataset: Dataset | None
+) -> list[Metric]:
+    """Figures of all modules, at most four each, and their means for the run.
+
+    MLflow puts a model's figures on their run too, where the last module's would stand for all: so
+    they get a run of their own, and the means come last there. All others are in the tables: every
+    search for models returns all metrics of each.
 
     Args:
         decomposition: where the figures are.
-        parent_model_id: the parent's LoggedModel; ``None`` where it has its figures already, which
-            MLflow would refuse a second time.
         model_ids: the modules', by label.
-        run_id: the run.
-        start: when it began, in milliseconds.
+        run_id: the run for them.
         dataset: which rows the figures come from.
     """
-    figures = [(parent_model_id, parent_figures(decomposition))] if parent_model_id else []
-    figures += [(model_ids[m.label], dict(m.figures)) for m in decomposition.modules]
-    extra = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
-    return [
-        Metric(name, float(value), start + moment, 0, model_id=model_id, run_id=run_id, **extra)
-        for moment, (model_id, found) in enumerate(figures)
-        for name, value in found.items()
-        if _is_figure(value)
+    found: list[Metric] = []
+    names: dict[str, list[float]] = {}
+    for moment, module in enumerate(decomposition.modules):
+        # A millisecond apart: of equal values at one moment MLflow keeps one.
+        about = {"model_id": model_ids[module.label], "run_id": run_id, **_data(dataset)}
+        for name in shown_figures(module):
+            value = float(module.figures[name])
+            names.setdefault(name, []).append(value)
+            found.append(Metric(name, value, moment, 0, **about))
+    later = len(decomposition.modules)
+    return found + [
+        Metric(name, sum(values) / len(values), later, 0) for name, values in names.items()
     ]
+
+
+def shown_figures(module: Module) -> list[str]:
+    """The few figures that MLflow's lists show of a module."""
+    return [n for n in _SHOWN if n in module.figures and _is_figure(module.figures[n])][:4]
+
+
+def _data(dataset: Dataset | None) -> dict[str, Any]:
+    if dataset is None:
+        return {}
+    return {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
 
 
 def run_metrics(decomposition: Decomposition, now: int) -> list[Metric]:
@@ -121,21 +154,30 @@ def run_tags(
     Args:
         decomposition: what was logged.
         present: the run's tags as they are.
-        summary: Markdown for the description.
+        summary: Markdown for the description: a paragraph of links, then the rest.
         table: path of the table that MLflow is to show as one.
     """
-    own = present.get(NOTE, "").partition(_NOTE_TITLE)[0].rstrip()
-    note = f"{own}\n\n{_NOTE_TITLE}\n\n{summary}".lstrip()
+    # Links come first, as MLflow folds a description after three lines: those, and then the rest.
+    links, _, rest = summary.partition("\n\n")
+    kept = present.get(NOTE, "")
+    own = _without_links(kept).partition(_NOTE_TITLE)[0].strip()
+    note = f"{links}\n\n{own}\n\n{_NOTE_TITLE}\n\n{rest}".replace("\n\n\n\n", "\n\n")
     tables = json.loads(present.get(_TABLES) or "[]")
     entry = {"path": table, "type": "table"}
     tags = {
         "rnnmod.role": "decomposition",
-        "rnnmod.parent": decomposition.parent.digest,
+        "rnnmod.parent": decomposition.parent.digest[:12],
         "rnnmod.version": mlflow_rnnmod.__version__,
         _TABLES: json.dumps(tables if entry in tables else [*tables, entry]),
         NOTE: note if len(note) <= _LONGEST_NOTE else present.get(NOTE, ""),
     }
     return [RunTag(key, value) for key, value in tags.items()]
+
+
+def _without_links(note: str) -> str:
+    """A description without the line of links that an earlier decomposition began it with."""
+    first, _, rest = note.partition("\n\n")
+    return rest if first.startswith(LINKS) else note
 
 
 def dataset_entity(dataset: Any) -> Dataset | None:
@@ -163,9 +205,16 @@ def dataset_entity(dataset: Any) -> Dataset | None:
         ) from error
 
 
-def dataset_input(dataset: Dataset) -> DatasetInput:
-    """The data set as an input that something was tested on."""
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])
+def dataset_input(dataset: Dataset, rows: str = "") -> DatasetInput:
+    """The data set as an input, with what it was: rows for validation are no test.
+
+    Args:
+        dataset: the figures' rows.
+        rows: what they are, in words.
+    """
+    known = ("validation", "training")
+    context = next((name for name in known if f"{name} " in f"{rows} "), "test")
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 
 def version_words(module: Module) -> str:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 
 _logger = logging.getLogger(__name__)
 
 ALIAS = "champion"
+ATTEMPT = "rnnmod.attempt"
+"""Tag of all that one attempt to log has made: what it finds by it, it may take back."""
 _VERSIONS = "mlflow.modelVersions"
 _EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+_MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 
 @dataclass(frozen=True)
@@ -50,65 +58,102 @@ class Registry:
             to its client: to link a model's page to its versions, and to find out where
             ``models:/<id>`` is, for which it asks the process's own tracking URI.
         current: whether that is where ``client`` writes to, too.
+        attempt: the id of what is going on, which versions and new models bear as a tag.
     """
 
-    def __init__(self, client: MlflowClient, remote: bool, current: bool) -> None:
+    def __init__(self, client: MlflowClient, remote: bool, current: bool, attempt: str) -> None:
         self._client = client
         self._remote = remote
         self._by_id = remote or current
+        self._attempt = attempt
         self._lock = Lock()
-        self._names: list[str] = []
-        self._versions: list[tuple[str, str]] = []
+        # Noted before it is asked for: the answer may be lost though the request was served.
+        self._intended: list[Registration] = []
+        self._answered: set[str] = set()
 
     def register(self, what: Registration) -> str:
         """Make a version, and the registered model where there is none.
 
-        A model's first version gets the alias ``champion``; an alias that exists stays where it is.
+        The version gets the alias ``champion`` where the model has no alias; one that exists stays
+        where it is.
 
         Returns:
             The version.
+
+        Raises:
+            MlflowException: if the registry refuses, or gives no version.
         """
+        with self._lock:
+            self._intended.append(what)
         first = self._create(what)
         model = what.model
         version = self._client.create_model_version(
             what.name,
             f"models:/{model.model_id}" if self._by_id else model.artifact_location,
             run_id=model.source_run_id,
-            tags={**what.tags, **what.version_tags},
+            tags={**what.tags, **what.version_tags, ATTEMPT: self._attempt},
             description=what.version_description,
             await_creation_for=0,
             model_id=model.model_id,
         )
+        if not version.version:
+            raise MlflowException(f"The registry gave no number for the version of {what.name}.")
         with self._lock:
-            self._versions.append((what.name, version.version))
+            self._answered.add(what.name)
         if not self._remote:
             self._link(model, what.name, version.version)
         if first:
             self._client.set_registered_model_alias(what.name, ALIAS, version.version)
         return str(version.version)
 
-    def undo(self) -> bool:
-        """Take back all that was registered.
+    def undo(self, answers: Callable[[], bool], only_open: bool = False) -> set[str]:
+        """Take back all that was registered, whether an answer said so or not.
+
+        Args:
+            answers: tells, after a failure, whether it is worth asking on.
+            only_open: look only for what no answer said anything of.
 
         Returns:
-            Whether none of the versions is left; models with versions must stay loadable.
+            Ids of models that have versions still, or may have: these must stay loadable.
         """
-        left = False
-        for name, version in reversed(self._versions):
+        left: set[str] = set()
+        silent = False
+        for what in reversed(self._intended):
+            if only_open and what.name in self._answered:
+                continue
             try:
-                self._client.delete_model_version(name, version)
+                if silent:
+                    raise MlflowException("the registry does not answer")
+                self._take_back(what)
             except Exception as error:  # of whatever kind: the others should still go
-                left = True
-                _logger.warning(
-                    "Version %s of %s could not be taken back: %s", version, name, error
-                )
-        for name in self._names:
-            try:
-                if not self._client.search_model_versions(_named(name), max_results=1):
-                    self._client.delete_registered_model(name)
-            except Exception as error:
-                _logger.warning("The empty registered model %s is left: %s", name, error)
-        return not left
+                left.add(what.model.model_id)
+                if not silent and not only_open:
+                    _logger.warning("Version of %s could not be taken back: %s", what.name, error)
+                silent = silent or not answers()
+        return left
+
+    def _take_back(self, what: Registration) -> None:
+        """Delete this attempt's versions of a registered model, and the model if it made it."""
+        for version in self._versions_of(what):
+            self._client.delete_model_version(what.name, version.version)
+        try:
+            model = self._client.get_registered_model(what.name)
+            mine = model.tags.get(ATTEMPT) == self._attempt
+            if mine and not self._client.search_model_versions(_named(what.name), max_results=1):
+                self._client.delete_registered_model(what.name)
+        except Exception as error:
+            if getattr(error, "error_code", None) != _MISSING:
+                _logger.warning("The empty registered model %s is left: %s", what.name, error)
+
+    def _versions_of(self, what: Registration) -> list[ModelVersion]:
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = self._client.search_model_versions(_named(what.name), page_token=token)
+            found.extend(v for v in page if v.tags.get(ATTEMPT) == self._attempt)
+            token = page.token
+            if not token:
+                return found
 
     def _link(self, model: LoggedModel, name: str, version: str) -> None:
         known = json.loads(self._client.get_logged_model(model.model_id).tags.get(_VERSIONS, "[]"))
@@ -116,15 +161,17 @@ class Registry:
         self._client.set_logged_model_tags(model.model_id, {_VERSIONS: json.dumps(versions)})
 
     def _create(self, what: Registration) -> bool:
-        """Make the registered model; whether the version to come is its first."""
+        """Make the registered model; whether it has no alias, so that the version to come gets it.
+
+        An attempt that broke off may have left a version, but no alias.
+        """
+        tags = {**what.tags, ATTEMPT: self._attempt}
         try:
-            self._client.create_registered_model(what.name, dict(what.tags), what.description)
+            self._client.create_registered_model(what.name, tags, what.description)
         except MlflowException as error:
             if error.error_code != _EXISTS:
                 raise
-            return not self._client.get_registered_model(what.name).latest_versions
-        with self._lock:
-            self._names.append(what.name)
+            return not self._client.get_registered_model(what.name).aliases
         return True
 
 

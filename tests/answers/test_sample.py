@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -68,7 +69,7 @@ def test_negatives_are_about_as_many_as_positives():
     per_label=st.integers(1, 9),
 )
 def test_in_order_the_first_rows_are_taken(targets, per_label):
-    """The papers' code: M of the label, M / (labels - 1) of any other, however they are spread."""
+    """The papers' code: M of the label, M / (labels - 1) of others, rounded up."""
     sample = draw_sample(numbered(targets), 4, per_label, 0, in_order=True)
     numbers = sample.rows.values[:, 0]
     assert numbers.tolist() == sorted(set(numbers.tolist()))
@@ -77,7 +78,7 @@ def test_in_order_the_first_rows_are_taken(targets, per_label):
         own = [i for i, y in enumerate(targets) if y == label]
         others = [i for i, y in enumerate(targets) if y != label]
         assert numbers[positives[:, label]].tolist() == own[:per_label]
-        assert numbers[negatives[:, label]].tolist() == others[: max(per_label // 3, 1)]
+        assert numbers[negatives[:, label]].tolist() == others[: math.ceil(per_label / 3)]
     for label, count in Counter(targets).items():
         share = sample.weights[sample.rows.targets == label].sum() / sample.weights.sum()
         assert float(share) == pytest.approx(count / len(targets), rel=1e-5)

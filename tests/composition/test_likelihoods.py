@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mlflow_rnnmod import composition
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.composition.joint import parts_of
+from mlflow_rnnmod.composition.plan import entry_of, make_plan
 from mlflow_rnnmod.composition.unlabelled import shifted
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
 from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
@@ -202,3 +203,12 @@ def test_a_label_without_rows_has_none():
     rows = Rows(rows.values, rows.lengths, torch.arange(20) % 2)
     found = with_likelihoods(tiny_modules(parent), rows, rows)
     assert [m.likelihood is not None for m in found] == [True, True, False]
+
+
+def test_a_plan_says_that_likelihoods_do_not_vote():
+    modules = two()
+    mixed = [*modules[:-1], replace(modules[-1], likelihood=None)]
+    words = "compared without likelihoods: 1 of 5 modules have none"
+    assert words in make_plan(entry_of(module) for module in mixed).notes
+    for same in (modules, mixed[:3], [replace(m, likelihood=None) for m in modules]):
+        assert not any("likelihoods" in n for n in make_plan(map(entry_of, same)).notes)

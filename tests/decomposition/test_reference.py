@@ -6,6 +6,7 @@ and units removed one after the other, as docs/method.md has it.
 
 from __future__ import annotations
 
+import math
 import statistics as numbers
 
 import pytest
@@ -44,7 +45,7 @@ def picked(targets: list[int], label: int, per_label: int) -> tuple[list[int], l
     """Rows of the reference's sample: the first of the label, the first few of any other."""
     positives = [i for i, y in enumerate(targets) if y == label][:per_label]
     negatives = [i for i, y in enumerate(targets) if y != label]
-    return positives, negatives[: max(per_label // (LABELS - 1), 1)]
+    return positives, negatives[: math.ceil(per_label / (LABELS - 1))]
 
 
 def observed(

@@ -23,6 +23,7 @@ from mlflow_rnnmod.tracking import searching
 from mlflow_rnnmod.tracking.aliases import Alias
 from mlflow_rnnmod.tracking.parents import forget_parents
 from tests.builders import LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
+from tests.translators import sentences, tiny_translator, translator_module, translator_modules
 
 TARGET = "models:/names@champion"
 WORDS = tiny_texts(60)
@@ -304,3 +305,22 @@ def test_where_used(registry):
         mlflow_rnnmod.where_used("models:/names/1")
     with pytest.raises(MlflowException):
         mlflow_rnnmod.where_used("models:/nobody/1")
+
+
+def test_translations_are_compared_by_bleu(tracking_uri, monkeypatch, tmp_path):
+    """A better language in the place of another; rows have a column for each language."""
+    monkeypatch.setattr(promotion, "probe", in_this_process)
+    old = composition.compose(translator_modules(tiny_translator()))
+    new = translator_module(tiny_translator(seed=1), "de")
+    mlflow_rnnmod.log_model(old, registered_model_name="words")
+    MlflowClient().set_registered_model_alias("words", "champion", "1")
+    sources, _ = sentences(30, seed=0)
+    right = mlflow_rnnmod.replace(old, "de", new).predict(sources)
+    rows = [{"text": text, **answers} for text, answers in zip(sources, right, strict=True)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    target, data = "models:/words@champion", str(tmp_path / "rows.jsonl")
+    found = mlflow_rnnmod.promote(target, replace={"de": new}, data=data)
+    assert (found.version, found.comparison.figure) == ("2", "BLEU")
+    assert all(change.new > change.old - 1e-9 for change in found.comparison.labels)
+    with pytest.raises(mlflow_rnnmod.PromotionRefused, match=r"'de' .* points of BLEU"):
+        mlflow_rnnmod.promote(target, "models:/words/1", data=data)

@@ -12,12 +12,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from mlflow_rnnmod.composition import Composite, compose
-from mlflow_rnnmod.pages.card import (
-    composite_card,
-    module_card,
-    parent_card,
-    registered_card,
-)
+from mlflow_rnnmod.pages.card import module_card, parent_card, registered_card
+from mlflow_rnnmod.pages.composite import Places, composite_page
 from mlflow_rnnmod.pages.markdown import escape, fenced, fit, inline, link, plain, table
 from mlflow_rnnmod.pages.wording import percent, points
 from tests.builders import LABELS, ODD_LABELS, tiny_module, tiny_modules, tiny_parent
@@ -164,6 +160,10 @@ def test_a_registered_models_card_holds_for_every_version(label: str | None) -> 
     assert "%" not in shown(card).replace(plain(label or ""), "")
 
 
+def composite_card(composite: Composite, uri: str) -> str:
+    return composite_page(composite, Places(uri))
+
+
 def _composite(count: int) -> Composite:
     parent = tiny_parent(labels=[f"label|{i}" for i in range(count)])
     return compose(
@@ -175,13 +175,16 @@ def _composite(count: int) -> Composite:
 def test_composite_card() -> None:
     composite = _composite(3)
     card = composite_card(composite, "models:/all/1")
-    rows = tables(card)[0]
+    three, labels, technical = tables(card)
+    assert [cell.strip() for cell in three[1][:2]] == ["not measured"] * 2
+    assert three[1][2].endswith("passes of a parent")
     digest = composite.modules[0].parent.digest
-    assert rows[1] == ["label|0", "models:/a.0/1", "1", digest[:12]]
-    assert len(rows) == 4
-    assert '"verb": "compose"' in shown(card)
+    assert labels[1] == ["label|0", digest[:12]]
+    assert len(labels) == 4
+    assert "1. Put together from the modules for label" in card
     assert "A model of 3 modules" in shown(card)
-    assert "and 110 more" in composite_card(_composite(150), "models:/all/1")
+    assert "models:/a.0/1" in dict(technical)["modules"]
+    assert "and 120 more" in composite_card(_composite(150), "models:/all/1")
 
 
 @pytest.mark.parametrize("length", [5, 400])

@@ -18,7 +18,14 @@ from mlflow_rnnmod.pages.dial import settings_svg, sorted_settings, taken_of, wr
 from mlflow_rnnmod.pages.markdown import plain
 from mlflow_rnnmod.pages.page import page
 from mlflow_rnnmod.pages.pictures import overlap_svg, sizing_svg, write_overlap
-from mlflow_rnnmod.pages.report import Entry, index_markdown, summary, write_index, write_pictures
+from mlflow_rnnmod.pages.report import (
+    Entry,
+    index_markdown,
+    summary,
+    worst_first,
+    write_index,
+    write_pictures,
+)
 from mlflow_rnnmod.tracking.names import slugs
 from tests.builders import LABELS, ODD_LABELS, tiny_decomposition, tiny_modules, tiny_parent
 from tests.pages.test_card import PARSER, shown, tables
@@ -52,7 +59,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: Any) -> None:
@@ -69,13 +76,54 @@ class _Page(HTMLParser):
 def test_the_index_links_every_module(labels: tuple[str, ...]) -> None:
     decomposition = tiny_decomposition(tiny_parent(labels=labels))
     markdown = index_markdown(decomposition, entries(decomposition, True), "7", "m-parent")
-    (rows,) = tables(markdown)
-    assert [row[0] for row in rows[1:]] == [plain(label, 80) for label in labels]
-    assert len({len(row) for row in rows}) == 1
+    found = tables(markdown)
+    rows = [row for table in found for row in table[1:]]
+    assert {len(row) for table in found for row in table} == {len(rows[0])}
+    shown_labels = sorted(row[0].strip() for row in rows)
+    assert shown_labels == sorted(plain(label, 80).strip() for label in labels)
+    assert [len(table) - 1 for table in found] == (
+        [10] * 15 if len(labels) == 150 else [len(labels)]
+    )
     targets = re.findall(r"\]\((#/experiments/7/models/[^)]+)\)", markdown)
-    assert targets == [f"#/experiments/7/models/m-{i}" for i in ("parent", *range(len(labels)))]
+    end = "?workflowType=machine_learning"
+    assert sorted(targets) == sorted(
+        f"#/experiments/7/models/m-{i}{end}" for i in ("parent", *range(len(labels)))
+    )
     assert markdown.count("](#/models/fam.") == len(labels)
+    assert all(link.endswith(f"{end})") for link in re.findall(r"\(#/[^)]*\)", markdown))
     assert not any(token.type == "html_block" for token in PARSER.parse(markdown))
+
+
+def test_worst_first() -> None:
+    """By what was lost against the parent, then by how good it is; what is not known comes last."""
+    parent = tiny_parent(labels="abcde")
+    figures = (
+        {"f1": 0.9, "parent_f1": 0.9},
+        {"f1": 0.8, "parent_f1": 0.9},
+        {"f1": 0.5, "parent_f1": 0.5},
+        {},
+        {"f1": float("nan"), "parent_f1": 0.4},
+    )
+    modules = tuple(
+        replace(module, figures=mine)
+        for module, mine in zip(tiny_modules(parent), figures, strict=True)
+    )
+    decomposition = tiny_decomposition(parent, modules=modules)
+    found = [entry.module.label for entry in worst_first(entries(decomposition))]
+    assert found[:3] == ["b", "c", "a"]
+    markdown = index_markdown(decomposition, entries(decomposition), "7")
+    (rows,) = tables(markdown)
+    assert rows[0][1:4] == ["F1", "its parent", "points"]
+    assert rows[1][1:4] == ["80.0 %", "90.0 %", "-10.0"]
+    assert re.search(r'data-value="b">b</td>.*data-value="c">c</td>', page(decomposition), re.S)
+
+
+def test_a_promise_that_is_broken_comes_first() -> None:
+    decomposition = tiny_decomposition(tiny_parent())
+    figures = {**decomposition.figures, "net": -0.031}
+    words = shown(summary(replace(decomposition, figures=figures), "7"))
+    assert words.startswith("Mind: what was removed costs 3.1 points on the rows of the report, ")
+    assert "Mind" not in shown(summary(decomposition, "7"))  # half a point is what was promised
 
 
 def test_the_summary_adds_up() -> None:
@@ -97,6 +145,7 @@ def test_tables_hold_the_figures(tmp_path: Path) -> None:
     with (tmp_path / "modules.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     table = json.loads((tmp_path / "modules_table.json").read_text(encoding="utf-8"))
+    assert list(rows[0])[:3] == ["label", "points", "f1"]
     assert [row["label"] for row in rows] == list(ODD_LABELS)
     assert [row[0] for row in table["data"]] == list(ODD_LABELS)
     for row, values, module in zip(rows, table["data"], decomposition.modules, strict=True):
@@ -124,7 +173,9 @@ def test_missing_figures_are_left_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [LABELS, ODD_LABELS, [f"intent_{i}" for i in range(60)]])
 def test_the_page_stands_alone_and_shows_any_label(labels: tuple[str, ...]) -> None:
     found = _Page(page(tiny_decomposition(tiny_parent(labels=labels))))
-    assert not {"script", "a", "link", "iframe"} & {tag for tag, _ in found.tags}
+    tags = [tag for tag, _ in found.tags]
+    assert not {"a", "link", "iframe"} & set(tags)
+    assert tags.count("script") == 1
     for _, attributes in found.tags:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href"):

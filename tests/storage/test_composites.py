@@ -13,7 +13,14 @@ import torch
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.digest import canonical_json
-from mlflow_rnnmod.storage import FORMAT, kind_of, read_composite, write_composite
+from mlflow_rnnmod.storage import (
+    FORMAT,
+    kind_of,
+    read_composite,
+    write_composite,
+    write_module,
+)
+from mlflow_rnnmod.storage.files import write_tensors
 from tests.builders import tiny_inputs, tiny_module, tiny_modules, tiny_parent
 
 
@@ -57,9 +64,9 @@ def test_each_parent_is_there_once(tmp_path):
     write_composite(composite, tmp_path)
     digests = sorted({module.parent.digest for module in composite.modules})
     assert sorted(p.name for p in (tmp_path / "parents").iterdir()) == digests
-    assert files(tmp_path / "modules") == [
-        f"{n:03d}/{name}" for n in range(5) for name in ("module.json", "module.safetensors")
-    ]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
+        "composition.json", "modules.json", "modules.safetensors",
+    ]  # fmt: skip
     found = read_composite(tmp_path)
     assert len({id(module.parent) for module in found.modules}) == 2
     assert found.modules[0].parent.model_id == "m-1"
@@ -77,10 +84,14 @@ def test_scales_fitted_on_joint_rows_are_kept(tmp_path):
     assert found.predict(texts) == fitted.predict(texts)
 
 
-@pytest.mark.parametrize("name", ["composition.json", "modules", "parents"])
+NAMES = ["composition.json", "modules.json", "modules.safetensors", "parents"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_checked(tmp_path, name):
     write_composite(two_parents(), tmp_path)
-    paths = [tmp_path / name] if name.endswith("json") else sorted((tmp_path / name).rglob("*.*"))
+    one = (tmp_path / name).is_file()
+    paths = [tmp_path / name] if one else sorted((tmp_path / name).rglob("*.*"))
     for path in paths:
         good = path.read_bytes()
         for bad in (good[: len(good) // 2], good[:-2] + b"!" + good[-1:], b""):
@@ -99,16 +110,58 @@ def test_a_module_in_the_place_of_another_is_noticed(tmp_path):
     other = two_parents()
     other = replace(other, modules=(tiny_module(tiny_parent("text"), seed=9), *other.modules[1:]))
     write_composite(other, tmp_path / "b")
-    for name in ("module.json", "module.safetensors"):
-        place = Path("modules/000") / name
-        (tmp_path / "a" / place).write_bytes((tmp_path / "b" / place).read_bytes())
-    with pytest.raises(ValueError, match=r"modules/000/module\.json is truncated or altered"):
+    for name in ("modules.json", "modules.safetensors"):
+        (tmp_path / "a" / name).write_bytes((tmp_path / "b" / name).read_bytes())
+    with pytest.raises(ValueError, match=r"modules\.json is truncated or altered"):
         read_composite(tmp_path / "a")
+
+
+def write_as_format_1(composite, directory):
+    """A folder for each module, as older versions wrote it."""
+    write_composite(composite, directory)
+    folders = [f"modules/{number:03d}" for number in range(len(composite.modules))]
+    found = [
+        {"folder": folder, "sha256": write_module(module, directory / folder)}
+        for folder, module in zip(folders, composite.modules, strict=True)
+    ]
+
+    def older(body):
+        del body["files"]
+        body["format"] = 1
+        for entry, more in zip(body["modules"], found, strict=True):
+            entry.update(more)
+
+    edit(directory / "composition.json", older)
+    for name in ("modules.json", "modules.safetensors"):
+        (directory / name).unlink()
+
+
+def test_the_old_layout_still_loads(tmp_path):
+    composite = two_parents()
+    write_as_format_1(composite, tmp_path)
+    assert files(tmp_path / "modules") == [
+        f"{n:03d}/{name}" for n in range(5) for name in ("module.json", "module.safetensors")
+    ]
+    found = read_composite(tmp_path)
+    inputs = tiny_inputs(composite.modules[0].parent, 12)
+    assert torch.equal(found.scores(inputs), composite.scores(inputs))
+    assert found.sources == composite.sources
+
+
+def test_tensors_of_no_module_are_noticed(tmp_path):
+    write_composite(two_parents(), tmp_path)
+    path = tmp_path / "modules.safetensors"
+    sha256 = write_tensors(path, {"7/keep.x": torch.zeros(1)})
+    edit(tmp_path / "modules.json", lambda body: body["files"].update({path.name: sha256}))
+    found = hashlib.sha256((tmp_path / "modules.json").read_bytes()).hexdigest()
+    edit(tmp_path / "composition.json", lambda body: body["files"].update({"modules.json": found}))
+    with pytest.raises(ValueError, match="'7/keep.x', of no module"):
+        read_composite(tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["../elsewhere", "/etc", "modules/../x", "modules", ""])
 def test_a_folder_never_leads_elsewhere(tmp_path, folder):
-    write_composite(two_parents(), tmp_path)
+    write_as_format_1(two_parents(), tmp_path)
     edit(tmp_path / "composition.json", lambda body: body["modules"][0].update(folder=folder))
     with pytest.raises(ValueError, match="expected modules/<number>"):
         read_composite(tmp_path)

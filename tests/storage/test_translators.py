@@ -79,7 +79,7 @@ def test_a_module_that_starts_otherwise_than_its_parent_is_refused(tmp_path):
     module = translator_module(tiny_translator(), "it")
     write_module(module, tmp_path, standalone=True)
     edit(tmp_path / "module.json", lambda body: body["contract"]["target"].update(start=4))
-    with pytest.raises(ValueError, match="it starts translations with .*'start': 4"):
+    with pytest.raises(ValueError, match="target is .*'start': 4"):
         read_module(tmp_path, never)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -66,14 +67,16 @@ def test_every_module_is_a_model_of_its_own(tracking_uri: str, dataset: Any) -> 
     decomposition = tiny_decomposition(parent)
     logged = log_decomposition(decomposition, dataset=dataset)
     found = models()
-    assert [m.name for m in found] == [*LABELS, "parent"], "the newest first is the labels' order"
+    short = parent.digest[:6]
+    names = [f"parent-{short}", *(f"{label}-{short}" for label in LABELS)]
+    assert [m.name for m in found] == names, "the newest first: the parent, then the labels' order"
     assert {m.status for m in found} == {LoggedModelStatus.READY}
     assert {m.source_run_id for m in found} == {logged.run_id}
-    assert logged.model_ids == {m.name: m.model_id for m in found if m.name != "parent"}
-    assert found[-1].model_id == logged.parent_model_id
-    assert found[-1].model_type == "rnnmod-parent"
-    assert found[-1].params["digest"] == parent.digest
-    for model, module in zip(found, decomposition.modules, strict=False):
+    assert logged.model_ids == {m.params["label"]: m.model_id for m in found[1:]}
+    assert found[0].model_id == logged.parent_model_id
+    assert found[0].model_type == "rnnmod-parent"
+    assert found[0].params["digest"] == parent.digest
+    for model, module in zip(found[1:], decomposition.modules, strict=True):
         assert model.model_type == "rnnmod-module"
         assert model.params["label"] == module.label
         assert model.params["kept_units"] == str(module.trunk.kept)
@@ -83,19 +86,89 @@ def test_every_module_is_a_model_of_its_own(tracking_uri: str, dataset: Any) -> 
         assert model.tags["rnnmod.kind"] == "module"
         assert model.tags["rnnmod.label"] == module.label
         assert model.tags["rnnmod.parent"] == parent.digest
-        assert model.tags["rnnmod.fingerprint"] == found[-1].tags["rnnmod.fingerprint"]
+        assert model.tags["rnnmod.fingerprint"] == found[0].tags["rnnmod.fingerprint"]
         assert model.tags["mlflow.user"]
-        assert f"runs:/{logged.run_id}/{module.label}" in model.tags["mlflow.note.content"]
+        card = model.tags["mlflow.note.content"]
+        assert f'load_model("models:/{model.model_id}")' in card
+        assert f'compose([\n    "models:/{model.model_id}",' in card
+        for uri in re.findall(r'"(models:/[^"]+)"', card):
+            assert uri.removeprefix("models:/") in logged.model_ids.values()
         metrics = {metric.key: metric for metric in model.metrics}
         assert {key: metric.value for key, metric in metrics.items()} == pytest.approx(
-            dict(module.figures)
+            {name: module.figures[name] for name in ("f1", "precision", "recall", "agreement")}
         )
         assert {(m.dataset_name, m.dataset_digest) for m in model.metrics} == {
             ("held-out", dataset.digest)
         }
     files = mlflow.artifacts.download_artifacts(f"models:/{logged.model_ids['irish']}")
     card = Path(files, "card", "README.md").read_text(encoding="utf-8")
-    assert card == found[1].tags["mlflow.note.content"]
+    assert card == found[2].tags["mlflow.note.content"]
+
+
+def test_no_module_speaks_for_the_run(tracking_uri: str, dataset: Any) -> None:
+    """MLflow puts a model's figures on their run, where the last one's would stand for all."""
+    decomposition = tiny_decomposition(tiny_parent("text"))
+    logged = log_decomposition(decomposition, dataset=dataset)
+    client = MlflowClient()
+    own = client.get_run(logged.run_id).data.metrics
+    assert not {"f1", "precision", "recall", "agreement"} & set(own)
+    assert own["accuracy"] == decomposition.figures["parent_accuracy"]
+    (figures,) = [r for r in client.search_runs(["0"]) if r.info.run_id != logged.run_id]
+    assert figures.data.tags["mlflow.parentRunId"] == logged.run_id
+    assert figures.info.status == "FINISHED"
+    for name in ("f1", "precision", "recall", "agreement"):
+        values = [module.figures[name] for module in decomposition.modules]
+        assert figures.data.metrics[name] == pytest.approx(sum(values) / len(values))
+
+
+def test_modules_can_have_an_experiment_of_their_own(tracking_uri: str) -> None:
+    with mlflow.start_run() as run:
+        mlflow.set_tag("mlflow.note.content", "Mine.")
+        logged = log_decomposition(tiny_decomposition(tiny_parent()), experiment="words | modules")
+    client = MlflowClient()
+    apart = client.get_experiment_by_name("words | modules")
+    assert apart is not None and logged.experiment_id == apart.experiment_id
+    assert not models() and len(models(apart.experiment_id)) == 4
+    note = client.get_run(run.info.run_id).data.tags["mlflow.note.content"]
+    assert f"(#/experiments/{apart.experiment_id}/runs/{logged.run_id}?" in note.split("\n\n")[0]
+    assert note.endswith("Mine.")
+    again = log_decomposition(tiny_decomposition(tiny_parent()), experiment="words | modules")
+    assert again.experiment_id == apart.experiment_id and again.run_id != logged.run_id
+
+
+def test_names_of_two_parents_modules_differ(tracking_uri: str) -> None:
+    for seed in range(2):
+        log_decomposition(tiny_decomposition(tiny_parent(seed=seed)))
+    assert len({model.name for model in models()}) == 8
+
+
+def test_the_description_begins_with_links(tracking_uri: str) -> None:
+    with mlflow.start_run() as run:
+        mlflow.set_tag("mlflow.note.content", "My own words.")
+        logged = log_decomposition(tiny_decomposition(tiny_parent()))
+    note = MlflowClient().get_run(run.info.run_id).data.tags["mlflow.note.content"]
+    first, second = note.split("\n\n")[:2]
+    for target in ("artifacts/rnnmod/modules.md", "artifacts/rnnmod/report.html"):
+        assert f"/runs/{run.info.run_id}/{target}?workflowType=machine_learning)" in first
+    assert f"/models/{logged.parent_model_id}?workflowType=machine_learning)" in first
+    assert second == "My own words."
+
+
+@pytest.mark.parametrize(
+    ("words", "context"),
+    [
+        ("the other 50 of 100 validation rows, by a hash", "validation"),
+        ("20 training rows held out (the parent was trained on them)", "training"),
+        ("50 rows given for the report alone", "test"),
+    ],
+)
+def test_rows_are_called_what_they_are(
+    tracking_uri: str, dataset: Any, words: str, context: str
+) -> None:
+    rows = {"figures": words}
+    logged = log_decomposition(tiny_decomposition(tiny_parent(), rows=rows), dataset=dataset)
+    (given,) = MlflowClient().get_run(logged.run_id).inputs.dataset_inputs
+    assert {tag.key: tag.value for tag in given.tags}["mlflow.data.context"] == context
 
 
 def test_modules_answer_as_before(tracking_uri: str) -> None:
@@ -122,7 +195,8 @@ def test_a_module_is_an_mlflow_model(tracking_uri: str) -> None:
     frame = pd.DataFrame({"text": tiny_texts()})
     for module in modules:
         by_id = mlflow.pyfunc.load_model(f"models:/{logged.model_ids[module.label]}")
-        by_run = mlflow.pyfunc.load_model(f"runs:/{logged.run_id}/{module.label}")
+        name = f"{module.label}-{parent.digest[:6]}"
+        by_run = mlflow.pyfunc.load_model(f"runs:/{logged.run_id}/{name}")
         expected = compose([module]).predict(list(frame["text"]))
         assert list(by_id.predict(frame)) == list(by_run.predict(frame)) == expected
 
@@ -133,16 +207,16 @@ def test_the_run_says_what_happened(tracking_uri: str, dataset: Any) -> None:
     run = MlflowClient().get_run(logged.run_id)
     assert run.info.status == RunStatus.to_string(RunStatus.FINISHED)
     assert run.data.tags["rnnmod.role"] == "decomposition"
-    assert run.data.tags["rnnmod.parent"] == decomposition.parent.digest
+    assert run.data.tags["rnnmod.parent"] == decomposition.parent.digest[:12]
     assert run.data.metrics["rnnmod/composed_accuracy"] == 0.93
     assert run.data.metrics["rnnmod/mean_jaccard"] == 0.6
     assert len(run.outputs.model_outputs) == 4
     (given,) = run.inputs.dataset_inputs
     assert given.dataset.digest == dataset.digest
-    assert {tag.key: tag.value for tag in given.tags}["mlflow.data.context"] == "test"
+    assert {tag.key: tag.value for tag in given.tags}["mlflow.data.context"] == "validation"
     index = mlflow.artifacts.load_text(f"runs:/{logged.run_id}/rnnmod/modules.md")
     for model_id in logged.model_ids.values():
-        assert f"(#/experiments/0/models/{model_id})" in index
+        assert f"(#/experiments/0/models/{model_id}?workflowType=machine_learning)" in index
     assert "rnnmod/modules.md" in run.data.tags["mlflow.note.content"]
     table = MlflowClient().load_table(logged.experiment_id, "rnnmod/modules_table.json")
     assert list(table["label"]) == list(LABELS)
@@ -174,7 +248,8 @@ def test_what_was_on_the_run_stays(tracking_uri: str) -> None:
     assert data.metrics["precision"] == 0.123
     assert data.metrics["accuracy"] == 0.456
     note = data.tags["mlflow.note.content"]
-    assert note.startswith("My own words.\n\n## ")
+    assert "\n\nMy own words.\n\n## " in note
+    assert note.count("My own words.") == note.count("**Modules:**") == 1
     assert note.count("## ") == 1
     tables = json.loads(data.tags["mlflow.loggedArtifacts"])
     assert [table["path"] for table in tables] == ["mine.json", "rnnmod/modules_table.json"]
@@ -211,7 +286,8 @@ def test_labels_can_hold_anything(tracking_uri: str, registered: bool) -> None:
         tiny_decomposition(parent), registered_model_prefix="odd" if registered else None
     )
     names = slugs(ODD_LABELS)
-    assert [m.name for m in models()[:-1]] == list(names.values())
+    short = parent.digest[:6]
+    assert [m.name for m in models()[1:]] == [f"{name}-{short}" for name in names.values()]
     loaded = [mlflow_rnnmod.load_model(logged.uris[label]) for label in ODD_LABELS]
     assert [module.label for module in loaded] == list(ODD_LABELS)
     if registered:
@@ -220,8 +296,8 @@ def test_labels_can_hold_anything(tracking_uri: str, registered: bool) -> None:
 
 def test_a_label_named_parent(tracking_uri: str) -> None:
     logged = log_decomposition(tiny_decomposition(tiny_parent(labels=("parent", "child"))))
-    assert len({model.name for model in models()}) == 3
-    assert mlflow_rnnmod.load_model(f"runs:/{logged.run_id}/parent").label == "parent"
+    assert len({model.model_id for model in models()}) == 3
+    assert mlflow_rnnmod.load_model(logged.uris["parent"]).label == "parent"
 
 
 def test_registration(tracking_uri: str) -> None:
@@ -237,23 +313,24 @@ def test_registration(tracking_uri: str) -> None:
     assert irish.tags["rnnmod.label"] == "irish"
     assert 'compose([\n    "models:/surnames.irish@champion"' in irish.description
     version = client.get_model_version("surnames.irish", "1")
-    assert version.tags["rnnmod.parent"] == parent.digest
+    assert version.tags["rnnmod.parent"] == parent.digest[:12]
+    assert not any(len(value) > 40 for value in {**irish.tags, **version.tags}.values())
     assert version.source == f"models:/{first.model_ids['irish']}"
-    linked = json.loads(models()[1].tags["mlflow.modelVersions"])
+    linked = json.loads(models()[2].tags["mlflow.modelVersions"])
     assert [(link["name"], str(link["version"])) for link in linked] == [("surnames.irish", "1")]
     assert version.run_id == first.run_id
     assert "units kept" in version.description
     module = mlflow_rnnmod.load_model("models:/surnames.irish@champion")
     assert (module.label, module.parent.digest) == ("irish", parent.digest)
-    note = models()[1].tags["mlflow.note.content"]
-    assert "models:/surnames.irish@champion" in note
-
     second = log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
     assert second.uris["irish"] == "models:/surnames.irish/2"
     assert aliases("surnames.irish") == {"champion": "1"}
     client.delete_registered_model_alias("surnames.irish", "champion")
+    client.set_registered_model_alias("surnames.irish", "mine", "2")
+    client.delete_registered_model_alias("surnames.zulu", "champion")
     log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
-    assert aliases("surnames.irish") == {}
+    assert aliases("surnames.irish") == {"mine": "2"}
+    assert aliases("surnames.zulu") == {"champion": "3"}, "a model without any alias gets one"
 
 
 def test_an_empty_registered_model_gets_the_alias_too(tracking_uri: str) -> None:
@@ -493,10 +570,13 @@ def test_over_http(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.Monkey
         with monkeypatch.context() as patch:
             patch.setattr(requests.Session, "send", counting)
             logged = log_decomposition(tiny_decomposition(parent))
-        assert [m.name for m in models()] == [*slugs(parent.labels).values(), "parent"]
-        assert sent.pop("artifact") == (count + 1) * 7 + 6 + sent_extra(parent)
-        # Creating and finalizing is all that each model costs; the rest does not grow with them.
-        assert sum(sent.values()) <= 2 * (count + 1) + 12, sent
+        short = parent.digest[:6]
+        names = [f"{name}-{short}" for name in slugs(parent.labels).values()]
+        assert [m.name for m in models()] == [f"parent-{short}", *names]
+        # Each file of a model is sent, and read back; the run's six are sent.
+        assert sent.pop("artifact") == 2 * ((count + 1) * 8 + sent_extra(parent)) + 6
+        # To make a model, to say what it is and to finalize it; the rest does not grow with them.
+        assert sum(sent.values()) <= 4 * (count + 1) + 17, sent
         assert "get-history" not in sent
         registered = log_decomposition(
             tiny_decomposition(parent), run_id=logged.run_id, registered_model_prefix="surnames"
@@ -510,7 +590,7 @@ def test_over_http(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def sent_extra(parent: Any) -> int:
-    """Files that a parent has beyond a module's seven: measured where it lies."""
+    """Files that a parent has beyond a module's eight: measured where it lies."""
     with tempfile.TemporaryDirectory() as folder:
         model_directory(parent, folder)
-        return sum(path.is_file() for path in Path(folder).rglob("*")) + 1 - 7
+        return sum(path.is_file() for path in Path(folder).rglob("*")) + 1 - 8

@@ -54,7 +54,7 @@ def test_no_rows():
 
 @pytest.mark.parametrize(
     ("model_type", "expected"),
-    [("rnnmod", True), ("rnnmod-composed", True), ("classifier", False), ("text", False)],
+    [("rnnmod", True), ("rnnmod-composed", True), ("classifier", True), ("text", False)],
 )
 def test_only_our_own_models(model_type, expected):
     found = RnnmodEvaluator.can_evaluate(model_type=model_type, evaluator_config={})
@@ -89,6 +89,74 @@ def test_a_composite(tracking_uri):
     of_model = {m.key: m for m in MlflowClient().get_logged_model(model_id).metrics}
     assert of_model["accuracy"].value == overall["accuracy"]
     assert of_model["accuracy"].dataset_digest
+
+
+@pytest.mark.parametrize("named", ["id", "version", "alias", "run", "model", "given", "active"])
+@pytest.mark.parametrize("model_type", ["rnnmod", "classifier"])
+def test_one_set_of_figures_on_the_model(tracking_uri, named, model_type):
+    """Whichever way the model was named: one value of each figure, beside the data set."""
+    composite = composition.compose(tiny_modules(tiny_parent("text")))
+    with mlflow.start_run() as logging:
+        info = mlflow_rnnmod.log_model(composite, name="c", registered_model_name="names")
+    MlflowClient().set_registered_model_alias("names", "best", "1")
+    uri = {
+        "version": "models:/names/1",
+        "alias": "models:/names@best",
+        "run": f"runs:/{logging.info.run_id}/c",
+    }.get(named, f"models:/{info.model_id}")
+    model = mlflow.pyfunc.load_model(uri) if named == "model" else uri
+    if named == "active":
+        mlflow.set_active_model(model_id=info.model_id)
+    options = {"model_id": info.model_id} if named == "given" else {}
+    truth = [LABELS[i % 3] for i in range(24)]
+    data = pd.DataFrame({"text": WORDS, "label": truth})
+    try:
+        with mlflow.start_run() as run:
+            mlflow.models.evaluate(model, data, targets="label", model_type=model_type, **options)
+    finally:
+        mlflow.clear_active_model()
+    overall, _ = figures(truth, composite.predict(WORDS), LABELS)
+    found = MlflowClient().get_logged_model(info.model_id).metrics
+    ours = [metric for metric in found if metric.key in overall or "/" in metric.key]
+    assert sorted(m.key for m in ours) == sorted(
+        [*overall, *(f"{f}/{y}" for f in ("precision", "recall", "f1") for y in LABELS)]
+    )
+    values = {metric.key: metric.value for metric in ours}
+    assert {key: values[key] for key in overall} == pytest.approx(overall)
+    assert all(metric.dataset_digest for metric in ours)
+    of_run = MlflowClient().get_run(run.info.run_id).data.metrics
+    assert {key: of_run[key] for key in overall} == pytest.approx(overall)
+    if model_type == "classifier":
+        assert of_run["accuracy_score"] == pytest.approx(overall["accuracy"])
+
+
+def test_classifiers_of_others_are_left_alone(tracking_uri):
+    data = pd.DataFrame({"x": range(24), "label": [i % 2 for i in range(24)]})
+    with mlflow.start_run():
+        result = mlflow.models.evaluate(
+            lambda frame: np.zeros(len(frame), dtype=int),
+            data,
+            targets="label",
+            model_type="classifier",
+        )
+    assert "accuracy" not in result.metrics
+    assert result.metrics["accuracy_score"] == 0.5
+
+
+def test_what_the_hint_says_works(tracking_uri):
+    composite = composition.compose(tiny_modules(tiny_parent("text")))
+    metric = mlflow.models.make_metric(
+        eval_fn=lambda predictions, targets, metrics: 0.25, greater_is_better=True, name="mine"
+    )
+    truth = [LABELS[i % 3] for i in range(24)]
+    with pytest.raises(MlflowException, match="give model_type='classifier'"):
+        evaluate(composite, truth, extra_metrics=[metric])
+    info = mlflow_rnnmod.log_model(composite)
+    data = pd.DataFrame({"text": WORDS, "label": truth})
+    result = mlflow.models.evaluate(
+        info.model_uri, data, targets="label", model_type="classifier", extra_metrics=[metric]
+    )
+    assert {"accuracy", "accuracy_score"} <= set(result.metrics)
 
 
 def test_a_module_says_yes_or_no(tracking_uri):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
+import shutil
+import socket
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -13,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
 from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.tracking import download, parents
 from mlflow_rnnmod.tracking.memory import Memory
 from tests.builders import tiny_module, tiny_modules, tiny_parent
@@ -154,36 +160,76 @@ def test_altered_parent_on_the_server(logged):
         mlflow_rnnmod.load_model(logged.model_uri)
 
 
-def test_the_server_that_the_module_names(logged, tracking_uri, tmp_path, template_database):
+def elsewhere(tmp_path, template_database):
+    """Another store, which becomes the current one."""
+    database = tmp_path / "elsewhere.db"
+    database.write_bytes(template_database.read_bytes())
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+
+
+def test_the_server_that_the_module_names_is_asked_where_it_is_allowed(
+    logged, tracking_uri, tmp_path, template_database, monkeypatch
+):
     """A module that was copied elsewhere finds its parent where it was logged."""
     folder = logged.artifact_path
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'elsewhere.db'}")
-    (tmp_path / "elsewhere.db").write_bytes(template_database.read_bytes())
+    elsewhere(tmp_path, template_database)
+    with pytest.raises(MlflowException, match="which the module names, was not asked: .*SERVERS"):
+        mlflow_rnnmod.load_model(folder)
+    monkeypatch.setenv("RNNMOD_SERVERS", f"http://other:1, {tracking_uri}")
+    assert mlflow_rnnmod.plan(str(folder)).fits
     module = mlflow_rnnmod.load_model(folder)
     assert module.parent.tracking_uri == tracking_uri
 
 
-@pytest.mark.parametrize(
-    ("named", "credentials", "allowed"),
-    [
-        ("http://there:5000", False, True),
-        ("http://there:5000", True, False),
-        ("http://here:5000", True, True),
-        ("https://here:5000", True, False),
-        ("sqlite:///{tmp}/missing.db", False, False),
-        ("sqlite:///{tmp}/present.db", True, True),
-        ("databricks", False, False),
-        ("file:///etc", False, False),
-        ("postgresql://there/x", False, False),
-    ],
-)
-def test_which_servers_a_file_may_name(monkeypatch, tmp_path, named, credentials, allowed):
-    """A module from elsewhere neither sends credentials to a stranger nor makes a database."""
-    (tmp_path / "present.db").write_text("")
-    if credentials:
-        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
-    assert parents._may_ask(named.format(tmp=tmp_path), "http://here:5000/x") is allowed
-    assert not (tmp_path / "missing.db").exists()
+def naming(folder, server, model_id="m-1"):
+    """A saved module whose file says that its parent is on another server."""
+    path = Path(folder) / "data" / "module.json"
+    body = json.loads(path.read_bytes())
+    body["parent"].update(tracking_uri=server, model_id=model_id)
+    body.pop("sha256")
+    body["sha256"] = digest_text(canonical_json(body))
+    path.write_text(json.dumps(body), encoding="utf-8")
+
+
+@pytest.mark.parametrize("what", ["load_model", "plan", "compose"])
+def test_nothing_that_a_file_names_is_opened(
+    logged, tracking_uri, tmp_path, template_database, what
+):
+    """Neither migrated into somebody's database, nor told to somebody's server."""
+    folder = shutil.copytree(logged.artifact_path, tmp_path / "module")
+    elsewhere(tmp_path, template_database)
+    precious = tmp_path / "precious.db"
+    with closing(sqlite3.connect(precious)) as connection, connection:
+        connection.execute("CREATE TABLE mine (x)")
+    before = precious.read_bytes()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(0.1)
+        port = listening.getsockname()[1]
+        for server in (f"sqlite:///{precious}", f"http://127.0.0.1:{port}", "postgresql://x/y"):
+            naming(folder, server)
+            try:
+                found = getattr(mlflow_rnnmod, what)(str(folder))
+                assert not found.fits
+            except MlflowException as error:
+                assert "module names, was not asked" in str(error)
+        with pytest.raises(TimeoutError):
+            listening.accept()
+    assert precious.read_bytes() == before
+
+
+def test_what_is_no_model_id_reaches_no_address(logged, tmp_path, template_database, monkeypatch):
+    folder = shutil.copytree(logged.artifact_path, tmp_path / "module")
+    elsewhere(tmp_path, template_database)
+    asked = []
+    monkeypatch.setattr(
+        MlflowClient, "get_logged_model", lambda self, model_id: asked.append(model_id)
+    )
+    naming(folder, None, "../../../secret?")
+    with pytest.raises(MlflowException, match="can't be found"):
+        mlflow_rnnmod.load_model(folder)
+    assert asked == []
 
 
 def test_one_parent_with_two_tokenizers(tracking_uri):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 
 import mlflow
 import numpy as np
@@ -27,6 +28,7 @@ from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking import download, parents
 from mlflow_rnnmod.tracking.environment import environment_files
 from mlflow_rnnmod.tracking.flavor import model_directory, signature_for
+from mlflow_rnnmod.tracking.pyfunc import DEFAULTS
 from tests.builders import (
     LABELS,
     ODD_LABELS,
@@ -246,7 +248,7 @@ def test_a_module_is_logged_by_reference_and_its_parent_once(tracking_uri):
         assert module.parent.model_id == of_parent.model_id
         files = {p.name for p in Path(info.artifact_path, "data").iterdir()}
         assert files == {"module.json", "module.safetensors"}
-        assert not Path(info.artifact_path, "code").exists()
+        assert not Path(info.artifact_path, "code", "mlflow_rnnmod.zip").exists()
 
 
 def test_a_deleted_parent_is_logged_again(tracking_uri):
@@ -388,6 +390,25 @@ def test_default_environment(tmp_path):
     assert "python" in yaml.safe_load((tmp_path / "python_env.yaml").read_text())
 
 
+@pytest.mark.parametrize(
+    ("build", "options"), [("2.13.0+cpu", 1), ("2.13.0", 0), ("2.13.0+cu130", 0)]
+)
+def test_a_container_gets_the_build_of_torch_that_runs_here(monkeypatch, build, options):
+    """The build for CPUs is in an index of its own; the other one takes gigabytes."""
+    from mlflow_rnnmod.tracking import environment
+
+    version = environment.metadata.version
+    known = {"torch": build}
+    monkeypatch.setattr(
+        environment.metadata, "version", lambda name: known.get(name) or version(name)
+    )
+    lines = environment_files().files["requirements.txt"].splitlines()
+    found = [line for line in lines if line.startswith("--extra-index-url https://")]
+    assert len(found) == options
+    assert "torch==2.13.0" in lines
+    assert environment_files(pip_requirements=["numpy"]).files["requirements.txt"].count("--") == 0
+
+
 def test_requirements_are_pinned_to_what_runs():
     pins = dict(pin.split("==") for pin in mlflow_rnnmod.get_default_pip_requirements())
     assert pins["torch"] == torch.__version__.partition("+")[0]
@@ -466,7 +487,7 @@ def test_arguments_that_only_log_model_knows(tracking_uri):
 def test_model_config(tmp_path):
     mlflow_rnnmod.save_model(make("parent"), tmp_path / "a")
     saved = Model.load(str(tmp_path / "a"))
-    assert saved.flavors["python_function"]["config"] == {"device": None, "batch_size": 256}
+    assert saved.flavors["python_function"]["config"] == DEFAULTS
     for wrong in ({"batch_size": 0}, {"batch_size": "many"}, {"device": "abacus"}):
         with pytest.raises(MlflowException, match="model_config"):
             mlflow.pyfunc.load_model(str(tmp_path / "a"), model_config=wrong)
@@ -486,23 +507,31 @@ def test_the_device_is_the_loaded_models_own(tmp_path):
 # --- code ---
 
 
+def sources() -> set[str]:
+    package = Path(mlflow_rnnmod.__file__).parent
+    return {f"mlflow_rnnmod/{p.relative_to(package).as_posix()}" for p in package.rglob("*.py")}
+
+
 def test_code_goes_along_where_pip_cannot_get_it(tmp_path):
     for what in THINGS:
         mlflow_rnnmod.save_model(make(what), tmp_path / what)
+    archive = "code/mlflow_rnnmod.zip"
     for what in THINGS:
-        code = tmp_path / what / "code" / "mlflow_rnnmod"
-        files = {str(p.relative_to(code)) for p in code.rglob("*") if p.is_file()}
-        package = Path(mlflow_rnnmod.__file__).parent
-        sources = {str(p.relative_to(package)) for p in package.rglob("*.py")}
-        assert files - {"py.typed"} == sources
-        assert Model.load(str(tmp_path / what)).flavors["python_function"]["code"] == "code"
+        assert set(ZipFile(tmp_path / what / archive).namelist()) == sources()
+        assert Model.load(str(tmp_path / what)).flavors["python_function"]["code"] == archive
+    assert len({(tmp_path / what / archive).read_bytes() for what in THINGS}) == 1
 
 
-def test_a_module_by_reference_carries_no_code(tmp_path):
+def test_a_module_by_reference_borrows_its_parents_code(tracking_uri, tmp_path):
+    info = mlflow_rnnmod.log_model(tiny_module(tiny_parent()))
+    path = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(tmp_path)))
+    files = [p for p in (path / "code").rglob("*") if p.is_file()]
+    assert [p.name for p in files] == ["__init__.py"]
+    assert files[0].stat().st_size < 5000
+    # Without a server to ask whose code the parent has, a module brings all of it.
     module = tiny_module(tiny_parent().known_as("m-1", "sqlite:///x.db"))
-    mlflow_rnnmod.save_model(module, tmp_path)
-    assert not (tmp_path / "code").exists()
-    assert "code" not in Model.load(str(tmp_path)).flavors["rnnmod"]
+    mlflow_rnnmod.save_model(module, tmp_path / "saved")
+    assert (tmp_path / "saved" / "code" / "mlflow_rnnmod.zip").is_file()
 
 
 def test_code_of_the_users_own_is_added(tmp_path):
@@ -511,6 +540,7 @@ def test_code_of_the_users_own_is_added(tmp_path):
         make("parent"), tmp_path / "m", code_paths=[str(tmp_path / "helper.py")]
     )
     assert {p.name for p in (tmp_path / "m" / "code").iterdir()} == {"helper.py", "mlflow_rnnmod"}
+    assert (tmp_path / "m" / "code" / "mlflow_rnnmod" / "__init__.py").is_file()
     with pytest.raises(TypeError, match="code_paths"):
         mlflow_rnnmod.save_model(make("parent"), tmp_path / "n", code_paths="helper.py")
 

@@ -13,6 +13,7 @@ import mlflow_rnnmod
 from mlflow_rnnmod.tracking.columns import read_inputs
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
 from tests.builders import LABELS, tiny_inputs, tiny_module, tiny_parent
+from tests.composition.test_kinds import parent_of
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +81,51 @@ def test_no_rows(text_model, module_model, nothing):
         assert table.columns[0] == "prediction"
 
 
-@pytest.mark.parametrize("text", ["", " ", "\x00", "日本語", "🦜" * 3, "a\nb\r\n"])
+@pytest.mark.parametrize("text", ["\x00", "日本語", "🦜" * 3, "a\nb\r\n"])
 def test_strange_texts(text_model, module_model, text):
     assert text_model.predict(pd.DataFrame({"text": [text]}))[0] in LABELS
     assert module_model.predict(pd.DataFrame({"text": [text]}))[0] in (LABELS[0], "none of these")
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\t\n", None, float("nan"), pd.NA])
+def test_nothing_gets_no_confident_label(text_model, module_model, nothing):
+    frame = pd.DataFrame({"text": pd.Series(["ab", nothing], dtype=object)})
+    for model in (text_model, module_model):
+        assert model.predict(frame)[1] == "none of these"
+        assert model.predict(frame, params={"reject_label": "?"})[1] == "?"
+        assert model.predict(frame, params={"scores": True})["prediction"][1] == "none of these"
+    assert text_model.predict(frame)[0] in LABELS
+
+
+def test_lists_of_nothing_are_empty():
+    for kind in ("multilabel", "list"):
+        model = RnnmodModel(parent_of(kind))
+        assert model.predict([""])["prediction"].tolist() == [[]]
+
+
+def test_a_megabyte_is_refused_or_cut(tmp_path):
+    text = "a bc " * 200_000
+    parent = tiny_parent("text")
+    with pytest.raises(MlflowException, match="text in row 1 has 1000000 characters; this model"):
+        RnnmodModel(parent).predict(["ab", text])
+    with pytest.raises(MlflowException, match="text in row 0 has 12 tokens or steps"):
+        RnnmodModel(parent, {"max_tokens": 11}).predict(["a" * 12])
+    cutting = RnnmodModel(parent, {"max_tokens": 100, "too_long": "cut"})
+    assert cutting.predict([text]).tolist() == RnnmodModel(parent).predict([text[:100]]).tolist()
+    fixed = tiny_parent("text", steps=6)  # which cuts by itself
+    short = RnnmodModel(fixed, {"max_tokens": 8})
+    assert short.predict(["abcdef" * 3]).tolist() == RnnmodModel(fixed).predict(["abcdef"]).tolist()
+    mlflow_rnnmod.save_model(parent, tmp_path / "m", model_config={"max_tokens": 3})
+    with pytest.raises(MlflowException, match="at most 3 tokens"):
+        mlflow.pyfunc.load_model(str(tmp_path / "m")).predict({"text": ["abcd"]})
+    longer = mlflow.pyfunc.load_model(str(tmp_path / "m"), model_config={"max_tokens": 4})
+    assert len(longer.predict({"text": ["abcd"]})) == 1
+
+
+@pytest.mark.parametrize("config", [{"max_tokens": 0}, {"max_tokens": "x"}, {"too_long": "drop"}])
+def test_limits_that_do_not_fit(config):
+    with pytest.raises(MlflowException, match=f"model_config\\['{next(iter(config))}'\\] is"):
+        RnnmodModel(tiny_parent("text"), config)
 
 
 def test_half_a_character():
@@ -93,14 +135,14 @@ def test_half_a_character():
 
 
 def test_a_very_long_text(text_model):
-    words = ["ab", "b" * 100_000, "a"]
+    words = ["ab", "b" * 9_999, "a"]
     found = text_model.predict(pd.DataFrame({"text": words})).tolist()
     short = text_model.predict(pd.DataFrame({"text": ["ab", "a"]})).tolist()
     assert [found[0], found[2]] == short
     assert found[1] in LABELS
 
 
-@pytest.mark.parametrize("wrong", [3, 3.5, b"bytes", {"a": 1}, pd.Timestamp("2020-01-01")])
+@pytest.mark.parametrize("wrong", [3, 3.5, True, b"bytes", {"a": 1}, pd.Timestamp("2020-01-01")])
 def test_what_is_no_text_is_named(wrong):
     model = RnnmodModel(tiny_parent("text"))
     with pytest.raises(MlflowException, match="text in row 1 is the") as error:
@@ -208,9 +250,11 @@ def test_features_that_do_not_fit_are_named(wrong):
     assert "each a list of 2 numbers" in str(error.value)
 
 
-def test_features_without_a_step_answer_something():
+def test_features_without_a_step_are_none_of_the_labels():
     model = RnnmodModel(tiny_parent("features"))
-    assert model.predict([np.zeros((0, 5)), np.zeros((2, 5))])[0] in LABELS
+    first, second = model.predict([np.zeros((0, 5)), np.zeros((2, 5))])
+    assert first == "none of these"
+    assert second in LABELS
 
 
 # --- params ---

@@ -25,7 +25,8 @@ from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.inputs.pixels import png_of
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.graph.reading import read_graph
-from mlflow_rnnmod.pages.card import composite_card, module_card, parent_card
+from mlflow_rnnmod.pages.card import module_card, parent_card
+from mlflow_rnnmod.pages.composite import Places, composite_page
 from mlflow_rnnmod.storage import read_parent, write_parent
 from tests.builders import tiny_modules
 from tests.tracking.test_serving import ask, environment, with_package
@@ -185,7 +186,7 @@ def test_cards_say_how_images_are_handed_over():
         for card in (
             parent_card(parent, "models:/p/1"),
             module_card(modules[0], "models:/m/1"),
-            composite_card(composition.compose(modules), "models:/c/1"),
+            composite_page(composition.compose(modules), Places("models:/c/1")),
         ):
             assert code in card
         assert kind in parent_card(parent, "models:/p/1")

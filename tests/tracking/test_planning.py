@@ -157,7 +157,7 @@ def test_a_composite_is_planned_from_its_documents(uris, no_weights, tmp_path):
     with pytest.raises(IncompatibleModules, match="2 modules answer for label 'irish'") as error:
         mlflow_rnnmod.compose(infos)
     assert f"{infos[1]} (irish)" in str(error.value)
-    assert {name.rpartition("/")[2] for name in no_weights} == {"composition.json", "module.json"}
+    assert {name.rpartition("/")[2] for name in no_weights} == {"composition.json", "modules.json"}
 
 
 def test_a_parent_is_no_module_to_plan_with(uris, no_weights):

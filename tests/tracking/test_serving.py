@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 import mlflow_rnnmod
 from mlflow_rnnmod import composition
@@ -194,7 +195,55 @@ def test_a_process_without_this_package(tmp_path):
     for path, (_, expected) in zip(paths, things.values(), strict=True):
         answers, file = found[path]
         assert answers == expected
-        assert Path(file).is_relative_to(Path(path) / "code")
+        assert Path(file).is_relative_to(Path(path) / "code" / "mlflow_rnnmod.zip")
+
+
+def test_a_module_by_reference_in_a_process_without_this_package(tracking_uri, tmp_path):
+    """It finds the package in its parent's model, if that is what it was."""
+    module = tiny_module(tiny_parent("text"))
+    info = mlflow_rnnmod.log_model(module)
+    script = WITHOUT.format(repository=str(REPOSITORY), paths=[info.model_uri], words=WORDS)
+    run = {
+        "args": [sys.executable, "-c", script],
+        "env": {**environment(tracking_uri), "RNNMOD_CACHE": ""},
+        "cwd": tmp_path,
+        "capture_output": True,
+        "text": True,
+        "timeout": 120,
+    }
+    done = subprocess.run(**run)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("found ")]
+    answers, file = json.loads(line.removeprefix("found "))[info.model_uri]
+    assert answers == composition.compose([module]).predict(WORDS)
+    assert "rnnmod-code-" in file
+    parent = MlflowClient().search_logged_models(["0"], "model_type = 'rnnmod-parent'")[0]
+    archive = Path(parent.artifact_location) / "code" / "mlflow_rnnmod.zip"
+    archive.write_bytes(archive.read_bytes() + b" ")
+    done = subprocess.run(**run)
+    assert done.returncode != 0
+    assert "ModuleNotFoundError: This model needs the package mlflow_rnnmod" in done.stderr
+    assert "has SHA-256" in done.stderr
+
+
+def test_beside_a_module_the_installed_package_wins(tracking_uri, tmp_path):
+    module = tiny_module(tiny_parent("text"))
+    info = mlflow_rnnmod.log_model(module)
+    script = f"""
+import mlflow, sys
+model = mlflow.pyfunc.load_model({info.model_uri!r})
+print("found", sys.modules["mlflow_rnnmod"].__file__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**with_package(environment(tracking_uri)), "RNNMOD_CACHE": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"found {mlflow_rnnmod.__file__}" in done.stdout
 
 
 def test_import_mlflow_with_the_package_installed():

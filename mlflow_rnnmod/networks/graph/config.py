@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
 from mlflow_rnnmod.networks.graph.feeding import FEEDS, INPUT, Feed, Stepwise
 from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, OPERATIONS, Node, Shape

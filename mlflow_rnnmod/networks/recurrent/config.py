@@ -29,6 +29,9 @@ CELLS: tuple[str, ...] = get_args(Cell)
 READOUTS: tuple[str, ...] = get_args(Readout)
 GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 DIRECTIONS = ("fwd", "bwd")
+MAX_STEPS = 100_000
+"""Steps that an input may be padded to: what a stored structure asks for is allocated."""
+MAX_LAYERS = 1_000
 _LATER: dict[str, Any] = {"feed": "steps", "output_steps": None, "end_label": None}
 
 
@@ -127,8 +130,16 @@ class NetworkConfig:
             problems.append(f"labels={self.labels!r}, expected at least two labels, all different")
         if self.packed and self.side == "left":
             problems.append("packed=True with side='left'; packing needs padding on the right")
-        if self.steps is not None and self.steps < 1:
-            problems.append(f"steps={self.steps!r}, expected None or a positive number")
+        if len(self.recurrent) + len(self.hidden) > MAX_LAYERS:
+            problems.append(
+                f"{len(self.recurrent) + len(self.hidden)} layers, at most {MAX_LAYERS}"
+            )
+        if not all(isinstance(label, str) for label in self.labels):
+            problems.append(f"labels={self.labels!r:.200}, expected texts")
+        if self.steps is not None and not 1 <= self.steps <= MAX_STEPS:
+            problems.append(
+                f"steps={self.steps!r}, expected None or a number from 1 to {MAX_STEPS}"
+            )
         problems += self._problems_of_kind()
         for layer in self.hidden:
             if layer.activation not in get_args(Activation):
@@ -160,8 +171,10 @@ class NetworkConfig:
                 f"output_steps={self.output_steps!r} with feed={self.feed!r}; repeat needs a "
                 "positive number, the others None"
             )
-        elif self.output_steps is not None and self.output_steps < 1:
-            problems.append(f"output_steps={self.output_steps!r}, expected a positive number")
+        elif self.output_steps is not None and not 1 <= self.output_steps <= MAX_STEPS:
+            problems.append(
+                f"output_steps={self.output_steps!r}, expected a positive number up to {MAX_STEPS}"
+            )
         if self.end_label is not None and not answer.ends:
             problems.append(f"end_label={self.end_label!r} with output={self.output!r}")
         elif self.end_label is not None and self.end_label not in self.labels:
@@ -238,7 +251,17 @@ class NetworkConfig:
             data["recurrent"] = tuple(tuple(layer) for layer in data["recurrent"])
             data["labels"] = tuple(data["labels"])
             data["hidden"] = tuple(HiddenLayer(**layer) for layer in data.get("hidden", ()))
-            return cls(**data)
+            found = cls(**data)
+            counts = [found.input_size, found.embedding_size, found.steps, found.output_steps]
+            counts += [found.pad_index, *(units for layer in found.recurrent for units in layer)]
+            counts += [layer.units for layer in found.hidden]
+            if any(type(count) not in (int, type(None)) for count in counts):
+                raise TypeError(f"sizes {counts!r:.200}, expected whole numbers")
+            if found.pad_index is not None and not 0 <= found.pad_index < found.input_size:
+                raise ValueError(
+                    f"pad_index={found.pad_index}, expected one of {found.input_size} tokens."
+                )
+            return found
         except (TypeError, KeyError) as error:
             raise ValueError(f"Not a network's structure: {error}; got {sorted(data)}.") from error
 

@@ -9,11 +9,11 @@ for several labels together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
 from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers, States
 from mlflow_rnnmod.networks.recurrent.tapes import Tape, make_tape

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.networks.groups import Groups
 from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, NetworkConfig

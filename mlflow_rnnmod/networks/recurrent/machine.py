@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import platform
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod._locks import Lock
 from mlflow_rnnmod.networks.digest import digest_text
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
@@ -34,7 +34,7 @@ T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 _VERSION = 4
 _PRODUCTS = ("layer", "layer_one", "kernel", "kernel_one", "stepped")
-_lock = threading.Lock()
+_lock = Lock()
 _current: Machine | None = None
 _busy_until = 0.0
 _INPUTS, _STEPS = 32, 8

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.networks.protocol import Told, View
 from mlflow_rnnmod.networks.recurrent.config import cell_params, network_words
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, States
@@ -35,7 +35,6 @@ class RecurrentNetwork(RecurrentLayers):
     """
 
     architecture = "recurrent"
-    asks_in_turns = True
 
     def told(
         self, rows: Rows, variant: str, gates: str, unrolled_steps: int, last: bool = False

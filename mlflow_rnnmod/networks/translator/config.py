@@ -6,7 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from mlflow_rnnmod.answers import Answer, answer_of
-from mlflow_rnnmod.networks.recurrent.config import CELLS, DIRECTIONS, Cell, NetworkConfig, Side
+from mlflow_rnnmod.networks.recurrent.config import (
+    CELLS,
+    DIRECTIONS,
+    MAX_LAYERS,
+    MAX_STEPS,
+    Cell,
+    NetworkConfig,
+    Side,
+)
 
 Bridge = Literal["linear", "state"]
 BridgeFrom = Literal["last", "each"]
@@ -14,6 +22,9 @@ BridgeActivation = Literal["tanh", "identity"]
 
 TRANSLATION = "translation"
 """What ``output`` says of a translator."""
+
+MAX_LENGTH_FACTOR = 1_000.0
+"""Tokens that a translation may have for each of the source's."""
 
 # A recurrent network has labels; those of the encoder are never asked for.
 _NO_LABELS = ("source", "target")
@@ -106,6 +117,13 @@ class TranslatorConfig:
         for name in ("source_size", "source_embedding", "target_size", "target_embedding"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)!r}, expected a positive number")
+        if len(self.decoder) > MAX_LAYERS:
+            problems.append(f"{len(self.decoder)} layers in the decoder, at most {MAX_LAYERS}")
+        if self.length_factor > MAX_LENGTH_FACTOR or self.length_extra > MAX_STEPS:
+            problems.append(
+                f"length_factor={self.length_factor!r} with length_extra={self.length_extra!r}, "
+                f"expected at most {MAX_LENGTH_FACTOR} and {MAX_STEPS}"
+            )
         if self.length_factor < 0 or self.length_factor + self.length_extra < 1:
             problems.append(
                 f"length_factor={self.length_factor!r} with length_extra={self.length_extra!r}, "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.networks.products import Product
 from mlflow_rnnmod.networks.recurrent.cells import STEPS, State
 

@@ -1,0 +1,160 @@
+"""What a stored tokenizer may do to a text: it comes from anybody, and is a small program.
+
+Its padding says how long every text becomes, its normalizers can write a thousand letters for one,
+its template puts any number of tokens around a text. What can be told from its JSON is told there;
+how much its normalizers let texts grow is tried, one after the other, with texts made of what they
+look for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlflow_rnnmod.networks.digest import canonical_json
+
+STEPS = 100_000
+"""Tokens that a text may be padded to, or put around it."""
+PARTS = 100
+"""Normalizers, or decoders, one after the other."""
+CONTENT = 1_000
+"""Letters that a replacement may write for what it finds."""
+GROWTH = 64
+"""How many times longer a text may become."""
+_SLACK = 10_000
+_PROBES = 64
+
+
+def check_tokenizer(data: Mapping[str, Any]) -> None:
+    """Whether a tokenizer asks for no more than any honest one does.
+
+    Args:
+        data: its JSON.
+
+    Raises:
+        ValueError: naming everything that it asks too much of.
+    """
+    problems = [*_problems_of_padding(data), *_problems_of_template(data)]
+    for name in ("normalizer", "pre_tokenizer", "decoder"):
+        problems += _problems_of_parts(name, list(parts_of(data.get(name))))
+    if problems:
+        raise ValueError("The tokenizer asks for too much: " + "; ".join(problems) + ".")
+
+
+def check_growth(data: Mapping[str, Any]) -> None:
+    """Try how much normalizers let texts grow that are made of what these look for.
+
+    Raises:
+        ValueError: if it is more than any honest one does.
+    """
+    from tokenizers import Tokenizer
+
+    parts = list(parts_of(data.get("normalizer")))
+    if not any(part.get("type") in ("Replace", "Prepend") for part in parts):
+        return  # none of the others writes more than a few letters for one
+    steps = []
+    for part in parts:
+        alone = {"version": "1.0", "model": _MODEL, "normalizer": part}
+        steps.append(Tokenizer.from_str(canonical_json(alone)).normalizer)
+    for probe in _probes(parts):
+        text = probe
+        for step in steps:
+            text = step.normalize_str(text)
+            if len(text) > GROWTH * len(probe) + _SLACK:
+                raise ValueError(
+                    f"The tokenizer asks for too much: its normalizers make {len(text)} letters of "
+                    f"{len(probe)}, {probe!r:.60}; expected at most {GROWTH} times as many."
+                )
+
+
+_MODEL = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
+
+
+def parts_of(component: Any) -> Iterator[Mapping[str, Any]]:
+    """The parts of a component that is a sequence of others, or itself."""
+    stack = [component]
+    while stack:
+        found = stack.pop()
+        if not isinstance(found, Mapping):
+            continue
+        inner = next((v for v in (found.get(n) for n in _SEQUENCES) if isinstance(v, list)), None)
+        if inner is None:
+            yield found
+        else:
+            stack.extend(reversed(inner))
+
+
+_SEQUENCES = ("normalizers", "pretokenizers", "processors", "decoders")
+
+
+def _problems_of_padding(data: Mapping[str, Any]) -> Iterator[str]:
+    padding = data.get("padding")
+    if isinstance(padding, Mapping):
+        strategy = padding.get("strategy")
+        fixed = strategy.get("Fixed") if isinstance(strategy, Mapping) else None
+        for name, value in (("Fixed", fixed), ("multiple", padding.get("pad_to_multiple_of"))):
+            if value is not None and not (isinstance(value, int) and 0 <= value <= STEPS):
+                yield f"padding {name} {value!r:.40}, at most {STEPS} tokens"
+
+
+def _problems_of_template(data: Mapping[str, Any]) -> Iterator[str]:
+    total = 0
+    for part in parts_of(data.get("post_processor")):
+        ids = part.get("special_tokens")
+        sizes = {
+            name: len(found.get("ids") or ())
+            for name, found in (ids.items() if isinstance(ids, Mapping) else ())
+            if isinstance(found, Mapping)
+        }
+        for side in ("single", "pair"):
+            pieces = part.get(side)
+            if not isinstance(pieces, list):
+                continue
+            for piece in pieces:
+                special = piece.get("SpecialToken") if isinstance(piece, Mapping) else None
+                name = special.get("id") if isinstance(special, Mapping) else None
+                # A text may be in its own template more than once.
+                total += sizes.get(name, 1) if special else 100
+    if total > STEPS:
+        yield f"a template with {total} tokens, at most {STEPS}"
+
+
+def _problems_of_parts(name: str, parts: list[Mapping[str, Any]]) -> Iterator[str]:
+    if len(parts) > PARTS:
+        yield f"{len(parts)} parts in its {name}, at most {PARTS}"
+    patterns = 1
+    for part in parts:
+        written = max(
+            (len(part[key]) for key in ("content", "prepend", "prefix") if _is_text(part.get(key))),
+            default=0,
+        )
+        if written > CONTENT:
+            yield f"{written} letters written by a {part.get('type')!r:.40}, at most {CONTENT}"
+        pattern = part.get("pattern")
+        if isinstance(pattern, Mapping) and "Regex" in pattern and part.get("type") == "Replace":
+            # What a pattern finds can't be told: at worst, every letter and the places between.
+            patterns *= max(1, 2 * written - 1)
+    if patterns > GROWTH**2:
+        yield f"patterns in its {name} that may make {patterns} letters of one, at most {GROWTH**2}"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _probes(parts: list[Mapping[str, Any]]) -> list[str]:
+    """Texts made of what replacements look for and write."""
+    found: dict[str, None] = {"a b1.": None}
+    for part in parts:
+        pattern = part.get("pattern")
+        texts = [part.get("content"), part.get("prepend")]
+        if isinstance(pattern, Mapping):
+            texts += [pattern.get("String"), pattern.get("Regex")]
+        for text in texts:
+            if _is_text(text) and text:
+                found[text[:200]] = None
+                for letter in dict.fromkeys(re.sub(r"\s+", " ", text)[:20]):
+                    found[letter] = None
+    shortest = sorted(found, key=len)[:_PROBES]
+    return [*(probe * (1 + 60 // len(probe)) for probe in shortest), "".join(shortest)]

@@ -1,0 +1,158 @@
+"""What a file may ask for: it is looked at before it is read, and believed before it is allocated.
+
+A file can come from anybody. Nothing is opened that is no regular file - a pipe would be waited for
+for ever, a device never ends -, no document is larger than any honest one, and what a file asks to
+be allocated has to be explained by its own size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DOCUMENT_BYTES = 8 * 2**20
+"""Of a JSON document; ten thousand labels take one."""
+TOKENIZER_BYTES = 64 * 2**20
+"""Of a tokenizer; the largest known ones have 35 MB."""
+MODEL_BYTES = 4 * 2**20
+"""Of MLflow's own ``MLmodel``."""
+LIKELIHOOD_BYTES = 64 * 2**20
+"""Of a label's likelihood; some thousand words take some ten thousand bytes."""
+MODULES = 10_000
+"""Of a composite."""
+ROOM = 2**28
+"""Bytes that may be allocated whatever a file's size."""
+GROWTH = 64
+"""Bytes that may be allocated for each byte of a file, beyond that: masks are stored as bits."""
+HEADER_BYTES = 16 * 2**20
+"""Of a safetensors file, beside its tensors."""
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """A regular file's bytes.
+
+    Args:
+        path: the file, or a link to it.
+        most: bytes that it may have at the most; ``None`` for any number.
+
+    Raises:
+        ValueError: if it is missing, can't be read, is no regular file, or is larger.
+    """
+    try:
+        # Looked at before it is opened, which alone may do something; and again when it is open,
+        # without waiting: opening a pipe would, until somebody writes to it.
+        _check_regular(path, os.stat(path))
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise ValueError(f"{path} is missing or can't be read: {error}.") from error
+    try:
+        found = os.fstat(handle)
+        _check_regular(path, found)
+        if most is not None and found.st_size > most:
+            raise ValueError(
+                f"{path} has {found.st_size} bytes; expected at most {most} for a file of its kind."
+            )
+        with open(handle, "rb", closefd=False) as file:
+            # No more than it said: a file of some file systems says 0 and never ends.
+            return file.read(found.st_size)
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error}.") from error
+    finally:
+        os.close(handle)
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path} is {_kind(found.st_mode)}; expected a regular file.")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_ISDIR: "a folder",
+        stat.S_ISFIFO: "a pipe",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+        stat.S_ISSOCK: "a socket",
+    }
+    return next((words for test, words in kinds.items() if test(mode)), "something else")
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON, in the strict sense: NaN and infinity are none, nor what nests without end.
+
+    Raises:
+        ValueError: if it is not.
+    """
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"it holds the number {word}, which JSON does not know")
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if value in (float("inf"), float("-inf")):
+            raise ValueError(f"it holds the number {text[:40]}, which is too large")
+        return value
+
+    try:
+        return json.loads(data, parse_constant=refuse, parse_float=finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def tensor_shapes(data: bytes) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file, from its header alone.
+
+    Raises:
+        ValueError: if there is no such header.
+    """
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(HEADER_BYTES, len(data) - 8):
+        raise ValueError(f"its header should have {size} bytes, and it has {len(data)} in all")
+    header = parse_json(data[8 : 8 + size])
+    if not isinstance(header, dict):
+        raise ValueError(f"its header holds a {type(header).__name__}")
+    header.pop("__metadata__", None)
+    try:
+        return {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its header does not say the shape of each tensor: {error!r}") from error
+
+
+def check_room(wanted: int, given: int, what: str) -> None:
+    """Whether a file's size explains what it asks to be allocated.
+
+    Args:
+        wanted: bytes.
+        given: bytes of the file.
+        what: to name it by.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    most = ROOM + GROWTH * given
+    if wanted > most:
+        raise ValueError(
+            f"{what} would take {wanted} bytes, from a file of {given}; expected at most {most}"
+        )
+
+
+def check_types(body: Mapping[str, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Whether fields of a document have their types.
+
+    Raises:
+        TypeError: naming all that do not.
+    """
+    problems = []
+    for name, kind in types.items():
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        value = body[name]
+        # bool is an int to Python, and is none to JSON.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join(k.__name__ for k in kinds)
+            problems.append(f"{name} is a {type(value).__name__}, expected {wanted}")
+    if problems:
+        raise TypeError("; ".join(problems))

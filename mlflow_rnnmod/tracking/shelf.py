@@ -1,0 +1,139 @@
+"""A composite as people find it: where its parts have pages, its registered model, its lineage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, LoggedModelInput, Metric
+from mlflow.exceptions import MlflowException
+
+from mlflow_rnnmod.composition import Composite
+from mlflow_rnnmod.pages import composite as pages
+from mlflow_rnnmod.tracking import download
+from mlflow_rnnmod.tracking.assessment import Assessment
+from mlflow_rnnmod.tracking.registration import ALIAS
+
+_logger = logging.getLogger(__name__)
+
+CARD, REPORT, PICTURE = "card/README.md", "card/report.html", "card/lineage.svg"
+_LONGEST = 1000
+
+
+def places_of(composite: Composite, uri: str, model: tuple[str, str] | None = None) -> pages.Places:
+    """Where a composite's modules and parents have pages on the server in use.
+
+    Args:
+        composite: the composite.
+        uri: what it can be loaded by.
+        model: its experiment and model id, where it is logged.
+    """
+    server = download.server()
+    modules = {
+        s["label"]: s["model_id"]
+        for s in composite.sources
+        if s["model_id"] and s["tracking_uri"] in (None, server)
+    }
+    parents = {
+        m.parent.digest: m.parent.model_id
+        for m in composite.modules
+        if m.parent.model_id and m.parent.tracking_uri in (None, server)
+    }
+    found = _experiments({*modules.values(), *parents.values()})
+    return pages.Places(
+        uri,
+        model,
+        {label: (found[i], i) for label, i in modules.items() if i in found},
+        {digest: (found[i], i) for digest, i in parents.items() if i in found},
+        server,
+    )
+
+
+def _experiments(model_ids: Iterable[str]) -> dict[str, str]:
+    """Experiments of LoggedModels by id; those that are not there any more are left out."""
+    client, ids = MlflowClient(), list(model_ids)
+
+    def experiment(model_id: str) -> str | None:
+        try:
+            return str(client.get_logged_model(model_id).experiment_id)
+        except MlflowException:
+            return None
+
+    with ThreadPoolExecutor(download.THREADS) as pool:
+        found = dict(zip(ids, pool.map(experiment, ids), strict=True))
+    return {model_id: place for model_id, place in found.items() if place is not None}
+
+
+def write_pages(
+    composite: Composite, folder: Path, places: pages.Places, found: Assessment | None
+) -> None:
+    """The card, the report and the picture, below a model's folder."""
+    (folder / CARD).parent.mkdir(exist_ok=True)
+    for name, content in (
+        (CARD, pages.composite_page(composite, places, found)),
+        (REPORT, pages.composite_report(composite, found)),
+        (PICTURE, pages.lineage(composite, found)),
+    ):
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def log_figures(
+    client: MlflowClient, run_id: str, model_id: str, found: Assessment, data: Dataset | None
+) -> None:
+    """A composite's figures, on its model; dated so that the run's own keep their place there."""
+    start = client.get_run(run_id).info.start_time
+    extra = {"dataset_name": data.name, "dataset_digest": data.digest} if data else {}
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(name, value, start, 0, model_id=model_id, run_id=run_id, **extra)
+            for name, value in found.metrics().items()
+        ],
+    )
+
+
+def log_lineage(client: MlflowClient, run_id: str, composite: Composite) -> None:
+    """The modules as inputs of the composing run: their pages then list it."""
+    places = places_of(composite, "")
+    models = [LoggedModelInput(model_id) for _, model_id in places.modules.values()]
+    if not models:
+        return
+    try:
+        client.log_inputs(run_id, models=models)
+    except MlflowException as error:
+        _logger.warning("The run does not list the modules that went in: %s", error)
+
+
+def dress(
+    client: MlflowClient, name: str, version: str, composite: Composite, found: Assessment | None
+) -> None:
+    """Description, tags and the first alias of a composite's registered model, and its version.
+
+    What others wrote is left as it is; what can't be written is a warning: the version is there.
+    """
+    try:
+        model = client.get_registered_model(name)
+        for key, value in registered_tags(composite).items():
+            if model.tags.get(key) != value:
+                client.set_registered_model_tag(name, key, value)
+        if not model.description:
+            page = pages.registered_page_of(composite, f"models:/{name}@{ALIAS}")
+            client.update_registered_model(name, page)
+        client.update_model_version(name, version, pages.version_line(composite, found))
+        if str(version) == "1" and not model.aliases:
+            client.set_registered_model_alias(name, ALIAS, version)
+    except MlflowException as error:
+        _logger.warning("%s/%s is registered, but its page is not whole: %s", name, version, error)
+
+
+def registered_tags(composite: Composite) -> dict[str, Any]:
+    """Tags of a composite's registered model, which the list of models shows."""
+    labels = ", ".join(composite.labels)
+    return {
+        "rnnmod.kind": "composite",
+        "rnnmod.labels": labels if len(labels) <= _LONGEST else f"{labels[: _LONGEST - 1]}…",
+    }

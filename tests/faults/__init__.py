@@ -1,0 +1,1 @@
+"""Faults and hostile files: what the promises of the README are measured with."""
