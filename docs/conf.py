@@ -93,7 +93,7 @@ def write_pages() -> None:
     made |= {f"tutorials/{name}": tutorial(name) for name in examples()}
     described: dict[int, str] = {}
     made |= {f"interface/{name}": interface(name, described) for name in packages}
-    written = ["architecture", "adding", "method", "decisions", "mlflow"]
+    written = ["architecture", "adding", "method", "decisions", "costs", "mlflow"]
     written += ["results", "results_apart", "results_dense", "results_images"]
     for caption, pages in {
         "In use": ["commands", "gate"],

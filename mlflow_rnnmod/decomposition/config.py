@@ -41,6 +41,8 @@ class DecompositionConfig:
         unrolled_steps: steps that get masks of their own; later ones have the last one's.
         rows_per_label: training rows (steps, where each has a label) of each label that statistics
             and repairs are taken from.
+        max_seconds: after so long no more shares are tried, and the random control is left out;
+            what was left out is told. ``None`` for as long as it takes.
         seed: for the sample, the random rule, and made-up rows.
         batch_size: rows run at once.
         likelihood: whether modules get a small density of their label's inputs, p(x | label), by
@@ -68,6 +70,7 @@ class DecompositionConfig:
     gates: str = "joint"
     unrolled_steps: int = 32
     rows_per_label: int = 500
+    max_seconds: float | None = None
     seed: int = 0
     batch_size: int = 512
     likelihood: bool = True
@@ -93,6 +96,8 @@ class DecompositionConfig:
             )
         if not (self.max_cost is None or _is_number(self.max_cost, 0.5, 1e6)):
             problems.append(f"max_cost={self.max_cost!r}, expected passes, at least 0.5, or None")
+        if not (self.max_seconds is None or _is_number(self.max_seconds, 0, 1e9)):
+            problems.append(f"max_seconds={self.max_seconds!r}, expected seconds, or None")
         from_layer = self.from_layer
         if not isinstance(from_layer, int) or isinstance(from_layer, bool) or from_layer < 0:
             problems.append(f"from_layer={from_layer!r}, expected a whole number from 0 up")

@@ -58,6 +58,8 @@ class Decomposition:
         warnings: what the user should be told.
         seconds: how long it took.
         metric: what figures and sizing are measured by: ``accuracy``, ``f1`` or ``bleu``.
+        timing: seconds of each stage: ``watching``, ``sizing``, ``fitting``, ``controls``,
+            ``figures``.
         pictures: by label a few of the rows that give the figures, as PNGs; of inputs that show
             themselves as pictures, and of the first labels.
     """
@@ -72,6 +74,7 @@ class Decomposition:
     warnings: tuple[str, ...]
     seconds: float
     metric: str = "accuracy"
+    timing: Mapping[str, float] = field(default_factory=dict)
     pictures: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
 
 
@@ -131,15 +134,26 @@ def decompose(
     statistics = watch(sample) if team is None else team.watch(network, sample, watch, before)
     assert statistics is not None
     job = kind.start(parent, statistics, config, told, sample, given.calibration, given.report)
-    share, groups, sizing = job.choose()
+    clock = _Clock(started, config.max_seconds)
+    clock.lap("watching")
+    share, groups, sizing = job.choose(clock.late)
+    if clock.late():
+        told_late = "no larger share was tried" if sizing else "no share was tried"
+        warnings.append(f"max_seconds={config.max_seconds:g} were over while sizing: {told_late}")
+    clock.lap("sizing")
     made = job.make(job.removed(share, groups), "fitting modules", last=True)
+    clock.lap("fitting")
     control = job.reported(job.make(job.removed(0.0, groups), "control"))[job.metric]
-    random = control
-    if not all(trunk.full for trunk in made.trunks):
+    random: float | None = control
+    if clock.late():
+        random = None
+        warnings.append(f"max_seconds={config.max_seconds:g} were over: no random control")
+    elif not all(trunk.full for trunk in made.trunks):
         # Labels that share a trunk share a random one too.
         seeds = {label: config.seed + group[0] for group in groups for label in group}
         drawn = [random_like(units, seeds[i]) for i, units in enumerate(made.removed)]
         random = job.reported(job.make(drawn, "random control"))[job.metric]
+    clock.lap("controls")
     overlap = overlap_matrix(made.trunks)
     modules = job.modules(made, share, given.words, overlap)
     if config.likelihood and job.answer.scored:
@@ -148,14 +162,15 @@ def decompose(
     figures = {
         **_figures(job, made, modules),
         f"control_{job.metric}": control,
-        f"random_{job.metric}": random,
+        **({} if random is None else {f"random_{job.metric}": random}),
         **job.likely(made, modules),
         "removal": share,
         "trunks": float(len(set(made.trunks))),
         **job.cost(made.trunks),
-        **(job.isolated_cost(share) if len(groups) < len(parent.labels) else {}),
+        **(job.isolated_cost(share) if share > 0 and len(groups) < len(parent.labels) else {}),
     }
     figures["net"] = figures[f"composed_{job.metric}"] - control
+    clock.lap("figures")
     warnings += broken_promise(figures["net"], share, config, given.words)
     return Decomposition(
         parent=parent,
@@ -168,8 +183,25 @@ def decompose(
         warnings=tuple(warnings),
         seconds=time.perf_counter() - started,
         metric=job.metric,
+        timing=clock.laps,
         pictures=_pictures(parent, given.report),
     )
+
+
+class _Clock:
+    """How long each stage took, and whether the time that was given is over."""
+
+    def __init__(self, started: float, most: float | None) -> None:
+        self.started, self.most, self.laps = started, most, dict[str, float]()
+
+    def lap(self, stage: str) -> None:
+        """A stage has ended."""
+        spent = time.perf_counter() - self.started
+        self.laps[stage] = spent - sum(self.laps.values())
+
+    def late(self) -> bool:
+        """Whether it is over."""
+        return self.most is not None and time.perf_counter() - self.started > self.most
 
 
 def help_decompose(

@@ -33,23 +33,28 @@ def group_labels(removed: Sequence[Mapping[str, Tensor]], groups: int) -> list[l
         >>> group_labels(masks, 2)
         [[0, 2], [1]]
     """
-    masks = torch.stack([torch.cat(list(units.values())) for units in removed]).double()
-    members = [[label] for label in range(len(masks))]
-    means = masks.clone()
-    sizes = torch.ones(len(masks), dtype=torch.float64)
+    means = torch.stack([torch.cat(list(units.values())) for units in removed]).double()
+    members = {label: [label] for label in range(len(means))}
+    sizes = torch.ones(len(means), dtype=torch.float64)
+
+    def added(a: int | slice) -> Tensor:
+        """What joining groups with others adds to the distance from their means (Ward)."""
+        distance = torch.cdist(means[a].view(-1, means.shape[1]), means) ** 2
+        own = sizes[a].view(-1, 1)
+        return distance * own * sizes / (own + sizes)
+
+    costs = added(slice(None)).fill_diagonal_(torch.inf)
     while len(members) > groups:
-        distance = torch.cdist(means, means) ** 2
-        # Ward's criterion: what joining two groups adds to the distance from their means.
-        distance *= sizes[:, None] * sizes / (sizes[:, None] + sizes)
-        distance.fill_diagonal_(torch.inf)
-        a, b = sorted(divmod(int(distance.argmin()), len(members)))
+        a, b = sorted(divmod(int(costs.argmin()), len(costs)))
         total = sizes[a] + sizes[b]
         means[a] = (means[a] * sizes[a] + means[b] * sizes[b]) / total
         sizes[a] = total
-        members[a] = sorted(members[a] + members[b])
-        kept = [i for i in range(len(members)) if i != b]
-        members, means, sizes = [members[i] for i in kept], means[kept], sizes[kept]
-    return sorted(members)
+        members[a] = sorted(members[a] + members.pop(b))
+        gone = costs[a] == torch.inf
+        row = added(a)[0].masked_fill(gone, torch.inf)
+        costs[a] = costs[:, a] = row
+        costs[b] = costs[:, b] = torch.inf
+    return sorted(members.values())
 
 
 def estimated_cost(network: Network, trunks: Sequence[Trunk]) -> float:

@@ -148,17 +148,23 @@ class Job:
         alone = self.removed(share, [[label] for label in range(len(self.parent.labels))])
         return {f"isolated_{k}": v for k, v in self.cost(self._plain(alone)).items()}
 
-    def choose(self) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
-        """The share to remove, which labels share a trunk, and what was tried."""
+    def choose(
+        self, late: Callable[[], bool] = lambda: False
+    ) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
+        """The share to remove, which labels share a trunk, and what was tried.
+
+        Args:
+            late: whether no more is to be tried.
+        """
         labels, config = len(self.parent.labels), self.config
         if not self.shares:
             count = labels if isinstance(config.trunks, str) else min(config.trunks, labels)
-            share, groups, tried, _ = self.size(count, None)
+            share, groups, tried, _ = self.size(count, None, late)
             return share, groups, tuple(tried)
         most = SHARED_COST if config.max_cost is None else config.max_cost
         all_tried: list[dict[str, float]] = []
         for count in range(min(labels, max(int(most / _CHEAPEST), 1)), 0, -1):
-            share, groups, tried, fits = self.size(count, most)
+            share, groups, tried, fits = self.size(count, most, late)
             all_tried += tried
             if fits:
                 break
@@ -184,7 +190,7 @@ class Job:
         return len(network.labels) * estimated_cost(network, [Trunk(half)])
 
     def size(
-        self, count: int, most: float | None
+        self, count: int, most: float | None, late: Callable[[], bool]
     ) -> tuple[float, list[list[int]], list[dict[str, float]], bool]:
         """With ``count`` trunks, the largest share that costs at most the tolerance.
 
@@ -195,6 +201,7 @@ class Job:
         Args:
             count: of trunks.
             most: passes that they may take; None for any.
+            late: whether no more is to be tried: what was not tried is too much.
 
         Returns:
             the share, groups of labels, what was tried, and whether it will do: something is
@@ -215,6 +222,8 @@ class Job:
         tried: list[dict[str, float]] = []
 
         def good(share: float) -> bool:
+            if late():
+                return False
             row = self._tried(share, grouped(share))
             tried.append(row)
             lost = row[f"control_{self.metric}"] - row[self.metric]

@@ -43,9 +43,10 @@ def collect(
         sample: its memory use does not depend on how many rows this has.
         histograms: keep histograms of ``|h|`` (the paper's rule needs them).
         gradients: keep squared gradients: two backward passes more, one for each row's own label
-            and one for its rival; where a row has several labels or one at each step, one or two
-            for each label. Gradients are total derivatives of a label's margin with respect to a
-            unit's output at a step, through later steps and layers.
+            and one for its rival; where a row has several labels one for each of all labels, and
+            where it has one at each step, for each that it has.
+            Gradients are total derivatives of a label's margin with respect to a unit's output at a
+            step, through later steps and layers.
         variant: ``"unrolled"`` keeps the statistics of each step by itself.
         gates: ``"separate"`` keeps those of each gate's activation, in the place of outputs.
         unrolled_steps: so many steps are told apart at the most; later ones count as the last.
@@ -122,10 +123,12 @@ class _Pass:
         # Steps of a row that stand for the same labels are added up before labels are.
         sides = seen.sides[:, :: seen.block]
         members = self._members(sides, values)
-        positive = (values > 0).to(members.dtype)
-        if seen.block > 1:
-            positive = positive.view(-1, seen.block, units).sum(1)
-        active = members @ positive
+        active = members.new_zeros(len(members), units)
+        if self.histograms:  # which no other rule asks for
+            positive = (values > 0).to(members.dtype)
+            if seen.block > 1:
+                positive = positive.view(-1, seen.block, units).sum(1)
+            active = members @ positive
         count, total, products = self._moments(seen)
         return LayerStatistics(
             count=count,

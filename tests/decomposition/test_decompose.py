@@ -353,3 +353,35 @@ def test_left_padded_validation_rows_are_split_by_their_content():
         for validation in (rows, wider)
     ]
     assert counts[0] == counts[1]
+
+
+def test_a_time_that_is_over_leaves_out_what_can_be_and_says_so():
+    found = decompose(PARENT, TRAIN, VALIDATION, REPORT, DecompositionConfig(max_seconds=0.0))
+    assert found.figures["removal"] == 0.0 and found.sizing == ()
+    assert "random_accuracy" not in found.figures
+    assert any("no share was tried" in warning for warning in found.warnings)
+    assert any("no random control" in warning for warning in found.warnings)
+    assert compose(found.modules).scores(REPORT).isfinite().all()
+    free = run()
+    assert free.figures["random_accuracy"] >= 0 and not any(
+        "max_seconds" in w for w in free.warnings
+    )
+    assert set(free.timing) == {"watching", "sizing", "fitting", "controls", "figures"}
+    assert sum(free.timing.values()) <= free.seconds
+
+
+@pytest.mark.parametrize("labels", [3, 24])
+def test_many_labels_share_trunks_and_few_do_not(labels):
+    parent = tiny_parent(recurrent=((10,),), labels=tuple(f"label {i}" for i in range(labels)))
+    rows = [answered(parent, count, seed) for count, seed in ((200, 1), (120, 2), (60, 3))]
+    found = decompose(parent, *rows, config=DecompositionConfig(removal=0.5))
+    figures = found.figures
+    if labels == 3:
+        assert "isolated_cost" not in figures
+        return
+    assert figures["trunks"] < labels and figures["cost"] <= 1.5 + 1e-9
+    assert figures["isolated_cost"] > 8 and len({m.trunk for m in found.modules}) <= 3
+    config = DecompositionConfig(trunks="label", removal=0.2)
+    alone = decompose(parent, *rows, config=config)
+    assert "isolated_cost" not in alone.figures
+    assert all(module.trunk.kept == 8 for module in alone.modules)

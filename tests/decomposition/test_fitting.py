@@ -252,7 +252,7 @@ def test_fit_rows_are_those_of_the_label_and_doubtful_others(monkeypatch, parent
     targets, weights = material.fit.rows.targets, material.fit.weights
     rows, found = pick_fit_rows(material, 0)
     assert len(rows) == len(targets) and torch.equal(found, weights)
-    monkeypatch.setattr(rows_of, "MAX_FIT_ROWS", 220)
+    monkeypatch.setattr(rows_of, "MAX_FIT_ROWS", 230)
     with torch.no_grad():
         logits = parent.network(material.fit.rows)
     for label in range(3):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +29,20 @@ from mlflow_rnnmod.networks.workers import on_threads
 # How much of each thing that takes time there is to do.
 Product = tuple[float, ...]
 
+T = TypeVar("T")
+
 _logger = logging.getLogger(__name__)
-_VERSION = 3
+_VERSION = 4
 _PRODUCTS = ("layer", "layer_one", "kernel", "kernel_one", "stepped")
 _lock = Lock()
 _current: Machine | None = None
+_busy_until = 0.0
 _INPUTS, _STEPS = 32, 8
-_ROUNDS = 7
-# How long figures are kept that were measured while others used the machine.
-_BUSY_SECONDS = 3600.0
+# Rounds of measuring, at the least and at the most, and seconds after which no more is begun.
+_ROUNDS, _LONG = (2, 7), 0.04
+# How far time and processor time may differ on a machine that has nothing else to do; and after how
+# many seconds a busy one is measured again.
+_QUIET, _AGAIN = 1.25, 60.0
 _TEN, _CALLS = range(10), 8
 
 
@@ -69,14 +75,19 @@ class Machine:
         return sum(a * b for a, b in zip(getattr(self, what), counts, strict=True))
 
     @classmethod
-    def measured(cls) -> Machine:
-        """This one, measured now."""
+    def measured(cls) -> Machine | None:
+        """This one, measured now in about 0.2 seconds; None where it has other things to do."""
+        product = torch.ones(192, 192)
+        if not _alone(lambda: [product @ product for _ in range(128)])[1]:
+            return None
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             layers = [_kernel_case(*case, packs=False) for case in _KERNEL_CASES]
             kernels = [_kernel_case(*case, packs=True) for case in _KERNEL_CASES]
             stepped = [_stepped_case(*case) for case in _STEPPED_CASES]
-            alone = list(on_one_core(lambda: _times(layers + kernels + stepped)))
+            alone, quiet = _alone(lambda: _times(layers + kernels + stepped))
+            if not quiet:
+                return None
             together = _times(layers + kernels)
             handoff = min(_time(lambda: on_threads([int] * 2)) for _ in _TEN)
             both = min(_time(lambda: on_threads([lambda: _calls(kernels[0][1])] * 2)) for _ in _TEN)
@@ -120,31 +131,41 @@ _STEPPED_CASES = (
     (48, 4, 1, False),
     (96, 32, 1, False),
     (64, 8, 32, False),
-    (128, 4, 64, False),
+    (128, 4, 32, False),
     (96, 64, 1, True),
-    (160, 4, 64, True),
-    (96, 16, 64, True),
+    (160, 4, 32, True),
+    (96, 8, 64, True),
 )
 
 
 def current_machine() -> Machine:
-    """This machine: from the cache, or measured (in about a second) when first asked for."""
-    global _current
+    """This machine: from the cache, or measured when first asked for.
+
+    What is measured while others use the machine says little of it, and is forgotten: the figures
+    that the package comes with are used, and a minute later it is measured again.
+    """
+    global _current, _busy_until
     with _lock:
         if _current is None:
             _current = read_cached()
-        if _current is None:
+        if _current is None and time.monotonic() >= _busy_until:
             _current = Machine.measured()
-            write_cached(_current)
-        return _current
+            if _current is None:
+                _busy_until = time.monotonic() + _AGAIN
+            else:
+                write_cached(_current)
+        return _current or SHIPPED
 
 
-def on_one_core(task: Callable[[], list[float]]) -> list[float]:
-    """What ``task`` gives with one thread for each product."""
+def _alone(task: Callable[[], T]) -> tuple[T, bool]:
+    """What ``task`` gives with one thread, and whether nothing else got in its way meanwhile."""
     count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return task()
+        wall, used = time.perf_counter(), time.process_time()
+        found = task()
+        wall, used = time.perf_counter() - wall, time.process_time() - used
+        return found, max(wall, used) < _QUIET * min(wall, used)
     finally:
         torch.set_num_threads(count)
 
@@ -171,14 +192,6 @@ def _cpu() -> str:
         return ""
 
 
-def is_busy() -> bool:
-    """Whether others use this machine, so that it is slower now than it will be."""
-    try:
-        return os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
-    except OSError:
-        return False
-
-
 def read_cached() -> Machine | None:
     """The figures that :func:`write_cached` kept; None where there are none that can be used."""
     file = cache_file()
@@ -189,23 +202,20 @@ def read_cached() -> Machine | None:
         products = {name: tuple(map(float, body[name])) for name in _PRODUCTS}
         if any(len(p) != 4 or min(p) < 0 for p in products.values()):
             return None
-        if float(body.get("until", time.time())) < time.time():
-            return None
         return Machine(**products, handoff=float(body["handoff"]), alone=float(body["alone"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_cached(machine: Machine) -> None:
-    """Keep the figures, not for long where the machine was busy; a cache may not be there."""
+    """Keep the figures; a cache that can't be written is done without."""
     file = cache_file()
     if file is None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(f".{os.getpid()}")
-        until = {"until": time.time() + _BUSY_SECONDS} if is_busy() else {}
-        aside.write_text(json.dumps({**asdict(machine), **until}))
+        aside.write_text(json.dumps(asdict(machine)))
         aside.replace(file)
     except OSError as error:
         _logger.debug("The machine's figures were not kept: %s", error)
@@ -221,7 +231,11 @@ def _times(cases: Sequence[tuple[Product, Callable[[], object]]]) -> list[float]
     """The shortest of a few runs of each; interleaved, as machines have moods."""
     for _, run in cases:
         run()
-    rounds = [[_time(run) for _, run in cases] for _ in range(_ROUNDS)]
+    rounds: list[list[float]] = []
+    least, most = _ROUNDS
+    started = time.perf_counter()
+    while len(rounds) < least or (len(rounds) < most and time.perf_counter() < started + _LONG):
+        rounds.append([_time(run) for _, run in cases])
     return [min(times) for times in zip(*rounds, strict=True)]
 
 

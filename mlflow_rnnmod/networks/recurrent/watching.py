@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,37 +87,26 @@ class RecurrentWatch:
     def squared(self, sides: Tensor) -> dict[str, Tensor]:
         """Squared derivatives by label and side, float64 ``(2, labels, units)``, by part."""
         assert self.tapes is not None
-        labels, rows = len(self.network.labels), self.rows
-        asked, signs = sides, None
+        labels, rows, signs = len(self.network.labels), self.rows, None
         several = sides.dtype == torch.bool
-        if self.stepwise:
-            label = torch.arange(labels, device=sides.device)[None, :, None, None]
-            hit = sides[:, None] == label  # (2, labels, rows, steps)
-            asked = torch.where(hit, label, IGNORE).flatten(0, 1)
-            signs = signs_of(rows, self.tapes.valid)
-        elif several:
+        if several:
             asked = torch.arange(labels, device=sides.device)[:, None].expand(-1, len(rows))
         else:
-            asked = torch.where(sides == labels, IGNORE, sides)
+            asked, owners = _places(sides, labels)
+        if self.stepwise:
+            signs = signs_of(rows, self.tapes.valid)
         found: dict[str, Tensor] = {}
-
-        def add(name: str, place: tuple[Any, ...], value: Tensor) -> None:
-            if name not in found:
-                shape = (2, labels, value.shape[-1])
-                found[name] = torch.zeros(shape, dtype=torch.float64)
-            found[name][place] += value.double().cpu()
-
         for part, squares in self.tapes.squares(asked, signs, self.told.gates):
-            for name, square in self._by_part(squares):  # (sides, rows, units)
+            for name, square in self._by_part(squares):  # (places, rows, units)
+                if name not in found:
+                    found[name] = torch.zeros(2 * labels, square.shape[-1], dtype=torch.float64)
                 for i, own in enumerate(range(part.start, part.stop)):
-                    if self.stepwise:
-                        add(name, divmod(own, labels), square[i].sum(0))
-                    elif several:
-                        both = sides[:, :, own].to(square.dtype)
-                        add(name, (slice(None), own), both @ square[i])
+                    if several:
+                        both = sides[:, :, own].to(square.dtype) @ square[i]
+                        found[name][[own, labels + own]] += both.double().cpu()
                     else:
-                        add(name, (own,), group_sums(square[i], sides[own], labels))
-        return found
+                        found[name] += group_sums(square[i], owners[own], 2 * labels).cpu()
+        return {name: total.unflatten(0, (2, labels)) for name, total in found.items()}
 
     def _by_part(self, squares: Squares) -> Iterator[tuple[str, Tensor]]:
         """Sums over steps, or over all steps of one number, ``(sides, rows, units)``, by name."""
@@ -149,6 +137,31 @@ def group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
     """
     found = values.new_zeros(count + 1, values.shape[1], dtype=torch.float64)
     return found.index_add_(0, groups, values.double())[:count]
+
+
+def _places(sides: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+    """What each row is asked, one after the other: a row has few of all labels and sides.
+
+    Returns:
+        labels, ``(places, rows)`` or ``(places, rows, steps)``, ``IGNORE`` for none; and what each
+        place of a row stands for, ``(places, rows)``: a label, plus their number on the second
+        side, and twice that for nothing.
+    """
+    flat = sides.flatten(2) if sides.ndim == 3 else sides[:, :, None]
+    side = torch.arange(2, device=sides.device)[:, None, None]
+    codes = torch.where(flat < labels, flat + side * labels, 2 * labels)
+    there = torch.zeros(flat.shape[1], 2 * labels + 1, dtype=torch.bool, device=sides.device)
+    there.scatter_(1, codes.transpose(0, 1).flatten(1), True)
+    there[:, -1] = False
+    rank = there.cumsum(1) - 1
+    count = max(int(there.sum(1).max()), 1)
+    asked = sides.new_full((count, *flat.shape[1:]), IGNORE)
+    _, row, step = hit = (flat < labels).nonzero(as_tuple=True)
+    asked[rank[row, codes[hit]], row, step] = flat[hit]
+    owners = sides.new_full((count, flat.shape[1]), 2 * labels)
+    row, code = there.nonzero(as_tuple=True)
+    owners[rank[row, code], row] = code
+    return asked.view(count, *sides.shape[1:]), owners
 
 
 def signs_of(rows: Rows, valid: Tensor) -> Tensor:
