@@ -48,7 +48,8 @@ def logged_models(run_id):
 
 
 def runs():
-    return mlflow.search_runs(search_all_experiments=True, output_format="list")
+    found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
 
 
 def labels_of(run_id):
