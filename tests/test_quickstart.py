@@ -106,9 +106,12 @@ def test_runs_are_finished_and_hold_the_modules(client: mlflow.MlflowClient) -> 
     experiment = client.get_experiment_by_name("quickstart-surnames")
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert sorted(run.info.run_name for run in runs) == sorted(
+    started = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert sorted(run.info.run_name for run in started) == sorted(
         ["surnames", "more-surnames", "composite"] * 2
     )
+    below = [run for run in runs if run not in started]  # figures of modules
+    assert {run.data.tags["rnnmod.role"] for run in below} == {"figures"} and len(below) == 4
     logged = client.search_logged_models([experiment.experiment_id])
     assert len(logged) == 2 * (len(FIRST) + len(SECOND) + 2 + 1)
 

@@ -21,9 +21,9 @@ EXTRAS = {
     "mlflow_rnnmod": (),
     "lightning_callbacks": ("lightning",),
     "examples": ("demo",),
-    "benchmarks": ("benchmarks", "codecarbon"),
+    "benchmarks": ("benchmarks", "codecarbon", "spark"),
     "docs": ("docs",),
-    "tests": ("test",),
+    "tests": ("test", "browser", "spark"),
 }
 # Imported by strings.
 BY_NAME = {"examples": {"faker"}, "lightning_callbacks": {"pytorch_lightning"}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 
 import mlflow
 import pytest
@@ -169,10 +170,13 @@ def test_what_was_logged_can_be_composed(tracking_uri, parent):
 def test_settings_are_handed_on(parent, monkeypatch):
     asked = {}
     monkeypatch.setattr(
-        composition, "compose", lambda modules, *rest: asked.update({"given": rest})
+        composition,
+        "compose",
+        lambda modules, *rest, **named: asked.update({"given": rest, "named": named}),
     )
     verbs.compose(tiny_modules(parent), score="joint", calibrate_on=(WORDS, ["german"] * 10))
-    assert asked == {"given": ("joint", (WORDS, ["german"] * 10), None, None)}
+    assert asked.pop("given") == ("joint", (WORDS, ["german"] * 10), None, None)
+    assert set(asked["named"].values()) == {None}
 
 
 def test_replace(registered, parent):
@@ -230,7 +234,8 @@ def test_export_makes_a_module_stand_alone(registered, tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "find_parent", None)
     module = mlflow_rnnmod.load_model(path)
     assert composition.compose([module]).predict(WORDS) == expected
-    assert (path / "code" / "mlflow_rnnmod").is_dir()
+    (carried,) = (path / "code").rglob("*.zip")
+    assert "mlflow_rnnmod/__init__.py" in zipfile.ZipFile(carried).namelist()
     with pytest.raises(MlflowException, match="not empty"):
         mlflow_rnnmod.export(module, path)
 

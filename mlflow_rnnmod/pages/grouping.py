@@ -23,8 +23,9 @@ def grouped(
     Example:
         >>> one, two = [1.0, 0.1, 0.9, 0.1], [0.1, 1.0, 0.1, 0.8]
         >>> matrix = np.array([one, two, [0.9, 0.1, 1.0, 0.1], [0.1, 0.8, 0.1, 1.0]])
-        >>> sorted("".join(pair) for pair in zip(*[iter(grouped(matrix, list("abcd"))[1])] * 2))
-        ['ac', 'bd']
+        >>> order = grouped(matrix, list("abcd"))[1]
+        >>> sorted(map(sorted, (order[:2], order[2:])))
+        [['a', 'c'], ['b', 'd']]
     """
     if len(labels) < FEWEST:
         return overlap, list(labels)

@@ -42,6 +42,7 @@ from mlflow_rnnmod.tracking.environment import (
     default_requirements,
     environment_files,
     own_requirement,
+    torch_index,
 )
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
@@ -433,4 +434,6 @@ def get_default_pip_requirements() -> list[str]:
 
 def get_default_conda_env() -> dict[str, Any]:
     """The conda environment that every model of this flavor has."""
-    return _mlflow.mlflow_conda_env(additional_pip_deps=get_default_pip_requirements())
+    return _mlflow.mlflow_conda_env(
+        additional_pip_deps=[*torch_index(), *get_default_pip_requirements()]
+    )

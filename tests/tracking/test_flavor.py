@@ -26,7 +26,7 @@ from mlflow_rnnmod.answers.margins import all_log_odds
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking import download, parents
-from mlflow_rnnmod.tracking.environment import environment_files
+from mlflow_rnnmod.tracking.environment import environment_files, torch_index
 from mlflow_rnnmod.tracking.flavor import model_directory, signature_for
 from mlflow_rnnmod.tracking.pyfunc import DEFAULTS
 from tests.builders import (
@@ -382,7 +382,7 @@ def test_default_environment(tmp_path):
     mlflow_rnnmod.save_model(make("parent"), tmp_path)
     requirements = (tmp_path / "requirements.txt").read_text().split("\n")
     default = mlflow_rnnmod.get_default_pip_requirements()
-    assert requirements == [f"mlflow=={mlflow.__version__}", *default]
+    assert requirements == [f"mlflow=={mlflow.__version__}", *torch_index(), *default]
     found = yaml.safe_load((tmp_path / "conda.yaml").read_text())
     pip = found["dependencies"][-1]["pip"]
     expected = mlflow_rnnmod.get_default_conda_env()["dependencies"][-1]["pip"]
@@ -448,7 +448,8 @@ def test_pip_requirements(tmp_path):
 def test_extra_pip_requirements(tmp_path):
     mlflow_rnnmod.save_model(make("parent"), tmp_path, extra_pip_requirements=["regex"])
     found = (tmp_path / "requirements.txt").read_text().split("\n")
-    assert found[1:] == [*mlflow_rnnmod.get_default_pip_requirements(), "regex"]
+    default = mlflow_rnnmod.get_default_pip_requirements()
+    assert found[1:] == [*torch_index(), *default, "regex"]
 
 
 def test_two_kinds_of_environment_are_refused(tmp_path):
@@ -638,5 +639,11 @@ def test_environment_files_serve_many_models(tmp_path):
         model_directory(module, tmp_path / module.label, environment)
     contents = {(tmp_path / label / "requirements.txt").read_text() for label in parent.labels}
     assert contents == {
-        "\n".join([f"mlflow=={mlflow.__version__}", *mlflow_rnnmod.get_default_pip_requirements()])
+        "\n".join(
+            [
+                f"mlflow=={mlflow.__version__}",
+                *torch_index(),
+                *mlflow_rnnmod.get_default_pip_requirements(),
+            ]
+        )
     }

@@ -61,7 +61,7 @@ def test_names_of_layers():
         ({"labels": ("a",)}, "labels=('a',), expected at least two labels"),
         ({"labels": ("a", "a")}, "expected at least two labels, all different"),
         ({"packed": True, "side": "left"}, "packing needs padding on the right"),
-        ({"steps": 0}, "steps=0, expected None or a positive number"),
+        ({"steps": 0}, "steps=0, expected None or a number from 1 to 100000"),
         ({"hidden": (HiddenLayer(3, "gelu"),)}, "hidden activation='gelu'"),
     ],
 )
