@@ -19,7 +19,7 @@ from mlflow_rnnmod.cli.base import Commands
 )
 @click.version_option(package_name="mlflow-rnnmod")
 def main(tracking_uri: str | None) -> None:
-    """Recurrent networks as modules: list, look at, compose, replace, promote, ask them.
+    """Trained networks as modules: list, look at, compose, replace, promote, ask them.
 
     Exit codes: 0; 1 something is wrong; 2 wrong arguments; 3 refused by the gate; 4 a server does
     not answer; 5 check, drift or watch --once found something.

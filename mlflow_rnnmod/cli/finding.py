@@ -6,19 +6,18 @@ import json
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import click
 
 from mlflow_rnnmod.cli.base import Failure, as_json, command, uncollected
 from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_looks_on
+from mlflow_rnnmod.pages import links
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 KINDS = ("module", "parent", "composite")
-WORKFLOW = "?workflowType=machine_learning"
-"""MLflow's pages open in the view for training with it, in a fresh browser too."""
+"""As in tracking/searching.py, which imports MLflow: `--help` does not wait for that."""
 _FIGURES = ("f1", "accuracy", "bleu")
 _CONDITION = re.compile(r"\s*([\w/.-]+)\s*(>=|<=|!=|=|>|<)\s*([-+.\deE]+)\s*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -195,7 +194,7 @@ def open_page(uri: str) -> None:
         server = "http://127.0.0.1:5000"
     from mlflow_rnnmod.cli.base import shown
 
-    click.echo(f"{shown(server)}/#{place}{WORKFLOW}")
+    click.echo(f"{shown(server)}/{place}")
 
 
 def _place(uri: str) -> str:
@@ -204,10 +203,10 @@ def _place(uri: str) -> str:
     client = MlflowClient()
     if run := re.fullmatch(r"runs:/+([^/]+)(?:/(.*))?", uri):
         found = client.get_run(run[1]).info
-        return f"/experiments/{found.experiment_id}/runs/{found.run_id}"
+        return links.run_page(found.experiment_id, found.run_id)
     if model := re.fullmatch(r"models:/+(m-[0-9a-f]{32})/?", uri):
         logged = client.get_logged_model(model[1])
-        return f"/experiments/{logged.experiment_id}/models/{logged.model_id}"
+        return links.model_page(logged.experiment_id, logged.model_id)
     if named := re.fullmatch(r"models:/+([^/@]+)(?:/([^/@]+)|@([^/@]+))?/?", uri):
         name, version, alias = named.groups()
         if alias:
@@ -216,8 +215,7 @@ def _place(uri: str) -> str:
             version = client.get_model_version(name, version).version
         else:
             client.get_registered_model(name)
-        place = f"/models/{quote(name, safe='')}"
-        return place + (f"/versions/{version}" if version else "")
+        return links.registered_page(name, version)
     raise Failure(f"{uri!r} has no page; expected models:/..., models:/name or runs:/...")
 
 

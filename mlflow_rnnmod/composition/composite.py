@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
@@ -17,8 +18,6 @@ from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
 from mlflow_rnnmod.composition.evidence import Evidence
-from mlflow_rnnmod.composition.rejection import KEY as REJECT
-from mlflow_rnnmod.composition.rejection import check_limit
 from mlflow_rnnmod.composition.scores import (
     ENERGY_WEIGHTS,
     SCORES,
@@ -28,6 +27,9 @@ from mlflow_rnnmod.composition.scores import (
 )
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Input
+
+REJECT = "reject_below"
+"""Name, among a composite's parameters, of the score below which none of its labels is right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,3 +367,25 @@ class Composite:
             f"Composite({list(self.labels)}, score={self.score!r}, "
             f"{parents} parent{'s' if parents > 1 else ''})"
         )
+
+
+def check_limit(limit: Any, rejects: bool) -> None:
+    """Whether a composite can carry this limit.
+
+    Args:
+        limit: below which the best score answers "none of these"; ``None`` for no limit.
+        rejects: whether its answers can be "none of these".
+
+    Raises:
+        ValueError: if it is no number, or answers can be no label at all.
+    """
+    if limit is None:
+        return
+    if not rejects:
+        raise ValueError(
+            f"{REJECT}={limit!r} with labels that are no rivals or with lists, whose answers can "
+            "be no label at all; expected None. Labels without rivals have thresholds: "
+            "compose(modules, thresholds={label: ...})."
+        )
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
+        raise ValueError(f"{REJECT}={limit!r}; expected a finite number, or None.")

@@ -110,9 +110,7 @@ class Evidence:
     def _seen(self, inputs: Any, module: Module) -> Any:
         if self.density.raw:
             return self.density.of_inputs(inputs)
-        parent = module.parent
-        rows = parent.network.content(parent.rows(inputs))
-        return self.density.of_rows(rows, parent.encoder, parent.network.side)
+        return module.parent.seen(module.parent.rows(inputs))
 
     def votes(self, inputs: Any) -> Tensor:
         """What is added to the modules' log-odds, float32 ``(rows, modules)``."""

@@ -4,35 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace as changed
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mlflow_rnnmod.composition.composite import Composite
-
-KEY = "reject_below"
-"""Name of the limit among a composite's parameters."""
-
-
-def check_limit(limit: Any, rejects: bool) -> None:
-    """Whether a composite can carry this limit.
-
-    Args:
-        limit: below which the best score answers "none of these"; ``None`` for no limit.
-        rejects: whether its answers can be "none of these".
-
-    Raises:
-        ValueError: if it is no number, or answers can be no label at all.
-    """
-    if limit is None:
-        return
-    if not rejects:
-        raise ValueError(
-            f"{KEY}={limit!r} with labels that are no rivals or with lists, whose answers can be "
-            "no label at all; expected None. Labels without rivals have thresholds: "
-            "compose(modules, thresholds={label: ...})."
-        )
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
-        raise ValueError(f"{KEY}={limit!r}; expected a finite number, or None.")
+from mlflow_rnnmod.composition.composite import REJECT, Composite, check_limit
 
 
 def limit_at(composite: Composite, inputs: Any, share: float) -> float:
@@ -84,4 +58,4 @@ def with_limit(
         reject_below = limit_at(composite, inputs, reject_at)
     if reject_below is None:
         return composite
-    return changed(composite, parameters={**composite.parameters, KEY: reject_below})
+    return changed(composite, parameters={**composite.parameters, REJECT: reject_below})

@@ -7,11 +7,10 @@ from dataclasses import replace as changed
 from typing import Any
 
 from mlflow_rnnmod.answers.joining import joined
-from mlflow_rnnmod.composition.composite import Composite
+from mlflow_rnnmod.composition.composite import REJECT, Composite
 from mlflow_rnnmod.composition.contracts import IncompatibleModules
 from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.composition.joint import calibrated
-from mlflow_rnnmod.composition.rejection import KEY as REJECT
 from mlflow_rnnmod.composition.rejection import with_limit
 from mlflow_rnnmod.composition.scores import default_score, note_on_default
 from mlflow_rnnmod.composition.translation import TranslatingComposite, composite_class

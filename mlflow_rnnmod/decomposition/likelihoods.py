@@ -31,15 +31,14 @@ def count_inputs(parent: Parent, rows: Rows) -> Any:
     Returns:
         :class:`~mlflow_rnnmod.inputs.likelihood.Counts`.
     """
-    density, network = parent.density, parent.network
+    density = parent.density
     assert density is not None
     labels = len(parent.labels)
     # Where steps have a table of their own, each has half the room.
     counts = density.counts(labels, 0.5 if parent.steps_likely else 1.0)
-    for part in network.content(rows).batches(ROWS_AT_ONCE):
+    for part in rows.batches(ROWS_AT_ONCE):
         assert part.targets is not None
-        seen = density.of_rows(part, parent.encoder, network.side)
-        counts.add(seen, carried(part.targets, labels))
+        counts.add(parent.seen(part), carried(part.targets, labels))
     return counts
 
 
@@ -59,7 +58,7 @@ def fit_likelihoods(parent: Parent, train: Rows, held_out: Rows) -> list[Likelih
     there = [each for each in found if each is not None]
     if not there:
         return found
-    seen = density.of_rows(parent.network.content(held_out), parent.encoder, parent.network.side)
+    seen = parent.seen(held_out)
     each = density.stack(there)(seen) / density.sizes(seen)[:, None] ** LENGTH_POWER
     best = each.amax(dim=1).double()
     deviation = float(best.std(correction=0)) if len(best) > 1 else 1.0
@@ -100,7 +99,7 @@ def report_votes(modules: Sequence[Module], report: Rows) -> Tensor | None:
     density = parent.density
     if density is None or len(found) < len(modules):
         return None
-    seen = density.of_rows(parent.network.content(report), parent.tokenizer, parent.network.side)
+    seen = parent.seen(report)
     return density.vote(density.stack(found)(seen), density.sizes(seen))
 
 

@@ -142,6 +142,16 @@ class Parent:
         """What likelihoods of its inputs are made of; ``None`` where there are none."""
         return self.input.density(self.network.config, self.encoder)
 
+    def seen(self, rows: Rows) -> Any:
+        """What likelihoods read of rows: what was there before its tokenizer or preparation.
+
+        Raises:
+            ValueError: if there are no likelihoods of its inputs.
+        """
+        if self.density is None:
+            raise ValueError(f"Inputs of kind {self.input_kind!r} have no likelihoods.")
+        return self.density.of_rows(self.network.content(rows), self.encoder, self.network.side)
+
     @property
     def steps_likely(self) -> bool:
         """Whether single steps of its inputs have likelihoods, as its answers are for each."""

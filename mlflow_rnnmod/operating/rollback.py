@@ -9,6 +9,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow_rnnmod.operating.promotion import Promotion, try_version
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import BEFORE, Alias
+from mlflow_rnnmod.tracking.searching import name_is
 
 
 def rollback(target: str, to: str | int | None = None, *, dry_run: bool = False) -> Promotion:
@@ -55,8 +56,7 @@ def _before(client: MlflowClient, alias: Alias, version: str) -> str:
     found: str | None = client.get_model_version(alias.name, version).tags.get(tag)
     if found is not None:
         return found
-    quote = '"' if "'" in alias.name else "'"
-    others = client.search_model_versions(f"name={quote}{alias.name}{quote}")
+    others = client.search_model_versions(name_is(alias.name))
     told = ", ".join(sorted((str(v.version) for v in others if str(v.version) != version), key=int))
     raise MlflowException(
         f"Version {version} of {alias.name!r} does not say which version {alias.alias!r} named "

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.tracking import flavor
-from mlflow_rnnmod.tracking.searching import experiments
+from mlflow_rnnmod.tracking.searching import experiments, name_is
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
@@ -89,12 +89,12 @@ class Attempt:
         return info
 
     def _is_known(self, registered: str) -> bool:
-        return bool(self.client.search_registered_models(_named(registered)))
+        return bool(self.client.search_registered_models(name_is(registered)))
 
     def _delete_empty(self, registered: str) -> None:
         """Delete a registered model that was made here and has no version."""
         if self._is_known(registered) and not self.client.search_model_versions(
-            _named(registered), max_results=1
+            name_is(registered), max_results=1
         ):
             self.client.delete_registered_model(registered)
 
@@ -117,8 +117,3 @@ class Attempt:
                 undo()
             except Exception as error:  # of whatever kind: the others should still go
                 _logger.warning("%s could not be taken back: %s", what, error)
-
-
-def _named(name: str) -> str:
-    """A filter for exactly this name, whichever quotes it holds."""
-    return f'name="{name}"' if "'" in name else f"name='{name}'"

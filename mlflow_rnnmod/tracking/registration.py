@@ -18,6 +18,8 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
+from mlflow_rnnmod.tracking.searching import name_is
+
 _logger = logging.getLogger(__name__)
 
 ALIAS = "champion"
@@ -139,7 +141,7 @@ class Registry:
         try:
             model = self._client.get_registered_model(what.name)
             mine = model.tags.get(ATTEMPT) == self._attempt
-            if mine and not self._client.search_model_versions(_named(what.name), max_results=1):
+            if mine and not self._client.search_model_versions(name_is(what.name), max_results=1):
                 self._client.delete_registered_model(what.name)
         except Exception as error:
             if getattr(error, "error_code", None) != _MISSING:
@@ -149,7 +151,7 @@ class Registry:
         found: list[ModelVersion] = []
         token = None
         while True:
-            page = self._client.search_model_versions(_named(what.name), page_token=token)
+            page = self._client.search_model_versions(name_is(what.name), page_token=token)
             found.extend(v for v in page if v.tags.get(ATTEMPT) == self._attempt)
             token = page.token
             if not token:
@@ -173,8 +175,3 @@ class Registry:
                 raise
             return not self._client.get_registered_model(what.name).aliases
         return True
-
-
-def _named(name: str) -> str:
-    """A filter for exactly this name, whichever quotes it holds."""
-    return f'name="{name}"' if "'" in name else f"name='{name}'"

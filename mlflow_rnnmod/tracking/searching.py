@@ -70,6 +70,21 @@ def logged_models(
             return
 
 
+def quoted(value: str) -> str:
+    """A value as MLflow's filters take it: with the quotes that it does not hold itself.
+
+    Example:
+        >>> print(quoted("o'clock"), quoted("names"))
+        "o'clock" 'names'
+    """
+    return f'"{value}"' if "'" in value else f"'{value}'"
+
+
+def name_is(name: str) -> str:
+    """A filter for registered models, or versions of one, of exactly this name."""
+    return f"name={quoted(name)}"
+
+
 def model_id_of(version: ModelVersion) -> str | None:
     """Id of a registered version's model: a database does not fill in the field for it."""
     found = _MODEL_ID.fullmatch(version.source or "")

@@ -15,7 +15,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.tracking.names import marked_slug, slug, slugs
-from mlflow_rnnmod.tracking.searching import logged_models, model_id_of, registered_versions
+from mlflow_rnnmod.tracking.searching import (
+    logged_models,
+    model_id_of,
+    name_is,
+    quoted,
+    registered_versions,
+)
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
@@ -95,8 +101,7 @@ def where_used(uri: str) -> list[Use]:
 
 def _condition(value: str) -> str:
     sign = "LIKE" if value.endswith("/%") else "="
-    quote = '"' if "'" in value else "'"
-    return f"{sign} {quote}{value}{quote}"
+    return f"{sign} {quoted(value)}"
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,7 @@ def _wanted(client: MlflowClient, uri: str) -> _Wanted:
         model = client.get_logged_model(model_id)
         return _Wanted((_label(model, uri),), (f"{name}/{version}", model_id))
     client.get_registered_model(name)  # says what is wrong where there is none
-    quote = '"' if "'" in name else "'"
-    every = client.search_model_versions(f"name={quote}{name}{quote}")
+    every = client.search_model_versions(name_is(name))
     labels = {v.tags["rnnmod.label"] for v in every if "rnnmod.label" in v.tags}
     return _Wanted(tuple(sorted(labels)), (f"{name}/%", *filter(None, map(model_id_of, every))))
 

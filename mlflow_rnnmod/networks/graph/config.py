@@ -178,9 +178,7 @@ class GraphConfig:
             for node in self.nodes
             if node.op in ("embedding", "one_hot") and INPUT in node.inputs
         ]
-        return (
-            min(counts) if self.input == "tokens" and counts else self.feed.size(self.input_shape)
-        )
+        return self.feed.size(self.input_shape, counts)
 
     @cached_property
     def least_steps(self) -> int:

@@ -5,7 +5,7 @@ A new kind of input is a row of :data:`FEEDS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -41,8 +41,13 @@ class Feed:
         """Of all that goes in, for one row, by name: the input, and what else is known of it."""
         return {INPUT: shape}
 
-    def size(self, shape: Shape) -> Any:
-        """What contracts call the input's size: numbers in a row."""
+    def size(self, shape: Shape, known: Sequence[int] = ()) -> Any:
+        """What contracts call the input's size: numbers in a row.
+
+        Args:
+            shape: of one row.
+            known: how many different ones each node knows that looks its input up.
+        """
         return prod(size or 1 for size in shape)
 
     def given(self, rows: Rows, shape: Shape, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -79,7 +84,7 @@ class _Pixels(Feed):
 
     axes = ("channels", "height", "width")
 
-    def size(self, shape: Shape) -> Any:
+    def size(self, shape: Shape, known: Sequence[int] = ()) -> Any:
         """Channels, height and width."""
         return shape
 
@@ -137,6 +142,10 @@ class _Tokens(Stepwise):
 
     axes = ("1", "steps")
 
+    def size(self, shape: Shape, known: Sequence[int] = ()) -> Any:
+        """How many tokens there are for every node that looks them up."""
+        return min(known) if known else super().size(shape)
+
     def problems(self, shape: Shape) -> list[str]:
         found = super().problems(shape)
         return found or ([] if shape[0] == 1 else [f"input_shape={shape}, expected one id a step"])
@@ -155,7 +164,7 @@ class _Features(Stepwise):
 
     axes = ("features", "steps")
 
-    def size(self, shape: Shape) -> int:
+    def size(self, shape: Shape, known: Sequence[int] = ()) -> int:
         return shape[0] or 1
 
     def values(self, values: Tensor, shape: Shape) -> Tensor:

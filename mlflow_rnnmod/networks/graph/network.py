@@ -209,9 +209,9 @@ class GraphNetwork(Network):
         sizes = ", ".join(str(units) for units in self.units.values())
         kinds = dict.fromkeys(node.op for node in self.config.nodes if node.op != "linear")
         if self.config.feed.stepped:
-            reads = "tokens" if self.config.input == "tokens" else "features"
             return (
-                f"network over steps of {self.config.input_size} {reads}, groups of {sizes} units"
+                f"network over steps of {self.config.input_size} {self.config.input}, "
+                f"groups of {sizes} units"
                 + (f" ({', '.join(kinds)})" if kinds else "")
                 + f", {len(self.labels)} labels"
             )
