@@ -6,8 +6,12 @@ for files of images there is ``image.json``, their preparation.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.networks import Parent, TextEncoder
@@ -29,6 +33,7 @@ WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
 TARGET_TOKENIZER = "target_tokenizer.json"
 IMAGE = "image.json"
+_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def write_parent(parent: Parent, directory: Path) -> None:
@@ -112,6 +117,7 @@ def _read_1(body: dict[str, Any], directory: Path) -> Parent:
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     try:
         weights = read_tensors(directory / WEIGHTS, digest, shapes)
+        _check_types_of(weights, directory / WEIGHTS)
         network.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{directory / WEIGHTS} does not fit {path}: {error}") from error
@@ -122,6 +128,16 @@ def _read_1(body: dict[str, Any], directory: Path) -> Parent:
         return Parent(network, tokenizer, target_tokenizer=target, image=image)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_types_of(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raises unless all weights can be reckoned with together."""
+    found = sorted({str(tensor.dtype) for tensor in weights.values()})
+    if len(found) != 1 or next(iter(weights.values())).dtype not in _TYPES:
+        raise ValueError(
+            f"{path} holds weights of types {', '.join(found)}; expected one for all, of "
+            f"{', '.join(map(str, _TYPES))}"
+        )
 
 
 def _preparation(found: dict[str, Any] | None, path: Path) -> ImagePreparation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -91,3 +92,23 @@ def test_shares_are_beginnings_of_one_order() -> None:
         before = gone
     kept = removed_units(rule, found, 0, 0.5, whole={"hidden.1"})
     assert not kept["hidden.1"].any() and int(kept["hidden.0"].sum()) == 3
+
+
+@pytest.mark.parametrize("places", [4, 64])
+def test_a_layer_with_many_places_leaves_no_earlier(places: int) -> None:
+    """Squares are of rows; observations, of which guesses are made, are of rows and places."""
+    found = statistics(3, 4)
+    first = found.layers["hidden.0"]
+    assert first.products is not None
+    more = replace(
+        first,
+        count=first.count * places,
+        total=first.total * places,
+        products=first.products * places,
+        observed=first.observed * places,
+        active=first.active * places,
+    )
+    spread = replace(found, layers={**found.layers, "hidden.0": more})
+    assert order_of_removal(spread, [0]) == order_of_removal(found, [0])
+    for name in found.layers:
+        torch.testing.assert_close(spread.harm(name, 1), found.harm(name, 1))

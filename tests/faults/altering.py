@@ -204,7 +204,8 @@ def other_tensors(random_: random.Random, path: Path) -> str:
         tensors["more"] = torch.zeros(random_.choice([1, 10_000]))
     elif how == 2 and tensors[name].is_floating_point():
         tensors[name] = torch.full_like(
-            tensors[name], random_.choice([float("nan"), float("inf"), 1e30, 0.0])
+            tensors[name],
+            random_.choice([float("nan"), float("inf"), torch.finfo(tensors[name].dtype).max, 0.0]),
         )
     elif how == 3:
         tensors[name] = tensors[name].flatten()[: random_.randrange(tensors[name].numel() + 1)]

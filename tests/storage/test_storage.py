@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.digest import canonical_json
@@ -358,6 +358,19 @@ def test_bits(mask):
 def test_bits_of_another_length_are_refused():
     with pytest.raises(ValueError, match="a mask of 9 units"):
         unpack_bits(torch.zeros(1, dtype=torch.uint8), 9)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.float16])
+def test_weights_of_types_that_do_not_go_together_are_refused(tmp_path, dtype):
+    write_parent(tiny_parent(), tmp_path)
+    path = tmp_path / "weights.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    save_file({**tensors, name: tensors[name].to(dtype)}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit(tmp_path / "network.json", lambda body: body["files"].update({path.name: digest}))
+    with pytest.raises(ValueError, match=f"{path}.*types .*{dtype}.*expected one for all"):
+        read_parent(tmp_path)
 
 
 def test_a_document_without_end_is_refused_before_it_is_read(tmp_path):
