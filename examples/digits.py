@@ -76,9 +76,9 @@ def main(epochs: int = 30) -> dict[str, float]:
     L.seed_everything(0, verbose=False)
     pictures, digits = load()
     order = torch.randperm(len(digits))
-    parts = [TensorDataset(pictures[part], digits[part]) for part in order.split([1000, 300, 497])]
+    parts = [TensorDataset(pictures[part], digits[part]) for part in order.split([900, 400, 497])]
     fit, validation, test = parts
-    scarce = digits[order[:1000]] == DIGITS.index(SCARCE)
+    scarce = digits[order[:900]] == DIGITS.index(SCARCE)
     few = torch.cat([(~scarce).nonzero()[:, 0], scarce.nonzero()[:4, 0]])
     train("digits", TensorDataset(*fit[few]), validation, epochs)
     train("more-digits", fit, validation, epochs)
