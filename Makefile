@@ -51,7 +51,7 @@ test-fast: $(VENV)/.test  ## the core's tests alone: floors 1 to 4 and the packa
 	$(PYTEST) -m 'not slow' $(wildcard $(CORE:%=tests/%) tests/contract $(CORE:%=mlflow_rnnmod/%)) \
 		tests/test_packaging.py tests/test_public_face.py tests/test_requirements.py
 
-test-faults: $(VENV)/.test  ## the campaign of faults and hostile files: under 10 minutes
+test-faults: $(VENV)/.test  ## the campaign of faults and hostile files: about 10 minutes
 	$(PYTEST) -m faults tests/faults
 
 lint: $(VENV)/.test  ## ruff check, ruff format --check, mypy over the package

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
+import sys
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +43,16 @@ def archive() -> bytes:
 def archive_digest() -> str:
     """SHA-256 of :func:`archive`."""
     return hashlib.sha256(archive()).hexdigest()
+
+
+def leave_path() -> None:
+    """Take archives of this package off ``sys.path`` that it does not run from.
+
+    MLflow puts one there for each model that it loads, and every later import of anything, and
+    every question for a package's version, would look through all of them.
+    """
+    own = str(PACKAGE.parent)
+    sys.path[:] = [each for each in sys.path if each == own or not each.endswith(ARCHIVE)]
 
 
 def carry(path: Path) -> str:

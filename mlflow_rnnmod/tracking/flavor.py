@@ -418,6 +418,7 @@ def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Any:
     """What ``mlflow.pyfunc.load_model`` calls, with the model's data folder."""
+    code.leave_path()
     config = dict(model_config or {})
     if target := config.pop("follow", None):
         from mlflow_rnnmod.tracking.follow import SECONDS, FollowingModel

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
-import mlflow
 import pytest
 
-from tests.faults import attempts, network, serving
-
-
-@pytest.fixture(autouse=True)
-def _store_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = mlflow.get_tracking_uri()
-    monkeypatch.setenv("RNNMOD_CACHE", "")
-    yield
-    mlflow.set_tracking_uri(before)
-    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+from tests.faults import attempts
 
 
 @pytest.mark.slow
@@ -45,22 +32,3 @@ def test_faults_at_requests() -> None:
 def test_kills() -> None:
     found = attempts.kills(40, seed=1)
     assert found["bad"] == []
-
-
-@pytest.mark.faults
-def test_faults_on_the_way_to_a_server() -> None:
-    found = network.over_network(45, seed=1)
-    assert found["bad"] == []
-    assert found["faults"] == 45
-
-
-@pytest.mark.slow
-def test_clients_side_by_side_and_forked_workers() -> None:
-    assert set(serving.served(8, seconds=3)) == {"as before"}
-    assert set(serving.forked_server(4, 3)) == {"as before"}
-
-
-@pytest.mark.faults
-def test_a_minute_of_clients() -> None:
-    assert set(serving.served(8, seconds=60)) == {"as before"}
-    assert set(serving.forked_server(20, 5)) == {"as before"}

@@ -647,3 +647,13 @@ def test_environment_files_serve_many_models(tmp_path):
             ]
         )
     }
+
+
+@pytest.mark.parametrize("what", ["parent", "module", "composite"])
+def test_loading_leaves_no_archive_on_the_path(tmp_path, what):
+    """Of a hundred, each would be searched at every import."""
+    for number in range(2):
+        mlflow_rnnmod.save_model(make(what), tmp_path / str(number))
+        assert (tmp_path / str(number) / "code").exists()
+        mlflow.pyfunc.load_model(str(tmp_path / str(number)))
+    assert not [entry for entry in sys.path if entry.startswith(str(tmp_path))]
