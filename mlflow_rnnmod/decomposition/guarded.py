@@ -42,7 +42,7 @@ def guarded_trunks(
     plain = [make_trunk(units, statistics, fold=False) for units in removed]
     if "fold" not in repairs:
         return plain, tuple(repairs)
-    folded = [make_trunk(units, statistics, fold=True) for units in removed]
+    folded = [material.refitted(make_trunk(units, statistics, fold=True)) for units in removed]
     if all(trunk.full for trunk in folded):
         return folded, tuple(repairs)
     if _loss(material, folded) <= (1 + CLEARLY) * _loss(material, plain):

@@ -67,6 +67,17 @@ class Material:
         return Labelled(self.report, self.parent.network)
 
     @cached_property
+    def _refits(self) -> dict[str, Trunk]:
+        """Trunks that were fitted to training rows, by the digest that they had before."""
+        return {}
+
+    def refitted(self, trunk: Trunk) -> Trunk:
+        """A trunk with weights fitted to it, as its network has it; each is fitted once."""
+        if trunk.digest not in self._refits:
+            self._refits[trunk.digest] = self.parent.network.refitted(trunk, self.fit.rows)
+        return self._refits[trunk.digest]
+
+    @cached_property
     def fit_weights(self) -> Tensor:
         """How many training observations each observation stands for, ``(observations,)``."""
         weights = self.fit.weights

@@ -140,6 +140,10 @@ def check_fits(groups: Groups, trunk: Trunk) -> None:
         raise ValueError(
             f"The trunk's layers and the network's differ:\ntrunk: {trunk.units}\nnetwork: {units}."
         )
+    read = {reader.tensor for group in groups.values() for reader in group.readers}
+    if not trunk.windows.keys() <= read:
+        unknown = sorted(trunk.windows.keys() - read)
+        raise ValueError(f"The trunk has windows of {unknown}, which read none of its units.")
     for name, mask in trunk.keep.items():
         group = groups[name]
         told = mask.ndim - 1
@@ -207,9 +211,10 @@ def trimmed_tensors(
 ) -> dict[str, Tensor]:
     """Weights through a rolled trunk: guesses folded in, removed units zeroed or cut out.
 
-    Guesses go into the columns that read them, constants into the bias beside. Then the removed
-    units' own rows go: a unit that is gone is neither fed nor biased. With separate gates only rows
-    go, and constants stand in the place of pre-activations (in the first bias of a group).
+    Guesses go into the columns that read them, constants into the bias beside; weights with a
+    window take that in the place of both. Then the removed units' own rows go: a unit that is gone
+    is neither fed nor biased. With separate gates only rows go, and constants stand in the place of
+    pre-activations (in the first bias of a group).
 
     Args:
         tensors: the network's state.
@@ -231,13 +236,21 @@ def trimmed_tensors(
         ((1, 4), (1, 1), [3.0])
     """
     found = {name: tensor.detach() for name, tensor in tensors.items()}
+    rows, columns = _masks(found, groups, trunk)
+    for name, kernel in trunk.windows.items():
+        weight = found[name]
+        kept = columns[name].to(weight).view(1, -1, *[1] * (weight.ndim - 2))
+        found[name] = (weight + kernel.to(weight)) * kept
     borders: dict[str, set[str]] = {}
     for name, group in groups.items():
         for reader in group.readers:
+            if reader.tensor in trunk.windows:
+                continue
             _fold(found, reader, *guess(trunk, [name]))
             if reader.border in found:
                 borders.setdefault(reader.tensor, set()).add(str(reader.border))
-    rows, columns = _masks(found, groups, trunk)
+    for name, bias in _biases(groups, trunk).items():
+        found[bias] = found[bias] + trunk.shifts[name].to(found[bias])
     separate = trunk.gates == "separate"
     for name, mask in rows.items():
         for tensor in (name, *borders.get(name, ())):
@@ -275,6 +288,23 @@ def _fold(
     weight = weight.clone()
     weight[:, part] = folded.view_as(read).flatten(1, 2)
     found[reader.tensor] = weight
+
+
+def _biases(groups: Groups, trunk: Trunk) -> dict[str, str]:
+    """The bias beside each weight with a window."""
+    readers = [reader for group in groups.values() for reader in group.readers]
+    return {reader.tensor: reader.bias for reader in readers if reader.tensor in trunk.windows}
+
+
+def columns_kept(groups: Groups, keep: Mapping[str, Tensor], tensor: str, size: int) -> Tensor:
+    """Which of a weight's columns read kept units, or none of a group's, bool ``(size,)``."""
+    mask = torch.ones(size, dtype=torch.bool)
+    for name, group in groups.items():
+        for reader in group.readers:
+            if reader.tensor == tensor:
+                own = keep[name].cpu().repeat_interleave(reader.width)
+                mask[reader.offset : reader.offset + len(own)] = own
+    return mask
 
 
 def _masks(

@@ -308,6 +308,18 @@ class Network(nn.Module):
 
     # Trunks
 
+    def refitted(self, trunk: Trunk, rows: Rows) -> Trunk:
+        """The trunk with weights fitted to it that guesses of single units can't make as good.
+
+        Args:
+            trunk: with guesses.
+            rows: of training.
+
+        Returns:
+            as it is, where no weight reads several places of a unit at once.
+        """
+        return trunk
+
     def view(self, trunk: Trunk, cut: bool = True) -> View:
         """The network through a trunk, cut down to its units where they can be cut out.
 

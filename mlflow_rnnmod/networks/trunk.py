@@ -56,6 +56,13 @@ class Trunk:
             left out have zeros. Only of rolled trunks with joint gates.
         variant: ``"rolled"``, one mask for all steps, or ``"unrolled"``, one for each.
         gates: ``"joint"``, a unit leaves all gates together, or ``"separate"``.
+        windows: for weights that read removed units at several places at once (kernels of
+            convolutions), by the weight's name: what guesses from the kept units *at all of these
+            places* add to it, of its shape, 0 in removed columns; half-precision numbers. Such a
+            weight takes this and its shift, and neither ``fold`` nor ``mix``. Only of rolled trunks
+            with joint gates.
+        shifts: for each of :attr:`windows`, what is added to the bias beside the weight, float32
+            ``(out,)``.
 
     Raises:
         ValueError: naming everything that does not fit; a layer that keeps nothing at all, too.
@@ -73,6 +80,8 @@ class Trunk:
     mix: Mapping[str, Tensor] = field(default_factory=dict)
     variant: str = "rolled"
     gates: str = "joint"
+    windows: Mapping[str, Tensor] = field(default_factory=dict)
+    shifts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -90,6 +99,10 @@ class Trunk:
                     mix[name] = weights
         object.__setattr__(self, "fold", fold)
         object.__setattr__(self, "mix", mix)
+        windows = {name: kernel.to(torch.float16).float() for name, kernel in self.windows.items()}
+        object.__setattr__(self, "windows", windows)
+        shifts = {name: shift.to(torch.float32) for name, shift in self.shifts.items()}
+        object.__setattr__(self, "shifts", shifts)
 
     def _problems(self) -> list[str]:
         if self.variant not in VARIANTS or self.gates not in GATE_MODES:
@@ -130,6 +143,13 @@ class Trunk:
                     f"mix[{name!r}] has shape {tuple(weights.shape)}, expected a layer of keep and "
                     "its units, twice"
                 )
+        if (self.windows or self.shifts) and not self.sliceable:
+            problems.append("windows and shifts are for rolled trunks with joint gates only")
+        if set(self.windows) != set(self.shifts):
+            problems.append(
+                f"windows are of {sorted(self.windows)} and shifts of {sorted(self.shifts)}, "
+                "expected the same weights"
+            )
         return problems
 
     @classmethod
@@ -184,6 +204,8 @@ class Trunk:
         if not self.full:
             tensors.update({f"fold.{name}": constants for name, constants in self.fold.items()})
             tensors.update({f"mix.{name}": weights for name, weights in self.mix.items()})
+            tensors.update({f"windows.{name}": kernel for name, kernel in self.windows.items()})
+            tensors.update({f"shifts.{name}": shift for name, shift in self.shifts.items()})
         return digest_tensors(tensors, {"variant": self.variant, "gates": self.gates})
 
     def __eq__(self, other: object) -> bool:

@@ -21,12 +21,13 @@ from torch import Tensor
 from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.storage import bounds
 
-FORMAT = 4
+FORMAT = 5
 """The newest format version. What the first could say is written in it still, for older readers.
 
 2: other kinds of answer than one label; masks for single steps and gates.
 3: graphs of more than dense layers, with places behind units.
 4: composites alone: all their modules in one JSON file and one of tensors.
+5: trunks whose kernels guess removed channels from all of their places.
 """
 
 

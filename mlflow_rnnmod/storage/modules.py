@@ -30,7 +30,7 @@ from mlflow_rnnmod.decomposition.module import (
 from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
 from mlflow_rnnmod.networks.digest import digest_tensors
-from mlflow_rnnmod.networks.groups import check_fits
+from mlflow_rnnmod.networks.groups import check_fits, columns_kept
 from mlflow_rnnmod.storage.bounds import (
     GROWTH,
     LIKELIHOOD_BYTES,
@@ -56,8 +56,11 @@ ALL = "modules.json"
 ALL_TENSORS = "modules.safetensors"
 # The first format version that could say masks for single steps and gates.
 MASKED = 2
+# The first with windows: older releases would pass them over.
+WINDOWED = 5
 PARENTS = "parents"
 _TABLE, _STEP = "likelihood.", "step_likelihood."
+_WINDOW, _SHIFT = "windows.", "shifts."
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
 _TOLD: dict[str, Any] = {
     "kept": dict,
@@ -126,7 +129,8 @@ def write_modules(modules: Sequence[Module], directory: Path) -> str:
         contents.append(content)
     files = {ALL_TENSORS: write_tensors(directory / ALL_TENSORS, together)}
     content = {"modules": contents, "labels": labels, "files": files}
-    return write_document(directory / ALL, "modules", content, 4)
+    newest = max((each["format"] for each in contents), default=4)
+    return write_document(directory / ALL, "modules", content, max(4, newest))
 
 
 def read_modules(directory: Path, find_parent: FindParent, sha256: str) -> tuple[Module, ...]:
@@ -211,7 +215,8 @@ def _all_4(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[M
 
 
 def _format_of(module: Module) -> int:
-    return max(format_of(module.parent), 1 if module.trunk.sliceable else MASKED)
+    masked = 1 if module.trunk.sliceable else MASKED
+    return max(format_of(module.parent), masked, WINDOWED if module.trunk.windows else 1)
 
 
 def _content(module: Module, size: int, standalone: bool) -> dict[str, Any]:
@@ -359,7 +364,7 @@ def _module_1(
     _check_room(body["trunk"], tensors, beside, parent)
     module = Module(
         parent=parent,
-        trunk=_trunk(body["trunk"], tensors, path),
+        trunk=_trunk(body["trunk"], tensors, path, parent),
         head=_read_head(body["head"], tensors.get("head.weight")),
         open_head=_read_head(body["open_head"], tensors.get("open_head.weight")),
         energy=Energy(**body["energy"]),
@@ -453,7 +458,7 @@ def _most_bytes(body: dict[str, Any], parent: Parent) -> int:
     for _, sizes in body["units"]:
         units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
         total += 8 * units + (4 * units**2 if isinstance(sizes, int) else 0)
-    return total
+    return total + parent.bytes  # what windows add to its weights, in half precision
 
 
 def _check_room(
@@ -464,6 +469,7 @@ def _check_room(
     for name, sizes in body["units"]:
         units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
         wanted += 16 * units + (8 * units**2 if f"mix.{name}" in tensors else 0)
+    wanted += parent.bytes * any(map(_of_window, tensors))
     given = path.stat().st_size + 8 * parent.bytes // GROWTH
     check_room(wanted, given, f"{path}: its trunk")
 
@@ -480,6 +486,11 @@ def _tensors(module: Module) -> dict[str, Tensor]:
             if name in module.trunk.mix:
                 mix = module.trunk.mix[name].cpu()[~mask][:, mask]
                 tensors[f"mix.{name}"] = mix.to(torch.float16)
+    state = module.parent.network.state_dict() if module.trunk.windows else {}
+    for name, kernel in module.trunk.windows.items():
+        columns = _columns(module.parent, module.trunk.keep, name, state)
+        tensors[f"{_WINDOW}{name}"] = kernel.cpu()[:, columns].to(torch.float16)
+        tensors[f"{_SHIFT}{name}"] = module.trunk.shifts[name].cpu()
     if module.head.weight is not None:
         tensors["head.weight"] = module.head.weight
     if module.open_head.weight is not None:
@@ -530,7 +541,16 @@ def _read_likelihood(
     return found
 
 
-def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Trunk:
+def _columns(
+    parent: Parent, keep: Mapping[str, Tensor], name: str, state: Mapping[str, Tensor]
+) -> Tensor:
+    """Which columns of a parent's weight read kept units."""
+    if name not in state:
+        raise ValueError(f"has a window of {name!r:.100}, which its parent {parent.digest} has not")
+    return columns_kept(parent.network.groups, keep, name, state[name].shape[1])
+
+
+def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], path: Path, parent: Parent) -> Trunk:
     keep, fold, mix = {}, {}, {}
     for name, sizes in body["units"]:
         shape = torch.Size([sizes] if isinstance(sizes, int) else sizes)
@@ -542,13 +562,27 @@ def _trunk(body: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Trun
             mix[name] = torch.zeros(shape * 2)
             inside = ~keep[name][:, None] & keep[name]
             mix[name][inside] = tensors[f"mix.{name}"].float().flatten()
-    trunk = Trunk(keep, fold, mix, variant=body["variant"], gates=body["gates"])
+    windows, shifts = {}, {}
+    state = parent.network.state_dict() if any(map(_of_window, tensors)) else {}
+    for name in filter(_of_window, tensors):
+        weight = name.removeprefix(_WINDOW)
+        columns = _columns(parent, keep, weight, state)
+        windows[weight] = torch.zeros(state[weight].shape)
+        windows[weight][:, columns] = tensors[name].float()
+        shifts[weight] = tensors[f"{_SHIFT}{weight}"]
+        if shifts[weight].shape != state[weight].shape[:1]:
+            raise ValueError(f"{_SHIFT}{weight} has shape {tuple(shifts[weight].shape)}")
+    trunk = Trunk(keep, fold, mix, body["variant"], body["gates"], windows, shifts)
     if trunk.digest != body["digest"]:
         raise ValueError(
             f"What is beside {path} does not hold the trunk that it names:\n"
             f"expected digest: {body['digest']}\nfound: {trunk.digest}."
         )
     return trunk
+
+
+def _of_window(name: str) -> bool:
+    return name.startswith(_WINDOW)
 
 
 def _sizes(mask: Tensor) -> int | list[int]:

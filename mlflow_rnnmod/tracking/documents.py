@@ -234,5 +234,6 @@ def _size(module: Module) -> int:
     """About how many bytes it takes: of its tensors."""
     trunk, heads = module.trunk, (module.head, module.open_head)
     tensors = [*trunk.keep.values(), *trunk.fold.values(), *trunk.mix.values()]
+    tensors += [*trunk.windows.values(), *trunk.shifts.values()]
     tensors += [head.weight for head in heads if head.weight is not None]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

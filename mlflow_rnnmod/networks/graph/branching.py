@@ -49,11 +49,15 @@ class Branches:
         self.config, self.dtype = config, network.dtype
         self.views = [GraphView(network, trunk, cut=True) for trunk in trunks]
         marks = [_marks(trunk) for trunk in trunks]
+        windows = [
+            {name: hash(kernel.numpy().tobytes()) for name, kernel in trunk.windows.items()}
+            for trunk in trunks
+        ]
         parts = config.structure.parts
         numbers: dict[tuple[Any, ...], int] = {}
         known = {name: (name, 0) for name in config.inputs}
         chosen: list[dict[str, Key]] = []
-        for mark in marks:
+        for mark, window in zip(marks, windows, strict=True):
             keys: dict[str, Key] = dict(known)
             for node in config.nodes:
                 kept = [mark[part.group][0] for part in parts[node.name] if part.group]
@@ -66,6 +70,10 @@ class Branches:
                 ]
                 if node.operation.recurs:  # it reads its own units at the step before
                     read += [mark[part.group][1] for part in parts[node.name] if part.group]
+                read += [
+                    window.get(f"{node.name}.{weight}", 0)
+                    for weight in node.operation.weights_of(node.settings)
+                ]
                 inputs = tuple(keys[name] for name in node.inputs)
                 seen = (node.name, tuple(kept), tuple(read), inputs)
                 keys[node.name] = (node.name, numbers.setdefault(seen, len(numbers)))

@@ -17,6 +17,7 @@ from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.many import GraphTrunks
 from mlflow_rnnmod.networks.graph.operations import Node
 from mlflow_rnnmod.networks.graph.padding import lengths_of, prepared, trimmed, valid_of
+from mlflow_rnnmod.networks.graph.refitting import refitted
 from mlflow_rnnmod.networks.graph.viewing import GraphView
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
 from mlflow_rnnmod.networks.groups import Groups, check_fits
@@ -163,6 +164,10 @@ class GraphNetwork(Network):
             steps = values[INPUT].shape[2]
             valid = valid_of(self.config, lengths_of(self.config, rows), steps)
         return GraphWatch(self.config, values, logits, leaves, told.others, rows, valid)
+
+    def refitted(self, trunk: Trunk, rows: Rows) -> Trunk:
+        """The trunk with kernels fitted to it, where rows have no steps: padding would be read."""
+        return trunk if self.config.feed.stepped else refitted(self, trunk, self.prepare(rows))
 
     def view(self, trunk: Trunk, cut: bool = True) -> View:
         """The network through a trunk, cut down to its units or with the others at zero."""

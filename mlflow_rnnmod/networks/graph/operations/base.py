@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, prod
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from mlflow_rnnmod.networks.graph.units import Layout, Units
 
@@ -106,6 +106,21 @@ class Operation:
         read, the guesses are put in when it runs.
         """
         return ()
+
+    def window(self, settings: Settings) -> int:
+        """At how many places at once its weight reads."""
+        return 1
+
+    def windows(self, settings: Settings, x: Tensor, most: int, draw: Generator) -> Tensor:
+        """What its weight read, float ``(windows, units x places)``, at ``most`` places of a row.
+
+        Args:
+            settings: of the node, with a :meth:`window` of more than one place.
+            x: what it reads.
+            most: windows that are drawn from each row.
+            draw: at which places.
+        """
+        raise NotImplementedError
 
     def takes(self, settings: Settings, shifted: bool) -> bool:
         """Whether columns of its weight take in a scale, and its bias a shift, of what it reads."""

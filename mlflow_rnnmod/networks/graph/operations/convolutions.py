@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
@@ -159,6 +160,22 @@ class _Full(_Convolution):
 
     def takes(self, settings: Settings, shifted: bool) -> bool:
         return not (shifted and _zeros_around(settings))
+
+    def window(self, settings: Settings) -> int:
+        return prod(settings["kernel"])
+
+    def windows(self, settings: Settings, x: Tensor, most: int, draw: Generator) -> Tensor:
+        x = put_around(x, settings["padding"], settings["mode"])
+        sliding = zip(settings["kernel"], settings["stride"], settings["dilation"], strict=True)
+        for dim, (kernel, stride, dilation) in enumerate(sliding, start=2):
+            x = x.unfold(dim, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+        places = x.shape[2 : 2 + len(settings["kernel"])]
+        drawn = torch.randint(prod(places), (len(x) * min(most, prod(places)),), generator=draw)
+        row = torch.arange(len(x)).repeat_interleave(len(drawn) // len(x))
+        at = [row, *torch.unravel_index(drawn, places)]
+        # (rows, *places, units, *kernel)
+        found: Tensor = x.movedim(1, 1 + len(places))[tuple(index.to(x.device) for index in at)]
+        return found.flatten(1)
 
     def flow(
         self,
