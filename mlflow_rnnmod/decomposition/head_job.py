@@ -28,8 +28,8 @@ from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sizing import SIZING, Job, Made, Progress
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.likelihood import Density
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 ColumnType: TypeAlias = "str | tuple[str, ColumnType]"
 """Type of a column's cells: ``"string"``, ``"long"``, ``"double"``, or ``("array", type)``."""

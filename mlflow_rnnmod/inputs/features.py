@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from mlflow_rnnmod.inputs.base import Reader, check_finite, is_missing, numbers
 from mlflow_rnnmod.inputs.gaussian import StepDensity
 from mlflow_rnnmod.inputs.likelihood import Density
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.inputs.steps import Steps, pad
-from mlflow_rnnmod.networks.rows import Rows
 
 
 class Features(Steps):

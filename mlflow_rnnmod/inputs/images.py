@@ -15,7 +15,7 @@ from mlflow_rnnmod.inputs.base import Reader, Size, is_missing, listed
 from mlflow_rnnmod.inputs.gaussian import ImageDensity
 from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.inputs.pixels import SHOWN, Pixels, png_of, shape_of, shape_words, unpacked
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 FORMATS = ("PNG", "JPEG")
 STARTS = (b"\x89PNG", b"\xff\xd8")

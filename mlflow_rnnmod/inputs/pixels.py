@@ -19,7 +19,7 @@ from mlflow_rnnmod.inputs.base import (
 )
 from mlflow_rnnmod.inputs.gaussian import ImageDensity
 from mlflow_rnnmod.inputs.likelihood import Density
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 SHOWN = 64
 """Pictures in pages have at most so many pixels a side."""

@@ -17,7 +17,7 @@ from mlflow_rnnmod.inputs.base import (
 )
 from mlflow_rnnmod.inputs.gaussian import VectorDensity
 from mlflow_rnnmod.inputs.likelihood import Density
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 
 class Vectors(Input):

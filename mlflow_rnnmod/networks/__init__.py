@@ -1,5 +1,6 @@
 """Floor 1: the recurrent network, its masks and slices, and reading a user's model into it."""
 
+from mlflow_rnnmod.inputs.rows import Rows, concatenate
 from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.protocol import Network, TrunkNetwork, View, view
@@ -9,7 +10,6 @@ from mlflow_rnnmod.networks.recurrent.layers import States
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_weights
 from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
-from mlflow_rnnmod.networks.rows import Rows, concatenate
 from mlflow_rnnmod.networks.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.networks.tolerance import tolerance
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.storage import bounds
 
 FORMAT = 4

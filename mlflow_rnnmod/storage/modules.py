@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._digest import digest_tensors
 from mlflow_rnnmod.composition.plan import Entry, facts_of
 from mlflow_rnnmod.decomposition.module import (
     Calibration,
@@ -29,7 +30,6 @@ from mlflow_rnnmod.decomposition.module import (
 )
 from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
-from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.groups import check_fits
 from mlflow_rnnmod.storage.bounds import (
     GROWTH,

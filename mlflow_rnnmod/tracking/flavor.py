@@ -18,8 +18,6 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
 
-import mlflow_rnnmod
-from mlflow_rnnmod import FLAVOR_NAME
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
@@ -27,6 +25,7 @@ from mlflow_rnnmod.pages import card
 from mlflow_rnnmod.pages.composite import composite_page
 from mlflow_rnnmod.tracking import _mlflow, code, download, fetch, parents, record, shelf
 from mlflow_rnnmod.tracking.assessment import Assessment, assess
+from mlflow_rnnmod.tracking.code import FLAVOR_NAME, PACKAGE
 from mlflow_rnnmod.tracking.directory import (
     Thing,
     hidden_tags,
@@ -276,7 +275,7 @@ def log_model(
 class _Saved:
     """This flavor, as ``Model.log`` asks for it, and what it has saved."""
 
-    __name__ = mlflow_rnnmod.__name__
+    __name__ = PACKAGE.name
 
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}

@@ -25,8 +25,8 @@ from typing import Any
 import yaml
 from mlflow.exceptions import MlflowException
 
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.composition import Composite
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.storage.modules import knowledge
 
 FILE = "recipe.yml"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlflow_rnnmod._digest import canonical_json
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.networks import Parent, Rows
-from mlflow_rnnmod.networks.digest import canonical_json
 from mlflow_rnnmod.storage import (
     FORMAT,
     kind_of,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.counting import multiply_adds
 from mlflow_rnnmod.networks.graph.evaluating import Adding, Reading, evaluate
@@ -21,7 +22,6 @@ from mlflow_rnnmod.networks.graph.viewing import GraphView
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
 from mlflow_rnnmod.networks.groups import Groups, check_fits
 from mlflow_rnnmod.networks.protocol import Network, Told, Trunks, View, Watch
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # Numbers that all nodes put out, that are held at once at the most.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.rows import IGNORE, Rows, fitted
+from mlflow_rnnmod.inputs.rows import IGNORE, Rows, fitted
 
 
 def lengths_of(config: Any, rows: Rows) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import answer_tensor, arrangements, shown, user_answers
 from mlflow_rnnmod.networks.graph.config import OUTPUTS_OVER_STEPS, GraphConfig
 from mlflow_rnnmod.networks.graph.following import Followed, follow
@@ -21,7 +22,6 @@ from mlflow_rnnmod.networks.graph.network import GraphNetwork
 from mlflow_rnnmod.networks.graph.stepping import padding_of, reads_padding
 from mlflow_rnnmod.networks.graph.tracing import Call, find_call
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
 from mlflow_rnnmod.networks.tolerance import tolerance
 

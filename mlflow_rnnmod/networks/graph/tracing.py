@@ -21,8 +21,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 from torch.nn.utils import rnn
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.feeding import INPUT
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.spec import UnreadableNetwork
 
 # So many rows are traced: more than one, so that ``squeeze()`` takes no row for a needless axis.

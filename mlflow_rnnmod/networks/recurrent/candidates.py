@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import Form
 from mlflow_rnnmod.networks.recurrent.config import READOUTS, NetworkConfig, Readout
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.spec import (
     ACTIVATIONS,
     DIRECTIONS_JOINED,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs.rows import IGNORE, Rows, fitted
 from mlflow_rnnmod.networks.groups import Groups
 from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.slots import groups_of
-from mlflow_rnnmod.networks.rows import IGNORE, Rows, fitted
 
 _RECURRENT = {"rnn_tanh": nn.RNN, "rnn_relu": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 _PLAIN = ("last_step", "last_valid", "all_steps")

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.protocol import Told, View
 from mlflow_rnnmod.networks.recurrent.config import cell_params, network_words
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, States
@@ -15,7 +16,6 @@ from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, fee
 from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
 from mlflow_rnnmod.networks.recurrent.watching import RecurrentWatch
 from mlflow_rnnmod.networks.recurrent.ways import RecurrentTrunks
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import Arrangements, Form, find_forms, user_answers
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
 from mlflow_rnnmod.networks.recurrent.candidates import (
@@ -43,7 +44,6 @@ from mlflow_rnnmod.networks.recurrent.trials import (
     try_setting,
 )
 from mlflow_rnnmod.networks.recurrent.weights import cells_of, copy_network
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.spec import (
     AmbiguousNetwork,
     NetworkSpec,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import ForcedRows, Rows
 from mlflow_rnnmod.networks.protocol import Told
-from mlflow_rnnmod.networks.rows import ForcedRows, Rows
 from mlflow_rnnmod.networks.translator.decoder import Decoder
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
