@@ -16,8 +16,16 @@ from mlflow_rnnmod.pages import card
 from mlflow_rnnmod.pages.assessed import Assessment
 from mlflow_rnnmod.pages.dial import METRICS
 from mlflow_rnnmod.pages.lineage import Source, lineage_svg
-from mlflow_rnnmod.pages.links import artifacts_page, model_page, registered_page
-from mlflow_rnnmod.pages.markdown import escape, fit, inline, plain, table
+from mlflow_rnnmod.pages.markdown import (
+    artifacts_page,
+    escape,
+    fit,
+    inline,
+    model_page,
+    plain,
+    registered_page,
+    table,
+)
 from mlflow_rnnmod.pages.matrix import confusion_svg, reliability_svg
 from mlflow_rnnmod.pages.page import STYLE
 from mlflow_rnnmod.pages.sortable import SCRIPT, Cell, sortable

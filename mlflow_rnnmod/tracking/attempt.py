@@ -25,7 +25,7 @@ from mlflow.entities import (
 from mlflow.models import Model
 
 from mlflow_rnnmod.pages.card import module_card, parent_card, registered_card
-from mlflow_rnnmod.pages.links import artifact_page, model_page, models_page
+from mlflow_rnnmod.pages.markdown import artifact_page, model_page, models_page
 from mlflow_rnnmod.pages.report import (
     INDEX,
     PAGE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -20,7 +21,6 @@ from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
 from mlflow_rnnmod.tracking.limits import MOST, Limit
-from mlflow_rnnmod.tracking.spark import in_spark
 
 DEFAULTS: dict[str, Any] = {
     "device": None,
@@ -193,3 +193,39 @@ def _table(answers: list[Any], tables: Sequence[Tensor], names: Sequence[str]) -
 def _steps(scores: Tensor) -> list[list[float]]:
     """For each label its scores at the steps that have some, from ``(steps, labels)``."""
     return scores[(~scores.isnan()).any(dim=1)].T.double().tolist()
+
+
+class Scores(pd.DataFrame):
+    """A table of scores that refuses to become a column of texts, as it would inside Spark.
+
+    ``mlflow.pyfunc.spark_udf`` takes the result type from the signature, which says what models
+    answer without params: a text. Of a table it then takes the first column, the labels, so that
+    scores would be left out without a word.
+    """
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def map(self, func: Any, *args: Any, **kwargs: Any) -> pd.DataFrame:
+        """As of any table; but ``str``, by which MLflow makes a column of texts, is refused.
+
+        Raises:
+            MlflowException: for ``str``.
+        """
+        if func is str:
+            fields = ", ".join(f"`{name}` double" for name in self.columns[1:4])
+            more = ", ..." if len(self.columns) > 4 else ""
+            raise MlflowException.invalid_parameter_value(
+                "params={'scores': True} with a result type that is a text would leave the scores "
+                f'out; give spark_udf a struct: result_type="{self.columns[0]} string, {fields}'
+                f'{more}".'
+            )
+        return super().map(func, *args, **kwargs)
+
+
+def in_spark(scores: pd.DataFrame) -> pd.DataFrame:
+    """A table of scores; guarded where a Spark task is asking for it."""
+    spark = sys.modules.get("pyspark")
+    task = None if spark is None else spark.TaskContext.get()
+    return scores if task is None else Scores(scores)

@@ -21,9 +21,8 @@ from mlflow_rnnmod.networks.graph.following import Followed, follow
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
 from mlflow_rnnmod.networks.graph.stepping import padding_of, reads_padding
 from mlflow_rnnmod.networks.graph.tracing import Call, find_call
-from mlflow_rnnmod.networks.guard import perturbed, undisturbed
+from mlflow_rnnmod.networks.guard import perturbed, tolerance, undisturbed
 from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
-from mlflow_rnnmod.networks.tolerance import tolerance
 
 SAID = frozenset({"kind", "output", "axes", "padding", "pad_index", "steps"})
 """What may be said of a network that is followed."""
@@ -71,7 +70,7 @@ def read_graph(
 
     Its ``forward`` is followed with stand-ins for the input. Batch norm is taken into the dense
     layers beside it, dropout is left out. Both networks must give the same answers, within
-    :func:`~mlflow_rnnmod.networks.tolerance.tolerance`, with the weights and running statistics
+    :func:`~mlflow_rnnmod.networks.guard.tolerance`, with the weights and running statistics
     that it has, and with others near them.
 
     Args:

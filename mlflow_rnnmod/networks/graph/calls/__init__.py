@@ -15,7 +15,6 @@ from mlflow_rnnmod.networks.graph.calls import (
     activations,
     affine,
     convolutions,
-    joins,
     norms,
     pools,
     shapes,
@@ -46,7 +45,6 @@ __all__ = [
 
 FAMILIES: tuple[Rows, ...] = (
     affine.ROWS_OF_CALLS,
-    joins.ROWS_OF_CALLS,
     activations.ROWS_OF_CALLS,
     shapes.ROWS_OF_CALLS,
     convolutions.ROWS_OF_CALLS,

@@ -1,4 +1,4 @@
-"""Dense layers, norms that are scales and shifts, arithmetic with constants."""
+"""Dense layers, norms that are scales and shifts, arithmetic, values put side by side."""
 
 from __future__ import annotations
 
@@ -195,6 +195,29 @@ def _negative(call: Called) -> str | Turned:
     return scaled(call, call.made, -1.0)
 
 
+def _concat(call: Called) -> str | Turned:
+    call.plain("tensors", "dim", "axis")
+    parts = call.given(0, "tensors")
+    if not all(isinstance(part, Made) for part in parts):
+        raise NotCovered("it puts constants beside what depends on the input")
+    dim = call.constant(1, "dim", call.kwargs.get("axis", 0))
+    found = [call.axis(part, dim) for part in parts]
+    if any(axis != UNITS for _, axis in found) or len({part.axes for part in parts}) > 1:
+        raise NotCovered(f"it puts values together to {call.shape}, across rows or places")
+    if len(parts) == 1:
+        return like(parts[0], found[0][0])
+    names = [name for name, _ in found]
+    shapes = [call.draft.nodes[name].shape for name in names]
+    shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    return like(parts[0], call.draft.add(Drafted("concat", names, shape, {}, {}, call.line)))
+
+
+def _beside(call: Called) -> str | Turned:
+    """``torch.hstack``: over the second dimension."""
+    call.plain("tensors")
+    return _concat(Called(call.draft, (call.given(0, "tensors"), 1), {}, call.shape, call.line))
+
+
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _NORM_FUNCTIONS = (functional.batch_norm,)
 ROWS_OF_CALLS: Rows = (
@@ -207,4 +230,6 @@ ROWS_OF_CALLS: Rows = (
     (_times, (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")),
     (_divided, (operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_")),
     (_negative, (operator.neg, torch.neg, "neg", "neg_")),
+    (_concat, (torch.cat, torch.concat, torch.concatenate)),
+    (_beside, (torch.hstack,)),
 )

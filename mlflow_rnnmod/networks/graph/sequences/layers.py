@@ -11,7 +11,6 @@ from torch.nn import functional
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import scaled
-from mlflow_rnnmod.networks.graph.sequences.products import product
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Factor,
@@ -202,3 +201,11 @@ ROWS_OF_CALLS: Rows = (
     (_batch_norm, (nn.BatchNorm1d, nn.SyncBatchNorm, functional.batch_norm)),
     (_convolution, _CONVOLUTIONS),
 )
+
+
+def product(call: Called, made: Stepped, weight: Tensor, bias: Tensor | None) -> Stepped:
+    """A dense layer over the last dimension, which must be units."""
+    if weight.ndim != 2 or made.shape[-1] != weight.shape[1]:
+        raise NotCovered(f"it reads {made.shape} with a weight of {tuple(weight.shape)}")
+    name = call.draft.linear(units_at(call, made, -1), weight, bias, call.line)
+    return value(name, [*made.dims[:-1], (Factor(UNITS, len(weight)),)])
