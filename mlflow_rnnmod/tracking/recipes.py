@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.composition import Composite
-from mlflow_rnnmod.storage.modules import knowledge
+from mlflow_rnnmod.storage.module_parts import knowledge
 from mlflow_rnnmod.tracking.uses import used
 
 FILE = "recipe.yml"

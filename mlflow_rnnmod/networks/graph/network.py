@@ -17,10 +17,10 @@ from mlflow_rnnmod.networks.graph.evaluating import Adding, Reading, evaluate
 from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.many import GraphTrunks
 from mlflow_rnnmod.networks.graph.operations import Node
-from mlflow_rnnmod.networks.graph.padding import lengths_of, prepared, trimmed, valid_of
 from mlflow_rnnmod.networks.graph.viewing import GraphView
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
 from mlflow_rnnmod.networks.groups import Groups, check_fits
+from mlflow_rnnmod.networks.padding import lengths_of, prepared, trimmed, valid_of
 from mlflow_rnnmod.networks.protocol import Network, Told, Trunks, View, Watch
 from mlflow_rnnmod.networks.trunk import Trunk
 

@@ -17,6 +17,7 @@ from mlflow_rnnmod.networks.graph.sequences import (
     cells,
     choosing,
     layers,
+    masks,
     pooling,
     shaping,
 )
@@ -26,6 +27,7 @@ from mlflow_rnnmod.networks.graph.sequences.values import STEPS, Order, Stepped,
 FAMILIES: tuple[Rows, ...] = (
     shaping.ROWS_OF_CALLS,
     arithmetic.ROWS_OF_CALLS,
+    masks.ROWS_OF_CALLS,
     pooling.ROWS_OF_CALLS,
     layers.ROWS_OF_CALLS,
     cells.ROWS_OF_CALLS,
