@@ -41,13 +41,8 @@ class RecurrentNetwork(RecurrentLayers):
     ) -> Told:
         """Steps and gates that masks of this kind tell apart.
 
-        Args:
-            rows: the sample.
-            variant: ``"unrolled"`` for a mask for each step.
-            gates: ``"separate"`` for one for each gate.
-            unrolled_steps: so many steps are told apart at the most; later ones count as the last.
-            last: whether only the last step of a row is asked for, which a direction takes last;
-                only where one label answers for the row and steps are not told apart.
+        The last step alone can be told, as a direction takes it last, only where one label answers
+        for the row and steps are not told apart.
         """
         steps = min(self.spans(rows[:1])[1], unrolled_steps) if variant == "unrolled" else None
         alone = last and steps is None and not self.config.answer.stepwise

@@ -25,14 +25,14 @@ from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS
 
 
-def _linear(call: Called) -> str | Turned:
-    made = call.made
+def dense_of(call: Called) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a dense layer, called as a submodule or as a function."""
     call.plain("weight", "bias")
-    if call.module is not None:
-        weight, bias = call.module.weight, call.module.bias
-    else:
-        weight, bias = call.constant(1, "weight"), call.constant(2, "bias")
-    return _product(call, made, weight, bias)
+    return call.setting(1, "weight"), call.setting(2, "bias")
+
+
+def _linear(call: Called) -> str | Turned:
+    return _product(call, call.made, *dense_of(call))
 
 
 def _matmul(call: Called) -> str | Turned:
@@ -57,9 +57,13 @@ def _product(call: Called, made: Made, weight: Tensor, bias: Tensor | None) -> s
     return like(made, call.draft.linear(name, weight, bias, call.line))
 
 
-def norm(call: Called) -> str | Turned:
-    """Batch norm in evaluation mode: a scale and a shift of each unit."""
-    made, part = call.made, call.module
+def norm_of(call: Called) -> tuple[Tensor, Tensor]:
+    """The scale and shift of each unit that a batch norm is in evaluation mode, float64.
+
+    Raises:
+        NotCovered: if it takes statistics of the batch.
+    """
+    part = call.module
     if part is not None:
         mean, var, weight, bias = part.running_mean, part.running_var, part.weight, part.bias
         eps = part.eps
@@ -80,10 +84,16 @@ def norm(call: Called) -> str | Turned:
     scale = (var.double() + eps).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -mean.double() * scale
+    return scale, shift if bias is None else shift + bias.double()
+
+
+def norm(call: Called) -> str | Turned:
+    """Batch norm in evaluation mode: a scale and a shift of each unit."""
+    made = call.made
+    scale, shift = norm_of(call)
     name, axis = call.axis(made, 1)
     if axis != UNITS or len(scale) != made.shape[1]:
         raise NotCovered(f"it reads {made.shape}")
-    shift = shift if bias is None else shift + bias.double()
     return like(made, call.draft.affine(name, scale, shift, call.line))
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-from torch import nn
-
-from mlflow_rnnmod.networks.graph.calls.base import Handler, Rows
+from mlflow_rnnmod.networks.graph.calls.base import Handler, Rows, among
 from mlflow_rnnmod.networks.graph.sequences import (
     arithmetic,
     cells,
@@ -44,7 +42,4 @@ __all__ = ["HANDLERS", "STEPS", "Order", "Packed", "Stepped", "handler_over_step
 
 def handler_over_steps(target: Any) -> Handler | None:
     """What is covered, of a function, a method's name, or a submodule."""
-    if not isinstance(target, nn.Module):
-        return HANDLERS.get(target)
-    kinds = (kind for kind in type(target).__mro__ if kind in HANDLERS)
-    return HANDLERS.get(next(kinds, None))
+    return among(HANDLERS, target)
