@@ -21,7 +21,7 @@ from mlflow_rnnmod.decomposition.fitting import (
     fit_report,
     report_table,
 )
-from mlflow_rnnmod.decomposition.guarded import LABELS, guarded_trunks
+from mlflow_rnnmod.decomposition.folding import LABELS, guarded_trunks
 from mlflow_rnnmod.decomposition.likelihoods import report_votes
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract

@@ -59,11 +59,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "")
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def fenced(code: str, language: str = "python") -> str:
-    """A code block whose fence is longer than any run of backticks inside."""
+def fenced(code: str) -> str:
+    """A block of Python whose fence is longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall("`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{code}\n{fence}"
+    return f"{fence}python\n{code}\n{fence}"
 
 
 def inline(code: object) -> str:

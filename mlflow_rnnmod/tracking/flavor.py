@@ -34,6 +34,7 @@ from mlflow_rnnmod.tracking.directory import (
     signature_for,
     type_of_model,
 )
+from mlflow_rnnmod.tracking.download import check_stored, digests_in
 from mlflow_rnnmod.tracking.environment import (
     EnvironmentFiles,
     default_requirements,
@@ -44,7 +45,6 @@ from mlflow_rnnmod.tracking.environment import (
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
 from mlflow_rnnmod.tracking.shelf import assessed, card_of, present, write_card
-from mlflow_rnnmod.tracking.stored import check_stored, digests_in
 
 __all__ = [
     "FLAVOR_NAME",

@@ -185,7 +185,7 @@ def _wrong(path: Path, problems: list[str]) -> MlflowException:
     return MlflowException.invalid_parameter_value(f"recipe {path}: {'; '.join(problems)}.")
 
 
-def recipe_of(composite: Composite, name: str | None = None) -> dict[str, Any]:
+def recipe_of(composite: Composite) -> dict[str, Any]:
     """A composite's recipe with aliases resolved: composed again, it has the same digest.
 
     Modules that were never logged have no URI, so that such a recipe tells what is in the
@@ -200,17 +200,16 @@ def recipe_of(composite: Composite, name: str | None = None) -> dict[str, Any]:
         }
         for source in composite.sources
     ]
-    found: dict[str, Any] = {} if name is None else {"name": name}
-    found |= {"modules": entries, "score": composite.score}
+    found: dict[str, Any] = {"modules": entries, "score": composite.score}
     parameters = {k: v for k, v in composite.parameters.items() if k != EXPECTED}
     if parameters:
         found["parameters"] = parameters
     return {**found, "digest": composite_digest(composite)}
 
 
-def recipe_text(composite: Composite, name: str | None = None) -> str:
+def recipe_text(composite: Composite) -> str:
     """:func:`recipe_of` as YAML."""
-    body = yaml.safe_dump(recipe_of(composite, name), sort_keys=False, allow_unicode=True)
+    body = yaml.safe_dump(recipe_of(composite), sort_keys=False, allow_unicode=True)
     return f"# rnnmod compose {FILE} makes this composite again.\n{body}"
 
 
