@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from mlflow_rnnmod.pages.assessed import Assessment
 from mlflow_rnnmod.pages.composite import BATCH, _figure, lineage, passes, story
 from mlflow_rnnmod.pages.dial import METRICS
-from mlflow_rnnmod.pages.markdown import (
-    plain,
-)
+from mlflow_rnnmod.pages.markdown import plain
 from mlflow_rnnmod.pages.matrix import confusion_svg, reliability_svg
 from mlflow_rnnmod.pages.page import STYLE
 from mlflow_rnnmod.pages.sortable import SCRIPT, Cell, sortable

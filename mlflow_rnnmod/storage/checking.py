@@ -10,19 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.module import (
-    Contract,
-    Module,
-    make_contract,
-)
+from mlflow_rnnmod.decomposition.module import Contract, Module, make_contract
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.networks.groups import check_fits
-from mlflow_rnnmod.storage.bounds import (
-    GROWTH,
-    LIKELIHOOD_BYTES,
-    check_room,
-    check_types,
-)
+from mlflow_rnnmod.storage.bounds import GROWTH, LIKELIHOOD_BYTES, check_room, check_types
 
 
 def check_module(module: Module, path: Path) -> None:

@@ -10,18 +10,10 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod._digest import digest_tensors
-from mlflow_rnnmod.decomposition.module import (
-    Calibration,
-    Contract,
-    Head,
-    Module,
-)
+from mlflow_rnnmod.decomposition.module import Calibration, Contract, Head, Module
 from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Trunk
-from mlflow_rnnmod.storage.files import (
-    pack_bits,
-    unpack_bits,
-)
+from mlflow_rnnmod.storage.files import pack_bits, unpack_bits
 
 _TABLE, _STEP = "likelihood.", "step_likelihood."
 

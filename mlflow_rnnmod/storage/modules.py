@@ -17,16 +17,9 @@ from typing import Any
 from torch import Tensor
 
 from mlflow_rnnmod.composition.plan import Entry, facts_of
-from mlflow_rnnmod.decomposition.module import (
-    Contract,
-    Energy,
-    Module,
-)
+from mlflow_rnnmod.decomposition.module import Contract, Energy, Module
 from mlflow_rnnmod.networks import Parent
-from mlflow_rnnmod.storage.bounds import (
-    MODULES,
-    check_types,
-)
+from mlflow_rnnmod.storage.bounds import MODULES, check_types
 from mlflow_rnnmod.storage.checking import (
     check_body,
     check_contract,

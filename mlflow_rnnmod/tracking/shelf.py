@@ -23,10 +23,7 @@ from mlflow_rnnmod.pages.composite import composite_page
 from mlflow_rnnmod.pages.composite_report import composite_report
 from mlflow_rnnmod.tracking import download
 from mlflow_rnnmod.tracking.assessment import Assessment, assess
-from mlflow_rnnmod.tracking.directory import (
-    Thing,
-    kind,
-)
+from mlflow_rnnmod.tracking.directory import Thing, kind
 from mlflow_rnnmod.tracking.registration import ALIAS
 
 _logger = logging.getLogger(__name__)

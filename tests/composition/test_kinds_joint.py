@@ -7,11 +7,7 @@ import math
 import pytest
 import torch
 
-from mlflow_rnnmod.composition import (
-    Composite,
-    compose,
-    remove,
-)
+from mlflow_rnnmod.composition import Composite, compose, remove
 from mlflow_rnnmod.composition.joint import parts_of
 from tests.composition.test_kinds import TEXTS, everything, mixed
 

@@ -14,11 +14,7 @@ from mlflow.exceptions import MlflowException
 import mlflow_rnnmod
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
-from tests.builders import (
-    tiny_decomposition,
-    tiny_inputs,
-    tiny_parent,
-)
+from tests.builders import tiny_decomposition, tiny_inputs, tiny_parent
 from tests.tracking.test_bulk import POINTS, models, versions
 
 

@@ -10,12 +10,7 @@ from mlflow import MlflowClient
 import mlflow_rnnmod
 from mlflow_rnnmod.tracking.bulk import log_decomposition
 from mlflow_rnnmod.tracking.names import slugs
-from tests.builders import (
-    LABELS,
-    ODD_LABELS,
-    tiny_decomposition,
-    tiny_parent,
-)
+from tests.builders import LABELS, ODD_LABELS, tiny_decomposition, tiny_parent
 from tests.tracking.test_bulk import models
 
 

@@ -17,11 +17,7 @@ from mlflow.models import Model
 import mlflow_rnnmod
 from mlflow_rnnmod.tracking.environment import environment_files, torch_index
 from mlflow_rnnmod.tracking.flavor import model_directory
-from tests.builders import (
-    tiny_module,
-    tiny_modules,
-    tiny_parent,
-)
+from tests.builders import tiny_module, tiny_modules, tiny_parent
 from tests.tracking.test_flavor import THINGS, make
 
 

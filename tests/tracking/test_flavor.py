@@ -23,14 +23,7 @@ from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking import download, parents
 from mlflow_rnnmod.tracking.flavor import model_directory
-from tests.builders import (
-    LABELS,
-    ODD_LABELS,
-    tiny_inputs,
-    tiny_module,
-    tiny_modules,
-    tiny_parent,
-)
+from tests.builders import LABELS, ODD_LABELS, tiny_inputs, tiny_module, tiny_modules, tiny_parent
 
 INPUTS = ["text", "tokens", "features"]
 THINGS = ["parent", "module", "composite"]

@@ -15,12 +15,7 @@ import mlflow_rnnmod
 from mlflow_rnnmod.tracking.columns import read_inputs
 from mlflow_rnnmod.tracking.flavor import signature_for
 from mlflow_rnnmod.tracking.pyfunc import DEFAULTS, RnnmodModel
-from tests.builders import (
-    LABELS,
-    tiny_inputs,
-    tiny_module,
-    tiny_parent,
-)
+from tests.builders import LABELS, tiny_inputs, tiny_module, tiny_parent
 from tests.composition.test_kinds import parent_of
 from tests.tracking.test_flavor import INPUTS, frame, make
 

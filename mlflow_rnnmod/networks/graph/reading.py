@@ -352,7 +352,8 @@ def _check_module(module: nn.Module) -> None:
 
 
 def _check_outputs(outputs: int, labels: Sequence[str], kind: str) -> None:
-    single = len(labels) == 2 and kind == "label"
+    answer = answer_of(kind)
+    single = len(labels) == 2 and answer.rivals and not answer.stepwise
     if outputs != len(labels) and not (single and outputs == 1):
         raise UnreadableNetwork(
             f"labels don't match the answers: labels has {len(labels)} names, {list(labels)!r:.200}"

@@ -8,13 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.graph.operations.base import (
-    Operation,
-    Settings,
-    Shape,
-    Sizes,
-    Weights,
-)
+from mlflow_rnnmod.networks.graph.operations.base import Operation, Settings, Shape, Sizes, Weights
 
 
 class _Attention(Operation):

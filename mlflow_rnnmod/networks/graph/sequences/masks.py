@@ -12,11 +12,7 @@ from mlflow_rnnmod.networks.graph.calls.base import Called, NotCovered, Rows
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.operations.steps import INFINITE
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, two
-from mlflow_rnnmod.networks.graph.sequences.values import (
-    Stepped,
-    renamed,
-    stepped,
-)
+from mlflow_rnnmod.networks.graph.sequences.values import Stepped, renamed, stepped
 
 
 def _compare(how: str) -> Callable[[Called], Stepped]:
