@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -32,6 +29,7 @@ from mlflow import MlflowClient
 
 import mlflow_rnnmod
 from benchmarks.logging import decomposition
+from benchmarks.serving import served
 from mlflow_rnnmod import composition
 
 TARGET = "models:/names@champion"
@@ -77,33 +75,12 @@ def entry_points(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """``mlflow models serve`` of the model that follows; the address to ask."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
-    command += ["-m", FOLLOWED, "-p", str(port)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
-    with (folder / "serve.log").open("wb") as log, entry_points(folder):
-        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
-        )
-        try:
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).read()
-                    break
-                except OSError:
-                    if process.poll() is not None:
-                        raise SystemExit((folder / "serve.log").read_text()) from None
-                    time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/invocations"
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
+def following(folder: Path) -> Iterator[str]:
+    """A server of the model that follows; the address to ask."""
+    with entry_points(folder):
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+        with served(FOLLOWED, folder / "serve.log", environment) as address:
+            yield address
 
 
 def over_http(address: str) -> Callable[[list[list[int]]], list[str]]:
@@ -200,7 +177,7 @@ def main(clients: int, requests: int, seconds: float, count: int, ways: str) -> 
             model.stop()
         if "server" in ways:
             move("1")
-            with served(Path(folder)) as address:
+            with following(Path(folder)) as address:
                 tell(f"mlflow models serve, {clients} clients", over_http(address))
     sys.exit(bool(bad))
 

@@ -26,8 +26,8 @@ from benchmarks.data import (
 from benchmarks.dense import CELL, dense_parent, train_dense
 from benchmarks.resnet import ImageTraining
 from benchmarks.written import WRITTEN, written_parent
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, TextEncoder
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 
 AnyTraining: TypeAlias = Training | ImageTraining
 

@@ -23,7 +23,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +45,8 @@ CLIENTS = 8
 LIMITS = {"one row": 2.2, "64 rows": 2.2, "megabyte": 1.0, "files": 20.0, "load": 4.0}
 WORDS = [f"w{i}" for i in range(2000)]
 STEPS = 15
+_PATIENCE = 240.0
+"""Seconds until a server must answer."""
 
 
 def parent_of(labels: list[str], seed: int) -> Parent:
@@ -98,31 +100,45 @@ def composite_of(labels: int, trunks: int) -> tuple[Composite, Parent]:
 
 
 @contextmanager
-def served(path: Path, workers: int = 1) -> Iterator[str]:
-    """``mlflow models serve`` for a saved model; its address."""
+def served(
+    model: str | Path,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    workers: int = 1,
+) -> Iterator[str]:
+    """``mlflow models serve``; the address to ask.
+
+    Args:
+        model: a saved model's folder, or a URI.
+        log: the file that the server writes to, which is shown where it ends by itself.
+        environment: of the server, by default this process's with this working copy.
+        workers: processes that answer.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
-    command += ["--workers", str(workers), "-m", str(path), "-p", str(port)]
-    log = path.parent / f"{path.name}.log"
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment["PYTHONPATH"] = str(Path(mlflow_rnnmod.__file__).parent.parent)
+    command += ["--workers", str(workers), "-m", str(model), "-p", str(port)]
+    found = {"PYTHONPATH": str(Path(mlflow_rnnmod.__file__).parent.parent)}
+    found = {**os.environ, **found} if environment is None else dict(environment)
+    found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found['PATH']}"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=file, start_new_session=True, env=environment
+            command, stdout=file, stderr=file, cwd=log.parent, start_new_session=True, env=found
         )
         try:
-            for _ in range(600):
-                if process.poll() is not None:
-                    raise click.ClickException(f"not served:\n{log.read_text()[-2000:]}")
+            end = time.monotonic() + _PATIENCE
+            while True:
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2).read()
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).read()
                     break
                 except OSError:
+                    if process.poll() is not None or time.monotonic() > end:
+                        raise RuntimeError(f"not served:\n{log.read_text()[-2000:]}") from None
                     time.sleep(0.2)
             yield f"http://127.0.0.1:{port}/invocations"
         finally:
+            # The command starts others; all of them are in its own session.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
@@ -176,7 +192,10 @@ def measure_serving(folder: Path, rounds: int, seconds: float) -> dict[str, Any]
         paths = folder / f"composite-{trunks}", folder / f"parent-{trunks}"
         mlflow_rnnmod.save_model(composite, paths[0])
         mlflow_rnnmod.save_model(parent, paths[1])
-        with served(paths[0]) as first, served(paths[1]) as second:
+        with (
+            served(paths[0], Path(folder, "first.log")) as first,
+            served(paths[1], Path(folder, "second.log")) as second,
+        ):
             for words, rows in (("one row", 1), ("64 rows", 64)):
                 rates: dict[str, list[float]] = {"composite": [], "parent": []}
                 for address in (first, second):

@@ -22,8 +22,7 @@ from mlflow_rnnmod.decomposition.fitting import (
     pool_calibrations,
     report_table,
 )
-from mlflow_rnnmod.decomposition.folding import make_trunk
-from mlflow_rnnmod.decomposition.guarded import guarded_trunks
+from mlflow_rnnmod.decomposition.folding import guarded_trunks, make_trunk
 from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract

@@ -29,7 +29,7 @@ from texts import Splits, TextData, build_tokenizer
 
 import mlflow_rnnmod
 from lightning_callbacks import ModuleDecomposition
-from mlflow_rnnmod.pages.links import model_page
+from mlflow_rnnmod.pages.markdown import model_page
 from mlflow_rnnmod.tracking.logged import page_address
 
 

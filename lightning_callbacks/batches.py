@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from mlflow_rnnmod.inputs.rows import IGNORE
 from mlflow_rnnmod.networks import Rows, concatenate
-from mlflow_rnnmod.networks.rows import IGNORE
 
 INPUT_KEYS = ("input_ids", "inputs", "input", "x", "tokens", "token_ids", "features")
 LENGTH_KEYS = ("lengths", "length", "lens", "seq_lengths", "seq_lens", "input_lengths")

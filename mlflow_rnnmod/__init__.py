@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod._moved import install
+from mlflow_rnnmod.tracking.code import FLAVOR_NAME, version
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite, IncompatibleModules
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.verbs import add, compose, export, remove, replace, select
 
     __version__: str
-
-FLAVOR_NAME = "rnnmod"
 
 _HOMES = {
     "mlflow_rnnmod.networks": (
@@ -155,7 +154,7 @@ if not TYPE_CHECKING:  # to a type checker every name would be there
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
-            return _version()
+            return version()
         if name not in _HOME_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOME_OF[name]), name)
@@ -165,12 +164,3 @@ if not TYPE_CHECKING:  # to a type checker every name would be there
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME_OF})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("mlflow-rnnmod")
-    except PackageNotFoundError:  # loaded from an artifact's code, or from a working copy
-        return "0+unknown"

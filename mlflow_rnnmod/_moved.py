@@ -38,9 +38,12 @@ MOVED = {
     f"{_NETWORK}.products": "mlflow_rnnmod.networks.products",
     **{
         f"{_NETWORK}.{name}": f"mlflow_rnnmod.networks.{name}"
-        for name in ("digest", "rows", "trunk", "parent", "tolerance", "guard", "spec")
+        for name in ("trunk", "parent", "guard", "spec")
     },
+    f"{_NETWORK}.digest": "mlflow_rnnmod._digest",
+    f"{_NETWORK}.rows": "mlflow_rnnmod.inputs.rows",
     f"{_NETWORK}.text": "mlflow_rnnmod.inputs.text",
+    f"{_NETWORK}.tolerance": "mlflow_rnnmod.networks.guard",
     **{f"{_NETWORK}.{n}": f"mlflow_rnnmod.networks.recurrent.{n}" for n in _RECURRENT.split()},
     **{f"{_NETWORK}.{a}": f"mlflow_rnnmod.networks.translator.{b}" for a, b in _TRANSLATOR.items()},
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.tracking.{name}" for name in _TRACKING.split()},

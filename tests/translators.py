@@ -15,8 +15,8 @@ from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contra
 from mlflow_rnnmod.decomposition.pairs import Pairs, forced_sample, padded
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks import Parent, TextEncoder, Translator, TranslatorConfig, Trunk
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.forcing import forced_tokens
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -15,8 +15,8 @@ import mlflow_rnnmod
 from benchmarks.architectures import Architecture
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, decompose
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks import Parent, read_network
-from mlflow_rnnmod.networks.rows import Rows
 
 SHARE = 0.2
 

@@ -15,9 +15,9 @@ from lightning_callbacks.forwards import Way, find_forward, logits_in, with_argu
 from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings, encoder_of
 from mlflow_rnnmod.decomposition import Pairs
 from mlflow_rnnmod.decomposition.pairs import padded
+from mlflow_rnnmod.inputs.rows import IGNORE
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
 from mlflow_rnnmod.networks.guard import undisturbed
-from mlflow_rnnmod.networks.rows import IGNORE
 from mlflow_rnnmod.networks.translator.parts import find_translator_parts
 from mlflow_rnnmod.networks.translator.reading import (
     check_translator_parity,

@@ -10,9 +10,8 @@ from mlflow_rnnmod.answers.columns import NONE_OF_THESE, Columns
 from mlflow_rnnmod.answers.label import Label
 from mlflow_rnnmod.answers.lists import List
 from mlflow_rnnmod.answers.multilabel import Multilabel
-from mlflow_rnnmod.answers.sample import Sample
 from mlflow_rnnmod.answers.tags import Tags
-from mlflow_rnnmod.answers.targets import IGNORE, Labelled, Targeted
+from mlflow_rnnmod.answers.targets import IGNORE, Labelled, Sample, Targeted
 from mlflow_rnnmod.answers.translation import Translation
 
 ANSWERS: dict[str, Answer] = {

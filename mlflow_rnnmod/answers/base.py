@@ -11,8 +11,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.answers.columns import Columns
 from mlflow_rnnmod.answers.margins import all_log_odds, log_odds
-from mlflow_rnnmod.answers.sample import Draw, Sample
-from mlflow_rnnmod.answers.targets import IGNORE, Labelled, Shown, Targeted
+from mlflow_rnnmod.answers.targets import IGNORE, Draw, Labelled, Sample, Shown, Targeted
 
 PREDICTION = "prediction"
 """Name of the column of answers, where those are lists or come with scores."""

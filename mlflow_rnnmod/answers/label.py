@@ -10,8 +10,15 @@ from torch import Tensor
 
 from mlflow_rnnmod.answers.base import Answer, Form, one_hot
 from mlflow_rnnmod.answers.columns import Columns
-from mlflow_rnnmod.answers.sample import Draw, Sample, drawn_rivals
-from mlflow_rnnmod.answers.targets import Shown, Targeted, check_range, whole_numbers
+from mlflow_rnnmod.answers.targets import (
+    Draw,
+    Sample,
+    Shown,
+    Targeted,
+    check_range,
+    drawn_rivals,
+    whole_numbers,
+)
 
 
 class Label(Answer):

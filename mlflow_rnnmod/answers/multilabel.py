@@ -9,8 +9,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.answers.base import Answer
 from mlflow_rnnmod.answers.columns import Columns
-from mlflow_rnnmod.answers.sample import Draw, Sample
-from mlflow_rnnmod.answers.targets import Labelled, Shown, Targeted
+from mlflow_rnnmod.answers.targets import Draw, Labelled, Sample, Shown, Targeted
 
 
 class Multilabel(Answer):

@@ -9,8 +9,16 @@ from torch import Tensor
 
 from mlflow_rnnmod.answers.base import Answer
 from mlflow_rnnmod.answers.columns import Columns
-from mlflow_rnnmod.answers.sample import Draw, Sample, drawn_rivals
-from mlflow_rnnmod.answers.targets import IGNORE, Shown, Targeted, check_range, whole_numbers
+from mlflow_rnnmod.answers.targets import (
+    IGNORE,
+    Draw,
+    Sample,
+    Shown,
+    Targeted,
+    check_range,
+    drawn_rivals,
+    whole_numbers,
+)
 
 
 class Stepwise(Answer):

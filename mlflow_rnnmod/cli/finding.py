@@ -11,7 +11,7 @@ import click
 
 from mlflow_rnnmod.cli.base import Failure, as_json, command, uncollected
 from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_looks_on
-from mlflow_rnnmod.pages import links
+from mlflow_rnnmod.pages import markdown
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -101,7 +101,7 @@ def _summaries(models: Iterable[LoggedModel]) -> list[dict[str, Any]]:
     """What lists show of models; modules whose parent is gone are told to be dead."""
     from mlflow import MlflowClient
 
-    from mlflow_rnnmod.tracking.health import dead_modules
+    from mlflow_rnnmod.tracking.searching import dead_modules
 
     found = list(models)
     dead = dead_modules(MlflowClient(), found)
@@ -165,9 +165,9 @@ def _summary(model: LoggedModel) -> dict[str, Any]:
 @command
 def show(uri: str, as_json: bool) -> None:
     """Show what is logged under URI: its card."""
-    from mlflow_rnnmod.tracking import fetch, flavor
+    from mlflow_rnnmod.tracking import fetch, shelf
 
-    text = flavor.card_of(fetch.load(uri), uri)
+    text = shelf.card_of(fetch.load(uri), uri)
     if as_json:
         print_json({"uri": uri, "card": text})
     elif somebody_looks_on():
@@ -203,10 +203,10 @@ def _place(uri: str) -> str:
     client = MlflowClient()
     if run := re.fullmatch(r"runs:/+([^/]+)(?:/(.*))?", uri):
         found = client.get_run(run[1]).info
-        return links.run_page(found.experiment_id, found.run_id)
+        return markdown.run_page(found.experiment_id, found.run_id)
     if model := re.fullmatch(r"models:/+(m-[0-9a-f]{32})/?", uri):
         logged = client.get_logged_model(model[1])
-        return links.model_page(logged.experiment_id, logged.model_id)
+        return markdown.model_page(logged.experiment_id, logged.model_id)
     if named := re.fullmatch(r"models:/+([^/@]+)(?:/([^/@]+)|@([^/@]+))?/?", uri):
         name, version, alias = named.groups()
         if alias:
@@ -215,7 +215,7 @@ def _place(uri: str) -> str:
             version = client.get_model_version(name, version).version
         else:
             client.get_registered_model(name)
-        return links.registered_page(name, version)
+        return markdown.registered_page(name, version)
     raise Failure(f"{uri!r} has no page; expected models:/..., models:/name or runs:/...")
 
 

@@ -282,7 +282,7 @@ def evaluate(
 def diff(old: str, new: str, data: str | None, target: str | None, as_json: bool) -> None:
     """Say how the composites OLD and NEW differ; with --data also on the same rows."""
     first, second = loaded_composite(old), loaded_composite(new)
-    from mlflow_rnnmod.tracking.differences import differences
+    from mlflow_rnnmod.tracking.recipes import differences
 
     found = differences(first, second)
     comparison = None if data is None else _compared(first, second, data, target)

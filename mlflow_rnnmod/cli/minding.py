@@ -89,7 +89,7 @@ def drift(uri: str, data: str, reference: str | None, picture: str | None, as_js
         raise click.UsageError(f"--picture {picture!r}, expected a file .png or .svg.")
     found = drifting.drift(uri, data, reference)
     if picture is not None:
-        from mlflow_rnnmod.pages.drift import write_drift
+        from mlflow_rnnmod.pages.pictures import write_drift
 
         panels = [
             (m.name, m.verdict, m.expected.counts, m.served.counts)

@@ -15,9 +15,9 @@ from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.composition.steps import Observed, widened
 from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.many import check_way
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows
 
 # Steps times rows that are run at once: a single very long text must not pad a whole batch to its
 # length.

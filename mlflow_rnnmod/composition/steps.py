@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.protocol import Network
-from mlflow_rnnmod.networks.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,7 +102,7 @@ def fit_guarded(
         statistics: what guesses are made from.
         removed: for each label what its trunk leaves out, to try trunks without guesses too;
             ``None`` leaves guesses as they are.
-        trunks: of each label, as :func:`~mlflow_rnnmod.decomposition.guarded.guarded_trunks` gives
+        trunks: of each label, as :func:`~mlflow_rnnmod.decomposition.folding.guarded_trunks` gives
             them, with their ``repairs``.
         repairs: which to try.
         start: earlier refits of the labels, from which these begin.

@@ -22,8 +22,8 @@ from mlflow_rnnmod.decomposition.splitting import share_out
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.team import Team
 from mlflow_rnnmod.decomposition.watching import collect, moments_of
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import overlap_matrix
 
 # Labels that have pictures, and how many each.

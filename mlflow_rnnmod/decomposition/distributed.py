@@ -21,7 +21,7 @@ def share_of(sample: Sample, rank: int, world: int) -> Sample:
 
     Example:
         >>> import torch
-        >>> from mlflow_rnnmod.networks.rows import Rows
+        >>> from mlflow_rnnmod.inputs.rows import Rows
         >>> rows = Rows(torch.arange(5)[:, None], targets=torch.zeros(5, dtype=torch.int64))
         >>> sample = Sample(rows, torch.ones(5, dtype=torch.int64), torch.ones(5))
         >>> share_of(sample, 1, 2).rows.values.flatten().tolist()

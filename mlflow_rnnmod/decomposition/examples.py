@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from mlflow_rnnmod.decomposition.pairs import Pairs
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows
 
 
 class RowExamples:

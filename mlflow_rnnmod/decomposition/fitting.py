@@ -71,19 +71,6 @@ class FittedHeads:
         return self.margins[self.known]
 
 
-def fit_heads(
-    material: Material,
-    trunk: Trunk,
-    label: int,
-    repairs: tuple[str, ...],
-    open_head: bool = True,
-) -> FittedHeads:
-    """The heads of one label's module, with all that :func:`fit_all` leaves out."""
-    trunks = {label: trunk}
-    found = fit_report(material, trunks, fit_all(material, trunks, repairs))
-    return (fit_open_heads(material, trunks, found) if open_head else found)[label]
-
-
 def fit_all(
     material: Material,
     trunks: Mapping[int, Trunk],

@@ -21,15 +21,15 @@ from mlflow_rnnmod.decomposition.fitting import (
     fit_report,
     report_table,
 )
-from mlflow_rnnmod.decomposition.guarded import LABELS, guarded_trunks
+from mlflow_rnnmod.decomposition.folding import LABELS, guarded_trunks
 from mlflow_rnnmod.decomposition.likelihoods import report_votes
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sizing import SIZING, Job, Made, Progress
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)

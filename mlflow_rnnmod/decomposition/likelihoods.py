@@ -14,9 +14,9 @@ from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Likelihood
 from mlflow_rnnmod.inputs.likelihood import LENGTH_POWER
 from mlflow_rnnmod.inputs.neighbours import StepCounts
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.inputs.wording import valid_steps
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows
 
 ROWS_AT_ONCE = 8192
 

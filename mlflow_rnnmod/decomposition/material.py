@@ -14,9 +14,9 @@ from mlflow_rnnmod.answers import Labelled, Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
 from mlflow_rnnmod.decomposition.module import Energy
 from mlflow_rnnmod.decomposition.observations import Batches
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.protocol import fastest
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # Observations that a label's heads are fitted on: so many times its own, within these limits.

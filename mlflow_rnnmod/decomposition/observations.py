@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.protocol import Network
-from mlflow_rnnmod.networks.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +58,3 @@ class Batches:
             values = readout(batch)
             found.append((values if answered is None else values[answered]).cpu())
         return torch.cat(found)[self.places]
-
-
-def run_readouts(
-    readout: Callable[[Rows], Tensor], rows: Rows, batch_size: int, network: Network
-) -> Tensor:
-    """Readouts of all ``rows`` in batches, on the CPU: float ``(observations, readout size)``.
-
-    Args:
-        readout: of the network, seen through some trunk.
-        rows: in any order; those of like length are run together where padding does not count.
-        batch_size: rows run at once.
-        network: the unmasked one.
-    """
-    return Batches.of(rows, batch_size, network).run(readout)

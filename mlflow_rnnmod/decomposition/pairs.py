@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import Sample
+from mlflow_rnnmod.inputs.rows import ForcedRows, Rows, fitted
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import ForcedRows, Rows, fitted
 
 
 @dataclass(frozen=True, eq=False)

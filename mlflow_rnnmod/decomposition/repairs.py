@@ -200,9 +200,7 @@ class _Fits:
         return found
 
 
-def fit_calibration(
-    margins: Tensor, positive: Tensor, weights: Tensor | None = None
-) -> Calibration:
+def fit_calibration(margins: Tensor, positive: Tensor) -> Calibration:
     """A scale (0.001 to 20) and an offset on margins that lower the logistic loss (Platt scaling).
 
     Targets are Platt's smoothed ones, so that a label which separates perfectly does not ask for an
@@ -211,8 +209,7 @@ def fit_calibration(
     Returns:
         the identity where there are not both positives and negatives.
     """
-    weights = None if weights is None else weights[None]
-    scale, offset = fit_calibrations(margins[None], positive[None], weights)
+    scale, offset = fit_calibrations(margins[None], positive[None])
     return Calibration(float(scale), float(offset))
 
 

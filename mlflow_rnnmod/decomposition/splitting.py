@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.parent import Parent
-from mlflow_rnnmod.networks.rows import Rows
 
 HELD_OUT = 0.2
 

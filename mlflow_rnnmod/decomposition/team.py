@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from torch import distributed as dist
 
+from mlflow_rnnmod._digest import digest_tensors
 from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition.distributed import merge_across_processes, share_of
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.protocol import Network
 
 _logger = logging.getLogger(__name__)

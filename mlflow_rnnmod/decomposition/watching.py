@@ -16,9 +16,9 @@ from mlflow_rnnmod.decomposition.statistics import (
     LayerStatistics,
     to_bins,
 )
+from mlflow_rnnmod.inputs.rows import IGNORE, Rows
 from mlflow_rnnmod.networks.parts import split_name
 from mlflow_rnnmod.networks.protocol import Network, Observations, Told
-from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
 
 def collect(

@@ -1,30 +1,35 @@
 """Floor 1, the door for what comes in: text, token ids, features, vectors, images.
 
-A new kind is a file with a class of :class:`Input`, and one more row of :data:`INPUTS`.
+A new kind is a file with a class of :class:`Input`, and one more row of :data:`INPUTS`; a new kind
+of density one of :class:`~mlflow_rnnmod.inputs.likelihood.Density`, a row of :data:`DENSITIES`, and
+an input that says that it is its own (:meth:`Input.density`).
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-# Inputs make Rows of networks, and a parent there asks for its input: loaded first, networks find
-# the files that they need here, whichever of the two packages was asked for.
-import mlflow_rnnmod.networks.rows  # noqa: F401
 from mlflow_rnnmod.inputs.base import ColumnType, Input
 from mlflow_rnnmod.inputs.features import Features
+from mlflow_rnnmod.inputs.gaussian import ImageDensity, StepDensity, VectorDensity
 from mlflow_rnnmod.inputs.images import Images
 from mlflow_rnnmod.inputs.likelihood import Density, Likelihood
 from mlflow_rnnmod.inputs.pixels import Pixels
 from mlflow_rnnmod.inputs.preparation import ImagePreparation
-from mlflow_rnnmod.inputs.spaces import DENSITIES, density_of
 from mlflow_rnnmod.inputs.text import Text, TextEncoder
 from mlflow_rnnmod.inputs.tokens import Tokens
 from mlflow_rnnmod.inputs.vectors import Vectors
+from mlflow_rnnmod.inputs.wording import Characters, Ids, Words
 
 INPUTS: dict[str, Input] = {
     each.name: each for each in (Text(), Tokens(), Features(), Vectors(), Images(), Pixels())
 }
 """Every kind of input, by its name."""
+
+DENSITIES: dict[str, type[Density]] = {
+    each.kind: each for each in (Words, Characters, Ids, VectorDensity, ImageDensity, StepDensity)
+}
+"""Every kind of density, by what the names of its spaces start with."""
 
 __all__ = [
     "DENSITIES",
@@ -68,3 +73,27 @@ def inputs_of_batch(values: Tensor) -> list[Input]:
         ([<input 'features'>, <input 'vectors'>], [<input 'tokens'>])
     """
     return [each for each in INPUTS.values() if each.of_batch(values) is not None]
+
+
+def density_of(space: str) -> Density:
+    """The density whose likelihoods name this space.
+
+    Raises:
+        ValueError: if there is none, or it is of a version that this package does not read.
+
+    Example:
+        >>> density_of("images-1:1x28x28").numbers
+        64
+    """
+    name, _, rest = space.partition(":")
+    kind, _, version = name.rpartition("-")
+    if kind not in DENSITIES:
+        raise ValueError(f"likelihood of the space {space!r}; expected one of {tuple(DENSITIES)}.")
+    density = DENSITIES[kind]
+    if version != str(density.version):
+        raise ValueError(
+            f"likelihood of the space {space!r}, and this version of mlflow_rnnmod reads version "
+            f"{density.version} of {kind!r}. Upgrade it: pip install --upgrade mlflow-rnnmod; or "
+            "decompose the parent again."
+        )
+    return density.parsed(rest)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.likelihood import Density
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 ColumnType: TypeAlias = "str | tuple[str, ColumnType]"
 """Type of a column's cells: ``"string"``, ``"long"``, ``"double"``, or ``("array", type)``."""
@@ -92,14 +92,15 @@ class Input(ABC):
             ValueError: if it does not fit ``size``, or holds NaN or infinity.
         """
 
-    @abstractmethod
     def read_cell(self, cell: Any, row: int, size: Any) -> list[Any]:
-        """The inputs in a table's cell, in which MLflow may have put several, or none.
+        """The inputs in a table's cell: one, of kinds of which MLflow can't have put several there.
 
         Raises:
             TypeError: if it is not of this kind, naming column and row.
             ValueError: if it does not fit ``size``, or holds NaN or infinity.
         """
+        where = f"{self.column} in row {row}"
+        return [self.read(None if is_missing(cell) else cell, where, size)]
 
     @abstractmethod
     def check_rows(self, rows: Rows, size: Any) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from mlflow_rnnmod.inputs.base import Reader, check_finite, is_missing, numbers
+from mlflow_rnnmod.inputs.base import Reader, check_finite, numbers
 from mlflow_rnnmod.inputs.gaussian import StepDensity
 from mlflow_rnnmod.inputs.likelihood import Density
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.inputs.steps import Steps, pad
-from mlflow_rnnmod.networks.rows import Rows
 
 
 class Features(Steps):
@@ -36,11 +36,6 @@ class Features(Steps):
             raise ValueError(f"{where} has shape {tuple(found.shape)}; expected {expected}.")
         check_finite(found, where)
         return found
-
-    def read_cell(self, cell: Any, row: int, size: int) -> list[Any]:
-        """One array: nobody can tell several apart from one with several steps."""
-        where = f"{self.column} in row {row}"
-        return [self.read(None if is_missing(cell) else cell, where, size)]
 
     def check_rows(self, rows: Rows, size: int) -> None:
         """Float ``(rows, steps, size)``."""

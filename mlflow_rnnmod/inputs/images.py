@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.inputs.base import Reader, Size, is_missing, listed
+from mlflow_rnnmod.inputs.base import Reader, Size, listed
 from mlflow_rnnmod.inputs.gaussian import ImageDensity
 from mlflow_rnnmod.inputs.likelihood import Density
 from mlflow_rnnmod.inputs.pixels import SHOWN, Pixels, png_of, shape_of, shape_words, unpacked
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 FORMATS = ("PNG", "JPEG")
 STARTS = (b"\x89PNG", b"\xff\xd8")
@@ -66,10 +66,9 @@ class Images(Pixels):
 
     def read_cell(self, cell: Any, row: int, size: Size) -> list[Any]:
         """One image, or a list of files."""
-        where = f"{self.column} in row {row}"
         if isinstance(cell, list | tuple) and any(isinstance(x, bytes | str) for x in cell):
-            return [self.read(item, where, size) for item in cell]
-        return [self.read(None if is_missing(cell) else cell, where, size)]
+            return [self.read(item, f"{self.column} in row {row}", size) for item in cell]
+        return super().read_cell(cell, row, size)
 
     def of_batch(self, values: Tensor) -> None:
         """Batches hold what the preparation made."""

@@ -14,12 +14,11 @@ from mlflow_rnnmod.inputs.base import (
     Reader,
     Size,
     check_finite,
-    is_missing,
     numbers,
 )
 from mlflow_rnnmod.inputs.gaussian import ImageDensity
 from mlflow_rnnmod.inputs.likelihood import Density
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 SHOWN = 64
 """Pictures in pages have at most so many pixels a side."""
@@ -54,11 +53,6 @@ class Pixels(Input):
             raise ValueError(f"{where} has shape {tuple(found.shape)}; expected {expected}.")
         check_finite(found, where)
         return found
-
-    def read_cell(self, cell: Any, row: int, size: Size) -> list[Any]:
-        """One image."""
-        where = f"{self.column} in row {row}"
-        return [self.read(None if is_missing(cell) else cell, where, size)]
 
     def check_rows(self, rows: Rows, size: Size) -> None:
         """Float ``(rows, channels, height, width)``."""

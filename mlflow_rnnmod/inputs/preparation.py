@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod._locks import cached_property
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 RESIZES = ("nearest", "bilinear", "bicubic")
 MAX_SIDE = 16_384

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from mlflow_rnnmod.inputs.base import Input, Reader, check_numbers
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 
 class Steps(Input):

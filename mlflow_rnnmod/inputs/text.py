@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.base import Reader, is_missing, listed
 from mlflow_rnnmod.inputs.likelihood import Density
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.inputs.tokenizers import check_growth, check_tokenizer
 from mlflow_rnnmod.inputs.tokens import Tokens
 from mlflow_rnnmod.inputs.wording import text_density
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
-from mlflow_rnnmod.networks.rows import Rows
 
 
 class Text(Tokens):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlflow_rnnmod.networks.digest import canonical_json
+from mlflow_rnnmod._digest import canonical_json
 
 STEPS = 100_000
 """Tokens that a text may be padded to, or put around it."""

@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 
 from mlflow_rnnmod.inputs.base import ColumnType, Reader, is_missing, numbers
 from mlflow_rnnmod.inputs.likelihood import Density
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.inputs.steps import Steps, pad
 from mlflow_rnnmod.inputs.wording import Ids
-from mlflow_rnnmod.networks.rows import Rows
 
 UNKNOWN_SHARE = 0.3
 """Mean share of tokens in made-up rows that become unknown."""

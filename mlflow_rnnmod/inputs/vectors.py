@@ -12,12 +12,11 @@ from mlflow_rnnmod.inputs.base import (
     Reader,
     check_finite,
     check_numbers,
-    is_missing,
     numbers,
 )
 from mlflow_rnnmod.inputs.gaussian import VectorDensity
 from mlflow_rnnmod.inputs.likelihood import Density
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 
 
 class Vectors(Input):
@@ -41,11 +40,6 @@ class Vectors(Input):
             raise ValueError(f"{where} has shape {tuple(found.shape)}; expected {expected}.")
         check_finite(found, where)
         return found
-
-    def read_cell(self, cell: Any, row: int, size: int) -> list[Any]:
-        """One vector."""
-        where = f"{self.column} in row {row}"
-        return [self.read(None if is_missing(cell) else cell, where, size)]
 
     def check_rows(self, rows: Rows, size: int) -> None:
         """Float ``(rows, size)``."""

@@ -1,6 +1,8 @@
 """Floor 1: the recurrent network, its masks and slices, and reading a user's model into it."""
 
+from mlflow_rnnmod.inputs.rows import Rows, concatenate
 from mlflow_rnnmod.inputs.text import TextEncoder
+from mlflow_rnnmod.networks.guard import tolerance
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.protocol import Network, TrunkNetwork, View, view
 from mlflow_rnnmod.networks.reading import read_network
@@ -9,9 +11,7 @@ from mlflow_rnnmod.networks.recurrent.layers import States
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_weights
 from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
-from mlflow_rnnmod.networks.rows import Rows, concatenate
 from mlflow_rnnmod.networks.spec import NetworkSpec, Reading, UnreadableNetwork
-from mlflow_rnnmod.networks.tolerance import tolerance
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.network import Translator
 from mlflow_rnnmod.networks.translator.reading import read_translator

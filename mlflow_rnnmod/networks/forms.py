@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import answer_of
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
 
 _FORM = ("axes", "kind", "output", "feed", "output_steps", "steps", "end_label")

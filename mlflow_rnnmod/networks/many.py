@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod._locks import Lock
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.protocol import Finish, Network
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 from mlflow_rnnmod.networks.workers import on_threads, threads
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from mlflow_rnnmod import inputs
+from mlflow_rnnmod._digest import digest_tensors
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs import Density, Input, input_of
 from mlflow_rnnmod.inputs.preparation import ImagePreparation
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.inputs.text import TextEncoder
-from mlflow_rnnmod.networks.digest import digest_tensors
 from mlflow_rnnmod.networks.protocol import Network, moved
-from mlflow_rnnmod.networks.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Parent:
             )
         if self.image is not None:
             reads = self.network.config.input
-            if self.tokenizer is not None or not inputs.input_of(reads).whole:
+            if self.tokenizer is not None or not input_of(reads).whole:
                 raise ValueError(
                     f"image is given, and the network reads {reads}; expected it for networks of "
                     "images alone."
@@ -106,9 +106,9 @@ class Parent:
         return self.network.labels
 
     @property
-    def input(self) -> inputs.Input:
+    def input(self) -> Input:
         """What it reads: text or images where it has what makes rows of them, or as its network."""
-        return inputs.input_of(self.encoder.reads if self.encoder else self.network.config.input)
+        return input_of(self.encoder.reads if self.encoder else self.network.config.input)
 
     @property
     def input_size(self) -> Any:
@@ -138,7 +138,7 @@ class Parent:
         return made
 
     @cached_property
-    def density(self) -> inputs.Density | None:
+    def density(self) -> Density | None:
         """What likelihoods of its inputs are made of; ``None`` where there are none."""
         return self.input.density(self.network.config, self.encoder)
 

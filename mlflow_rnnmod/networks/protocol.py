@@ -14,13 +14,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.networks.groups import (
-    Groups,
-    check_fits,
-    shares_kept,
-    state_shapes,
-)
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
+from mlflow_rnnmod.networks.groups import Groups, check_fits, shares_kept, state_shapes
 from mlflow_rnnmod.networks.trunk import Trunk
 from mlflow_rnnmod.networks.views import Finish as Finish
 from mlflow_rnnmod.networks.views import Load as Load

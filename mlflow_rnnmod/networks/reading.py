@@ -7,16 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.reading import GraphReading, read_graph
 from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.recurrent.reading import read_network as read_recurrent
-from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.spec import (
-    AmbiguousNetwork,
-    NetworkSpec,
-    Reading,
-    UnreadableNetwork,
-)
+from mlflow_rnnmod.networks.spec import AmbiguousNetwork, NetworkSpec, Reading, UnreadableNetwork
 
 
 def read_network(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod._digest import digest_tensors
 from mlflow_rnnmod._locks import cached_property
-from mlflow_rnnmod.networks.digest import digest_tensors
 
 VARIANTS = ("rolled", "unrolled")
 GATE_MODES = ("joint", "separate")

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.groups import Completion
-from mlflow_rnnmod.networks.rows import Rows
 
 
 class View(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from mlflow_rnnmod.answers.reliability import Reliability
+from mlflow_rnnmod.answers.margins import Reliability
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
-"""Markdown that no label can break: escaping, tables, code, and a length to keep to."""
+"""Markdown that no label can break: escaping, tables, code, a length to keep to, links to MLflow.
+
+A fresh browser opens MLflow's pages in another mode than the one that shows models; the query at
+the end of each link opens the right one.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from urllib.parse import quote
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|~^:$])")
 # Line breaks end a table row; other control characters, and those that turn the direction of
@@ -54,11 +59,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "")
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def fenced(code: str, language: str = "python") -> str:
-    """A code block whose fence is longer than any run of backticks inside."""
+def fenced(code: str) -> str:
+    """A block of Python whose fence is longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall("`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{code}\n{fence}"
+    return f"{fence}python\n{code}\n{fence}"
 
 
 def inline(code: object) -> str:
@@ -78,3 +83,43 @@ def fit(sections: Sequence[str], longest: int) -> str:
             break
         kept.append(section)
     return "\n\n".join(kept) + "\n"
+
+
+WORKFLOW = "?workflowType=machine_learning"
+"""What makes MLflow's pages open in *Model training*."""
+
+
+def model_page(experiment_id: str, model_id: str) -> str:
+    """The page of a LoggedModel.
+
+    Example:
+        >>> model_page("1", "m-2")
+        '#/experiments/1/models/m-2?workflowType=machine_learning'
+    """
+    return f"#/experiments/{experiment_id}/models/{model_id}{WORKFLOW}"
+
+
+def models_page(experiment_id: str) -> str:
+    """The list of an experiment's LoggedModels."""
+    return f"#/experiments/{experiment_id}/models{WORKFLOW}"
+
+
+def run_page(experiment_id: str, run_id: str) -> str:
+    """The page of a run."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{WORKFLOW}"
+
+
+def artifact_page(experiment_id: str, run_id: str, path: str) -> str:
+    """An artifact of a run, opened."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/{path}{WORKFLOW}"
+
+
+def artifacts_page(experiment_id: str, model_id: str) -> str:
+    """The artifacts of a LoggedModel."""
+    return f"#/experiments/{experiment_id}/models/{model_id}/artifacts{WORKFLOW}"
+
+
+def registered_page(name: str, version: str | None = None) -> str:
+    """The page of a registered model, or of a version of it."""
+    page = f"#/models/{quote(name, safe='')}"
+    return f"{page}/versions/{version}{WORKFLOW}" if version else page + WORKFLOW

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_rnnmod.answers.reliability import BINS, Reliability
+from mlflow_rnnmod.answers.margins import BINS, Reliability
 from mlflow_rnnmod.pages.markdown import plain
 from mlflow_rnnmod.pages.pictures import ACCENT, INK, LINE, OTHER, SOFT, svg
 

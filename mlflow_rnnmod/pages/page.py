@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.decomposition.sizing import SHARED_COST
 from mlflow_rnnmod.pages.dial import METRICS, settings_svg, sorted_settings, taken_of
-from mlflow_rnnmod.pages.grouping import grouped
 from mlflow_rnnmod.pages.markdown import plain
-from mlflow_rnnmod.pages.pictures import is_taken, overlap_svg, sizing_svg
+from mlflow_rnnmod.pages.pictures import grouped, is_taken, overlap_svg, sizing_svg
 from mlflow_rnnmod.pages.sortable import SCRIPT, Cell, sortable
 from mlflow_rnnmod.pages.sortable import STYLE as SORTING
 from mlflow_rnnmod.pages.wording import percent, points

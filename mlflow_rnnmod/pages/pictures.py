@@ -1,4 +1,4 @@
-"""Pictures of a decomposition: how modules overlap, and what removing more would have cost.
+"""Pictures: how modules overlap, what removing more would have cost, how scores have drifted.
 
 The same overlap twice: as a PNG for MLflow's artifact viewer, and as SVG inside the report, where
 labels stay text in the reader's own fonts.
@@ -303,3 +303,86 @@ def _width(name: str) -> float:
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in name)
     capital = sum(character.isupper() or character in "mwMW@%" for character in name)
     return 0.56 * (len(name) - wide) + 1.1 * wide + 0.16 * capital
+
+
+PANELS = 40
+"""Modules whose drift is drawn, at the most."""
+_BESIDE = 4
+_PANEL_LABEL = 26
+
+
+def write_drift(
+    panels: Sequence[tuple[str, str, Sequence[int], Sequence[int]]], title: str, path: Path
+) -> None:
+    """Write the picture, as PNG or SVG by the file's ending.
+
+    Args:
+        panels: for each module its label, the verdict, and counts over the same bins: expected and
+            served; those that matter most first.
+        title: above it.
+        path: the file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = list(panels[:PANELS])
+    across = min(_BESIDE, max(len(shown), 1))
+    down = max(1, -(-len(shown) // across))
+    figure = Figure(figsize=(3.1 * across, 1.9 * down + 0.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    more = f", {len(panels) - len(shown)} more are left out" if len(panels) > len(shown) else ""
+    figure.suptitle(title + more, color=INK, fontsize=11)
+    for number, (label, verdict, expected, served) in enumerate(shown):
+        axes = figure.add_subplot(down, across, number + 1)
+        for counts, color, name in ((expected, LINE, "expected"), (served, ACCENT, "served")):
+            total = max(sum(counts), 1)
+            shares = [100 * count / total for count in counts]
+            places = range(1, len(counts) + 1)
+            if color == LINE:
+                axes.bar(places, shares, width=1.0, color=LINE, edgecolor="white", label=name)
+            else:
+                axes.plot(places, shares, color=color, marker="o", markersize=3, label=name)
+        strong = verdict == "drifted"
+        name = f"{plain(label, _PANEL_LABEL)}: {verdict}"
+        axes.set_title(name, fontsize=9, color=OTHER if strong else INK, loc="left")
+        axes.tick_params(labelsize=7, colors=SOFT)
+        axes.spines[["top", "right"]].set_visible(False)
+        if number == 0:
+            axes.legend(fontsize=7, frameon=False)
+        if number % across == 0:
+            axes.set_ylabel("% of rows", fontsize=7, color=SOFT)
+        if number // across == down - 1:
+            axes.set_xlabel("scores, low to high", fontsize=7, color=SOFT)
+    figure.savefig(path, dpi=110)
+
+
+FEWEST = 4
+"""Modules from which on their order is changed."""
+
+
+def grouped(
+    overlap: NDArray[np.floating], labels: Sequence[str]
+) -> tuple[NDArray[np.floating], list[str]]:
+    """Overlap and labels in an order of like ones: average linkage, leaves ordered optimally.
+
+    Args:
+        overlap: shares from 0 to 1, symmetric, ``(labels, labels)``.
+        labels: one for each row and column.
+
+    Example:
+        >>> one, two = [1.0, 0.1, 0.9, 0.1], [0.1, 1.0, 0.1, 0.8]
+        >>> matrix = np.array([one, two, [0.9, 0.1, 1.0, 0.1], [0.1, 0.8, 0.1, 1.0]])
+        >>> order = grouped(matrix, list("abcd"))[1]
+        >>> sorted(map(sorted, (order[:2], order[2:])))
+        [['a', 'c'], ['b', 'd']]
+    """
+    if len(labels) < FEWEST:
+        return overlap, list(labels)
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    distance = 1 - np.asarray(overlap, dtype=float)
+    np.fill_diagonal(distance, 0.0)
+    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    order = leaves_list(tree)
+    return overlap[np.ix_(order, order)], [labels[i] for i in order]

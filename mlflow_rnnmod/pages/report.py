@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.pages.dial import METRICS, sorted_settings, taken_of, write_settings
-from mlflow_rnnmod.pages.grouping import grouped
-from mlflow_rnnmod.pages.links import model_page, registered_page
-from mlflow_rnnmod.pages.markdown import escape, link, table
+from mlflow_rnnmod.pages.markdown import escape, link, model_page, registered_page, table
 from mlflow_rnnmod.pages.page import page
-from mlflow_rnnmod.pages.pictures import write_overlap
+from mlflow_rnnmod.pages.pictures import grouped, write_overlap
 from mlflow_rnnmod.pages.wording import bleu, percent, points, removal_words
 
 if TYPE_CHECKING:

@@ -6,13 +6,8 @@ from pathlib import Path
 
 from mlflow_rnnmod.storage import composites, modules, parents
 from mlflow_rnnmod.storage.composites import read_composite, write_composite
-from mlflow_rnnmod.storage.files import FORMAT
-from mlflow_rnnmod.storage.modules import (
-    read_contract,
-    read_module,
-    without_credentials,
-    write_module,
-)
+from mlflow_rnnmod.storage.files import FORMAT, without_credentials
+from mlflow_rnnmod.storage.modules import read_contract, read_module, write_module
 from mlflow_rnnmod.storage.parents import read_parent, write_parent
 
 __all__ = [

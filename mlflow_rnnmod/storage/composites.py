@@ -11,12 +11,17 @@ from mlflow_rnnmod.composition.translation import composite_class
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage.bounds import MODULES as MOST
-from mlflow_rnnmod.storage.files import by_version, check_digest, read_document, write_document
+from mlflow_rnnmod.storage.files import (
+    by_version,
+    check_digest,
+    clean_origin,
+    read_document,
+    write_document,
+)
 from mlflow_rnnmod.storage.modules import (
     ALL,
     PARENTS,
     FindParent,
-    clean_origin,
     read_module,
     read_modules,
     write_modules,

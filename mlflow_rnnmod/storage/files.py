@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.storage import bounds
 
 FORMAT = 5
@@ -270,3 +271,24 @@ def unpack_bits(packed: Tensor, size: int) -> Tensor:
         )
     bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
     return bits.reshape(-1)[:size].bool()
+
+
+def without_credentials(uri: str | None) -> str | None:
+    """``uri`` without a user's name and password, which have no place in an artifact.
+
+    Example:
+        >>> without_credentials("https://me:secret@models.example:5000/mlflow")
+        'https://models.example:5000/mlflow'
+    """
+    if uri is None or "@" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def clean_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's origin as it is stored: JSON types, addresses without credentials."""
+    return {
+        name: without_credentials(value) if name.endswith("uri") else value
+        for name, value in origin.items()
+    }

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.tracking import flavor
+from mlflow_rnnmod.tracking.registration import ATTEMPT
 from mlflow_rnnmod.tracking.searching import experiments, name_is
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.tracking.given import Given
 
 _logger = logging.getLogger(__name__)
-_ATTEMPT = "rnnmod.attempt"
 
 
 def log_or_leave_nothing(
@@ -71,7 +71,7 @@ class Attempt:
         if registered is not None and not self._is_known(registered):
             self.later(f"model {registered}", self._delete_empty, registered)
         self.later("the new model", self._delete_tagged)
-        marked = {**(tags or {}), _ATTEMPT: self._token}
+        marked = {**(tags or {}), ATTEMPT: self._token}
         figures: dict[str, Any] = {}
         if rows is not None and rows.targets and isinstance(thing, Composite):
             figures = {"evaluate_on": rows.pair, "evaluated_on": rows.name}
@@ -84,8 +84,8 @@ class Attempt:
             version = str(info.registered_model_version)
             what = f"version {version} of {registered}"
             self.later(what, self.client.delete_model_version, registered, version)
-            self.client.delete_model_version_tag(registered, version, _ATTEMPT)
-        self.client.delete_logged_model_tag(info.model_id, _ATTEMPT)
+            self.client.delete_model_version_tag(registered, version, ATTEMPT)
+        self.client.delete_logged_model_tag(info.model_id, ATTEMPT)
         return info
 
     def _is_known(self, registered: str) -> bool:
@@ -99,7 +99,7 @@ class Attempt:
             self.client.delete_registered_model(registered)
 
     def _delete_tagged(self) -> None:
-        tag = f"tags.`{_ATTEMPT}` = '{self._token}'"
+        tag = f"tags.`{ATTEMPT}` = '{self._token}'"
         for version in self.client.search_model_versions(tag):
             self.client.delete_model_version(version.name, version.version)
         where = [e.experiment_id for e in experiments(self.client)]

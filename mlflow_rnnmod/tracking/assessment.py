@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.reliability import Reliability, reliability
+from mlflow_rnnmod.answers.margins import Reliability, reliability
 from mlflow_rnnmod.answers.translation import corpus_bleu, corpus_chrf
 from mlflow_rnnmod.composition import Composite, whole_parent
 from mlflow_rnnmod.composition.scores import SCORES
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.pages.assessed import Assessment, OfLabel, OfParent
-from mlflow_rnnmod.tracking.evaluator import answers_by_step, figures, set_figures
+from mlflow_rnnmod.tracking.figures import answers_by_step, figures, set_figures
 
 FIGURES = ("precision", "recall", "f1")
 TRANSLATED = ("bleu", "chrf")

@@ -25,7 +25,7 @@ from mlflow.entities import (
 from mlflow.models import Model
 
 from mlflow_rnnmod.pages.card import module_card, parent_card, registered_card
-from mlflow_rnnmod.pages.links import artifact_page, model_page, models_page
+from mlflow_rnnmod.pages.markdown import artifact_page, model_page, models_page
 from mlflow_rnnmod.pages.report import (
     INDEX,
     PAGE,
@@ -43,12 +43,12 @@ from mlflow_rnnmod.tracking.directory import (
     model_tags,
     type_of_model,
 )
+from mlflow_rnnmod.tracking.download import check_stored, digests_in
 from mlflow_rnnmod.tracking.environment import environment_files, own_requirement
 from mlflow_rnnmod.tracking.jobs import Progress, raise_first_failure, tell, wait, workers
 from mlflow_rnnmod.tracking.logged import LoggedDecomposition
 from mlflow_rnnmod.tracking.names import registered_name, slugs
 from mlflow_rnnmod.tracking.registration import ALIAS, Registration
-from mlflow_rnnmod.tracking.stored import check_stored, digests_in
 from mlflow_rnnmod.tracking.undo import MODULE, Ledger
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The package's own code beside a model, where pip can't get it: one archive that Python reads.
+"""The package as models name it, and its code beside a model where pip can't get it: an archive.
 
 Parents, composites and modules that stand alone carry the archive. A module by reference brings a
 file of a few lines that finds the package, or the archive of its parent's model.
@@ -16,12 +16,24 @@ from pathlib import Path
 
 from mlflow_rnnmod.tracking import _borrowed
 
+FLAVOR_NAME = "rnnmod"
+DISTRIBUTION = "mlflow-rnnmod"
 PACKAGE = Path(__file__).parent.parent
 CODE = "code"
 ARCHIVE = _borrowed.ARCHIVE
 TAG = "rnnmod.code"
 """Tag of a parent's model: SHA-256 of the archive that it carries."""
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same sources are the same archive
+
+
+def version() -> str:
+    """The package's version, as it is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # loaded from an artifact's code, or from a working copy
+        return "0+unknown"
 
 
 @lru_cache(maxsize=1)

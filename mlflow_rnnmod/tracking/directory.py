@@ -14,8 +14,6 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, TensorSpec
 
-import mlflow_rnnmod
-from mlflow_rnnmod import FLAVOR_NAME
 from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, answer_of
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
@@ -23,6 +21,7 @@ from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import FORMAT, write_composite, write_module, write_parent
 from mlflow_rnnmod.tracking import _mlflow, code, download, recipes
+from mlflow_rnnmod.tracking.code import FLAVOR_NAME, PACKAGE
 from mlflow_rnnmod.tracking.columns import WORDS, column_type
 from mlflow_rnnmod.tracking.environment import (
     EnvironmentFiles,
@@ -220,7 +219,7 @@ def model_directory(
     model.add_flavor(FLAVOR_NAME, kind=what, format=FORMAT, data=download.DATA, **named, **extra)
     pyfunc.add_to_model(
         model,
-        loader_module=mlflow_rnnmod.__name__,
+        loader_module=PACKAGE.name,
         data=download.DATA,
         code=carried,
         conda_env=_mlflow.CONDA_ENV,

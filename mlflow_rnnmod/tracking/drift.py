@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.composition.evidence import space_of
-from mlflow_rnnmod.storage.modules import knowledge
+from mlflow_rnnmod.storage.module_parts import knowledge
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.given import Given, read_given
 from mlflow_rnnmod.tracking.recipes import EXPECTED

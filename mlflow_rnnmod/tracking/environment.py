@@ -16,9 +16,8 @@ from typing import Any
 import yaml
 
 from mlflow_rnnmod.tracking import _mlflow
-from mlflow_rnnmod.tracking.code import PACKAGE
+from mlflow_rnnmod.tracking.code import DISTRIBUTION, PACKAGE
 
-DISTRIBUTION = "mlflow-rnnmod"
 _TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 
 # What loading and answering import; training and reports need more.

@@ -15,13 +15,13 @@ from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from mlflow_rnnmod import FLAVOR_NAME
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.storage import kind_of, read_composite, read_module, read_parent
 from mlflow_rnnmod.storage.bounds import MODEL_BYTES, read_regular
 from mlflow_rnnmod.tracking import _mlflow, download
+from mlflow_rnnmod.tracking.code import FLAVOR_NAME
 from mlflow_rnnmod.tracking.parents import find_parent, remember
 
 _FOLDER = re.compile(r"[A-Za-z0-9_-]{1,100}")

@@ -18,15 +18,12 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
 
-import mlflow_rnnmod
-from mlflow_rnnmod import FLAVOR_NAME
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
-from mlflow_rnnmod.pages import card
-from mlflow_rnnmod.pages.composite import composite_page
-from mlflow_rnnmod.tracking import _mlflow, code, download, fetch, parents, record, shelf
-from mlflow_rnnmod.tracking.assessment import Assessment, assess
+from mlflow_rnnmod.tracking import _mlflow, code, download, fetch, parents, record
+from mlflow_rnnmod.tracking.assessment import Assessment
+from mlflow_rnnmod.tracking.code import FLAVOR_NAME, PACKAGE
 from mlflow_rnnmod.tracking.directory import (
     Thing,
     hidden_tags,
@@ -37,6 +34,7 @@ from mlflow_rnnmod.tracking.directory import (
     signature_for,
     type_of_model,
 )
+from mlflow_rnnmod.tracking.download import check_stored, digests_in
 from mlflow_rnnmod.tracking.environment import (
     EnvironmentFiles,
     default_requirements,
@@ -46,14 +44,13 @@ from mlflow_rnnmod.tracking.environment import (
 )
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
-from mlflow_rnnmod.tracking.stored import check_stored, digests_in
+from mlflow_rnnmod.tracking.shelf import assessed, card_of, present, write_card
 
 __all__ = [
     "FLAVOR_NAME",
     "EnvironmentFiles",
     "environment_files",
     "get_default_conda_env",
-    "card_of",
     "get_default_pip_requirements",
     "input_kind",
     "load_model",
@@ -144,25 +141,7 @@ def save_model(
         if not isinstance(error, ValueError):
             raise
         raise MlflowException.invalid_parameter_value(str(error)) from error
-    _write_card(model, Path(path), mlflow_model, standalone, assessment)
-
-
-def _write_card(
-    thing: Thing,
-    path: Path,
-    saved: Model | None,
-    standalone: bool,
-    found: Assessment | None,
-) -> None:
-    """The card as a file beside the model; of a composite the report and the picture, too."""
-    model_id = getattr(saved, "model_id", None)
-    uri = f"models:/{model_id}" if model_id else str(path)
-    if isinstance(thing, Composite):
-        shelf.write_pages(thing, path, shelf.places_of(thing, uri, _own_page(model_id)), found)
-        return
-    (path / shelf.CARD).parent.mkdir(exist_ok=True)
-    text = _card_of(thing, uri, model_id, standalone)
-    (path / shelf.CARD).write_text(text, encoding="utf-8")
+    write_card(model, Path(path), mlflow_model, standalone, assessment)
 
 
 def log_model(
@@ -229,7 +208,7 @@ def log_model(
         kwargs = {**kwargs, "borrows": carries_this_code(MlflowClient(), model.parent)}
     if name is None and artifact_path is None and model_id is None:
         name = slug(model.label) if isinstance(model, Module) else kind(model)
-    found = _assessed(model, evaluate_on, evaluated_on)
+    found = assessed(model, evaluate_on, evaluated_on)
     if isinstance(model, Composite):
         kwargs = {**kwargs, "assessment": found}
     saved = _Saved()
@@ -264,10 +243,10 @@ def log_model(
             tags=own_tags,
         )
         info.registered_model_version = version.version
-    note = _card_of(model, f"models:/{info.model_id}", info.model_id, standalone, found)
+    note = card_of(model, f"models:/{info.model_id}", info.model_id, standalone, found)
     MlflowClient().set_logged_model_tags(info.model_id, {record.NOTE: note, **hidden_tags(model)})
     if isinstance(model, Composite):
-        _present(model, info, found, registered_model_name)
+        present(model, info, found, registered_model_name)
     if isinstance(model, Parent):
         parents.remember(model.known_as(info.model_id, download.server()))
     return info
@@ -276,7 +255,7 @@ def log_model(
 class _Saved:
     """This flavor, as ``Model.log`` asks for it, and what it has saved."""
 
-    __name__ = mlflow_rnnmod.__name__
+    __name__ = PACKAGE.name
 
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}
@@ -315,64 +294,6 @@ def _params(thing: Thing) -> dict[str, str]:
         "score": thing.score,
         "parents": str(len(parents)),
     }
-
-
-def card_of(thing: Thing, uri: str) -> str:
-    """The description of a model on its page in MLflow, in Markdown."""
-    return _card_of(thing, uri)
-
-
-def _card_of(
-    thing: Thing,
-    uri: str,
-    model_id: str | None = None,
-    standalone: bool = False,
-    found: Assessment | None = None,
-) -> str:
-    """The description of a model, which its file ``card/README.md`` is, too."""
-    if isinstance(thing, Parent):
-        return card.parent_card(thing, uri)
-    if isinstance(thing, Module):
-        return card.module_card(thing, uri, standalone=standalone, server=download.server())
-    return composite_page(thing, shelf.places_of(thing, uri, _own_page(model_id)), found)
-
-
-def _own_page(model_id: str | None) -> tuple[str, str] | None:
-    """Experiment and id of a LoggedModel that is being made."""
-    if model_id is None:
-        return None
-    try:
-        return MlflowClient().get_logged_model(model_id).experiment_id, model_id
-    except MlflowException:
-        return None
-
-
-def _assessed(thing: Thing, evaluate_on: Any, evaluated_on: str) -> Assessment | None:
-    if evaluate_on is None:
-        return None
-    if not isinstance(thing, Composite):
-        raise MlflowException.invalid_parameter_value(
-            f"evaluate_on is given, and the model is a {kind(thing)}; expected None: composites "
-            "have figures on given rows. mlflow.models.evaluate measures any model."
-        )
-    try:
-        return assess(thing, evaluate_on, evaluated_on)
-    except (TypeError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(str(error)) from error
-
-
-def _present(
-    composite: Composite, info: ModelInfo, found: Assessment | None, name: str | None
-) -> None:
-    """What people find of a composite besides its own page."""
-    client = MlflowClient()
-    run_id = info.run_id
-    if run_id:
-        shelf.log_lineage(client, run_id, composite)
-        if found is not None:
-            shelf.log_figures(client, run_id, info.model_id, found, None)
-    if name is not None and info.registered_model_version is not None:
-        shelf.dress(client, name, str(info.registered_model_version), composite, found)
 
 
 def _with_logged_parent(module: Module, run_id: str | None) -> Module:

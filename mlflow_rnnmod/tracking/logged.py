@@ -11,11 +11,10 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_rnnmod.pages.links import artifact_page, run_page
-from mlflow_rnnmod.pages.markdown import escape
+from mlflow_rnnmod.pages.markdown import artifact_page, escape, run_page
 from mlflow_rnnmod.storage import without_credentials
 from mlflow_rnnmod.tracking import _mlflow
-from mlflow_rnnmod.tracking.interruptions import finish
+from mlflow_rnnmod.tracking.jobs import finish
 from mlflow_rnnmod.tracking.record import NOTE
 
 _logger = logging.getLogger(__name__)

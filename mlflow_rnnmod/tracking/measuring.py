@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.directory import answer_in, labels_of
-from mlflow_rnnmod.tracking.evaluator import figures, set_figures
+from mlflow_rnnmod.tracking.figures import figures, set_figures
 from mlflow_rnnmod.tracking.given import TARGETS, Given
 from mlflow_rnnmod.tracking.probe import answers_in
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -17,11 +18,15 @@ from mlflow_rnnmod.answers import NONE_OF_THESE, PREDICTION, Form
 from mlflow_rnnmod.composition import Composite, compose, whole_parent
 from mlflow_rnnmod.composition.translation import TranslatingComposite
 from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.inputs import Input
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking.columns import read_inputs
-from mlflow_rnnmod.tracking.limits import MOST, Limit
-from mlflow_rnnmod.tracking.spark import in_spark
 
+MOST = 10_000
+"""Tokens, or steps, of one input, where a model does not say otherwise."""
+WAYS = ("refuse", "cut")
+# Characters for a token: beyond, a text is not even given to the tokenizer.
+_CHARACTERS = 16
 DEFAULTS: dict[str, Any] = {
     "device": None,
     "batch_size": 256,
@@ -39,9 +44,9 @@ class RnnmodModel:
     Args:
         thing: parent, module or composite.
         model_config: ``device``, ``batch_size``, ``max_tokens`` and ``too_long`` (see
-            :data:`DEFAULTS` and :mod:`~mlflow_rnnmod.tracking.limits`); ``blank``: ``"reject"``,
-            where inputs that hold nothing (missing or blank text, no step) get ``reject_label``,
-            or no label at all, or ``"answer"``, where they are asked like any other.
+            :data:`DEFAULTS` and :class:`Limit`); ``blank``: ``"reject"``, where inputs that hold
+            nothing (missing or blank text, no step) get ``reject_label``, or no label at all, or
+            ``"answer"``, where they are asked like any other.
 
     Raises:
         MlflowException: if ``model_config`` does not fit.
@@ -193,3 +198,101 @@ def _table(answers: list[Any], tables: Sequence[Tensor], names: Sequence[str]) -
 def _steps(scores: Tensor) -> list[list[float]]:
     """For each label its scores at the steps that have some, from ``(steps, labels)``."""
     return scores[(~scores.isnan()).any(dim=1)].T.double().tolist()
+
+
+class Scores(pd.DataFrame):
+    """A table of scores that refuses to become a column of texts, as it would inside Spark.
+
+    ``mlflow.pyfunc.spark_udf`` takes the result type from the signature, which says what models
+    answer without params: a text. Of a table it then takes the first column, the labels, so that
+    scores would be left out without a word.
+    """
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def map(self, func: Any, *args: Any, **kwargs: Any) -> pd.DataFrame:
+        """As of any table; but ``str``, by which MLflow makes a column of texts, is refused.
+
+        Raises:
+            MlflowException: for ``str``.
+        """
+        if func is str:
+            fields = ", ".join(f"`{name}` double" for name in self.columns[1:4])
+            more = ", ..." if len(self.columns) > 4 else ""
+            raise MlflowException.invalid_parameter_value(
+                "params={'scores': True} with a result type that is a text would leave the scores "
+                f'out; give spark_udf a struct: result_type="{self.columns[0]} string, {fields}'
+                f'{more}".'
+            )
+        return super().map(func, *args, **kwargs)
+
+
+def in_spark(scores: pd.DataFrame) -> pd.DataFrame:
+    """A table of scores; guarded where a Spark task is asking for it."""
+    spark = sys.modules.get("pyspark")
+    task = None if spark is None else spark.TaskContext.get()
+    return scores if task is None else Scores(scores)
+
+
+class Limit:
+    """How many tokens or steps one input may have, and what is done with longer ones.
+
+    Args:
+        config: ``max_tokens``, a positive number, or ``None`` for no limit; ``too_long``,
+            ``"refuse"`` or ``"cut"``.
+
+    Raises:
+        MlflowException: if one of them does not fit.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.most, way = config["max_tokens"], config["too_long"]
+        if self.most is not None and (type(self.most) is not int or self.most < 1):
+            raise MlflowException.invalid_parameter_value(
+                f"model_config['max_tokens'] is {self.most!r}; expected a positive number of "
+                "tokens (steps) of one input, or None for any."
+            )
+        if way not in WAYS:
+            raise MlflowException.invalid_parameter_value(
+                f"model_config['too_long'] is {way!r}; expected one of {WAYS}."
+            )
+        self.cuts = way == "cut"
+
+    def bounded(self, inputs: list[Any], reads: Input, parents: Sequence[Parent]) -> list[Any]:
+        """Checked inputs, none of them longer than the limit.
+
+        Args:
+            inputs: as tables and lists have been read.
+            reads: their kind.
+            parents: that are going to read them.
+
+        Raises:
+            ValueError: naming the first that is too long, where they are not to be cut.
+        """
+        if self.most is None or all(reads.length(x) <= self.most for x in inputs):
+            return inputs
+        return [self._one(x, row, reads, parents) for row, x in enumerate(inputs)]
+
+    def _one(self, value: Any, row: int, reads: Input, parents: Sequence[Parent]) -> Any:
+        if self.most is None or reads.length(value) <= self.most:
+            return value
+        if all(p.tokenizer for p in parents) and reads.length(value) > _CHARACTERS * self.most:
+            if not self.cuts:
+                raise self._too_long(f"{reads.length(value)} characters", row, reads)
+            value = reads.cut(value, _CHARACTERS * self.most)
+        for parent in parents:
+            steps = reads.length(value, parent.tokenizer)
+            if min(steps, parent.network.config.steps or steps) > self.most:
+                if not self.cuts:
+                    raise self._too_long(f"{steps} tokens or steps", row, reads)
+                value = reads.cut(value, self.most, parent.tokenizer)
+        return value
+
+    def _too_long(self, found: str, row: int, reads: Input) -> ValueError:
+        return ValueError(
+            f"{reads.column} in row {row} has {found}; this model reads at most {self.most} tokens "
+            "(steps) of one input. Cut it, or load the model with model_config={'max_tokens': N}, "
+            "or {'too_long': 'cut'} to have only its beginning read."
+        )

@@ -25,9 +25,10 @@ from typing import Any
 import yaml
 from mlflow.exceptions import MlflowException
 
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.composition import Composite
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
-from mlflow_rnnmod.storage.modules import knowledge
+from mlflow_rnnmod.storage.module_parts import knowledge
+from mlflow_rnnmod.tracking.uses import used
 
 FILE = "recipe.yml"
 """The file's name in a composite's model."""
@@ -184,7 +185,7 @@ def _wrong(path: Path, problems: list[str]) -> MlflowException:
     return MlflowException.invalid_parameter_value(f"recipe {path}: {'; '.join(problems)}.")
 
 
-def recipe_of(composite: Composite, name: str | None = None) -> dict[str, Any]:
+def recipe_of(composite: Composite) -> dict[str, Any]:
     """A composite's recipe with aliases resolved: composed again, it has the same digest.
 
     Modules that were never logged have no URI, so that such a recipe tells what is in the
@@ -199,17 +200,16 @@ def recipe_of(composite: Composite, name: str | None = None) -> dict[str, Any]:
         }
         for source in composite.sources
     ]
-    found: dict[str, Any] = {} if name is None else {"name": name}
-    found |= {"modules": entries, "score": composite.score}
+    found: dict[str, Any] = {"modules": entries, "score": composite.score}
     parameters = {k: v for k, v in composite.parameters.items() if k != EXPECTED}
     if parameters:
         found["parameters"] = parameters
     return {**found, "digest": composite_digest(composite)}
 
 
-def recipe_text(composite: Composite, name: str | None = None) -> str:
+def recipe_text(composite: Composite) -> str:
     """:func:`recipe_of` as YAML."""
-    body = yaml.safe_dump(recipe_of(composite, name), sort_keys=False, allow_unicode=True)
+    body = yaml.safe_dump(recipe_of(composite), sort_keys=False, allow_unicode=True)
     return f"# rnnmod compose {FILE} makes this composite again.\n{body}"
 
 
@@ -234,3 +234,38 @@ def composite_digest(composite: Composite) -> str:
         "parameters": parameters,
     }
     return digest_text(canonical_json(content))
+
+
+def differences(old: Composite, new: Composite) -> list[dict[str, Any]]:
+    """What is another in ``new`` than in ``old``: a row with ``what``, ``old`` and ``new`` each.
+
+    Modules are the same where they answer by the same numbers, wherever they came from.
+    """
+    first, second = ({m.label: m for m in composite.modules} for composite in (old, new))
+    sources = [{s["label"]: s for s in composite.sources} for composite in (old, new)]
+    found: list[dict[str, Any]] = []
+    for label in dict.fromkeys([*first, *second]):
+        here = [known[label] for known in (first, second) if label in known]
+        if len(here) == 2 and knowledge(here[0]) == knowledge(here[1]):
+            continue
+        names = [
+            _named(known[label], has[label]) if label in has else None
+            for known, has in zip(sources, (first, second), strict=True)
+        ]
+        found.append({"what": f"module of {label}", "old": names[0], "new": names[1]})
+    for what, of in (("score", old.score), ("answer", old.output), ("input", old.input_kind)):
+        now = {"score": new.score, "answer": new.output, "input": new.input_kind}[what]
+        if of != now:
+            found.append({"what": what, "old": of, "new": now})
+    for name in dict.fromkeys([*old.parameters, *new.parameters]):
+        before, after = old.parameters.get(name), new.parameters.get(name)
+        if before != after and name != EXPECTED:
+            found.append({"what": name, "old": before, "new": after})
+    shared = [label for label in new.labels if label in first]
+    if shared != [label for label in old.labels if label in second]:
+        found.append({"what": "order", "old": list(old.labels), "new": list(new.labels)})
+    return found
+
+
+def _named(source: Any, module: Any) -> str:
+    return used(source) or f"{module.trunk.digest[:12]} of parent {module.parent.digest[:12]}"

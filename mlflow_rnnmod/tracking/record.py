@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
-import mlflow_rnnmod
-from mlflow_rnnmod.networks.digest import digest_tensors
+from mlflow_rnnmod._digest import digest_tensors
 from mlflow_rnnmod.pages.wording import figure_rows, percent, removal_words
+from mlflow_rnnmod.tracking.code import version
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
@@ -45,7 +45,7 @@ def fingerprint(parent: Parent) -> str:
 
 def shared_tags(parent: Parent) -> dict[str, str]:
     """Tags that all models of one decomposition have."""
-    return {"rnnmod.fingerprint": fingerprint(parent), "rnnmod.version": mlflow_rnnmod.__version__}
+    return {"rnnmod.fingerprint": fingerprint(parent), "rnnmod.version": version()}
 
 
 def parent_params(parent: Parent) -> dict[str, str]:
@@ -167,7 +167,7 @@ def run_tags(
     tags = {
         "rnnmod.role": "decomposition",
         "rnnmod.parent": decomposition.parent.digest[:12],
-        "rnnmod.version": mlflow_rnnmod.__version__,
+        "rnnmod.version": version(),
         _TABLES: json.dumps(tables if entry in tables else [*tables, entry]),
         NOTE: note if len(note) <= _LONGEST_NOTE else present.get(NOTE, ""),
     }

@@ -11,11 +11,19 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, LoggedModelInput, Metric
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.models.model import ModelInfo
 
 from mlflow_rnnmod.composition import Composite
+from mlflow_rnnmod.decomposition.module import Module
+from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.pages import card
 from mlflow_rnnmod.pages import composite as pages
+from mlflow_rnnmod.pages.composite import composite_page
+from mlflow_rnnmod.pages.composite_report import composite_report
 from mlflow_rnnmod.tracking import download
-from mlflow_rnnmod.tracking.assessment import Assessment
+from mlflow_rnnmod.tracking.assessment import Assessment, assess
+from mlflow_rnnmod.tracking.directory import Thing, kind
 from mlflow_rnnmod.tracking.registration import ALIAS
 
 _logger = logging.getLogger(__name__)
@@ -75,7 +83,7 @@ def write_pages(
     (folder / CARD).parent.mkdir(exist_ok=True)
     for name, content in (
         (CARD, pages.composite_page(composite, places, found)),
-        (REPORT, pages.composite_report(composite, found)),
+        (REPORT, composite_report(composite, found)),
         (PICTURE, pages.lineage(composite, found)),
     ):
         (folder / name).write_text(content, encoding="utf-8")
@@ -137,3 +145,87 @@ def registered_tags(composite: Composite) -> dict[str, Any]:
         "rnnmod.kind": "composite",
         "rnnmod.labels": labels if len(labels) <= _LONGEST else f"{labels[: _LONGEST - 1]}…",
     }
+
+
+def write_card(
+    thing: Thing,
+    path: Path,
+    saved: Model | None,
+    standalone: bool,
+    found: Assessment | None,
+) -> None:
+    """The card as a file beside the model; of a composite the report and the picture, too."""
+    model_id = getattr(saved, "model_id", None)
+    uri = f"models:/{model_id}" if model_id else str(path)
+    if isinstance(thing, Composite):
+        write_pages(thing, path, places_of(thing, uri, _own_page(model_id)), found)
+        return
+    (path / CARD).parent.mkdir(exist_ok=True)
+    text = card_of(thing, uri, model_id, standalone)
+    (path / CARD).write_text(text, encoding="utf-8")
+
+
+def card_of(
+    thing: Thing,
+    uri: str,
+    model_id: str | None = None,
+    standalone: bool = False,
+    found: Assessment | None = None,
+) -> str:
+    """The description of a model on its page in MLflow, which its file ``card/README.md`` is, too.
+
+    Args:
+        thing: the model.
+        uri: what it can be loaded by.
+        model_id: of the LoggedModel that is being made of it.
+        standalone: whether a module has its parent beside it.
+        found: of a composite, how good it is.
+    """
+    if isinstance(thing, Parent):
+        return card.parent_card(thing, uri)
+    if isinstance(thing, Module):
+        return card.module_card(thing, uri, standalone=standalone, server=download.server())
+    return composite_page(thing, places_of(thing, uri, _own_page(model_id)), found)
+
+
+def _own_page(model_id: str | None) -> tuple[str, str] | None:
+    """Experiment and id of a LoggedModel that is being made."""
+    if model_id is None:
+        return None
+    try:
+        return MlflowClient().get_logged_model(model_id).experiment_id, model_id
+    except MlflowException:
+        return None
+
+
+def assessed(thing: Thing, evaluate_on: Any, evaluated_on: str) -> Assessment | None:
+    """How good a composite is on given rows; ``None`` without any.
+
+    Raises:
+        MlflowException: if the rows do not fit, or the model is no composite.
+    """
+    if evaluate_on is None:
+        return None
+    if not isinstance(thing, Composite):
+        raise MlflowException.invalid_parameter_value(
+            f"evaluate_on is given, and the model is a {kind(thing)}; expected None: composites "
+            "have figures on given rows. mlflow.models.evaluate measures any model."
+        )
+    try:
+        return assess(thing, evaluate_on, evaluated_on)
+    except (TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def present(
+    composite: Composite, info: ModelInfo, found: Assessment | None, name: str | None
+) -> None:
+    """What people find of a composite besides its own page."""
+    client = MlflowClient()
+    run_id = info.run_id
+    if run_id:
+        log_lineage(client, run_id, composite)
+        if found is not None:
+            log_figures(client, run_id, info.model_id, found, None)
+    if name is not None and info.registered_model_version is not None:
+        dress(client, name, str(info.registered_model_version), composite, found)

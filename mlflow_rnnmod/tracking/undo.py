@@ -21,8 +21,8 @@ from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.tracking import _mlflow
+from mlflow_rnnmod.tracking.download import first_line
 from mlflow_rnnmod.tracking.registration import ATTEMPT, Registry
-from mlflow_rnnmod.tracking.stored import first_line
 
 _logger = logging.getLogger(__name__)
 MODULE = "rnnmod-module"

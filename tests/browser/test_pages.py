@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 import mlflow_rnnmod
 from benchmarks.logging import server
-from mlflow_rnnmod.pages.links import artifact_page, artifacts_page, model_page, run_page
+from mlflow_rnnmod.pages.markdown import artifact_page, artifacts_page, model_page, run_page
 from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
 from tests.builders import tiny_decomposition, tiny_parent, tiny_texts
 

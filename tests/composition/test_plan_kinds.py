@@ -12,7 +12,7 @@ from mlflow_rnnmod.composition.plan import entry_of, make_plan
 from mlflow_rnnmod.decomposition.module import make_contract
 from mlflow_rnnmod.networks import Trunk
 from mlflow_rnnmod.networks.trunk import shapes
-from mlflow_rnnmod.tracking.evaluator import set_figures
+from mlflow_rnnmod.tracking.figures import set_figures
 from tests.builders import tiny_modules
 from tests.composition.test_kinds import TEXTS, mixed, parent_of
 

@@ -19,7 +19,7 @@ from mlflow_rnnmod.composition import (
     whole_parent,
 )
 from mlflow_rnnmod.composition.translation import TranslatingComposite
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.translator.decoding import beam_search
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
 from tests.builders import tiny_modules, tiny_parent

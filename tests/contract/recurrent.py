@@ -10,8 +10,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import IGNORE
 from mlflow_rnnmod.networks import HiddenLayer, Parent, RecurrentNetwork, Rows
-from mlflow_rnnmod.networks.rows import IGNORE
 from tests.builders import tiny_parent
 from tests.contract.base import STEPS, Seen, Slowly, Suite, cached
 from tests.networks.recurrent.reference import reference_readout

@@ -15,8 +15,8 @@ from torch import Tensor
 from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.decomposition import collect
 from mlflow_rnnmod.decomposition.statistics import BINS, ActivationStatistics
+from mlflow_rnnmod.inputs.rows import IGNORE
 from mlflow_rnnmod.networks.parts import part_name, split_name
-from mlflow_rnnmod.networks.rows import IGNORE
 from tests.contract.base import Subject
 from tests.contract.subjects import drawn, structures, subject, subjects
 

@@ -13,7 +13,8 @@ from mlflow_rnnmod.decomposition.fitting import (
     FEW_POSITIVES,
     FittedHeads,
     fit_all,
-    fit_heads,
+    fit_open_heads,
+    fit_report,
     pool_calibrations,
 )
 from mlflow_rnnmod.decomposition.material import Material, pick_fit_rows, prepare_material
@@ -60,6 +61,13 @@ def plain_margins(parent: Parent, trunk: Trunk, rows: Rows, label: int) -> tuple
         logits = parent.network.output(readout)
     others = [i for i in range(logits.shape[1]) if i != label]
     return readout, logits[:, label] - torch.logsumexp(logits[:, others], 1)
+
+
+def fit_heads(material, trunk, label, repairs, open_head=True):
+    """The heads of one label's module, as a decomposition fits them one stage after the other."""
+    trunks = {label: trunk}
+    found = fit_report(material, trunks, fit_all(material, trunks, repairs))
+    return (fit_open_heads(material, trunks, found) if open_head else found)[label]
 
 
 def best_loss(margins: Tensor, positive: Tensor) -> float:

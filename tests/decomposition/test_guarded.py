@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mlflow_rnnmod.decomposition import DecompositionConfig
-from mlflow_rnnmod.decomposition.guarded import guarded_trunks
+from mlflow_rnnmod.decomposition.folding import guarded_trunks
 from mlflow_rnnmod.decomposition.head_job import HeadJob
 from mlflow_rnnmod.decomposition.material import Material
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics

@@ -12,9 +12,9 @@ from torch import Tensor
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose, draw_sample
 from mlflow_rnnmod.decomposition.watching import collect
+from mlflow_rnnmod.inputs.rows import IGNORE
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, Rows
 from mlflow_rnnmod.networks.parts import part_name as layer_name
-from mlflow_rnnmod.networks.rows import IGNORE
 
 KINDS = {
     "tags": {"output": "tags", "readout": "all_steps"},

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from mlflow_rnnmod._digest import canonical_json, digest_tensors, digest_text
 from mlflow_rnnmod.networks.architectures import FIRST, architecture_of
-from mlflow_rnnmod.networks.digest import canonical_json, digest_tensors, digest_text
 from tests.storage.test_bounds import HOSTILE
 
 Change = Callable[[random.Random, Path], str]

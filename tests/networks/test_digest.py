@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mlflow_rnnmod._digest import canonical_json, digest_tensors, digest_text, short
 from mlflow_rnnmod.networks import Parent, RecurrentNetwork
-from mlflow_rnnmod.networks.digest import canonical_json, digest_tensors, digest_text, short
 from tests.builders import tiny_parent
 
 TENSORS = {"b": torch.tensor([1.5, -2.0]), "a": torch.tensor([[1, 2, 3]], dtype=torch.int64)}

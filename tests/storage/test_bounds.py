@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.inputs.text import TextEncoder
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.storage import (
     read_composite,
     read_module,

@@ -10,16 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlflow_rnnmod._digest import canonical_json
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.networks import Parent, Rows
-from mlflow_rnnmod.networks.digest import canonical_json
-from mlflow_rnnmod.storage import (
-    FORMAT,
-    kind_of,
-    read_composite,
-    write_composite,
-    write_module,
-)
+from mlflow_rnnmod.storage import FORMAT, kind_of, read_composite, write_composite, write_module
 from mlflow_rnnmod.storage.files import write_tensors
 from tests.builders import tiny_inputs, tiny_module, tiny_modules, tiny_parent
 

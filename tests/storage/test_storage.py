@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from mlflow_rnnmod._digest import canonical_json
 from mlflow_rnnmod.networks import Parent, Trunk
-from mlflow_rnnmod.networks.digest import canonical_json
 from mlflow_rnnmod.storage import (
     FORMAT,
     kind_of,

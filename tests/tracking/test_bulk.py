@@ -7,7 +7,6 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,11 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 import mlflow_rnnmod
 from benchmarks.logging import server
 from mlflow_rnnmod.composition import compose
-from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
+from mlflow_rnnmod.tracking.bulk import log_decomposition
 from mlflow_rnnmod.tracking.flavor import model_directory
 from mlflow_rnnmod.tracking.names import slugs
 from tests.builders import (
     LABELS,
-    ODD_LABELS,
     tiny_decomposition,
     tiny_inputs,
     tiny_modules,
@@ -49,11 +47,6 @@ def versions() -> list[tuple[str, str]]:
     """All registered versions; databases give numbers where servers give text."""
     found = MlflowClient().search_model_versions(max_results=500)
     return sorted((version.name, str(version.version)) for version in found)
-
-
-def aliases(name: str) -> dict[str, str]:
-    found = MlflowClient().get_registered_model(name).aliases
-    return {alias: str(version) for alias, version in found.items()}
 
 
 @pytest.fixture
@@ -134,12 +127,6 @@ def test_modules_can_have_an_experiment_of_their_own(tracking_uri: str) -> None:
     assert note.endswith("Mine.")
     again = log_decomposition(tiny_decomposition(tiny_parent()), experiment="words | modules")
     assert again.experiment_id == apart.experiment_id and again.run_id != logged.run_id
-
-
-def test_names_of_two_parents_modules_differ(tracking_uri: str) -> None:
-    for seed in range(2):
-        log_decomposition(tiny_decomposition(tiny_parent(seed=seed)))
-    assert len({model.name for model in models()}) == 8
 
 
 def test_the_description_begins_with_links(tracking_uri: str) -> None:
@@ -279,68 +266,6 @@ def test_a_run_has_its_parent_once(tracking_uri: str) -> None:
     assert Counter(m.model_type for m in models()) == {"rnnmod-parent": 2, "rnnmod-module": 9}
 
 
-@pytest.mark.parametrize("registered", [True, False])
-def test_labels_can_hold_anything(tracking_uri: str, registered: bool) -> None:
-    parent = tiny_parent("text", labels=ODD_LABELS)
-    logged = log_decomposition(
-        tiny_decomposition(parent), registered_model_prefix="odd" if registered else None
-    )
-    names = slugs(ODD_LABELS)
-    short = parent.digest[:6]
-    assert [m.name for m in models()[1:]] == [f"{name}-{short}" for name in names.values()]
-    loaded = [mlflow_rnnmod.load_model(logged.uris[label]) for label in ODD_LABELS]
-    assert [module.label for module in loaded] == list(ODD_LABELS)
-    if registered:
-        assert logged.registered_names == {label: f"odd.{names[label]}" for label in ODD_LABELS}
-
-
-def test_a_label_named_parent(tracking_uri: str) -> None:
-    logged = log_decomposition(tiny_decomposition(tiny_parent(labels=("parent", "child"))))
-    assert len({model.model_id for model in models()}) == 3
-    assert mlflow_rnnmod.load_model(logged.uris["parent"]).label == "parent"
-
-
-def test_registration(tracking_uri: str) -> None:
-    client = MlflowClient()
-    parent = tiny_parent("text")
-    first = log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
-    assert first.registered_names == {label: f"surnames.{label}" for label in LABELS}
-    assert set(first.versions.values()) == {"1"}
-    assert first.parent_uri == "models:/surnames/1"
-    irish = client.get_registered_model("surnames.irish")
-    assert aliases("surnames.irish") == {"champion": "1"}
-    assert irish.tags["rnnmod.kind"] == "module"
-    assert irish.tags["rnnmod.label"] == "irish"
-    assert 'compose([\n    "models:/surnames.irish@champion"' in irish.description
-    version = client.get_model_version("surnames.irish", "1")
-    assert version.tags["rnnmod.parent"] == parent.digest[:12]
-    assert not any(len(value) > 40 for value in {**irish.tags, **version.tags}.values())
-    assert version.source == f"models:/{first.model_ids['irish']}"
-    linked = json.loads(models()[2].tags["mlflow.modelVersions"])
-    assert [(link["name"], str(link["version"])) for link in linked] == [("surnames.irish", "1")]
-    assert version.run_id == first.run_id
-    assert "units kept" in version.description
-    module = mlflow_rnnmod.load_model("models:/surnames.irish@champion")
-    assert (module.label, module.parent.digest) == ("irish", parent.digest)
-    second = log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
-    assert second.uris["irish"] == "models:/surnames.irish/2"
-    assert aliases("surnames.irish") == {"champion": "1"}
-    client.delete_registered_model_alias("surnames.irish", "champion")
-    client.set_registered_model_alias("surnames.irish", "mine", "2")
-    client.delete_registered_model_alias("surnames.zulu", "champion")
-    log_decomposition(tiny_decomposition(parent), registered_model_prefix="surnames")
-    assert aliases("surnames.irish") == {"mine": "2"}
-    assert aliases("surnames.zulu") == {"champion": "3"}, "a model without any alias gets one"
-
-
-def test_an_empty_registered_model_gets_the_alias_too(tracking_uri: str) -> None:
-    MlflowClient().create_registered_model("surnames.irish", description="mine")
-    log_decomposition(tiny_decomposition(tiny_parent()), registered_model_prefix="surnames")
-    irish = MlflowClient().get_registered_model("surnames.irish")
-    assert aliases("surnames.irish") == {"champion": "1"}
-    assert irish.description == "mine"
-
-
 def test_another_store_than_the_current_one(
     tracking_uri: str, template_database: Path, tmp_path: Path
 ) -> None:
@@ -397,26 +322,6 @@ def test_no_module_is_an_error(tracking_uri: str) -> None:
         log_decomposition(empty)
 
 
-def breaking(function: Callable[..., Any], at: int, error: BaseException) -> Callable[..., Any]:
-    """``function``, but its call number ``at`` fails."""
-    calls = 0
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == at:
-            raise error
-        return function(*args, **kwargs)
-
-    return call
-
-
-def assert_all_loads(logged: LoggedDecomposition, parent: Any) -> None:
-    loaded = [mlflow_rnnmod.load_model(uri) for uri in logged.uris.values()]
-    assert [module.label for module in loaded] == list(parent.labels)
-    assert compose(loaded).predict(tiny_inputs(parent))
-
-
 # The points where an attempt can break: a method, and which of its calls.
 POINTS = [
     (MlflowClient, "search_logged_models", 1),
@@ -437,120 +342,6 @@ POINTS = [
     (MlflowClient, "log_artifacts", 1),
     (MlflowClient, "log_outputs", 1),
 ]
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "at", "error"),
-    [(*point, MlflowException("lost")) for point in POINTS]
-    + [(*point, KeyboardInterrupt()) for point in (POINTS[2], POINTS[5], POINTS[13])],
-)
-def test_a_broken_attempt_leaves_nothing_and_the_next_succeeds(
-    tracking_uri: str,
-    monkeypatch: pytest.MonkeyPatch,
-    owner: type,
-    name: str,
-    at: int,
-    error: BaseException,
-) -> None:
-    parent = tiny_parent("text")
-    decomposition = tiny_decomposition(parent)
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, breaking(getattr(owner, name), at, error))
-        with pytest.raises(type(error)):
-            log_decomposition(decomposition, registered_model_prefix="surnames")
-    assert not models()
-    assert not versions()
-    assert not MlflowClient().search_registered_models()
-    (run,) = MlflowClient().search_runs(["0"])
-    assert run.info.status == "FAILED"
-
-    logged = log_decomposition(decomposition, registered_model_prefix="surnames")
-    assert len(models()) == 4
-    assert_all_loads(logged, parent)
-    loaded = mlflow_rnnmod.load_model("models:/surnames.zulu@champion")
-    assert loaded.label == "zulu"
-
-
-@pytest.mark.parametrize(("owner", "name", "at"), [POINTS[6], POINTS[13], POINTS[14]])
-def test_a_broken_attempt_leaves_earlier_ones_alone(
-    tracking_uri: str, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, at: int
-) -> None:
-    parent = tiny_parent("text")
-    decomposition = tiny_decomposition(parent)
-    with mlflow.start_run() as run:
-        first = log_decomposition(decomposition, registered_model_prefix="surnames")
-        MlflowClient().delete_registered_model("surnames.zulu")  # new again for the attempt below
-        method = breaking(getattr(owner, name), min(at, 3), MlflowException("lost"))
-        if name == "set_registered_model_alias":
-            method = breaking(getattr(owner, name), 1, MlflowException("lost"))
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, method)
-            with pytest.raises(MlflowException, match="lost"):
-                log_decomposition(decomposition, registered_model_prefix="surnames")
-        assert {m.model_id for m in models()} == {
-            first.parent_model_id,
-            *first.model_ids.values(),
-        }
-        assert versions() == [
-            ("surnames", "1"),
-            ("surnames.german", "1"),
-            ("surnames.irish", "1"),
-        ]
-        assert mlflow_rnnmod.load_model("models:/surnames.irish@champion").label == "irish"
-        second = log_decomposition(decomposition, registered_model_prefix="surnames")
-    assert_all_loads(second, parent)
-    assert run.info.run_id == second.run_id
-    assert mlflow_rnnmod.load_model("models:/surnames.zulu@champion").label == "zulu"
-
-
-def test_a_version_that_can_not_be_taken_back_can_be_loaded(
-    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> None:
-        raise MlflowException("no right to delete")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "delete_model_version", refuse)
-        patch.setattr(
-            MlflowClient,
-            "create_model_version",
-            breaking(MlflowClient.create_model_version, 3, MlflowException("lost")),
-        )
-        with pytest.raises(MlflowException, match="lost"):
-            log_decomposition(
-                tiny_decomposition(tiny_parent("text")), registered_model_prefix="surnames"
-            )
-    assert len(versions()) >= 2
-    for name, version in versions():
-        mlflow_rnnmod.load_model(f"models:/{name}/{version}")
-        mlflow.pyfunc.load_model(f"models:/{name}/{version}")
-
-
-def test_a_server_that_stops_answering_leaves_nothing_ready(
-    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise MlflowException("gone")
-
-    with monkeypatch.context() as patch:
-        for name in ("finalize_logged_model", "delete_logged_model", "set_terminated"):
-            patch.setattr(MlflowClient, name, refuse)
-        with pytest.raises(MlflowException, match="gone"):
-            log_decomposition(tiny_decomposition(tiny_parent()))
-    assert {m.status for m in models()} == {LoggedModelStatus.PENDING}
-
-
-def test_what_can_not_be_marked_as_failed_is_deleted(
-    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise MlflowException("gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "finalize_logged_model", refuse)
-        with pytest.raises(MlflowException, match="gone"):
-            log_decomposition(tiny_decomposition(tiny_parent()))
-    assert models() == []
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from mlflow.models.evaluation.evaluator_registry import _model_evaluation_regist
 
 import mlflow_rnnmod
 from mlflow_rnnmod import composition
-from mlflow_rnnmod.tracking.evaluator import RnnmodEvaluator, figures, set_figures, top_accuracy
+from mlflow_rnnmod.tracking.evaluator import RnnmodEvaluator
+from mlflow_rnnmod.tracking.figures import figures, set_figures, top_accuracy
 from tests.builders import LABELS, ODD_LABELS, tiny_module, tiny_modules, tiny_parent, tiny_texts
 from tests.composition.test_kinds import parent_of
 

@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
+from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.networks import Parent
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
 from mlflow_rnnmod.tracking import download, parents
 from mlflow_rnnmod.tracking.memory import Memory
 from tests.builders import tiny_module, tiny_modules, tiny_parent

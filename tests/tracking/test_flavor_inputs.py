@@ -8,12 +8,16 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, Schema
 
 import mlflow_rnnmod
 from mlflow_rnnmod.tracking.columns import read_inputs
-from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
+from mlflow_rnnmod.tracking.flavor import signature_for
+from mlflow_rnnmod.tracking.pyfunc import DEFAULTS, RnnmodModel
 from tests.builders import LABELS, tiny_inputs, tiny_module, tiny_parent
 from tests.composition.test_kinds import parent_of
+from tests.tracking.test_flavor import INPUTS, frame, make
 
 
 @pytest.fixture(scope="module")
@@ -292,3 +296,57 @@ def test_half_a_model_is_not_in_the_way(tmp_path, monkeypatch, there):
     with pytest.raises(MlflowException, match="not empty"):
         mlflow_rnnmod.save_model(tiny_parent("text"), path)
     assert mlflow_rnnmod.load_model(path).labels
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("example", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+def test_signature_and_example(tracking_uri, kind, example, given):
+    thing = make("parent", kind)
+    data = frame(kind, tiny_inputs(thing, 2))
+    signature = signature_for(kind) if given else None
+    if given:
+        signature = ModelSignature(inputs=signature.inputs)
+    info = mlflow_rnnmod.log_model(
+        thing, signature=signature, input_example=data if example else None
+    )
+    saved = Model.load(info.model_uri)
+    assert saved.signature == (signature or signature_for(kind))
+    if example:
+        stored = saved.load_input_example(info.artifact_path)
+        assert stored.equals(data)
+    else:
+        assert saved.saved_input_example_info is None
+    assert len(mlflow.pyfunc.load_model(info.model_uri).predict(data)) == 2
+
+
+def test_signature_says_what_comes_in_and_out(tmp_path):
+    mlflow_rnnmod.save_model(make("parent"), tmp_path)
+    signature = Model.load(str(tmp_path)).signature
+    assert signature.inputs == Schema([ColSpec("string", "text")])
+    assert signature.outputs == Schema([ColSpec("string")])
+    assert [(p.name, p.dtype.name, p.default) for p in signature.params] == [
+        ("scores", "boolean", False),
+        ("reject_below", "double", None),
+        ("reject_label", "string", "none of these"),
+    ]
+
+
+def test_model_config(tmp_path):
+    mlflow_rnnmod.save_model(make("parent"), tmp_path / "a")
+    saved = Model.load(str(tmp_path / "a"))
+    assert saved.flavors["python_function"]["config"] == DEFAULTS
+    for wrong in ({"batch_size": 0}, {"batch_size": "many"}, {"device": "abacus"}):
+        with pytest.raises(MlflowException, match="model_config"):
+            mlflow.pyfunc.load_model(str(tmp_path / "a"), model_config=wrong)
+    mlflow_rnnmod.save_model(make("parent"), tmp_path / "b", model_config={"batch_size": 2})
+    found = mlflow.pyfunc.load_model(str(tmp_path / "b")).predict(frame("text", ["a"] * 5))
+    assert len(found) == 5
+
+
+def test_the_device_is_the_loaded_models_own(tmp_path):
+    """``meta`` holds no numbers, so that a parent which moved there could answer nobody else."""
+    mlflow_rnnmod.save_model(make("parent"), tmp_path)
+    kept = mlflow.pyfunc.load_model(str(tmp_path))
+    mlflow.pyfunc.load_model(str(tmp_path), model_config={"device": "meta"})
+    assert len(kept.predict(frame("text", ["a"]))) == 1

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from mlflow_rnnmod.cli import main
 from mlflow_rnnmod.tracking.bulk import log_decomposition
-from mlflow_rnnmod.tracking.health import dead_modules
+from mlflow_rnnmod.tracking.searching import dead_modules
 from tests.builders import tiny_decomposition, tiny_parent
 
 

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from torch import nn
 
 import mlflow_rnnmod
+from benchmarks.serving import served
 from mlflow_rnnmod import composition
 from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.inputs.pixels import png_of
@@ -199,54 +194,24 @@ def test_a_server_takes_json(image, tmp_path):
     """Files as base64 text, which is how JSON holds a column of bytes; arrays as lists."""
     composite = composition.compose(tiny_modules(parent_of_images(image)))
     mlflow_rnnmod.save_model(composite, tmp_path / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command, "-m", str(tmp_path / "model"), "-p", str(port)],
-            env=with_package(environment()),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            _wait_for(port, process, tmp_path / "log")
-            address = f"http://127.0.0.1:{port}/invocations"
-            if image is None:
-                values = torch.randn(5, 3, 6, 5)
-                expected = composite.predict(values)
-                for key in ("inputs", "instances"):
-                    assert ask(address, {key: values.tolist()}) == (200, {"predictions": expected})
-                assert ask(address, {"inputs": values[:, :2].tolist()})[0] == 400
-                return
-            expected = composite.predict(FILES)
-            split = {"columns": ["image"], "data": [[text] for text in TEXTS]}
-            for body in (
-                {"dataframe_split": split},
-                {"dataframe_records": [{"image": text} for text in TEXTS]},
-                {"inputs": {"image": TEXTS}},
-                {"inputs": TEXTS},
-                {"instances": TEXTS},
-            ):
-                assert ask(address, body) == (200, {"predictions": expected})
-            broken = base64.b64encode(FILES[0][: len(FILES[0]) // 2]).decode()
-            status, answer = ask(address, {"inputs": {"image": [broken]}})
-            assert status == 400 and "broken image" in json.dumps(answer)
-        finally:
-            os.killpg(process.pid, 15)
-            process.wait(30)
-
-
-def _wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
-    import urllib.request
-
-    deadline = time.monotonic() + 240
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).read()
+    with served(tmp_path / "model", tmp_path / "log", with_package(environment())) as address:
+        if image is None:
+            values = torch.randn(5, 3, 6, 5)
+            expected = composite.predict(values)
+            for key in ("inputs", "instances"):
+                assert ask(address, {key: values.tolist()}) == (200, {"predictions": expected})
+            assert ask(address, {"inputs": values[:, :2].tolist()})[0] == 400
             return
-        except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.3)
+        expected = composite.predict(FILES)
+        split = {"columns": ["image"], "data": [[text] for text in TEXTS]}
+        for body in (
+            {"dataframe_split": split},
+            {"dataframe_records": [{"image": text} for text in TEXTS]},
+            {"inputs": {"image": TEXTS}},
+            {"inputs": TEXTS},
+            {"instances": TEXTS},
+        ):
+            assert ask(address, body) == (200, {"predictions": expected})
+        broken = base64.b64encode(FILES[0][: len(FILES[0]) // 2]).decode()
+        status, answer = ask(address, {"inputs": {"image": [broken]}})
+        assert status == 400 and "broken image" in json.dumps(answer)

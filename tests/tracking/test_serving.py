@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 import mlflow_rnnmod
+from benchmarks import serving
 from mlflow_rnnmod import composition
 from mlflow_rnnmod.tracking import flavor
 from tests.builders import tiny_module, tiny_modules, tiny_parent, tiny_texts
@@ -66,33 +65,8 @@ def served(tmp_path_factory):
     composite = composition.compose(modules)
     folder = tmp_path_factory.mktemp("served")
     mlflow_rnnmod.save_model(composite, folder / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command, "-m", str(folder / "model"), "-p", str(port)],
-            env=with_package(environment()),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).read()
-                    break
-                except OSError:
-                    running = process.poll() is None and time.monotonic() < deadline
-                    assert running, (folder / "log").read_text()
-                    time.sleep(0.3)
-            yield f"http://127.0.0.1:{port}/invocations", composite
-        finally:
-            # The command starts others; all of them are in its own session.
-            os.killpg(process.pid, 15)
-            process.wait(30)
+    with serving.served(folder / "model", folder / "log", with_package(environment())) as address:
+        yield address, composite
 
 
 def ask(address: str, body: dict) -> tuple[int, dict]:

@@ -15,10 +15,11 @@ from mlflow.exceptions import MlflowException
 
 import mlflow_rnnmod
 from mlflow_rnnmod.composition import Composite, compose, whole_parent
-from mlflow_rnnmod.pages.composite import composite_page, composite_report
+from mlflow_rnnmod.pages.composite import composite_page
+from mlflow_rnnmod.pages.composite_report import composite_report
 from mlflow_rnnmod.tracking.assessment import assess
 from mlflow_rnnmod.tracking.bulk import log_decomposition
-from mlflow_rnnmod.tracking.evaluator import figures
+from mlflow_rnnmod.tracking.figures import figures
 from mlflow_rnnmod.tracking.shelf import places_of
 from tests.builders import tiny_decomposition, tiny_module, tiny_modules, tiny_parent, tiny_texts
 from tests.composition.test_kinds import parent_of

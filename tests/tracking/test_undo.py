@@ -22,7 +22,9 @@ import mlflow_rnnmod
 from mlflow_rnnmod.tracking.bulk import log_decomposition
 from mlflow_rnnmod.tracking.parents import forget_parents
 from tests.builders import tiny_decomposition, tiny_parent
-from tests.tracking.test_bulk import aliases, assert_all_loads, breaking, models, versions
+from tests.tracking.test_bulk import models, versions
+from tests.tracking.test_bulk_broken import assert_all_loads, breaking
+from tests.tracking.test_bulk_registered import aliases
 
 PREFIX = "surnames"
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.operations import Node
 from mlflow_rnnmod.networks.graph.viewing import GraphView
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # What one node puts out, for all trunks that agree so far: the node's name, and a number.

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.operations.base import MAX_SIZE, Shape, is_count
-from mlflow_rnnmod.networks.rows import Rows
 
 INPUT, LENGTHS, MASK = "input", "lengths", "mask"
 """Names of what goes in: values, and over steps how many are valid, and which."""

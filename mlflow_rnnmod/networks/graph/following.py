@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from mlflow_rnnmod.networks.graph.calling import Call
 from mlflow_rnnmod.networks.graph.calls import (
     ENDS,
     Called,
@@ -34,7 +35,7 @@ from mlflow_rnnmod.networks.graph.sequences import (
     handler_over_steps,
     whole,
 )
-from mlflow_rnnmod.networks.graph.tracing import Call, trace
+from mlflow_rnnmod.networks.graph.tracing import trace
 from mlflow_rnnmod.networks.spec import AXES, UnreadableNetwork
 
 
@@ -274,13 +275,12 @@ def begun(call: Call) -> Draft:
     """A draft over steps, with all that goes in."""
     example = call.example.transpose(0, 1) if INPUT in call.turned else call.example
     rows, steps = example.shape[:2]
-    tokens = call.kind == "tokens"
     plain = example.ndim == 2  # one number at each step
     draft = Draft((1 if plain else example.shape[2], steps), example.device)
     draft.rows = rows
     draft.nodes["lengths"] = Drafted("lengths", [], (1,))
     draft.nodes["mask"] = Drafted("mask", [], (1, steps))
-    draft.whole.update({"lengths", "mask", *([INPUT] if tokens else [])})
+    draft.whole.update({"lengths", "mask", *([] if example.is_floating_point() else [INPUT])})
     draft.flags.add("mask")
     orders: dict[str, list[int | None]] = {
         INPUT: [ROWS, STEPS] if plain else [ROWS, STEPS, UNITS],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.branching import Branches
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.counting import multiply_adds_of
@@ -20,7 +21,6 @@ from mlflow_rnnmod.networks.graph.structure import Part
 from mlflow_rnnmod.networks.groups import Completion, trimmed_tensors
 from mlflow_rnnmod.networks.many import ManyTrunks
 from mlflow_rnnmod.networks.protocol import Finish, Load
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # Units (trunks x rows x the widest layer) that are held at once, at the most.

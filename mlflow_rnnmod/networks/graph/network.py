@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.counting import multiply_adds
 from mlflow_rnnmod.networks.graph.evaluating import Adding, Reading, evaluate
 from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.many import GraphTrunks
 from mlflow_rnnmod.networks.graph.operations import Node
-from mlflow_rnnmod.networks.graph.padding import lengths_of, prepared, trimmed, valid_of
 from mlflow_rnnmod.networks.graph.refitting import refitted
 from mlflow_rnnmod.networks.graph.viewing import GraphView
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
 from mlflow_rnnmod.networks.groups import Groups, check_fits
+from mlflow_rnnmod.networks.padding import lengths_of, prepared, trimmed, valid_of
 from mlflow_rnnmod.networks.protocol import Network, Told, Trunks, View, Watch
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # Numbers that all nodes put out, that are held at once at the most.

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.evaluating import evaluate
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
-from mlflow_rnnmod.networks.rows import Rows
 
 Positions = Mapping[str, Tensor]
 """For each node whose units can be off, which positions are on, bool ``(units, *places)``."""

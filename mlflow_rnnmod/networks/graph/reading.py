@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import answer_tensor, arrangements, shown, user_answers
+from mlflow_rnnmod.networks.graph.calling import Call, find_call
 from mlflow_rnnmod.networks.graph.config import OUTPUTS_OVER_STEPS, GraphConfig
 from mlflow_rnnmod.networks.graph.following import Followed, follow
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
 from mlflow_rnnmod.networks.graph.stepping import padding_of, reads_padding
-from mlflow_rnnmod.networks.graph.tracing import Call, find_call
-from mlflow_rnnmod.networks.guard import perturbed, undisturbed
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.networks.guard import perturbed, tolerance, undisturbed
 from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
-from mlflow_rnnmod.networks.tolerance import tolerance
 
 SAID = frozenset({"kind", "output", "axes", "padding", "pad_index", "steps"})
 """What may be said of a network that is followed."""
@@ -71,7 +70,7 @@ def read_graph(
 
     Its ``forward`` is followed with stand-ins for the input. Batch norm is taken into the dense
     layers beside it, dropout is left out. Both networks must give the same answers, within
-    :func:`~mlflow_rnnmod.networks.tolerance.tolerance`, with the weights and running statistics
+    :func:`~mlflow_rnnmod.networks.guard.tolerance`, with the weights and running statistics
     that it has, and with others near them.
 
     Args:
@@ -353,7 +352,8 @@ def _check_module(module: nn.Module) -> None:
 
 
 def _check_outputs(outputs: int, labels: Sequence[str], kind: str) -> None:
-    single = len(labels) == 2 and kind == "label"
+    answer = answer_of(kind)
+    single = len(labels) == 2 and answer.rivals and not answer.stepwise
     if outputs != len(labels) and not (single and outputs == 1):
         raise UnreadableNetwork(
             f"labels don't match the answers: labels has {len(labels)} names, {list(labels)!r:.200}"

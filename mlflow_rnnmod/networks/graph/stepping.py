@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.inputs.rows import Rows, fitted
 from mlflow_rnnmod.networks.forms import answer_tensor
+from mlflow_rnnmod.networks.graph.calling import Call, Input
 from mlflow_rnnmod.networks.graph.feeding import INPUT, LENGTHS, MASK
-from mlflow_rnnmod.networks.graph.tracing import Call, Input
+from mlflow_rnnmod.networks.guard import tolerance
 from mlflow_rnnmod.networks.recurrent.candidates import look_at_padding
-from mlflow_rnnmod.networks.rows import Rows, fitted
 from mlflow_rnnmod.networks.spec import NetworkSpec
-from mlflow_rnnmod.networks.tolerance import tolerance
 
 _MORE = 3
 

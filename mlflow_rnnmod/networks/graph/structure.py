@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mlflow_rnnmod.networks.graph.feeding import LENGTHS
 from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, Node, Shape, Sizes
-from mlflow_rnnmod.networks.graph.operations.base import units_of
+from mlflow_rnnmod.networks.graph.operations.base import Flow, units_of
 from mlflow_rnnmod.networks.graph.units import MAX_SEGMENTS, Layout, Units
 from mlflow_rnnmod.networks.groups import Group, Groups, Owner, Reader
 
@@ -121,7 +121,7 @@ def find_structure(
                 )
             weights[f"{node.name}.{key}"] = size
         before = [layouts[name] for name in node.inputs]
-        layouts[node.name] = node.operation.flow(node.settings, units, before, read, shape)
+        layouts[node.name] = node.operation.flow(Flow(node.settings, units, before, read, shape))
         if not parted and node.operation.parameters and len(layouts[node.name]) > 1:
             units.keep(layouts[node.name])
         if len(layouts[node.name]) > MAX_SEGMENTS:

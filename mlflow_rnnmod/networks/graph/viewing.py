@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.evaluating import evaluate
 from mlflow_rnnmod.networks.graph.operations import Node
 from mlflow_rnnmod.networks.graph.structure import Part
 from mlflow_rnnmod.networks.groups import Completion, guess, trimmed_tensors
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.structure import Place
 from mlflow_rnnmod.networks.protocol import Observations
 from mlflow_rnnmod.networks.recurrent.watching import signs_of
-from mlflow_rnnmod.networks.rows import Rows
 
 
 class GraphWatch:

@@ -11,15 +11,10 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import Form
 from mlflow_rnnmod.networks.recurrent.config import READOUTS, NetworkConfig, Readout
-from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.spec import (
-    ACTIVATIONS,
-    DIRECTIONS_JOINED,
-    SIDES,
-    NetworkSpec,
-)
+from mlflow_rnnmod.networks.spec import ACTIVATIONS, DIRECTIONS_JOINED, SIDES, NetworkSpec
 
 _READOUTS = tuple(readout for readout in READOUTS if readout != "all_steps")
 

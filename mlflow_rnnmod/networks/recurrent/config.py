@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
+from mlflow_rnnmod.inputs import input_of
 
 Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 InputKind = Literal["tokens", "features"]
@@ -302,5 +303,5 @@ def cell_params(config: Any, layers: Sequence[Sequence[int]]) -> Mapping[str, An
         "cell": config.cell,
         "layers": len(layers),
         "hidden": "+".join("/".join(map(str, layer)) for layer in layers),
-        "vocab": config.input_size if config.input == "tokens" else 0,
+        "vocab": config.input_size if input_of(config.input).ids else 0,
     }

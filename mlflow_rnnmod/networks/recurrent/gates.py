@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.recurrent.cells import cell_weights
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
-from mlflow_rnnmod.networks.rows import Rows
 
 # What each gate's value passes, in PyTorch's order of gates.
 _NONLINEAR = {

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs.rows import IGNORE, Rows
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
 from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers, States
 from mlflow_rnnmod.networks.recurrent.tapes import Tape, make_tape
-from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
 # Numbers of one layer's derivatives that are held at once.
 _HELD = 2**24

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.groups import Groups
+from mlflow_rnnmod.networks.padding import lengths_of, resized, valid_of
 from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.slots import groups_of
-from mlflow_rnnmod.networks.rows import IGNORE, Rows, fitted
 
 _RECURRENT = {"rnn_tanh": nn.RNN, "rnn_relu": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 _PLAIN = ("last_step", "last_valid", "all_steps")
@@ -129,43 +130,20 @@ class RecurrentLayers(Network):
         return replace(rows, lengths=self.lengths(rows).cpu())
 
     def lengths(self, rows: Rows) -> Tensor:
-        """Valid steps of each row, int64 ``(rows,)``, at least 1: an empty row is one padding step.
-
-        Where the rows do not say, the last (padding on the left: first) token that is not padding
-        decides; for features every step is valid.
-        """
-        steps = rows.values.shape[1]
-        if rows.lengths is not None:
-            lengths = rows.lengths.to(rows.values.device)
-        elif self.config.pad_index is None or self.config.input == "features":
-            lengths = torch.full((len(rows),), steps, device=rows.values.device)
-        else:
-            content = rows.values != self.config.pad_index
-            if self.config.side == "left":
-                content = content.flip(1)
-            position = torch.arange(1, steps + 1, device=content.device)
-            lengths = (content * position).amax(dim=1)
-        return lengths.clamp(min=1, max=steps)
+        """Valid steps of each row (:func:`~mlflow_rnnmod.networks.padding.lengths_of`)."""
+        return lengths_of(self.config, rows)
 
     def valid(self, lengths: Tensor, steps: int) -> Tensor:
         """Bool ``(rows, steps)``: which steps are not padding."""
-        position = torch.arange(steps, device=lengths.device)
-        if self.config.side == "left":
-            position = steps - 1 - position
-        return position < lengths[:, None]
+        return valid_of(self.config, lengths, steps)
 
     def prepare(self, rows: Rows) -> Rows:
         """Rows cut or padded to ``config.steps``, where the network has a fixed number of steps."""
-        steps, present = self.config.steps, rows.values.shape[1]
-        if steps is None or steps == present:
+        config = self.config
+        if config.steps is None:
             return rows
-        side = self.config.side
-        lengths = self.lengths(rows).clamp(max=steps)
-        targets = rows.targets
-        if targets is not None and self.config.answer.stepwise and self.config.feed == "steps":
-            targets = fitted(targets, steps, IGNORE, side)
-        values = fitted(rows.values, steps, self.config.pad_index or 0, side)
-        return Rows(values, lengths, targets)
+        answered = config.answer.stepwise and config.feed == "steps"
+        return resized(config, rows, config.steps, answered)
 
     def spans(self, rows: Rows) -> tuple[Tensor, int]:
         """Valid steps of each row in the recurrent layers, int64 ``(rows,)``, and steps in all."""

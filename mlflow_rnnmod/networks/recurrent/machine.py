@@ -16,13 +16,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod._digest import digest_text
 from mlflow_rnnmod._locks import Lock
-from mlflow_rnnmod.networks.digest import digest_text
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
 from mlflow_rnnmod.networks.recurrent.packed import PackedLstm, packing_works
 from mlflow_rnnmod.networks.recurrent.stepwise import Stepwise
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 from mlflow_rnnmod.networks.workers import on_threads
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.protocol import Told, View
 from mlflow_rnnmod.networks.recurrent.config import cell_params, network_words
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, States
@@ -15,7 +16,6 @@ from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, fee
 from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
 from mlflow_rnnmod.networks.recurrent.watching import RecurrentWatch
 from mlflow_rnnmod.networks.recurrent.ways import RecurrentTrunks
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 
@@ -41,13 +41,8 @@ class RecurrentNetwork(RecurrentLayers):
     ) -> Told:
         """Steps and gates that masks of this kind tell apart.
 
-        Args:
-            rows: the sample.
-            variant: ``"unrolled"`` for a mask for each step.
-            gates: ``"separate"`` for one for each gate.
-            unrolled_steps: so many steps are told apart at the most; later ones count as the last.
-            last: whether only the last step of a row is asked for, which a direction takes last;
-                only where one label answers for the row and steps are not told apart.
+        The last step alone can be told, as a direction takes it last, only where one label answers
+        for the row and steps are not told apart.
         """
         steps = min(self.spans(rows[:1])[1], unrolled_steps) if variant == "unrolled" else None
         alone = last and steps is None and not self.config.answer.stepwise

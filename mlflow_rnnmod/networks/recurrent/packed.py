@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.groups import Completion
 from mlflow_rnnmod.networks.recurrent.cells import cell_weights
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
 from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers, States
-from mlflow_rnnmod.networks.rows import Rows
 
 _LSTM = 2  # how the operator calls it
 _READOUTS = ("last_step", "last_valid", "all_steps")

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.products import Product
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
-from mlflow_rnnmod.networks.rows import Rows
 
 
 class Projecting(Protocol):

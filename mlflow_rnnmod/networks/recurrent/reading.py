@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.answers import answer_of
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import Arrangements, Form, find_forms, user_answers
 from mlflow_rnnmod.networks.guard import perturbed, undisturbed
 from mlflow_rnnmod.networks.recurrent.candidates import (
@@ -43,13 +44,7 @@ from mlflow_rnnmod.networks.recurrent.trials import (
     try_setting,
 )
 from mlflow_rnnmod.networks.recurrent.weights import cells_of, copy_network
-from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.spec import (
-    AmbiguousNetwork,
-    NetworkSpec,
-    Reading,
-    UnreadableNetwork,
-)
+from mlflow_rnnmod.networks.spec import AmbiguousNetwork, NetworkSpec, Reading, UnreadableNetwork
 
 
 def read_network(
@@ -63,7 +58,7 @@ def read_network(
 
     Submodules that ``spec`` does not name are found by type; habits that it does not give, by
     trying all of them against ``forward``. Settings that are the same function on any input count
-    as one. Exactly one must reproduce the user's answers, within :func:`~.tolerance.tolerance`.
+    as one. Exactly one must reproduce the user's answers, within :func:`~.guard.tolerance`.
 
     Args:
         module: the user's network: ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU`` layers over token ids or

@@ -38,7 +38,7 @@ def sliced(network: RecurrentLayers, trunk: Trunk) -> View:
         ValueError: if the trunk's layers are not the network's; both are shown.
 
     Example:
-        >>> from mlflow_rnnmod.networks.rows import Rows
+        >>> from mlflow_rnnmod.inputs.rows import Rows
         >>> config = NetworkConfig("features", 3, None, "lstm", ((4,),), ("a", "b"))
         >>> network = RecurrentLayers(config)
         >>> trunk = Trunk({"recurrent.0.fwd": torch.tensor([True, False, True, True])})

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import Arrangements, shown
+from mlflow_rnnmod.networks.guard import tolerance
 from mlflow_rnnmod.networks.recurrent.candidates import Setting
 from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.structure import Parts
 from mlflow_rnnmod.networks.recurrent.submodules import refused_kinds, uncovered
 from mlflow_rnnmod.networks.recurrent.weights import copy_network
-from mlflow_rnnmod.networks.rows import Rows
-from mlflow_rnnmod.networks.tolerance import tolerance
 
 # The setting that fits these rows of the batch is then checked on all of them.
 _TRIAL_ROWS = 32

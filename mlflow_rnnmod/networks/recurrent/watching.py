@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import IGNORE, Rows
 from mlflow_rnnmod.networks.parts import part_name
 from mlflow_rnnmod.networks.protocol import Observations, Told
 from mlflow_rnnmod.networks.recurrent.gates import gate_activations
 from mlflow_rnnmod.networks.recurrent.gradients import Squares, Tapes
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, States
-from mlflow_rnnmod.networks.rows import IGNORE, Rows
 
 
 class RecurrentWatch:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.many import ManyTrunks, Run
 from mlflow_rnnmod.networks.protocol import Finish, TrunkNetwork
 from mlflow_rnnmod.networks.recurrent.cost import Work, choose
@@ -14,7 +15,6 @@ from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, fee
 from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
 from mlflow_rnnmod.networks.recurrent.stepwise import Stepwise
 from mlflow_rnnmod.networks.recurrent.unrolled import Unrolled
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 from mlflow_rnnmod.networks.workers import on_threads, threads
 

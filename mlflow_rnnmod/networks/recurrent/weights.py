@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
@@ -37,21 +37,13 @@ def copy_network(
         tensors["embedding.weight"] = embedding_weight(module.get_submodule(parts.embedding))
     elif config.embedding_size is not None:
         tensors["embedding.weight"] = torch.eye(config.embedding_size)
-    index = 0
-    for layer in recurrent_layers(module, parts.recurrent):
-        for k in range(layer.num_layers):
-            for direction in DIRECTIONS[: 2 if layer.bidirectional else 1]:
-                for kind, tensor in cell_tensors(layer, k, direction).items():
-                    tensors[f"recurrent.{index}.{direction}.{kind}_l0"] = tensor
-            index += 1
+    tensors |= stack_tensors(recurrent_layers(module, parts.recurrent), "recurrent")
     dense = [*parts.hidden, parts.head]
     targets = [f"hidden.{i}" for i in range(len(parts.hidden))] + ["output"]
     for name, target in zip(dense, targets, strict=True):
-        source = linear(module, name)
-        weight: Tensor = source.weight
+        weight, bias = dense_weights(linear(module, name))
         if name == dense[0] and directions != "concatenate":
             weight = torch.cat([share * weight for share in _JOINED[directions]], dim=1)
-        bias: Tensor = weight.new_zeros(len(weight)) if source.bias is None else source.bias
         if name == parts.head and len(weight) == 1:
             # One output z for two labels: the logits (0, z) have the same log-odds.
             weight, bias = (torch.cat([torch.zeros_like(t), t]) for t in (weight, bias))
@@ -106,6 +98,24 @@ def embedding_weight(part: nn.Module) -> Tensor:
     # PyTorch shortens a row when it is looked up, with this epsilon.
     norms = weight.norm(p=part.norm_type, dim=1, keepdim=True)
     return torch.where(norms > part.max_norm, weight * (part.max_norm / (norms + 1e-7)), weight)
+
+
+def stack_tensors(layers: Iterable[nn.RNNBase], prefix: str) -> dict[str, Tensor]:
+    """Weights of PyTorch layers, one upon the other, by our names: layer, direction, kind."""
+    every = [(layer, k) for layer in layers for k in range(layer.num_layers)]
+    return {
+        f"{prefix}.{index}.{direction}.{kind}_l0": tensor
+        for index, (layer, k) in enumerate(every)
+        for direction in DIRECTIONS[: 2 if layer.bidirectional else 1]
+        for kind, tensor in cell_tensors(layer, k, direction).items()
+    }
+
+
+def dense_weights(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a dense layer; the bias is zero where it has none."""
+    weight = layer.weight.detach()
+    bias: Tensor | None = layer.bias
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
 
 
 def cell_tensors(layer: nn.RNNBase, k: int, direction: str) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.groups import Groups, Reader, by_name
 from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.recurrent.cells import State
@@ -21,7 +22,6 @@ from mlflow_rnnmod.networks.recurrent.layers import (
     build_cell,
 )
 from mlflow_rnnmod.networks.recurrent.slots import cell_group
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.decoder import Decoder, States, layer_weights
 from mlflow_rnnmod.networks.translator.decoding import beam_search

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import ForcedRows, Rows
 from mlflow_rnnmod.networks.protocol import Told
-from mlflow_rnnmod.networks.rows import ForcedRows, Rows
 from mlflow_rnnmod.networks.translator.decoder import Decoder
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
@@ -47,12 +47,7 @@ class Translator(TranslatorLayers):
     ) -> Told:
         """Steps of the decoder, from its first one, and gates that masks of this kind tell apart.
 
-        Args:
-            rows: the sample.
-            variant: ``"unrolled"`` for a mask for each step.
-            gates: ``"separate"`` for one for each gate.
-            unrolled_steps: so many steps are told apart at the most; later ones count as the last.
-            last: nothing: translations have no step that answers for all.
+        Steps are told apart up to the longest translation's; none of them answers for all.
         """
         assert isinstance(rows, ForcedRows) and rows.token_lengths is not None
         longest = int(rows.token_lengths.max()) + 1

@@ -16,7 +16,13 @@ from mlflow_rnnmod.networks.recurrent.submodules import (
     refused_kinds,
     walk,
 )
-from mlflow_rnnmod.networks.recurrent.weights import cell_tensors, embedding_weight, own_network
+from mlflow_rnnmod.networks.recurrent.weights import (
+    cell_tensors,
+    dense_weights,
+    embedding_weight,
+    own_network,
+    stack_tensors,
+)
 from mlflow_rnnmod.networks.spec import UnreadableNetwork
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.network import Translator
@@ -192,13 +198,7 @@ def translator_weights(
     tensors = {
         ours: embedding_weight(module.get_submodule(name)) for ours, name in embeddings.items()
     }
-    index = 0
-    for layer in recurrent_layers(module, parts.encoder):
-        for k in range(layer.num_layers):
-            for direction in DIRECTIONS[: 2 if layer.bidirectional else 1]:
-                for kind, tensor in cell_tensors(layer, k, direction).items():
-                    tensors[f"encoder.recurrent.{index}.{direction}.{kind}_l0"] = tensor
-            index += 1
+    tensors |= stack_tensors(recurrent_layers(module, parts.encoder), "encoder.recurrent")
     index = 0
     for layer in recurrent_layers(module, parts.decoder):
         for k in range(layer.num_layers):
@@ -207,7 +207,7 @@ def translator_weights(
             index += 1
     for ours, found in _bridge(module, parts, config, spec).items():
         tensors[f"bridge.{ours}.weight"], tensors[f"bridge.{ours}.bias"] = found
-    tensors["output.weight"], tensors["output.bias"] = _dense_weights(linear(module, parts.output))
+    tensors["output.weight"], tensors["output.bias"] = dense_weights(linear(module, parts.output))
     return own_network(lambda: Translator(config), tensors)
 
 
@@ -218,7 +218,7 @@ def _bridge(
     if config.bridge == "state":
         return {}
     states = ("h", "c") if config.cell == "lstm" else ("h",)
-    layers = [_dense_weights(linear(module, name)) for name in parts.bridge]
+    layers = [dense_weights(linear(module, name)) for name in parts.bridge]
     count = len(config.decoder)
     like = linear(module, parts.output).weight
     found = {}
@@ -243,9 +243,3 @@ def _bridge(
                 weight, bias = torch.zeros_like(weight), torch.zeros_like(bias)
             found[f"{i}.{state}"] = (weight, bias)
     return found
-
-
-def _dense_weights(layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    weight = layer.weight.detach()
-    bias: Tensor | None = layer.bias
-    return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()

@@ -13,12 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mlflow_rnnmod.networks.guard import perturbed, undisturbed
+from mlflow_rnnmod.inputs.rows import Rows
+from mlflow_rnnmod.networks.guard import perturbed, tolerance, undisturbed
 from mlflow_rnnmod.networks.recurrent.structure import linear, recurrent_layers
 from mlflow_rnnmod.networks.recurrent.submodules import uncovered
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.spec import UnreadableNetwork
-from mlflow_rnnmod.networks.tolerance import tolerance
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.network import Translator
 from mlflow_rnnmod.networks.translator.parts import (

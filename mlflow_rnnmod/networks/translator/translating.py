@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.translator.decoder import Decoder
 from mlflow_rnnmod.networks.translator.decoding import beam_search
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers

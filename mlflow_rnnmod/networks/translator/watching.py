@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import ForcedRows, Rows
 from mlflow_rnnmod.networks.parts import part_name
 from mlflow_rnnmod.networks.protocol import Observations, Told
-from mlflow_rnnmod.networks.rows import ForcedRows, Rows
 from mlflow_rnnmod.networks.translator.forcing import Watched, forced_tokens, watch_decoder
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 

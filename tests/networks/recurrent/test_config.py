@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 
 from mlflow_rnnmod.networks import HiddenLayer, NetworkConfig, Rows, concatenate
-from mlflow_rnnmod.networks.tolerance import tolerance
+from mlflow_rnnmod.networks.guard import tolerance
 from tests.networks.recurrent.strategies import networks
 from tests.networks.recurrent.test_network import config
 

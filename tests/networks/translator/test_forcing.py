@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from mlflow_rnnmod.decomposition.pairs import Pairs, padded
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.recurrent.config import CELLS, GATES
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.forcing import watch_decoder
 from tests.networks.translator.test_network import END, make, sources
 from tests.translators import told

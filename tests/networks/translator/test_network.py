@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.recurrent.config import CELLS
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.network import Translator
 

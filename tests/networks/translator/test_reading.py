@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mlflow_rnnmod.networks.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.spec import UnreadableNetwork
 from mlflow_rnnmod.networks.translator.reading import (
     check_translator_parity,

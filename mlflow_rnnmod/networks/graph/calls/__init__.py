@@ -15,7 +15,6 @@ from mlflow_rnnmod.networks.graph.calls import (
     activations,
     affine,
     convolutions,
-    joins,
     norms,
     pools,
     shapes,
@@ -28,6 +27,7 @@ from mlflow_rnnmod.networks.graph.calls.base import (
     NotCovered,
     Rows,
     Turned,
+    among,
     value_of,
 )
 
@@ -46,7 +46,6 @@ __all__ = [
 
 FAMILIES: tuple[Rows, ...] = (
     affine.ROWS_OF_CALLS,
-    joins.ROWS_OF_CALLS,
     activations.ROWS_OF_CALLS,
     shapes.ROWS_OF_CALLS,
     convolutions.ROWS_OF_CALLS,
@@ -62,10 +61,7 @@ HANDLERS: dict[Any, Handler] = {
 
 def handler_of(target: Any) -> Handler | None:
     """What is covered, of a function, a method's name, or a submodule."""
-    if not isinstance(target, nn.Module):
-        return HANDLERS.get(target)
-    kinds = (kind for kind in type(target).__mro__ if kind in HANDLERS)
-    return HANDLERS.get(next(kinds, None))
+    return among(HANDLERS, target)
 
 
 def in_place(target: Any, called: Called) -> bool:

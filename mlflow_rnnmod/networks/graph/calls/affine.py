@@ -1,4 +1,4 @@
-"""Dense layers, norms that are scales and shifts, arithmetic with constants."""
+"""Dense layers, norms that are scales and shifts, arithmetic, values put side by side."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS
 
 
-def _linear(call: Called) -> str | Turned:
-    made = call.made
+def dense_of(call: Called) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a dense layer, called as a submodule or as a function."""
     call.plain("weight", "bias")
-    if call.module is not None:
-        weight, bias = call.module.weight, call.module.bias
-    else:
-        weight, bias = call.constant(1, "weight"), call.constant(2, "bias")
-    return _product(call, made, weight, bias)
+    return call.setting(1, "weight"), call.setting(2, "bias")
+
+
+def _linear(call: Called) -> str | Turned:
+    return _product(call, call.made, *dense_of(call))
 
 
 def _matmul(call: Called) -> str | Turned:
@@ -57,9 +57,13 @@ def _product(call: Called, made: Made, weight: Tensor, bias: Tensor | None) -> s
     return like(made, call.draft.linear(name, weight, bias, call.line))
 
 
-def norm(call: Called) -> str | Turned:
-    """Batch norm in evaluation mode: a scale and a shift of each unit."""
-    made, part = call.made, call.module
+def norm_of(call: Called) -> tuple[Tensor, Tensor]:
+    """The scale and shift of each unit that a batch norm is in evaluation mode, float64.
+
+    Raises:
+        NotCovered: if it takes statistics of the batch.
+    """
+    part = call.module
     if part is not None:
         mean, var, weight, bias = part.running_mean, part.running_var, part.weight, part.bias
         eps = part.eps
@@ -80,10 +84,16 @@ def norm(call: Called) -> str | Turned:
     scale = (var.double() + eps).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -mean.double() * scale
+    return scale, shift if bias is None else shift + bias.double()
+
+
+def norm(call: Called) -> str | Turned:
+    """Batch norm in evaluation mode: a scale and a shift of each unit."""
+    made = call.made
+    scale, shift = norm_of(call)
     name, axis = call.axis(made, 1)
     if axis != UNITS or len(scale) != made.shape[1]:
         raise NotCovered(f"it reads {made.shape}")
-    shift = shift if bias is None else shift + bias.double()
     return like(made, call.draft.affine(name, scale, shift, call.line))
 
 
@@ -195,6 +205,29 @@ def _negative(call: Called) -> str | Turned:
     return scaled(call, call.made, -1.0)
 
 
+def _concat(call: Called) -> str | Turned:
+    call.plain("tensors", "dim", "axis")
+    parts = call.given(0, "tensors")
+    if not all(isinstance(part, Made) for part in parts):
+        raise NotCovered("it puts constants beside what depends on the input")
+    dim = call.constant(1, "dim", call.kwargs.get("axis", 0))
+    found = [call.axis(part, dim) for part in parts]
+    if any(axis != UNITS for _, axis in found) or len({part.axes for part in parts}) > 1:
+        raise NotCovered(f"it puts values together to {call.shape}, across rows or places")
+    if len(parts) == 1:
+        return like(parts[0], found[0][0])
+    names = [name for name, _ in found]
+    shapes = [call.draft.nodes[name].shape for name in names]
+    shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    return like(parts[0], call.draft.add(Drafted("concat", names, shape, {}, {}, call.line)))
+
+
+def _beside(call: Called) -> str | Turned:
+    """``torch.hstack``: over the second dimension."""
+    call.plain("tensors")
+    return _concat(Called(call.draft, (call.given(0, "tensors"), 1), {}, call.shape, call.line))
+
+
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _NORM_FUNCTIONS = (functional.batch_norm,)
 ROWS_OF_CALLS: Rows = (
@@ -207,4 +240,6 @@ ROWS_OF_CALLS: Rows = (
     (_times, (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")),
     (_divided, (operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_")),
     (_negative, (operator.neg, torch.neg, "neg", "neg_")),
+    (_concat, (torch.cat, torch.concat, torch.concatenate)),
+    (_beside, (torch.hstack,)),
 )

@@ -6,13 +6,13 @@ line* - its numbers stand in the same order, in whatever shape - or turned: then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlflow_rnnmod.networks.graph.draft import Draft
 
@@ -166,6 +166,14 @@ class Called:
 Handler = Callable[[Called], Any]
 # From handlers to the functions, names of methods and types of submodules that they are for.
 Rows = tuple[tuple[Handler, tuple[Any, ...]], ...]
+
+
+def among(handlers: Mapping[Any, Handler], target: Any) -> Handler | None:
+    """The handler of a function, a method's name, or a submodule; ``None`` where none covers it."""
+    if not isinstance(target, nn.Module):
+        return handlers.get(target)
+    kinds = (kind for kind in type(target).__mro__ if kind in handlers)
+    return handlers.get(next(kinds, None))
 
 
 def value_of(given: str | Turned, shape: tuple[int, ...]) -> Made:

@@ -16,9 +16,7 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     Shape,
     Weights,
     is_number,
-    units_of,
 )
-from mlflow_rnnmod.networks.graph.units import Layout, Units
 
 
 @dataclass(frozen=True)
@@ -57,17 +55,7 @@ class _Softmax(Operation):
     """A softmax over all units at each place."""
 
     name = "softmax_units"
-    reads = True
-
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(units_of(put_out), whole=True)
+    fresh = whole = reads = True
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
         return inputs[0].softmax(1)

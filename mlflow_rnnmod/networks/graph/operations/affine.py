@@ -16,7 +16,6 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     Weights,
     is_count,
 )
-from mlflow_rnnmod.networks.graph.units import Layout, Units
 
 
 class _Linear(Operation):
@@ -25,7 +24,7 @@ class _Linear(Operation):
     name = "linear"
     settings = {"units": is_count}
     parameters = {"weight": ("out", "read"), "bias": ("out",)}
-    reads = scales = stacks = True
+    fresh = reads = scales = stacks = True
 
     def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
         return (settings["units"], *shapes[0][1:])
@@ -35,16 +34,6 @@ class _Linear(Operation):
 
     def takes(self, settings: Settings, shifted: bool) -> bool:
         return True
-
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(settings["units"])
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
         x, weight, bias = inputs[0], weights["weight"], weights["bias"]

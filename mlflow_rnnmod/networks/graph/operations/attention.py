@@ -8,35 +8,17 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.graph.operations.base import (
-    Operation,
-    Settings,
-    Shape,
-    Sizes,
-    Weights,
-    units_of,
-)
-from mlflow_rnnmod.networks.graph.units import Layout, Units
+from mlflow_rnnmod.networks.graph.operations.base import Operation, Settings, Shape, Sizes, Weights
 
 
 class _Attention(Operation):
     """Two inputs, whose units are read with guesses in, into ones that nobody masks."""
 
-    reads = True
+    fresh = whole = reads = True
 
     def problems(self, settings: Settings, inputs: int) -> list[str]:
         found = [] if inputs == 2 else [f"has {inputs} inputs, expected two"]
         return found + super().problems(settings, 1)
-
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(units_of(put_out), whole=True)
 
     def work(
         self, settings: Settings, read: Sequence[Sizes], put_out: Sizes, weights: int

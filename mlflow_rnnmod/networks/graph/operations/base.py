@@ -7,6 +7,7 @@ an image height and width, a sequence steps. Tensors have rows before that: unit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Any, ClassVar
 
@@ -22,6 +23,25 @@ Sizes = tuple[int, ...]
 
 MAX_SIZE = 2**24
 """The largest number of units, or of features, of a node."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A node, as it is asked which units stand where.
+
+    Args:
+        settings: of the node.
+        units: that are known so far; new ones are noted here.
+        layouts: of the inputs.
+        shapes: of the inputs.
+        put_out: the shape of what is put out.
+    """
+
+    settings: Settings
+    units: Units
+    layouts: Sequence[Layout]
+    shapes: Sequence[Shape]
+    put_out: Shape
 
 
 class Operation:
@@ -41,6 +61,10 @@ class Operation:
     """Whether it puts its inputs side by side as they are."""
     reads: bool = False
     """Whether it reads units, where a removed one's guess can be put in, into new ones."""
+    fresh: bool = False
+    """Whether units put out were not there before; else they are those of the first input."""
+    whole: bool = False
+    """Whether such units can't be masked."""
     bounded: bool = False
     """Whether what is put out lies between -1 and 1."""
     idles: bool = False
@@ -130,16 +154,11 @@ class Operation:
         """Inputs whose guesses :meth:`readers` take in, or that are of the node's own units."""
         return (0,)
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
+    def flow(self, flow: Flow) -> Layout:
         """Which units stand where in what is put out."""
-        return layouts[0]
+        if not self.fresh:
+            return flow.layouts[0]
+        return flow.units.new(units_of(flow.put_out), whole=self.whole)
 
     def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
         """The settings where units are cut out.

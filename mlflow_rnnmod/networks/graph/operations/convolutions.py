@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
+    Flow,
     Operation,
     Reads,
     Settings,
@@ -20,7 +21,7 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     is_count,
     units_of,
 )
-from mlflow_rnnmod.networks.graph.units import Layout, Units
+from mlflow_rnnmod.networks.graph.units import Layout
 
 MODES = {
     "zeros": "constant",
@@ -153,7 +154,7 @@ class _Full(_Convolution):
     """All units read go into each one put out."""
 
     name = "conv"
-    reads = True
+    fresh = reads = True
 
     def readers(self, settings: Settings) -> Sequence[Reads]:
         return (Reads(border="border" if _zeros_around(settings) else None),)
@@ -177,16 +178,6 @@ class _Full(_Convolution):
         found: Tensor = x.movedim(1, 1 + len(places))[tuple(index.to(x.device) for index in at)]
         return found.flatten(1)
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(settings["units"])
-
 
 def _zeros_around(settings: Settings) -> bool:
     return settings["mode"] == "zeros" and any(any(pair) for pair in settings["padding"])
@@ -197,7 +188,7 @@ class _Grouped(_Convolution):
 
     name = "grouped_conv"
     settings = {**_Convolution.settings, "groups": is_count}
-    reads = True
+    fresh = reads = True
 
     def groups(self, settings: Settings, read: int) -> int:
         return int(settings["groups"])
@@ -218,16 +209,6 @@ class _Grouped(_Convolution):
                 found.append(self._slide(settings, own, weight[rows], bias[rows], 1))
         return torch.cat(found, dim=1)
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(settings["units"])
-
 
 class _Depthwise(_Convolution):
     """Each unit by itself, which may become several side by side."""
@@ -237,15 +218,10 @@ class _Depthwise(_Convolution):
     def groups(self, settings: Settings, read: int) -> int:
         return read
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.spread(layouts[0], settings["units"] // units_of(shapes[0]))
+    def flow(self, flow: Flow) -> Layout:
+        return flow.units.spread(
+            flow.layouts[0], flow.settings["units"] // units_of(flow.shapes[0])
+        )
 
 
 ROWS: tuple[Operation, ...] = (_Full(), _Grouped(), _Depthwise())

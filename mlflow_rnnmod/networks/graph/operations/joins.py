@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.operations.base import (
+    Flow,
     Operation,
     Settings,
     Shape,
     Weights,
     units_of,
 )
-from mlflow_rnnmod.networks.graph.units import Layout, Units
+from mlflow_rnnmod.networks.graph.units import Layout
 
 
 def _met(shapes: Sequence[Shape], does: str) -> Shape:
@@ -40,15 +41,8 @@ class _Add(Operation):
     def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
         return _met(shapes, "adds up")
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.joined(layouts)
+    def flow(self, flow: Flow) -> Layout:
+        return flow.units.joined(flow.layouts)
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
         found = inputs[0] + inputs[1]
@@ -72,21 +66,14 @@ class _Multiply(Operation):
             [(most, *shape[1:]) if shape[0] == 1 else shape for shape in shapes], "multiplies"
         )
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        same = [
-            layout for layout, shape in zip(layouts, shapes, strict=True) if shape[0] == put_out[0]
-        ]
-        for layout, shape in zip(layouts, shapes, strict=True):
-            if shape[0] != put_out[0]:
-                units.keep(layout)
-        return units.joined(same)
+    def flow(self, flow: Flow) -> Layout:
+        same = []
+        for layout, shape in zip(flow.layouts, flow.shapes, strict=True):
+            if shape[0] == flow.put_out[0]:
+                same.append(layout)
+            else:
+                flow.units.keep(layout)
+        return flow.units.joined(same)
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
         found = inputs[0] * inputs[1]
@@ -108,15 +95,8 @@ class _Concat(Operation):
             )
         return (sum(map(units_of, shapes)), *shapes[0][1:])
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return tuple(segment for layout in layouts for segment in units.resolved(layout))
+    def flow(self, flow: Flow) -> Layout:
+        return tuple(segment for layout in flow.layouts for segment in flow.units.resolved(layout))
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
         return torch.cat(list(inputs), dim=1)

@@ -20,7 +20,6 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     is_number,
     units_of,
 )
-from mlflow_rnnmod.networks.graph.units import Layout, Units
 
 
 def is_small(value: Any) -> bool:
@@ -39,17 +38,7 @@ class _Norm(Operation):
 class _Across(_Norm):
     """A norm over units: each one put out depends on several that are read."""
 
-    reads = True
-
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(units_of(put_out))
+    fresh = reads = True
 
 
 class _Group(_Across):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from mlflow_rnnmod.networks.graph.operations.base import (
+    Flow,
     Operation,
     Reads,
     Settings,
@@ -21,7 +22,7 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     units_of,
 )
 from mlflow_rnnmod.networks.graph.operations.steps import is_flag, valid_steps
-from mlflow_rnnmod.networks.graph.units import Layout, Units
+from mlflow_rnnmod.networks.graph.units import Layout
 from mlflow_rnnmod.networks.recurrent.cells import STEPS, State
 
 _GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
@@ -124,17 +125,10 @@ class _Recurrent(Operation):
         """First states are of the same units: those removed start, and stay, at zero."""
         return (0, 1, 2, 3)
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        own = units.new(settings["units"])
-        starts = layouts[1 + settings["packed"] :]
-        return units.joined([own, *starts]) if starts else own
+    def flow(self, flow: Flow) -> Layout:
+        own = flow.units.new(flow.settings["units"])
+        starts = flow.layouts[1 + flow.settings["packed"] :]
+        return flow.units.joined([own, *starts]) if starts else own
 
     def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
         return {**settings, "units": int(put_out.sum())}

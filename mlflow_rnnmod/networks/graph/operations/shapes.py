@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.operations.base import (
     MAX_SIZE,
+    Flow,
     Operation,
     Settings,
     Shape,
@@ -24,7 +25,7 @@ from mlflow_rnnmod.networks.graph.operations.convolutions import (
     is_border,
     put_around,
 )
-from mlflow_rnnmod.networks.graph.units import Layout, Units
+from mlflow_rnnmod.networks.graph.units import Layout
 
 MAX_PLACES = 4
 
@@ -59,22 +60,15 @@ class _Reshape(Operation):
             raise ValueError(f"makes shape {new} of {old}, expected as many numbers")
         return new
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        before, after = shapes[0][0], put_out[0]
+    def flow(self, flow: Flow) -> Layout:
+        before, after = flow.shapes[0][0], flow.put_out[0]
         assert before is not None and after is not None
         if after % before == 0:
-            return units.spread(layouts[0], after // before)
+            return flow.units.spread(flow.layouts[0], after // before)
         if before % after == 0:
-            return units.gathered(layouts[0], before // after)
-        units.keep(layouts[0])
-        return units.new(after, whole=True)
+            return flow.units.gathered(flow.layouts[0], before // after)
+        flow.units.keep(flow.layouts[0])
+        return flow.units.new(after, whole=True)
 
     def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
         return {**settings, "shape": [int(put_out.sum()), *settings["shape"][1:]]}
@@ -124,19 +118,12 @@ class _Slice(Operation):
                 found.append(len(range(*slice(start, stop, step).indices(size))))
         return tuple(found)
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        start, stop, _ = settings["bounds"][0]
-        read = units_of(shapes[0])
-        return (
-            units.part(layouts[0], start, min(stop, read)) if start or stop < read else layouts[0]
-        )
+    def flow(self, flow: Flow) -> Layout:
+        start, stop, _ = flow.settings["bounds"][0]
+        read = units_of(flow.shapes[0])
+        if not start and stop >= read:
+            return flow.layouts[0]
+        return flow.units.part(flow.layouts[0], start, min(stop, read))
 
     def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
         (start, stop, step), *places = settings["bounds"]
@@ -174,18 +161,11 @@ class _Pad(Operation):
             for size, (before, behind) in zip(read, (settings["units"], *places), strict=True)
         )
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        before, behind = settings["units"]
+    def flow(self, flow: Flow) -> Layout:
+        before, behind = flow.settings["units"]
         # Nobody owns them, until they meet others in a sum.
-        first, last = (units.new(size) if size else () for size in (before, behind))
-        return (*first, *units.resolved(layouts[0]), *last)
+        first, last = (flow.units.new(size) if size else () for size in (before, behind))
+        return (*first, *flow.units.resolved(flow.layouts[0]), *last)
 
     def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
         before, behind = settings["units"]

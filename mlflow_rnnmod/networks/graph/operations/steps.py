@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.operations.base import (
     MAX_SIZE,
+    Flow,
     Operation,
     Settings,
     Shape,
@@ -18,7 +19,7 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     units_of,
 )
 from mlflow_rnnmod.networks.graph.operations.tokens import Whole
-from mlflow_rnnmod.networks.graph.units import Layout, Units
+from mlflow_rnnmod.networks.graph.units import Layout
 
 INFINITE = "-inf"
 """How files say minus infinity."""
@@ -210,17 +211,10 @@ class _Take(Operation):
             raise ValueError(f"takes unit {max(settings['units'])} of {shapes[0][0]}")
         return (len(settings["units"]), *shapes[0][1:])
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
+    def flow(self, flow: Flow) -> Layout:
         found: list[Any] = []
-        for start, stop in _runs(settings["units"]):
-            found += units.part(layouts[0], start, stop)
+        for start, stop in _runs(flow.settings["units"]):
+            found += flow.units.part(flow.layouts[0], start, stop)
         return tuple(found)
 
     def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:

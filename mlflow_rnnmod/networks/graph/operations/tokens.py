@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
+    Flow,
     Operation,
     Settings,
     Shape,
@@ -17,22 +18,13 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     is_count,
     units_of,
 )
-from mlflow_rnnmod.networks.graph.units import Layout, Units
+from mlflow_rnnmod.networks.graph.units import Layout
 
 
 class Whole(Operation):
     """Puts out units that nobody masks."""
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        """New ones, in no group."""
-        return units.new(units_of(put_out), whole=True)
+    fresh = whole = True
 
 
 class _Embedding(Whole):
@@ -99,15 +91,8 @@ class _Constant(Operation):
     ) -> dict[str, Sizes]:
         return {"value": tuple(settings["shape"])}
 
-    def flow(
-        self,
-        settings: Settings,
-        units: Units,
-        layouts: Sequence[Layout],
-        shapes: Sequence[Shape],
-        put_out: Shape,
-    ) -> Layout:
-        return units.new(units_of(put_out), whole=len(put_out) > 1)
+    def flow(self, flow: Flow) -> Layout:
+        return flow.units.new(units_of(flow.put_out), whole=len(flow.put_out) > 1)
 
     def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
         return {"shape": [int(put_out.sum()), *settings["shape"][1:]]}

@@ -9,14 +9,13 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-from torch import nn
-
-from mlflow_rnnmod.networks.graph.calls.base import Handler, Rows
+from mlflow_rnnmod.networks.graph.calls.base import Handler, Rows, among
 from mlflow_rnnmod.networks.graph.sequences import (
     arithmetic,
     cells,
     choosing,
     layers,
+    masks,
     pooling,
     shaping,
 )
@@ -26,6 +25,7 @@ from mlflow_rnnmod.networks.graph.sequences.values import STEPS, Order, Stepped,
 FAMILIES: tuple[Rows, ...] = (
     shaping.ROWS_OF_CALLS,
     arithmetic.ROWS_OF_CALLS,
+    masks.ROWS_OF_CALLS,
     pooling.ROWS_OF_CALLS,
     layers.ROWS_OF_CALLS,
     cells.ROWS_OF_CALLS,
@@ -42,7 +42,4 @@ __all__ = ["HANDLERS", "STEPS", "Order", "Packed", "Stepped", "handler_over_step
 
 def handler_over_steps(target: Any) -> Handler | None:
     """What is covered, of a function, a method's name, or a submodule."""
-    if not isinstance(target, nn.Module):
-        return HANDLERS.get(target)
-    kinds = (kind for kind in type(target).__mro__ if kind in HANDLERS)
-    return HANDLERS.get(next(kinds, None))
+    return among(HANDLERS, target)

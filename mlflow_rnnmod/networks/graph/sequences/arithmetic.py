@@ -1,4 +1,4 @@
-"""Sums, products, comparisons and functions of values with steps, number by number."""
+"""Sums, products and functions of values with steps, number by number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from mlflow_rnnmod.networks.graph.calls import activations
 from mlflow_rnnmod.networks.graph.calls.base import UNITS, Called, NotCovered, Rows, double
 from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
-from mlflow_rnnmod.networks.graph.operations.steps import INFINITE
 from mlflow_rnnmod.networks.graph.sequences.shaping import part_of
 from mlflow_rnnmod.networks.graph.sequences.values import (
     OTHERS,
@@ -223,83 +222,6 @@ def _negative(call: Called) -> Stepped:
     return scaled(call, stepped(call), -1.0)
 
 
-def _compare(how: str) -> Callable[[Called], Stepped]:
-    def handle(call: Called) -> Stepped:
-        one, other = call.given(0, "input"), call.given(1, "other")
-        if isinstance(one, Stepped) and isinstance(other, int | float):
-            return compared(call, one, how, other)
-        return compared(call, added(call, one, other, -1.0), how, 0)
-
-    return handle
-
-
-def compared(call: Called, made: Stepped, how: str, number: float) -> Stepped:
-    """1 where a comparison holds, else 0."""
-    node, settings = call.draft.nodes[made.name], {"how": how, "value": number}
-    name = call.draft.add(Drafted("compare", [made.name], node.shape, settings, {}, call.line))
-    call.draft.whole.add(name)
-    call.draft.flags.add(name)
-    return renamed(made, name)
-
-
-def flag(call: Called, made: Any) -> Stepped:
-    """A value of yes and no."""
-    if not isinstance(made, Stepped):
-        raise NotCovered("a mask that does not depend on the input")
-    if made.name in call.draft.flags:
-        return made
-    return compared(call, made, "ne", 0)
-
-
-def _not(call: Called) -> Stepped:
-    return compared(call, flag(call, stepped(call)), "eq", 0)
-
-
-def _and(call: Called) -> Stepped:
-    one, other = (flag(call, call.given(i, name)) for i, name in enumerate(("input", "other")))
-    found = two(call, "product", one, other)
-    call.draft.flags.add(found.name)
-    return found
-
-
-def _or(call: Called) -> Stepped:
-    one, other = (flag(call, call.given(i, name)) for i, name in enumerate(("input", "other")))
-    return compared(call, added(call, one, other, 1.0), "ne", 0)
-
-
-def _fill(call: Called) -> Stepped:
-    """``x.masked_fill(mask, number)``."""
-    made, number = stepped(call), call.constant(2, "value")
-    return filled(call, made, flag(call, call.given(1, "mask")), number)
-
-
-def filled(call: Called, made: Stepped, mask: Stepped, number: Any) -> Stepped:
-    """A value, and a number where a mask says so."""
-    number = float(number)
-    found = two(call, "fill", made, mask)
-    settings = call.draft.nodes[found.name]
-    settings.settings = {"value": INFINITE if number == -torch.inf else number}
-    return found
-
-
-def _where(call: Called) -> Stepped:
-    """``torch.where(mask, one, other)``, one of which is a number."""
-    if isinstance(call.args[0], Stepped) and len(call.args) == 3:
-        mask, one, other = call.args
-    else:
-        raise NotCovered("its mask does not depend on the input")
-    mask = flag(call, mask)
-    if isinstance(one, Stepped) and not isinstance(other, Stepped):
-        return filled(call, one, compared(call, mask, "eq", 0), other)
-    if isinstance(other, Stepped) and not isinstance(one, Stepped):
-        return filled(call, other, mask, one)
-    if not isinstance(one, Stepped):
-        raise NotCovered("both of its choices are constants")
-    rest = compared(call, mask, "eq", 0)
-    parts = filled(call, one, rest, 0.0), filled(call, other, mask, 0.0)
-    return added(call, *parts, 1.0)
-
-
 def _clamp(call: Called) -> Stepped:
     made = stepped(call)
     given = {key: call.constant(i, key) for i, key in ((1, "min"), (2, "max"))}
@@ -373,10 +295,6 @@ def _glu(call: Called) -> Stepped:
     return two(call, "product", one, renamed(other, gate))
 
 
-_COMPARISONS = {
-    how: (getattr(operator, how), getattr(torch, how), how, f"__{how}__")
-    for how in ("eq", "ne", "lt", "le", "gt", "ge")
-}
 ROWS_OF_CALLS: Rows = (
     (_sum(1), (operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__radd__")),
     (_sum(-1), (operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_", "__sub__")),
@@ -386,13 +304,6 @@ ROWS_OF_CALLS: Rows = (
     (_divided, (operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_")),
     (_divided, ("__truediv__", "divide", torch.true_divide, "true_divide")),
     (_negative, (operator.neg, torch.neg, "neg", "neg_")),
-    *((_compare(how), targets) for how, targets in _COMPARISONS.items()),
-    (_not, (operator.invert, torch.logical_not, torch.bitwise_not, "logical_not", "bitwise_not")),
-    (_not, ("__invert__",)),
-    (_and, (operator.and_, torch.logical_and, "logical_and", "__and__", "__rand__")),
-    (_or, (operator.or_, torch.logical_or, "logical_or", "__or__", "__ror__")),
-    (_fill, (torch.masked_fill, "masked_fill", "masked_fill_")),
-    (_where, (torch.where,)),
     (_clamp, (torch.clamp, torch.clip, "clamp", "clamp_", "clip")),
     (_clamp_min, (torch.clamp_min, "clamp_min")),
     (_power(None), (operator.pow, torch.pow, "pow", "__pow__")),

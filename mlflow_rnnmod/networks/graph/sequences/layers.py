@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mlflow_rnnmod.networks.graph.calls.affine import dense_of, norm_of
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import scaled
-from mlflow_rnnmod.networks.graph.sequences.products import product
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Factor,
@@ -62,12 +62,8 @@ def _one_hot(call: Called) -> Stepped:
 
 
 def _linear(call: Called) -> Stepped:
-    call.plain("weight", "bias")
-    if call.module is not None:
-        weight, bias = call.module.weight, call.module.bias
-    else:
-        weight, bias = call.constant(1, "weight"), call.constant(2, "bias")
-    return product(call, stepped(call), weight, bias)
+    made = stepped(call)
+    return product(call, made, *dense_of(call))
 
 
 def _layer_norm(call: Called) -> Stepped:
@@ -97,31 +93,11 @@ def _layer_norm(call: Called) -> Stepped:
 
 def _batch_norm(call: Called) -> Stepped:
     """In evaluation mode: a scale and a shift of each unit, which stand in the second dimension."""
-    made, part = stepped(call), call.module
-    if part is not None:
-        mean, var, weight, bias = part.running_mean, part.running_var, part.weight, part.bias
-        eps = part.eps
-    else:
-        names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        call.plain(*names)
-        mean, var, weight, bias, training, _, eps = (
-            call.constant(1 + at, name, default)
-            for at, (name, default) in enumerate(
-                zip(names, (None, None, None, None, False, 0.1, 1e-5), strict=True)
-            )
-        )
-        mean, var = (None, None) if training else (mean, var)
-    if mean is None or var is None:
-        raise NotCovered(
-            "it has no running statistics, so that a row's answer depends on the rows beside it"
-        )
+    made = stepped(call)
+    scale, shift = norm_of(call)
     name = units_at(call, made, 1)
-    if len(mean) != call.draft.nodes[name].shape[0]:
+    if len(scale) != call.draft.nodes[name].shape[0]:
         raise NotCovered(f"it reads {made.shape}")
-    scale = (var.double() + eps).rsqrt()
-    scale = scale if weight is None else scale * weight.double()
-    shift = -mean.double() * scale
-    shift = shift if bias is None else shift + bias.double()
     dims = list(made.dims)
     dims[1] = (Factor(UNITS, len(scale)),)
     return scaled(call, value(name, dims), scale, shift)
@@ -202,3 +178,11 @@ ROWS_OF_CALLS: Rows = (
     (_batch_norm, (nn.BatchNorm1d, nn.SyncBatchNorm, functional.batch_norm)),
     (_convolution, _CONVOLUTIONS),
 )
+
+
+def product(call: Called, made: Stepped, weight: Tensor, bias: Tensor | None) -> Stepped:
+    """A dense layer over the last dimension, which must be units."""
+    if weight.ndim != 2 or made.shape[-1] != weight.shape[1]:
+        raise NotCovered(f"it reads {made.shape} with a weight of {tuple(weight.shape)}")
+    name = call.draft.linear(units_at(call, made, -1), weight, bias, call.line)
+    return value(name, [*made.dims[:-1], (Factor(UNITS, len(weight)),)])

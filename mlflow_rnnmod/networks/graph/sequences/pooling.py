@@ -13,7 +13,7 @@ from torch.nn import functional
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
 from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, scaled, times
-from mlflow_rnnmod.networks.graph.sequences.products import product
+from mlflow_rnnmod.networks.graph.sequences.layers import product
 from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stacked
 from mlflow_rnnmod.networks.graph.sequences.values import (
     OTHERS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -314,7 +314,6 @@ def stacked(call: Called, parts: Sequence[Stepped], dim: int) -> Stepped:
     return value(name, dims)
 
 
-Handling = Callable[[Called], Any]
 _DROPOUT = nn.modules.dropout._DropoutNd
 _DROPOUTS = (functional.dropout, functional.dropout1d, functional.alpha_dropout, torch.dropout)
 _COPIES = "contiguous clone detach cpu cuda requires_grad_"

@@ -215,13 +215,6 @@ def taken(call: Called, name: str, index: Sequence[int]) -> str:
     return draft.add(Drafted("take", [name], shape, {"units": index}, {}, call.line))
 
 
-def at_rows(call: Called, made: Stepped) -> Stepped:
-    """A value that has rows at all."""
-    if made.find(ROWS) is None:
-        raise NotCovered("it does not know rows from one another")
-    return made
-
-
 def aligned(one: Stepped, other: Stepped) -> tuple[tuple[Dim, Dim], ...]:
     """Dimensions of two values as they meet, the last with the last."""
     size = max(len(one.dims), len(other.dims))

@@ -1,4 +1,4 @@
-"""Rows of steps as a graph reads them: lengths, padding, and steps that change no answer."""
+"""Rows of steps as networks read them: lengths, padding, and steps that change no answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.rows import IGNORE, Rows, fitted
+from mlflow_rnnmod.inputs.rows import IGNORE, Rows, fitted
 
 
 def lengths_of(config: Any, rows: Rows) -> Tensor:
@@ -38,18 +38,23 @@ def valid_of(config: Any, lengths: Tensor, steps: int) -> Tensor:
     return position < lengths[:, None]
 
 
+def resized(config: Any, rows: Rows, steps: int, answered: bool) -> Rows:
+    """Rows cut or padded to so many steps; targets, too, where each step is ``answered``."""
+    if steps == rows.values.shape[1]:
+        return rows
+    lengths = lengths_of(config, rows).clamp(max=steps)
+    targets = rows.targets
+    if targets is not None and answered:
+        targets = fitted(targets, steps, IGNORE, config.side)
+    values = fitted(rows.values, steps, config.pad_index or 0, config.side)
+    return Rows(values, lengths, targets)
+
+
 def prepared(config: Any, rows: Rows) -> Rows:
     """Rows cut or padded to ``config.steps``, or to as many as there must be at least."""
     present = rows.values.shape[1]
     steps = max(present, config.least_steps) if config.steps is None else config.steps
-    if steps == present:
-        return rows
-    lengths = lengths_of(config, rows).clamp(max=steps)
-    targets = rows.targets
-    if targets is not None and config.answer.stepwise:
-        targets = fitted(targets, steps, IGNORE, config.side)
-    values = fitted(rows.values, steps, config.pad_index or 0, config.side)
-    return Rows(values, lengths, targets)
+    return resized(config, rows, steps, config.answer.stepwise)
 
 
 def trimmed(config: Any, rows: Rows) -> Rows:
