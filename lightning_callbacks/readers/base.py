@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
+from lightning_callbacks.agreeing import compare_batches, compare_items, warning_of_all
 from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps
 from lightning_callbacks.collecting import collect, conform, read_batches
 from lightning_callbacks.forwards import Call, ForwardFunction, count_outputs, find_forward
@@ -18,6 +19,7 @@ from lightning_callbacks.sources import Sources, Transfer
 from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.inputs import ImagePreparation, input_of
+from mlflow_rnnmod.inputs.agreement import told
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
 from mlflow_rnnmod.networks.guard import undisturbed
 
@@ -85,11 +87,38 @@ class Prepared(ABC):
     given: Given
     call: Call
     reading: Any
+    doubts: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about how the model was read."""
-        return tuple(self.reading.notes)
+        """What the user should know about how the model was read, and about its data."""
+        return (*self.reading.notes, *self.doubts)
+
+    def compared(self, batches: Iterator[Batch], loaders: Any) -> Prepared:
+        """The same with what makes one doubt that its tokenizer made the ids of some batches.
+
+        Args:
+            batches: of training rows; no more is read of them than tells.
+            loaders: where they are from, and may have the texts, too.
+
+        Raises:
+            ValueError: if it can't have made them.
+        """
+        encoder = self.encoders()[0]
+        if encoder is None:
+            return self
+        given, config = self.given, self.reading.config
+        found = compare_batches(encoder, batches, config)
+        if not found.problems:
+            how = given.transfer, given.settings.split_batch, given.layout.as_seen(given.batch)
+            found += compare_items(encoder, loaders, config, *how)
+        if found.problems:
+            raise ValueError(told(found))
+        return replace(self, doubts=tuple(dict.fromkeys(found.notes)))
+
+    def warnings(self, rows: Any) -> list[str]:
+        """What the user should know of all training rows."""
+        return warning_of_all(self.encoders()[0], rows, self.reading.config)
 
     @abstractmethod
     def network_of(self, module: nn.Module) -> Any:
@@ -233,6 +262,7 @@ class Reader(ABC):
         for least in (LEAST_ROWS, 1):
             how = settings.split_batch, self.layout, settings.config.seed
             batches = read_batches(sources.train, transfer, *how, least_rows=least)
+            prepared = None
             try:
                 for batch in islice(batches, 3):
                     try:
@@ -242,9 +272,11 @@ class Reader(ABC):
                         failure = failure or error
                     else:
                         prepared.encoders()  # before any work is lost: whether they fit
-                        return prepared
+                        break
             except Exception as error:  # the user's data set and collation may raise anything
-                failure = failure or error
+                prepared, failure = None, failure or error
+            if prepared is not None:
+                return prepared.compared(chain([prepared.given.batch], batches), sources.train)
         raise failure or ValueError(
             "The training dataloader has no rows; expected at least one batch."
         )
