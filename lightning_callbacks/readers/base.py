@@ -30,14 +30,15 @@ LEAST_ROWS = 16
 class Settings:
     """What a user says of a model and its data, checked: see the callback for each.
 
-    Tokenizers are their JSON, ``image`` is an ``ImagePreparation``, and ``spec`` is of the class of
-    its reader.
+    Tokenizers are their JSON, a vocabulary is its name, ``image`` is an ``ImagePreparation``, and
+    ``spec`` is of the class of its reader.
     """
 
     labels: Sequence[str] | None = None
     tokenizer: str | None = None
     target_tokenizer: str | None = None
     image: Any = None
+    vocabulary: Any = None
     split_batch: SplitFunction | None = None
     forward: ForwardFunction | None = None
     spec: Any = None
@@ -104,7 +105,11 @@ class Prepared(ABC):
         Raises:
             ValueError: if it can't have made them.
         """
-        encoder = self.encoders()[0]
+        encoder, own = self.encoders()[0], self.given.settings
+        if own.vocabulary is not None and not input_of(self.reading.config.input).ids:
+            raise ValueError(
+                "vocabulary is given, but the model reads no token ids; expected None."
+            )
         if encoder is None:
             return self
         given, config = self.given, self.reading.config
@@ -149,7 +154,9 @@ class Prepared(ABC):
             ValueError: if they can't be had, the network no longer answers as the model does, or a
                 tokenizer does not fit.
         """
-        return self.parent_of(self.network_of(with_weights(self.given.copy, live, checkpoint)))
+        parent = self.parent_of(self.network_of(with_weights(self.given.copy, live, checkpoint)))
+        vocabulary = self.given.settings.vocabulary
+        return parent if vocabulary is None else replace(parent, vocabulary=vocabulary)
 
     def parent_of(self, network: Any) -> Parent:
         """A network with its tokenizers."""

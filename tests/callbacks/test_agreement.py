@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from lightning_callbacks import ModuleDecomposition
 from lightning_callbacks.decomposer import Decomposer
 from lightning_callbacks.sources import Sources
+from mlflow_rnnmod.inputs.vocabulary import vocabulary_name
 from tests.builders import character_encoder, tiny_texts
 from tests.callbacks import models
 from tests.callbacks.training import fit
@@ -117,3 +118,28 @@ def test_ids_that_only_later_rows_have_are_told_behind_the_training(monkeypatch,
     with pytest.warns(UserWarning, match=f"no tokens of the tokenizer \\({SIZE}; it has {SIZE}"):
         callback.decompose_checkpoint(None, Untrained(SIZE + 1), loader(values))
     assert calls.decompose
+
+
+@pytest.mark.parametrize("vocabulary", ["words of 2024", ENCODER.tokenizer])
+def test_models_that_take_token_ids_are_told_what_these_mean(calls, vocabulary):
+    callback = ModuleDecomposition(models.LABELS, vocabulary=vocabulary, strict=True)
+    fit(callback)
+    assert calls.decompose[0].parent.vocabulary == vocabulary_name(vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"vocabulary": ""}, "vocabulary='', expected a name"),
+        ({"vocabulary": "words", "tokenizer": ENCODER.tokenizer}, "together with tokenizer"),
+    ],
+)
+def test_vocabularies_that_do_not_fit(options, said):
+    with pytest.raises(MisconfigurationException, match=said):
+        fit(ModuleDecomposition(models.LABELS, **options), Untrained())
+
+
+def test_a_model_that_reads_features_has_no_vocabulary():
+    data = DataLoader(TensorDataset(*models.feature_data()), 16)
+    with pytest.raises(MisconfigurationException, match="vocabulary is given, but the model reads"):
+        fit(ModuleDecomposition(models.LABELS, vocabulary="words"), models.Features(), (data, data))
