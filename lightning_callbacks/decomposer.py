@@ -205,7 +205,7 @@ class Decomposer:
                 warn(note)
         with random_state_kept(), progress_bar(progress) as show:
             parent, train, validation = self._read(prepared, sources, model, checkpoint)
-            for note in prepared.warnings(train):
+            for note in prepared.warnings(parent, train):
                 warn(note)
             report = self._report(prepared, sources, parent)
             work = decompose if team is None else partial(decompose, team=team)

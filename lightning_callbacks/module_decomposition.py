@@ -74,7 +74,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             ``input_ids``, ``attention_mask``, ``lengths`` and ``labels``. Targets are a label index
             for each row ``(rows,)``, or for each step ``(rows, steps)``, negative (as -100) where a
             step has none; or zeros and ones, as floats or bools, for any number of labels a row
-            ``(rows, labels)``.
+            ``(rows, labels)``: where each row has exactly one 1, for one label a row.
         forward: From the model and a batch (as the dataloader gives it) to logits, as
             ``training_step`` does it. By default the ways that fit the signature of the model's
             ``forward`` are tried.
