@@ -10,6 +10,7 @@ from typing import Any
 from lightning_callbacks.readers import READERS, Settings, read_spec, reader_of_spec
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.inputs import ImagePreparation
+from mlflow_rnnmod.inputs.vocabulary import vocabulary_name
 from mlflow_rnnmod.networks import TextEncoder
 
 
@@ -35,6 +36,7 @@ def check_arguments(
     text = _read_tokenizer("tokenizer", given.tokenizer, problems)
     target_text = _read_tokenizer("target_tokenizer", given.target_tokenizer, problems)
     image = _read_image(given.image, problems)
+    vocabulary = _read_vocabulary(given.vocabulary, given.tokenizer, problems)
     for name in ("split_batch", "forward"):
         function = getattr(given, name)
         if function is not None and not callable(function):
@@ -66,6 +68,7 @@ def check_arguments(
     if problems:
         raise ValueError("; ".join(problems))
     given = replace(given, tokenizer=text, target_tokenizer=target_text, image=image)
+    given = replace(given, vocabulary=vocabulary)
     return replace(given, spec=spec, config=found)
 
 
@@ -109,6 +112,18 @@ def _read_tokenizer(name: str, tokenizer: Any, problems: list[str]) -> str | Non
         return TextEncoder(tokenizer).json
     except (OSError, TypeError, ValueError) as error:
         problems.append(f"{name}: {error}")
+        return None
+
+
+def _read_vocabulary(given: Any, tokenizer: Any, problems: list[str]) -> str | None:
+    if given is None:
+        return None
+    if tokenizer is not None:
+        problems.append("vocabulary is given together with tokenizer, which says it; expected one")
+    try:
+        return vocabulary_name(given)
+    except ValueError as error:
+        problems.append(str(error))
         return None
 
 

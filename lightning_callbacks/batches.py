@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -172,6 +172,22 @@ def split(
             "(inputs, lengths, targets)."
         )
     return Batch(raw, inputs, lengths, mask, rows)
+
+
+def with_one_label(batch: Batch) -> Batch | None:
+    """The batch with label indices as targets, where these are one 1 and else zeros in each row.
+
+    Example:
+        >>> batch = split((torch.zeros(2, 3).long(), torch.tensor([[0.0, 1.0], [1.0, 0.0]])))
+        >>> with_one_label(batch).rows.targets.tolist()
+        [1, 0]
+    """
+    targets = batch.rows.targets
+    if targets is None or targets.dtype != torch.bool or targets.ndim != 2 or not len(targets):
+        return None
+    if not bool((targets.sum(dim=1) == 1).all()):
+        return None
+    return replace(batch, rows=replace(batch.rows, targets=targets.long().argmax(dim=1)))
 
 
 def is_time_first(batch: Batch) -> bool:

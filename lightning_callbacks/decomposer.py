@@ -78,6 +78,7 @@ class Decomposer:
         network_spec: See there.
         target_tokenizer: See there.
         image: See there.
+        vocabulary: See there.
         config: See there.
         report_data: See there.
         registered_model_prefix: See there.
@@ -119,6 +120,7 @@ class Decomposer:
         network_spec: Spec | Mapping[str, Any] | None = None,
         target_tokenizer: Any = None,
         image: Any = None,
+        vocabulary: Any = None,
         config: DecompositionConfig | Mapping[str, Any] | None = None,
         report_data: Any = None,
         registered_model_prefix: str | None = None,
@@ -131,6 +133,7 @@ class Decomposer:
             tokenizer=tokenizer,
             target_tokenizer=target_tokenizer,
             image=image,
+            vocabulary=vocabulary,
             split_batch=split_batch,
             forward=forward,
             spec=network_spec,
@@ -202,6 +205,8 @@ class Decomposer:
                 warn(note)
         with random_state_kept(), progress_bar(progress) as show:
             parent, train, validation = self._read(prepared, sources, model, checkpoint)
+            for note in prepared.warnings(parent, train):
+                warn(note)
             report = self._report(prepared, sources, parent)
             work = decompose if team is None else partial(decompose, team=team)
             found = work(parent, train, validation, report, self.settings.config, show)

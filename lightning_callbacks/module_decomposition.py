@@ -74,7 +74,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             ``input_ids``, ``attention_mask``, ``lengths`` and ``labels``. Targets are a label index
             for each row ``(rows,)``, or for each step ``(rows, steps)``, negative (as -100) where a
             step has none; or zeros and ones, as floats or bools, for any number of labels a row
-            ``(rows, labels)``.
+            ``(rows, labels)``: where each row has exactly one 1, for one label a row.
         forward: From the model and a batch (as the dataloader gives it) to logits, as
             ``training_step`` does it. By default the ways that fit the signature of the model's
             ``forward`` are tried.
@@ -104,6 +104,9 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             through, where they are ``Resize``, ``ToTensor`` and ``Normalize``. With it modules take
             files of images (PNG or JPEG) and uint8 arrays, without it arrays as the model takes
             them.
+        vocabulary: Of a model that reads token ids, without ``tokenizer``, what these mean: a name
+            of your own, a list of tokens, ids by token, or a tokenizer. Modules carry it (a
+            digest), and those of two vocabularies are not composed.
         max_rows: At most so many rows of each dataloader are read; chosen at random, with the
             decomposition's seed, where the data set can be indexed.
         strict: Raise what goes wrong in ``on_fit_end`` instead of warning. It marks the MLflow run
@@ -152,6 +155,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
         network_spec: Spec | Mapping[str, Any] | None = None,
         target_tokenizer: Any = None,
         image: Any = None,
+        vocabulary: Any = None,
         weights: str = "last",
         config: DecompositionConfig | Mapping[str, Any] | None = None,
         report_data: Any = None,
@@ -170,6 +174,7 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             "network_spec": network_spec,
             "target_tokenizer": target_tokenizer,
             "image": image,
+            "vocabulary": vocabulary,
             "config": config,
             "report_data": report_data,
             "registered_model_prefix": registered_model_prefix,

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps
+from lightning_callbacks.agreeing import compare_batches, compare_items, warning_of_all
+from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps, with_one_label
 from lightning_callbacks.collecting import collect, conform, read_batches
 from lightning_callbacks.forwards import Call, ForwardFunction, count_outputs, find_forward
+from lightning_callbacks.lengths import warnings_of_length
 from lightning_callbacks.sources import Sources, Transfer
 from lightning_callbacks.weights import copied, with_weights
+from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.inputs import ImagePreparation, input_of
+from mlflow_rnnmod.inputs.agreement import ROWS as ENOUGH
+from mlflow_rnnmod.inputs.agreement import told
 from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
 from mlflow_rnnmod.networks.guard import undisturbed
 
@@ -28,14 +33,15 @@ LEAST_ROWS = 16
 class Settings:
     """What a user says of a model and its data, checked: see the callback for each.
 
-    Tokenizers are their JSON, ``image`` is an ``ImagePreparation``, and ``spec`` is of the class of
-    its reader.
+    Tokenizers are their JSON, a vocabulary is its name, ``image`` is an ``ImagePreparation``, and
+    ``spec`` is of the class of its reader.
     """
 
     labels: Sequence[str] | None = None
     tokenizer: str | None = None
     target_tokenizer: str | None = None
     image: Any = None
+    vocabulary: Any = None
     split_batch: SplitFunction | None = None
     forward: ForwardFunction | None = None
     spec: Any = None
@@ -85,11 +91,46 @@ class Prepared(ABC):
     given: Given
     call: Call
     reading: Any
+    doubts: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about how the model was read."""
-        return tuple(self.reading.notes)
+        """What the user should know about how the model was read, and about its data."""
+        return (*self.reading.notes, *self.doubts)
+
+    def compared(self, batches: Iterator[Batch], loaders: Any) -> Prepared:
+        """The same with what makes one doubt that its tokenizer made the ids of some batches.
+
+        Args:
+            batches: of training rows; no more is read of them than tells.
+            loaders: where they are from, and may have the texts, too.
+
+        Raises:
+            ValueError: if it can't have made them.
+        """
+        encoder, own = self.encoders()[0], self.given.settings
+        if own.vocabulary is not None and not input_of(self.reading.config.input).ids:
+            raise ValueError(
+                "vocabulary is given, but the model reads no token ids; expected None."
+            )
+        if encoder is None:
+            return self
+        given, config = self.given, self.reading.config
+        found = compare_batches(encoder, batches, config)
+        if not found.problems:
+            how = given.transfer, given.settings.split_batch, given.layout.as_seen(given.batch)
+            found += compare_items(encoder, loaders, config, *how)
+        if found.problems:
+            raise ValueError(told(found))
+        return replace(self, doubts=tuple(dict.fromkeys((*self.doubts, *found.notes))))
+
+    def warnings(self, parent: Parent, rows: Any) -> list[str]:
+        """What the user should know of all training rows, with the parent that has room for them.
+
+        A batch that a model is read with tells neither how long rows are, nor all of their ids.
+        """
+        found = warning_of_all(self.encoders()[0], rows, self.reading.config)
+        return found + warnings_of_length(parent.network, rows, self.reading.config.steps)
 
     @abstractmethod
     def network_of(self, module: nn.Module) -> Any:
@@ -120,7 +161,9 @@ class Prepared(ABC):
             ValueError: if they can't be had, the network no longer answers as the model does, or a
                 tokenizer does not fit.
         """
-        return self.parent_of(self.network_of(with_weights(self.given.copy, live, checkpoint)))
+        parent = self.parent_of(self.network_of(with_weights(self.given.copy, live, checkpoint)))
+        vocabulary = self.given.settings.vocabulary
+        return parent if vocabulary is None else replace(parent, vocabulary=vocabulary)
 
     def parent_of(self, network: Any) -> Parent:
         """A network with its tokenizers."""
@@ -233,21 +276,63 @@ class Reader(ABC):
         for least in (LEAST_ROWS, 1):
             how = settings.split_batch, self.layout, settings.config.seed
             batches = read_batches(sources.train, transfer, *how, least_rows=least)
+            prepared = None
             try:
+                batches, single = _with_one_label(batches, settings.spec)
                 for batch in islice(batches, 3):
-                    try:
-                        given = Given(copy, batch, settings, transfer, self.layout)
-                        prepared = self.look(given)
-                    except ValueError as error:
-                        failure = failure or error
-                    else:
+                    for each in (with_one_label(batch) if single else None, batch):
+                        if each is None or prepared is not None:
+                            continue
+                        try:
+                            given = Given(copy, each, settings, transfer, self.layout)
+                            found = self.look(given)
+                        except ValueError as error:
+                            failure = failure or error
+                        else:
+                            same = each is batch or _is_as_wide(batch, found.reading.config)
+                            prepared = found if same else None
+                    if prepared is not None:
                         prepared.encoders()  # before any work is lost: whether they fit
-                        return prepared
+                        if single and prepared.given.batch is not batch:
+                            prepared = replace(prepared, doubts=single)
+                        break
             except Exception as error:  # the user's data set and collation may raise anything
-                failure = failure or error
+                prepared, failure = None, failure or error
+            if prepared is not None:
+                return prepared.compared(chain([prepared.given.batch], batches), sources.train)
         raise failure or ValueError(
             "The training dataloader has no rows; expected at least one batch."
         )
+
+
+def _with_one_label(batches: Iterator[Batch], spec: Any) -> tuple[Iterator[Batch], tuple[str, ...]]:
+    """The batches, and what to say where each row has one label, as zeros and a one.
+
+    A softmax over labels is often trained with such rows, and a sigmoid for each label hardly ever.
+    """
+    kind, seen, count = getattr(spec, "kind", None), list[Batch](), 0
+    if kind is not None and answer_of(kind).rivals and not answer_of(kind).stepwise:
+        return batches, ("targets are zeros and a one: read as the label of each row",)
+    if kind is not None:
+        return batches, ()
+    for batch in batches:
+        seen.append(batch)
+        if with_one_label(batch) is None:
+            return chain(seen, batches), ()
+        count += len(batch.rows)
+        if count >= ENOUGH:
+            break
+    told = (
+        f"each of {count} training rows has exactly one 1 in its targets: read as one label a row. "
+        "Give network_spec={'kind': 'multilabel'} where it may have any number of labels"
+    )
+    return chain(seen, batches), (told,) if seen else ()
+
+
+def _is_as_wide(batch: Batch, config: Any) -> bool:
+    """Whether there is a zero or a one for each label."""
+    targets = batch.rows.targets
+    return targets is not None and targets.shape[1] == len(config.labels)
 
 
 def encoder_of(name: str, text: str | None, size: int, config: Any) -> TextEncoder | None:

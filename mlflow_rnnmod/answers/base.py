@@ -180,6 +180,20 @@ class Answer:
         exact = float((answers == right).all(dim=1).double().mean())
         return {"f1": 2 * hits / total if total else 1.0, "exact": exact}
 
+    def shares(self, scores: Tensor, truth: Labelled) -> Tensor:
+        """What each answer adds to the metric, float64 ``(answers,)``: their mean is the metric.
+
+        Differences of two such tell how sure a difference of the metric is. Of F1, which is no
+        mean, it is the linear part: what the metric changes by with the answer's weight.
+        """
+        answers, right = self.said(scores, truth)
+        if self.metric == "accuracy":
+            return (answers & right).any(dim=1).double()
+        hits = 2 * (answers & right).sum(dim=1).double()
+        total = (answers.sum(dim=1) + right.sum(dim=1)).double()
+        f1 = hits.sum() / total.sum().clamp(min=1)
+        return f1 + (hits - f1 * total) / total.mean().clamp(min=1e-12)
+
     def answers(self, scores: Tensor, columns: Columns) -> list[Any]:
         """The answer to each row: a label, or a list of labels.
 

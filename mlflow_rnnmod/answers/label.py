@@ -34,7 +34,16 @@ class Label(Answer):
     joins = "The label with the best score wins {score}{mixed}."
 
     def conform(self, targets: Tensor, config: Any, source: str, shown: Shown) -> Tensor:
-        """One label index a row."""
+        """One label index a row; of zeros and a one, where the one is."""
+        if targets.dtype == torch.bool and targets.shape[1:] == (len(config.labels),):
+            several = int((targets.sum(dim=1) != 1).sum())
+            if several:
+                raise ValueError(
+                    f"The {source} has {several} of {len(targets)} rows with none or several of "
+                    "the labels, and the network answers with one label a row. For any number of "
+                    "labels a row give network_spec={'kind': 'multilabel'}."
+                )
+            targets = targets.long().argmax(dim=1)
         if targets.ndim != 1:
             raise ValueError(
                 f"The {source} has targets of shape {tuple(targets.shape)}, and the network "

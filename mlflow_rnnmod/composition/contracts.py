@@ -68,7 +68,64 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
                     f"parent {parent[:12]} comes with {len(digests)} {which} "
                     f"({', '.join(shown)}); expected one"
                 )
-    return problems
+    return problems + _vocabularies(found)
+
+
+def doubts(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
+    """What nobody can tell of modules that fit; empty where all is known.
+
+    Args:
+        contracts: as for :func:`find_problems`.
+    """
+    known = _known_vocabularies(contracts)
+    if len(known) < 2 or any(known.values()):
+        return []
+    return [
+        f"the modules take token ids, and nothing says that these mean the same to all "
+        f"{len(known)} parents. Decompose with vocabulary= (a name, or the tokens), which modules "
+        "carry, or with the tokenizer, so that they take text"
+    ]
+
+
+def _known_vocabularies(
+    contracts: Iterable[tuple[str, Contract, str]],
+) -> dict[str, dict[str, list[str]]]:
+    """For each parent that takes token ids the names of its vocabulary, and which modules say so.
+
+    Modules of one parent have one vocabulary, whichever of them says it.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, contract, parent in contracts:
+        if contract.reads.ids and contract.tokenizer is None:
+            own = found.setdefault(parent, {})
+            if contract.vocabulary is not None:
+                own.setdefault(contract.vocabulary, []).append(name)
+    return found
+
+
+def _vocabularies(found: list[tuple[str, Contract, str]]) -> list[str]:
+    """Token ids that mean something else to another parent, or nobody knows what."""
+    known = _known_vocabularies(found)
+    named: dict[str, list[str]] = {}
+    for each in known.values():
+        for vocabulary, names in each.items():
+            named.setdefault(vocabulary, []).extend(names)
+    if len(named) > 1:
+        shown = "; ".join(f"{key[:20]}: {', '.join(names)}" for key, names in named.items())
+        return [
+            f"the modules take token ids of different vocabularies ({shown}); expected one. "
+            "Decompose with the tokenizer, so that modules take text and each parent reads it with "
+            "its own"
+        ]
+    unknown = [parent for parent, each in known.items() if not each]
+    if not named or not unknown:
+        return []
+    names = [name for name, _, parent in found if parent in unknown]
+    return [
+        f"{', '.join(names)} take token ids, and nothing says of which vocabulary; expected that "
+        f"of the others, {next(iter(named))[:20]!r}. Decompose with vocabulary=, which needs no "
+        "training"
+    ]
 
 
 def _reads(contract: Contract) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -22,6 +23,9 @@ from mlflow_rnnmod.composition.scores import (
     without_energy,
 )
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
+
+FEW = 5
+"""Rows of a label from which on it is told if it is never found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,7 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Comp
     if composite.score == "joint":  # scales are fitted anew, on the score underneath
         parameters = {k: v for k, v in composite.parameters.items() if k not in ("base", "scales")}
         composite = changed(composite, score=composite.base, parameters=parameters)
-    parts, note = parts_of(composite, inputs), {}
+    parts, note = parts_of(composite, inputs), dict[str, str]()
     fitted: Sequence[Sequence[float]]
     if not composite.rivals:
         fitted = _fit_each(composite, parts.values[..., 0], labels)
@@ -78,23 +82,36 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Comp
                 "calibrate_on has no step with one of the labels "
                 f"{list(composite.labels)}; expected some."
             )
-        fitted = fit_joint(parts.values[known], targets[known])
+        own = Parts(parts.values[known], None)
+        fitted, note = _guarded(composite, own, targets[known])
     else:
         index = {label: i for i, label in enumerate(composite.labels)}
         targets = torch.tensor([index[label] for label in labels])
-        fitted = fit_joint(parts.values, targets, fixed=parts.fixed)
-        if composite.likely and not _helps(composite, parts, targets):
-            weights = tuple(map(float, _weights(composite, parts)))
-            fitted = [(*weights, 0.0)] * len(composite.labels)
-            note = {"note": "scales fitted on these rows did no better than the format's: kept"}
+        fitted, note = _guarded(composite, parts, targets)
     scales = {label: list(found) for label, found in zip(composite.labels, fitted, strict=True)}
-    step = {"verb": "calibrate", "rows": len(labels), **note}
-    return changed(
+    step: dict[str, Any] = {"verb": "calibrate", "rows": len(labels), **note}
+    found = changed(
         composite,
         score="joint",
         parameters={**composite.parameters, "base": composite.score, "scales": scales},
-        recipe=(*composite.recipe, step),
     )
+    if composite.rivals and not stepwise and (never := _never_right(found, inputs, labels)):
+        told = ", ".join(f"{label!r} wins for none of the {n} rows" for label, n in never.items())
+        warnings.warn(
+            f"{told} of calibrate_on that are its own. What its card says is measured among its "
+            "parent's labels alone; give more rows, or replace() the module.",
+            stacklevel=3,
+        )
+        step["never"] = list(never)
+    return changed(found, recipe=(*composite.recipe, step))
+
+
+def _never_right(composite: Composite, inputs: Any, labels: Sequence[Any]) -> dict[str, int]:
+    """Labels that are never found, with how many rows they are right for; of a few at least."""
+    best = composite.scores(inputs).argmax(dim=1).tolist()
+    hits = {label for label, i in zip(labels, best, strict=True) if label == composite.labels[i]}
+    counts = {label: list(labels).count(label) for label in composite.labels}
+    return {label: n for label, n in counts.items() if n >= FEW and label not in hits}
 
 
 def parts_of(composite: Composite, inputs: Any) -> Parts:
@@ -149,23 +166,48 @@ def _weights(composite: Composite, parts: Parts) -> Tensor:
     return weights
 
 
+def _guarded(
+    composite: Composite, parts: Parts, targets: Tensor
+) -> tuple[Sequence[Sequence[float]], dict[str, str]]:
+    """Scales and offsets, or what counts without any where they do not help; and what to note."""
+    seen = targets.bincount(minlength=len(composite.labels))
+    missing = [label for label, n in zip(composite.labels, seen.tolist(), strict=True) if not n]
+    if missing:
+        note = f"no row of calibrate_on has {missing}: nothing was fitted"
+    elif not _helps(composite, parts, targets):
+        note = "scales fitted on these rows did no better than the format's: kept"
+    else:
+        return fit_joint(parts.values, targets, fixed=parts.fixed), {}
+    warnings.warn(
+        f"calibrate_on with {len(targets)} answers: {note}. Give more rows, of every label.",
+        stacklevel=4,
+    )
+    weights = tuple(map(float, _weights(composite, parts)))
+    return [(*weights, 0.0)] * len(composite.labels), {"note": note}
+
+
 def _helps(composite: Composite, parts: Parts, targets: Tensor) -> bool:
     """Whether scales do better than none on rows that they were not fitted on.
 
-    Each half of the rows is judged by scales of the other; better means by more than the standard
-    error of the difference. Likelihoods leave little to be fitted, and few rows fit it badly.
+    Each half of the rows is judged by scales of the other: they have to lower the log-loss, as
+    every repair has. Likelihoods leave little to be fitted, and few rows fit it badly: there they
+    have to answer more rows right, by more than the standard error of the difference.
     """
     values, fixed = parts.values, parts.fixed
     extra = torch.zeros_like(values[..., 0]) if fixed is None else fixed.to(values)
-    plain = ((values * _weights(composite, parts)).sum(-1) + extra).argmax(dim=1) == targets
-    found = torch.zeros_like(plain)
+    before = (values * _weights(composite, parts)).sum(-1) + extra
+    after = torch.zeros_like(before)
     even = torch.arange(len(targets)) % 2 == 0
     for mine in (even, ~even):
         if not bool(mine.any()) or not bool((~mine).any()):
             return False
         fitted = values.new_tensor(fit_joint(values[~mine], targets[~mine], fixed=extra[~mine]))
         scores = (values[mine] * fitted[:, :-1]).sum(-1) + fitted[:, -1] + extra[mine]
-        found[mine] = scores.argmax(dim=1) == targets[mine]
+        after[mine] = scores.to(after)
+    if not composite.likely:
+        loss = torch.nn.functional.cross_entropy
+        return bool(loss(after, targets) < loss(before, targets))
+    plain, found = (scores.argmax(dim=1) == targets for scores in (before, after))
     gained, lost = int((found & ~plain).sum()), int((plain & ~found).sum())
     return gained - lost > (gained + lost) ** 0.5
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow_rnnmod.answers import Answer, answer_of
 from mlflow_rnnmod.answers.joining import joined
-from mlflow_rnnmod.composition.contracts import find_problems
+from mlflow_rnnmod.composition.contracts import doubts, find_problems
 from mlflow_rnnmod.decomposition.module import Contract, Module
 from mlflow_rnnmod.networks.architectures import FIRST, architecture_of
 from mlflow_rnnmod.networks.protocol import Load
@@ -220,6 +220,7 @@ def make_plan(
             "several parents: the accuracy is what each has among its own labels, an upper bound"
         )
     notes += _notes_on_kinds(entries, answer)
+    notes += doubts((e.name, e.contract, e.parent) for e in entries)
     notes += _notes_on_likelihoods(entries, answer)
     return Plan(
         problems=tuple(found),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import Any
 
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.composite import REJECT, Composite
-from mlflow_rnnmod.composition.contracts import IncompatibleModules
+from mlflow_rnnmod.composition.contracts import IncompatibleModules, doubts
 from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.composition.joint import calibrated
 from mlflow_rnnmod.composition.rejection import with_limit
@@ -67,6 +68,7 @@ def compose(
             raise TypeError(f"modules[{position}] is {module!r:.80}; expected a Module.")
     if not modules:
         raise IncompatibleModules(["there is no module; expected at least one"])
+    _warn(modules)
     step: dict[str, Any] = {"verb": "compose", "labels": [module.label for module in modules]}
     recipe = (step,)
     if composite_class(modules) is TranslatingComposite:
@@ -98,6 +100,12 @@ def compose(
     if unlabelled is not None:
         composite = shifted(composite, unlabelled)
     return with_limit(composite, reject_below, reject_at, reject_on)
+
+
+def _warn(modules: Sequence[Module]) -> None:
+    """Tell what nobody can know of modules that fit."""
+    for doubt in doubts((m.label, m.contract, m.parent.digest) for m in modules):
+        warnings.warn(f"Composing {len(modules)} modules: {doubt}.", stacklevel=3)
 
 
 def whole_parent(parent: Parent) -> Composite:
@@ -194,6 +202,7 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
     falls back to the one underneath. Thresholds are a label's own, whichever module answers for it.
     A limit to reject below holds for the score that it was found with.
     """
+    _warn(modules)
     score, parameters = composite.score, dict(composite.parameters)
     answer = joined(m.contract for m in modules)
     rivals = answer is not None and answer.rivals

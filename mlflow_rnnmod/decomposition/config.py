@@ -23,7 +23,8 @@ class DecompositionConfig:
             ``"none"``.
         removal: share of each layer's units that a module leaves out, from 0 to below 1, or
             ``"auto"``: one share for all labels, the largest of 0, 5, 10, 20, 35 and 50 % that
-            costs at most ``tolerance`` points on validation rows. Of convolutions it is a share of
+            costs at most ``tolerance`` points on validation rows, with the standard error of that
+            added: few rows remove less. Of convolutions it is a share of
             all channels that are ranked together.
         repairs: ``"all"``, ``"none"`` or some of ``"fold"``, ``"refit"``, ``"calibrate"``.
         tolerance: points of accuracy that ``"auto"`` may lose against nothing removed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -52,7 +52,8 @@ class Decomposition:
             ``trunks``; the ``removal`` used; and ``cost``, the estimated passes of the parent that
             all modules together take.
         sizing: the settings that were tried: ``removal``, ``trunks``, ``accuracy``,
-            ``control_accuracy``, ``weights_kept``, ``cost``.
+            ``control_accuracy``, the standard ``error`` of their difference, ``weights_kept``,
+            ``cost``.
         rows: in words, which rows were used for what: ``fitted``, ``calibrated``, ``figures``.
         overlap: Jaccard index of the units kept by every two modules, ``(modules, modules)``.
         warnings: what the user should be told.
@@ -140,6 +141,7 @@ def decompose(
     if clock.late():
         told_late = "no larger share was tried" if sizing else "no share was tried"
         warnings.append(f"max_seconds={config.max_seconds:g} were over while sizing: {told_late}")
+    warnings += too_few_rows(sizing, share, config, job.metric, given.words)
     clock.lap("sizing")
     made = job.make(job.removed(share, groups), "fitting modules", last=True)
     clock.lap("fitting")
@@ -262,6 +264,39 @@ def broken_promise(
         f"{words['figures']}; on {words['calibrated']} it was chosen to cost at most "
         f"{config.tolerance:g}. With more rows to choose on, a smaller removal= or tolerance= it "
         "would cost less"
+    ]
+
+
+def too_few_rows(
+    sizing: Sequence[Mapping[str, float]],
+    share: float,
+    config: DecompositionConfig,
+    metric: str,
+    words: Mapping[str, str],
+) -> list[str]:
+    """What to say where more would have been removed, had there been rows to tell what it costs.
+
+    Args:
+        sizing: what was tried.
+        share: of the units that was removed.
+        config: the settings.
+        metric: what was measured.
+        words: which rows were used for what.
+    """
+    unsure = []
+    for tried in sizing:
+        lost = 100 * (tried[f"control_{metric}"] - tried[metric])
+        error = 100 * tried.get("error", 0.0)
+        if tried["removal"] > share and lost <= config.tolerance < lost + error:
+            unsure.append((tried["removal"], lost, error))
+    if config.removal != "auto" or not unsure:
+        return []
+    removal, lost, error = min(unsure)
+    return [
+        f"removing {100 * removal:g} % of the units cost {lost:.1f} points on "
+        f"{words['calibrated']}, give or take {error:.1f}: these rows can't tell whether it costs "
+        f"more than {config.tolerance:g}, so {100 * share:g} % were removed. More validation rows, "
+        "or a larger tolerance=, remove more"
     ]
 
 

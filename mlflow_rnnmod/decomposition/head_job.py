@@ -108,6 +108,14 @@ class HeadJob(Job):
         table, truth = calibration_table(made.rest), self.material.calibrated_on
         return self.answer.measure(table, truth)[self.metric]
 
+    def error(self, made: Made, other: Made) -> float:
+        """Of the answers to calibration rows."""
+        truth = self.material.calibrated_on
+        one, two = (
+            self.answer.shares(calibration_table(each.rest), truth) for each in (made, other)
+        )
+        return float((one - two).std(correction=0)) / max(len(one), 1) ** 0.5
+
     def reported(self, made: Made) -> dict[str, float]:
         """How good they are on the report rows."""
         return self.answer.measure(self._table(made), self.material.reported_on)

@@ -13,7 +13,7 @@ from mlflow_rnnmod.inputs import Input, Likelihood, input_of
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 
-_LATER = ("end_label", "mask_steps", "target")
+_LATER = ("end_label", "mask_steps", "target", "vocabulary")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Contract:
         target: of a translating module the language's ``code``, the id of the ``start`` token that
             its decoder is told, and the digest of the ``tokenizer`` that writes, where it is not
             the one that reads. ``None`` for all others.
+        vocabulary: of token ids, a name for what they mean, as :attr:`Parent.vocabulary`; ``None``
+            where nothing is known, and with a tokenizer.
     """
 
     label: str
@@ -99,6 +101,7 @@ class Contract:
     end_label: str | None = None
     mask_steps: int | None = None
     target: Mapping[str, Any] | None = None
+    vocabulary: str | None = None
 
     @property
     def answer(self) -> Answer:
@@ -196,4 +199,5 @@ def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Con
         end_label=config.end_label,
         mask_steps=None if trunk is None else trunk.steps,
         target=target,
+        vocabulary=parent.vocabulary,
     )

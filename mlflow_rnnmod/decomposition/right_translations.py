@@ -12,6 +12,9 @@ from mlflow_rnnmod.answers.translation import chrf_signature, corpus_bleu, corpu
 from mlflow_rnnmod.decomposition.pairs import Pairs
 from mlflow_rnnmod.networks.parent import Parent
 
+PARTS = 10
+"""Of sentences, to tell how sure a difference is."""
+
 
 @dataclass(frozen=True, eq=False)
 class TranslationScores:
@@ -48,6 +51,20 @@ class RightTranslations:
                 bleu, self.signature = corpus_bleu(mine, right, tokens)
             found.append(bleu)
         return TranslationScores(texts, found)
+
+    def parts(self, scores: TranslationScores) -> list[float]:
+        """Mean BLEU of each tenth of the sentences: how far it is a matter of which these are."""
+        found = []
+        for part in range(PARTS):
+            own = [texts[part::PARTS] for texts in scores.texts]
+            right = [texts[part::PARTS] for texts in self.right]
+            each = [
+                corpus_bleu(mine, theirs, tokens)[0]
+                for mine, theirs, tokens in zip(own, right, self.tokens, strict=True)
+                if theirs
+            ]
+            found += [sum(each) / len(each)] if each else []
+        return found
 
     def chrf(self, index: int, own: Sequence[str], parents: Sequence[str]) -> dict[str, float]:
         """ChrF of a language's translations, and of its parent's; nothing without right ones."""

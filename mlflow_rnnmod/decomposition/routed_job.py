@@ -111,6 +111,14 @@ class RoutedJob(Job):
         """Mean BLEU on the sentences that sizes are tried on."""
         return self._scores(self.calibration, made.trunks, made.rest).mean
 
+    def error(self, made: Made, other: Made) -> float:
+        """Of the mean BLEU of some parts of the sentences, each translated by both."""
+        one, two = (
+            torch.tensor(self.calibration.parts(self._scores(self.calibration, m.trunks, m.rest)))
+            for m in (made, other)
+        )
+        return float((one - two).std()) / len(one) ** 0.5 if len(one) > 1 else 0.0
+
     def reported(self, made: Made) -> dict[str, float]:
         """Mean BLEU on the report sentences."""
         return {"bleu": self._scores(self.report, made.trunks, made.rest).mean}

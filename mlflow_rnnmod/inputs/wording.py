@@ -228,7 +228,7 @@ def valid_steps(rows: Any, side: str) -> tuple[Tensor, Tensor]:
 def _read_back(rows: Any, tokenizer: Any, side: str, parts: Any) -> Sequences:
     """Words of a parent's rows: those of its tokens, or of the text that its tokenizer decodes."""
     ids, lengths = valid_steps(rows, side)
-    inner = _decoding(tokenizer.tokenizer)
+    inner = decoding(tokenizer.tokenizer)
     if inner.decoder is not None:
         split = [row.tolist() for row in ids.split(lengths.tolist())]
         return hashed(parts(text) for text in inner.decode_batch(split))
@@ -251,7 +251,7 @@ def _read_back(rows: Any, tokenizer: Any, side: str, parts: Any) -> Sequences:
     return Sequences(known.values[place], total)
 
 
-def _decoding(inner: Any) -> Any:
+def decoding(inner: Any) -> Any:
     """A tokenizer of parts of words that can put them together again."""
     kind = type(inner.model).__name__
     if inner.decoder is not None or kind == "WordLevel":

@@ -28,6 +28,9 @@ class Parent:
         target_tokenizer: of a translator, how it writes text; ``None`` where it writes as it reads.
         image: how images became what the network reads; ``None`` where it is given arrays that are
             prepared already, or reads no images.
+        vocabulary: of a network that is given token ids, a name for what these mean (see
+            :func:`~mlflow_rnnmod.inputs.vocabulary.vocabulary_name`), which its modules carry;
+            ``None`` where nothing is known, and with a tokenizer.
 
     Example:
         >>> from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork
@@ -42,8 +45,14 @@ class Parent:
     tracking_uri: str | None = None
     target_tokenizer: TextEncoder | None = None
     image: ImagePreparation | None = None
+    vocabulary: str | None = None
 
     def __post_init__(self) -> None:
+        if self.vocabulary is not None and (self.encoder or not self.input.ids):
+            raise ValueError(
+                f"vocabulary={self.vocabulary!r:.100}, and the parent reads {self.input_kind}; "
+                "expected it where token ids are read, without a tokenizer."
+            )
         if self.tokenizer is None and self.target_tokenizer is not None:
             raise ValueError(
                 "target_tokenizer is given and tokenizer is None; expected both, or tokenizer "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ def check_module(module: Module, path: Path) -> None:
     elif contract.label not in parent.labels:
         problems.append(f"its label {contract.label!r:.100} is none of its parent's")
     elif not problems:
+        # What ids mean is not known of weights: modules say it.
         expected = make_contract(parent, contract.label, module.trunk)
+        expected = replace(expected, vocabulary=contract.vocabulary)
         problems += [
             f"{field.name} is {getattr(contract, field.name)!r:.100}, and of its parent it is "
             f"{getattr(expected, field.name)!r:.100}"
@@ -75,7 +77,7 @@ def check_contract(contract: Contract) -> None:
     types: dict[str, Any] = {"label": str, "index": int, "input": str}
     types["input_size"] = (int, list, tuple)
     types |= {"tokenizer": texts, "output": str, "steps": number, "end_label": texts}
-    types |= {"mask_steps": number, "target": (dict, type(None))}
+    types |= {"mask_steps": number, "target": (dict, type(None)), "vocabulary": texts}
     check_types(vars(contract), types)
     if not all(isinstance(label, str) for label in contract.labels):
         raise TypeError(f"labels are {list(contract.labels)!r:.200}, expected texts")

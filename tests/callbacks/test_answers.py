@@ -1,5 +1,7 @@
 """Networks that tag, list, or answer with several labels: what the callback makes of their data."""
 
+import re
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -145,18 +147,27 @@ def trimmed(items):
 
 
 @pytest.mark.parametrize(
-    ("spec", "steps"), [(None, 7), ({"steps": 5}, 5), ({"steps": "any"}, None)]
+    ("spec", "steps", "told"),
+    [
+        (None, 7, "up to 7 steps: inputs will be padded or cut to 7 steps, and not to the 4"),
+        ({"steps": 5}, 5, "1 of 97 training rows are longer than 5 steps, up to 7: .* 2 labels of"),
+        ({"steps": "any"}, None, None),
+    ],
 )
-def test_taggers_that_read_their_padding_have_room_for_the_longest_row(calls, spec, steps):
+def test_taggers_that_read_their_padding_have_room_for_the_longest_row(
+    calls, spec, steps, told, recwarn
+):
     x, _, y = answers.tag_data(97)
     x[:-1, 4:], y[:-1, 4:] = 0, -100  # all but one row have at most four steps
-    x[-1] = 5
+    x[-1], y[-1] = 5, 1
     callback = ModuleDecomposition(network_spec=spec, strict=True)
     loader = DataLoader(list(zip(x, (x != 0).sum(1), y, strict=True)), 16, collate_fn=trimmed)
     fit(callback, Unpacked(), (loader,))
     assert callback._prepared.given.batch.rows.values.shape[1] == 4
     (call,) = calls.decompose
     assert (call.parent.network.config.steps, call.train.values.shape[1]) == (steps, 7)
+    found = [str(w.message) for w in recwarn if "training rows" in str(w.message)]
+    assert len(found) == (told is not None) and (told is None or re.search(told, found[0]))
 
 
 def test_lists_without_an_end_are_told_of(calls):

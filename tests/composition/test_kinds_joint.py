@@ -9,6 +9,7 @@ import torch
 
 from mlflow_rnnmod.composition import Composite, compose, remove
 from mlflow_rnnmod.composition.joint import parts_of
+from tests.builders import tiny_texts
 from tests.composition.test_kinds import TEXTS, everything, mixed
 
 
@@ -27,10 +28,11 @@ def calibrated_loss(composite: Composite, rows: list, truth: list) -> float:
 
 def test_joint_rows_of_tags():
     composite = everything("tags")
-    truth = [[("a", "b", None, "other")[ord(c) % 4] for c in text] for text in TEXTS]
-    joint = compose(composite.modules, calibrate_on=(TEXTS, truth))
+    texts = tiny_texts(60)
+    truth = [[("a", "b", "c", None, "other")[ord(c) % 5] for c in text] for text in texts]
+    joint = compose(composite.modules, calibrate_on=(texts, truth))
     assert joint.score == "joint" and joint.base == "margin"
-    assert calibrated_loss(joint, TEXTS, truth) < calibrated_loss(composite, TEXTS, truth)
+    assert calibrated_loss(joint, texts, truth) < calibrated_loss(composite, texts, truth)
     with pytest.raises(ValueError, match="row 0 has 1 labels and 5 steps"):
         compose(composite.modules, calibrate_on=(["abcde"], [["a"]]))
     with pytest.raises(ValueError, match="no step with one of the labels"):
@@ -73,13 +75,14 @@ def test_joint_rows_of_several_labels_are_fitted_label_by_label():
 @pytest.mark.parametrize("score", ["open", "margin"])
 def test_joint_rows_across_kinds(kind, score):
     both, _, _ = mixed(kind, score)
-    truth = [both.labels[ord(text[0]) % 4] for text in TEXTS]
+    texts = tiny_texts(90)
+    truth = [both.labels[ord(text[0]) % 5] for text in texts]
     index = torch.tensor([both.labels.index(y) for y in truth])
 
     def loss(composite: Composite) -> float:
-        return float(torch.nn.functional.cross_entropy(composite.scores(TEXTS), index))
+        return float(torch.nn.functional.cross_entropy(composite.scores(texts), index))
 
-    joint = compose(both.modules, score=score, calibrate_on=(TEXTS, truth))
+    joint = compose(both.modules, score=score, calibrate_on=(texts, truth))
     assert joint.output == "label" and loss(joint) < loss(both)
     found = joint.scores(TEXTS)
     parts = parts_of(compose(both.modules, score=score), TEXTS)

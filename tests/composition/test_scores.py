@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -225,3 +226,33 @@ def test_calibrating_again_starts_from_the_score_underneath():
 def test_joint_rows_that_do_not_fit(inputs, labels, said):
     with pytest.raises(ValueError, match=said):
         compose(two_parents(), calibrate_on=(inputs, labels))
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "said"),
+    [
+        (6, "abcde", "6 answers: scales fitted on these rows did no better"),
+        (80, "abcd", r"80 answers: no row of calibrate_on has \['e'\]: nothing was fitted"),
+    ],
+)
+def test_calibrate_on_is_left_out_where_it_does_not_help(rows, labels, said):
+    modules, texts = two_parents(), tiny_texts(rows)
+    plain = compose(modules)
+    with pytest.warns(UserWarning, match=said):
+        joint = compose(
+            modules, calibrate_on=(texts, [labels[i % len(labels)] for i in range(rows)])
+        )
+    assert "note" in joint.recipe[1]
+    torch.testing.assert_close(joint.scores(texts), plain.scores(texts))
+
+
+def test_a_label_that_never_wins_on_its_own_rows_is_told():
+    modules, texts = two_parents(), tiny_texts(80)
+    first = replace(modules[0], open_head=replace(modules[0].open_head, bias=-1e3), head=Head())
+    calibration = replace(first.open_head.calibration, offset=-1e3)
+    first = replace(first, open_head=replace(first.open_head, calibration=calibration))
+    own = [0] * 20 + [1] * 60
+    truth = [(modules[0].label, modules[1].label)[i] for i in own]
+    with pytest.warns(UserWarning, match="'a' wins for none of the 20 rows of calibrate_on"):
+        found = compose([first, *modules[1:]], calibrate_on=(texts, truth))
+    assert "never" in found.recipe[1]
