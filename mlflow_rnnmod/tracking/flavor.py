@@ -187,6 +187,7 @@ def log_model(
     standalone: bool = False,
     evaluate_on: Any = None,
     evaluated_on: str = "given rows",
+    first_alias: bool = True,
     **kwargs: Any,
 ) -> ModelInfo:
     """Log a parent, a module or a composite as an MLflow model.
@@ -218,6 +219,8 @@ def log_model(
         evaluate_on: for a composite: inputs and what is right for them. Its page then begins with
             how good it is, beside its parents, and shows each label's figures.
         evaluated_on: what these rows are, in words.
+        first_alias: for a composite that is registered: whether its version gets the alias
+            ``champion`` where the registered model has no alias yet.
         kwargs: ``model_config`` for :func:`save_model`, ``run_id`` and what else
             ``mlflow.models.Model.log`` takes.
 
@@ -267,7 +270,7 @@ def log_model(
     note = _card_of(model, f"models:/{info.model_id}", info.model_id, standalone, found)
     MlflowClient().set_logged_model_tags(info.model_id, {record.NOTE: note, **hidden_tags(model)})
     if isinstance(model, Composite):
-        _present(model, info, found, registered_model_name)
+        _present(model, info, found, registered_model_name, first_alias)
     if isinstance(model, Parent):
         parents.remember(model.known_as(info.model_id, download.server()))
     return info
@@ -362,7 +365,11 @@ def _assessed(thing: Thing, evaluate_on: Any, evaluated_on: str) -> Assessment |
 
 
 def _present(
-    composite: Composite, info: ModelInfo, found: Assessment | None, name: str | None
+    composite: Composite,
+    info: ModelInfo,
+    found: Assessment | None,
+    name: str | None,
+    first_alias: bool,
 ) -> None:
     """What people find of a composite besides its own page."""
     client = MlflowClient()
@@ -372,7 +379,8 @@ def _present(
         if found is not None:
             shelf.log_figures(client, run_id, info.model_id, found, None)
     if name is not None and info.registered_model_version is not None:
-        shelf.dress(client, name, str(info.registered_model_version), composite, found)
+        version = str(info.registered_model_version)
+        shelf.dress(client, name, version, composite, found, first_alias)
 
 
 def _with_logged_parent(module: Module, run_id: str | None) -> Module:

@@ -109,7 +109,12 @@ def log_lineage(client: MlflowClient, run_id: str, composite: Composite) -> None
 
 
 def dress(
-    client: MlflowClient, name: str, version: str, composite: Composite, found: Assessment | None
+    client: MlflowClient,
+    name: str,
+    version: str,
+    composite: Composite,
+    found: Assessment | None,
+    first_alias: bool = True,
 ) -> None:
     """Description, tags and the first alias of a composite's registered model, and its version.
 
@@ -117,6 +122,8 @@ def dress(
     """
     try:
         model = client.get_registered_model(name)
+        if first_alias:
+            name_first(client, name, version)
         for key, value in registered_tags(composite).items():
             if model.tags.get(key) != value:
                 client.set_registered_model_tag(name, key, value)
@@ -124,10 +131,17 @@ def dress(
             page = pages.registered_page_of(composite, f"models:/{name}@{ALIAS}")
             client.update_registered_model(name, page)
         client.update_model_version(name, version, pages.version_line(composite, found))
-        if str(version) == "1" and not model.aliases:
-            client.set_registered_model_alias(name, ALIAS, version)
     except MlflowException as error:
         _logger.warning("%s/%s is registered, but its page is not whole: %s", name, version, error)
+
+
+def name_first(client: MlflowClient, name: str, version: str) -> None:
+    """Give a version the alias ``champion``, if its registered model has no alias yet.
+
+    An attempt that broke off may have used up the number 1.
+    """
+    if not client.get_registered_model(name).aliases:
+        client.set_registered_model_alias(name, ALIAS, version)
 
 
 def registered_tags(composite: Composite) -> dict[str, Any]:
