@@ -33,6 +33,7 @@ from mlflow_rnnmod.tracking.probe import ROWS, answers_in, made_up, probe
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
 from mlflow_rnnmod.tracking.registration import ALIAS
 from mlflow_rnnmod.tracking.searching import registered_names, suggestion
+from mlflow_rnnmod.tracking.servers import asks
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.tracking.directory import Thing
@@ -93,6 +94,7 @@ class Promotion:
         return f"{moved} -> {self.version or 'the new one (only tried)'}"
 
 
+@asks()
 def promote(
     target: str,
     candidate: Thing | str | os.PathLike[str] | None = None,

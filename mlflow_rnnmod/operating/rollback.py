@@ -10,8 +10,10 @@ from mlflow_rnnmod.operating.promotion import Promotion, try_version
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import BEFORE, Alias
 from mlflow_rnnmod.tracking.searching import name_is
+from mlflow_rnnmod.tracking.servers import asks
 
 
+@asks()
 def rollback(target: str, to: str | int | None = None, *, dry_run: bool = False) -> Promotion:
     """Point an alias at the version that it named before, once that has been loaded.
 

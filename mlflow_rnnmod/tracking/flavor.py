@@ -46,6 +46,7 @@ from mlflow_rnnmod.tracking.environment import (
 )
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
+from mlflow_rnnmod.tracking.servers import asks
 from mlflow_rnnmod.tracking.stored import check_stored, digests_in
 
 __all__ = [
@@ -403,6 +404,7 @@ def carries_this_code(client: MlflowClient, parent: Parent) -> bool:
     return bool(tags.get(code.TAG) == code.archive_digest())
 
 
+@asks(always=False)
 def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:
     """Load a parent, a module or a composite.
 
