@@ -179,6 +179,7 @@ def test_no_alias_names_a_first_version_before_it_was_tried(registry, monkeypatc
     [
         ({"data": None}, "data=None"),
         ({"data": ([], [])}, "has no rows"),
+        ({"data": []}, "has no rows"),
         (
             {"data": [{"text": "a", "languag": "b", "x": 1}], "label_column": "language"},
             "languag'?",
@@ -215,6 +216,8 @@ def test_targets_that_are_not_there_are_said(registry):
         assert said in str(error.value)
     with pytest.raises(MlflowException, match="there is no such alias"):
         mlflow_rnnmod.rollback("models:/names@best")
+    with pytest.raises(MlflowException, match=r"to='abc'; expected the number of a version"):
+        mlflow_rnnmod.rollback(TARGET, to="abc")
 
 
 def test_two_at_once(registry, monkeypatch):
