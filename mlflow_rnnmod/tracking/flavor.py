@@ -25,6 +25,7 @@ from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.pages import card
 from mlflow_rnnmod.pages.composite import composite_page
+from mlflow_rnnmod.pages.emissions import Saved
 from mlflow_rnnmod.tracking import _mlflow, code, download, fetch, parents, record, shelf
 from mlflow_rnnmod.tracking.assessment import Assessment, assess
 from mlflow_rnnmod.tracking.directory import (
@@ -37,6 +38,7 @@ from mlflow_rnnmod.tracking.directory import (
     signature_for,
     type_of_model,
 )
+from mlflow_rnnmod.tracking.emissions import Measurement, saved_of
 from mlflow_rnnmod.tracking.environment import (
     EnvironmentFiles,
     default_requirements,
@@ -84,6 +86,7 @@ def save_model(
     validate_serving_input: bool = True,
     borrows: bool = False,
     assessment: Assessment | None = None,
+    saved: Saved | None = None,
 ) -> None:
     """Save a parent, a module or a composite as an MLflow model.
 
@@ -108,6 +111,7 @@ def save_model(
         validate_serving_input: of no use here; MLflow hands it on from :func:`log_model`.
         borrows: for a module: whether its parent's model is known to carry this package's code.
         assessment: of a composite: its figures, for its page.
+        saved: of a composite: what making it emitted, for its page.
 
     Raises:
         MlflowException: if ``path`` is not empty, or ``model`` is something else.
@@ -145,21 +149,23 @@ def save_model(
         if not isinstance(error, ValueError):
             raise
         raise MlflowException.invalid_parameter_value(str(error)) from error
-    _write_card(model, Path(path), mlflow_model, standalone, assessment)
+    _write_card(model, Path(path), mlflow_model, standalone, assessment, saved)
 
 
 def _write_card(
     thing: Thing,
     path: Path,
-    saved: Model | None,
+    saved_as: Model | None,
     standalone: bool,
     found: Assessment | None,
+    saved: Saved | None,
 ) -> None:
     """The card as a file beside the model; of a composite the report and the picture, too."""
-    model_id = getattr(saved, "model_id", None)
+    model_id = getattr(saved_as, "model_id", None)
     uri = f"models:/{model_id}" if model_id else str(path)
     if isinstance(thing, Composite):
-        shelf.write_pages(thing, path, shelf.places_of(thing, uri, _own_page(model_id)), found)
+        places = shelf.places_of(thing, uri, _own_page(model_id), saved)
+        shelf.write_pages(thing, path, places, found)
         return
     (path / shelf.CARD).parent.mkdir(exist_ok=True)
     text = _card_of(thing, uri, model_id, standalone)
@@ -189,6 +195,8 @@ def log_model(
     evaluate_on: Any = None,
     evaluated_on: str = "given rows",
     first_alias: bool = True,
+    emissions: Measurement | None = None,
+    instead_of: Measurement | None = None,
     **kwargs: Any,
 ) -> ModelInfo:
     """Log a parent, a module or a composite as an MLflow model.
@@ -222,6 +230,9 @@ def log_model(
         evaluated_on: what these rows are, in words.
         first_alias: for a composite that is registered: whether its version gets the alias
             ``champion`` where the registered model has no alias yet.
+        emissions: for a composite: what making it emitted (:func:`mlflow_rnnmod.measured`). Its
+            page and its params then say so.
+        instead_of: what training in its place emitted: page and params say what reuse saved.
         kwargs: ``model_config`` for :func:`save_model`, ``run_id`` and what else
             ``mlflow.models.Model.log`` takes.
 
@@ -234,8 +245,10 @@ def log_model(
     if name is None and artifact_path is None and model_id is None:
         name = slug(model.label) if isinstance(model, Module) else kind(model)
     found = _assessed(model, evaluate_on, evaluated_on)
+    saved_by_reuse = saved_of(model, emissions, instead_of)
     if isinstance(model, Composite):
-        kwargs = {**kwargs, "assessment": found}
+        kwargs = {**kwargs, "assessment": found, "saved": saved_by_reuse}
+        params = {**(saved_by_reuse.params() if saved_by_reuse else {}), **(params or {})}
     saved = _Saved()
     own_tags = {**model_tags(model), **(tags or {})}
     info = Model.log(
@@ -268,7 +281,8 @@ def log_model(
             tags=own_tags,
         )
         info.registered_model_version = version.version
-    note = _card_of(model, f"models:/{info.model_id}", info.model_id, standalone, found)
+    uri = f"models:/{info.model_id}"
+    note = _card_of(model, uri, info.model_id, standalone, found, saved_by_reuse)
     MlflowClient().set_logged_model_tags(info.model_id, {record.NOTE: note, **hidden_tags(model)})
     if isinstance(model, Composite):
         _present(model, info, found, registered_model_name, first_alias)
@@ -332,13 +346,15 @@ def _card_of(
     model_id: str | None = None,
     standalone: bool = False,
     found: Assessment | None = None,
+    saved: Saved | None = None,
 ) -> str:
     """The description of a model, which its file ``card/README.md`` is, too."""
     if isinstance(thing, Parent):
         return card.parent_card(thing, uri)
     if isinstance(thing, Module):
         return card.module_card(thing, uri, standalone=standalone, server=download.server())
-    return composite_page(thing, shelf.places_of(thing, uri, _own_page(model_id)), found)
+    places = shelf.places_of(thing, uri, _own_page(model_id), saved)
+    return composite_page(thing, places, found)
 
 
 def _own_page(model_id: str | None) -> tuple[str, str] | None:

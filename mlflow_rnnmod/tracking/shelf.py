@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.pages import composite as pages
+from mlflow_rnnmod.pages.emissions import Saved
 from mlflow_rnnmod.tracking import download
 from mlflow_rnnmod.tracking.assessment import Assessment
 from mlflow_rnnmod.tracking.registration import ALIAS
@@ -24,13 +25,19 @@ CARD, REPORT, PICTURE = "card/README.md", "card/report.html", "card/lineage.svg"
 _LONGEST = 1000
 
 
-def places_of(composite: Composite, uri: str, model: tuple[str, str] | None = None) -> pages.Places:
+def places_of(
+    composite: Composite,
+    uri: str,
+    model: tuple[str, str] | None = None,
+    saved: Saved | None = None,
+) -> pages.Places:
     """Where a composite's modules and parents have pages on the server in use.
 
     Args:
         composite: the composite.
         uri: what it can be loaded by.
         model: its experiment and model id, where it is logged.
+        saved: what making it emitted, where that was measured.
     """
     server = download.server()
     modules = {
@@ -50,6 +57,7 @@ def places_of(composite: Composite, uri: str, model: tuple[str, str] | None = No
         {label: (found[i], i) for label, i in modules.items() if i in found},
         {digest: (found[i], i) for digest, i in parents.items() if i in found},
         server,
+        saved,
     )
 
 
