@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mlflow_rnnmod.decomposition.course import Course
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -24,57 +26,56 @@ def bar_style(trainer: Any) -> str | None:
 
 
 @contextmanager
-def progress_bar(style: str | None) -> Iterator[Progress]:
-    """A function ``(stage, done, total)`` that shows one bar for each stage.
+def progress_bar(style: str | None, logs: bool = True) -> Iterator[Progress]:
+    """A function ``(stage, done, total)`` that shows one bar over all stages, and what is left.
 
     Args:
         style: ``"rich"``, ``"tqdm"``, or ``None`` for a function that shows nothing.
+        logs: whether the modules are logged afterwards.
     """
     if style == "rich":
-        yield from _rich()
+        yield from _rich(Course(logs))
     elif style == "tqdm":
-        yield from _tqdm()
+        yield from _tqdm(Course(logs))
     else:
         yield lambda stage, done, total: None
 
 
-def _rich() -> Iterator[Progress]:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+def _rich(course: Course) -> Iterator[Progress]:
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
     )
-    tasks: dict[str, Any] = {}
     with Bars(*columns) as bars:
+        task = bars.add_task("", total=1.0, left="")
 
         def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+            step = course.told(stage, done, total)
+            bars.update(task, description=step.stage, completed=step.share, left=step.words)
 
         yield show
+        bars.update(task, completed=1.0, left="")
 
 
-def _tqdm() -> Iterator[Progress]:
+def _tqdm(course: Course) -> Iterator[Progress]:
     from tqdm.auto import tqdm
 
-    bars: dict[str, Any] = {}
+    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+    with tqdm(total=1.0, bar_format=form) as bar:
 
-    def show(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
-            for earlier in bars.values():
-                earlier.close()
-            bars[stage] = tqdm(total=total, desc=stage)
-        bar = bars[stage]
-        bar.total = total
-        bar.update(done - bar.n)
+        def show(stage: str, done: int, total: int) -> None:
+            step = course.told(stage, done, total)
+            bar.n = step.share
+            bar.set_description_str(step.stage, refresh=False)
+            bar.set_postfix_str(step.words, refresh=False)
+            bar.refresh()
 
-    try:
         yield show
-    finally:
-        for bar in bars.values():
-            bar.close()
+        bar.n = 1.0
+        bar.set_postfix_str("")

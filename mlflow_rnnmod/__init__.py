@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlflow_rnnmod.tracking.bulk import LoggedDecomposition, log_decomposition
     from mlflow_rnnmod.tracking.directory import signature_for
     from mlflow_rnnmod.tracking.drift import Drift, drift, with_expected
+    from mlflow_rnnmod.tracking.emissions import Measurement, measured
     from mlflow_rnnmod.tracking.flavor import (
         get_default_conda_env,
         get_default_pip_requirements,
@@ -85,6 +86,7 @@ _HOMES = {
     ),
     "mlflow_rnnmod.tracking.directory": ("signature_for",),
     "mlflow_rnnmod.tracking.drift": ("Drift", "drift", "with_expected"),
+    "mlflow_rnnmod.tracking.emissions": ("Measurement", "measured"),
     "mlflow_rnnmod.tracking.follow": ("FollowingModel", "follow"),
     "mlflow_rnnmod.tracking.planning": ("plan",),
     "mlflow_rnnmod.operating.promotion": ("Promotion", "PromotionRefused", "promote"),
@@ -108,6 +110,7 @@ __all__ = [
     "ImagePreparation",
     "IncompatibleModules",
     "LoggedDecomposition",
+    "Measurement",
     "Module",
     "NetworkConfig",
     "NetworkSpec",
@@ -132,6 +135,7 @@ __all__ = [
     "load_model",
     "log_decomposition",
     "log_model",
+    "measured",
     "plan",
     "promote",
     "push",

@@ -22,9 +22,11 @@ from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking import download, fetch, flavor
 from mlflow_rnnmod.tracking.parents import remember
 from mlflow_rnnmod.tracking.planning import Survey, survey
+from mlflow_rnnmod.tracking.servers import asks
 from mlflow_rnnmod.tracking.sources import Source, named
 
 
+@asks(always=False)
 def compose(
     things: Source | Iterable[Any],
     score: str | None = None,
@@ -76,6 +78,7 @@ def compose(
     )
 
 
+@asks(always=False)
 def replace(composite: Composite | str | os.PathLike[str], label: str, thing: Source) -> Composite:
     """A composite with another module for one of its labels.
 
@@ -105,6 +108,7 @@ def replace(composite: Composite | str | os.PathLike[str], label: str, thing: So
     return composition.replace(composite, label, module)
 
 
+@asks(always=False)
 def add(composite: Composite | str | os.PathLike[str], *things: Any) -> Composite:
     """A composite with more modules; ``things`` as in :func:`compose`.
 
@@ -116,6 +120,7 @@ def add(composite: Composite | str | os.PathLike[str], *things: Any) -> Composit
     return composition.add(composite, *modules_of(things, composite.modules))
 
 
+@asks(always=False)
 def remove(composite: Composite | str | os.PathLike[str], *labels: str) -> Composite:
     """A composite without the modules of these labels.
 
@@ -126,6 +131,7 @@ def remove(composite: Composite | str | os.PathLike[str], *labels: str) -> Compo
     return composition.remove(_composite(composite), *labels)
 
 
+@asks(always=False)
 def select(composite: Composite | str | os.PathLike[str], *labels: str) -> Composite:
     """A composite with the modules of these labels only, in this order.
 
@@ -136,6 +142,7 @@ def select(composite: Composite | str | os.PathLike[str], *labels: str) -> Compo
     return composition.select(_composite(composite), *labels)
 
 
+@asks(always=False)
 def export(
     thing: Parent | Module | Composite | str | os.PathLike[str], path: str | Path, **options: Any
 ) -> Path:
@@ -158,6 +165,7 @@ def export(
     return Path(path)
 
 
+@asks(always=False)
 def modules_of(things: Any, beside: Sequence[Module] = ()) -> list[Module]:
     """All modules in ``things``, in order, if they go together; those under URIs are loaded.
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OWN = "mlflow-rnnmod"
 # Who runs the code of a folder has installed these extras.
 EXTRAS = {
-    "mlflow_rnnmod": (),
+    "mlflow_rnnmod": ("codecarbon",),  # only where emissions are asked for
     "lightning_callbacks": ("lightning",),
     "examples": ("demo",),
     "benchmarks": ("benchmarks", "codecarbon", "spark"),

@@ -7,14 +7,16 @@ import gc
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import click
+
+from mlflow_rnnmod.tracking import servers
+from mlflow_rnnmod.tracking.servers import shown
 
 WRONG = 1
 """Exit code where something is wrong; 2 is click's, for what was typed."""
@@ -26,7 +28,6 @@ FOUND = 5
 """... of ``check``, ``drift`` and ``watch --once``, where they found something."""
 INTERRUPTED = 130
 _CLOSED = 141  # as of a program that a closed pipe ended
-_PATIENCE = 3.0  # seconds for a server to say that it is there
 
 # What MLflow says of an answer without a message of MLflow's own, as proxies and log-ins give it.
 _UNKNOWN = re.compile(r"Registered Model with name=(\S+) not found")
@@ -85,6 +86,8 @@ def _told(error: Exception) -> Exception:
     if isinstance(error, MlflowException) and (code := _REFUSED.search(text)):
         why = "it wants to know who you are" if code[1] == "401" else "you may not do this there"
         return Failure(f"No permission ({code[1]}): {why}. {text.splitlines()[0]}")
+    if isinstance(error.__cause__, servers.NoAnswer):
+        return Failure(text, NO_ANSWER)
     if isinstance(error, MlflowException) and "failed with exception" in text:
         return Failure(f"{_server_in(text)} does not answer: {text.splitlines()[0]}", NO_ANSWER)
     if type(error).__name__ == "MisconfigurationException":  # of either of Lightning's packages
@@ -144,9 +147,7 @@ def _texts(value: Any) -> list[str]:
 
 def use_server(uri: str) -> None:
     """Make a server the one in use; it is looked for before MLflow, which takes a second."""
-    if urlsplit(uri).scheme in ("http", "https"):
-        with said_plainly():
-            _check_http(uri)
+    check_server(uri)
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -159,13 +160,12 @@ def check_servers() -> None:
         Failure: naming the one that is not.
     """
     # MLflow tries for minutes; what has answered once may still be slow for a moment.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault(servers.RETRIES, servers.FEW)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    for uri in dict.fromkeys(_uris()):
+    for uri in servers.uris():
+        check_server(uri)
         parts = urlsplit(uri)
-        if parts.scheme in ("http", "https"):
-            _check_http(uri)
-        elif parts.scheme == "sqlite":
+        if parts.scheme == "sqlite":
             file = Path(parts.path[1:])
             if not file.is_file():
                 raise Failure(
@@ -180,60 +180,10 @@ def check_server(uri: str) -> None:
     Raises:
         Failure: naming it, if it is not.
     """
-    if urlsplit(uri).scheme in ("http", "https"):
-        _check_http(uri)
-
-
-def _uris() -> list[str]:
-    """The tracking server's and the registry's URI, without importing MLflow for it."""
-    if "mlflow" in sys.modules:
-        import mlflow
-
-        return [mlflow.get_tracking_uri(), mlflow.get_registry_uri()]
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-    given = [os.environ[name] for name in names if os.environ.get(name)]
-    if given or Path("mlruns").is_dir():
-        return given
-    return ["sqlite:///mlflow.db"]
-
-
-def _check_http(uri: str) -> None:
-    problem: list[str] = []
-    asking = threading.Thread(target=lambda: problem.append(_asked(uri)), daemon=True)
-    asking.start()
-    asking.join(_PATIENCE + 0.5)
-    said = problem[0] if problem else f"nothing came back within {_PATIENCE:g} seconds"
-    if said:
-        raise Failure(f"The server {shown(uri)} does not answer: {said}.", NO_ANSWER)
-
-
-def _asked(uri: str) -> str:
-    """What is wrong with a server; empty where it says anything at all."""
-    import ssl
-    from urllib.error import HTTPError, URLError
-    from urllib.request import urlopen
-
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    address = urlunsplit((parts.scheme, host, parts.path.rstrip("/") + "/health", "", ""))
-    # Nothing secret is sent, and nothing that comes back is used.
-    context = ssl._create_unverified_context() if parts.scheme == "https" else None
     try:
-        urlopen(address, timeout=_PATIENCE, context=context).close()
-    except HTTPError:
-        return ""
-    except URLError as error:
-        return str(getattr(error.reason, "strerror", None) or error.reason).rstrip(".")
-    except (OSError, ValueError) as error:
-        return str(error).rstrip(".") or type(error).__name__
-    return ""
-
-
-def shown(uri: str) -> str:
-    """A server's URI without credentials and without what is asked of it."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path.partition("/api/")[0].rstrip("/"), "", ""))
+        servers.check_http(uri)
+    except servers.NoAnswer as error:
+        raise Failure(str(error), NO_ANSWER) from error
 
 
 @contextmanager

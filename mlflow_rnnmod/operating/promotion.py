@@ -9,6 +9,7 @@ registry is gone, too, it is a version that no alias names.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +31,14 @@ from mlflow_rnnmod.tracking.gate import MIN_ROWS, Comparison, compare, union
 from mlflow_rnnmod.tracking.given import Given, read_given
 from mlflow_rnnmod.tracking.probe import ROWS, answers_in, made_up, probe
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
+from mlflow_rnnmod.tracking.registration import ALIAS
 from mlflow_rnnmod.tracking.searching import registered_names, suggestion
+from mlflow_rnnmod.tracking.servers import asks
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.tracking.directory import Thing
+
+_logger = logging.getLogger(__name__)
 
 GATE = "rnnmod.gate"
 """Tag of a version: what the gate measured, as JSON."""
@@ -89,6 +94,7 @@ class Promotion:
         return f"{moved} -> {self.version or 'the new one (only tried)'}"
 
 
+@asks()
 def promote(
     target: str,
     candidate: Thing | str | os.PathLike[str] | None = None,
@@ -287,7 +293,9 @@ class _Attempt(Attempt):
 
     def registered(self, new: Thing, rows: Given | None) -> str:
         """Log and register it, with its figures; gives the version."""
-        info = self.log(new, _model_name(self._alias.name), self._alias.name, rows=rows)
+        # No alias names it before it has been tried.
+        name = self._alias.name
+        info = self.log(new, _model_name(name), name, rows=rows, first_alias=False)
         return str(info.registered_model_version)
 
     def write(
@@ -321,9 +329,16 @@ class _Attempt(Attempt):
             self.client.update_model_version(name, version, f"{own}\n\n{told}".lstrip())
 
     def move(self, version: str, before: str | None) -> None:
-        """Point the alias at the version."""
+        """Point the alias at the version, and ``champion`` where no alias was there at all."""
+        name = self._alias.name
+        first = not self.client.get_registered_model(name).aliases
         self._moving = version
         self._alias.move(self.client, version, before)
+        if first and self._alias.alias != ALIAS:
+            try:
+                self.client.set_registered_model_alias(name, ALIAS, version)
+            except MlflowException as error:
+                _logger.warning("%s/%s did not get the alias %r: %s", name, version, ALIAS, error)
 
     def may_have_moved(self) -> bool:
         """Whether the alias may point at the new version although moving it failed.

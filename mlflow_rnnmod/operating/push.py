@@ -23,6 +23,7 @@ from mlflow_rnnmod.tracking.all_or_nothing import log_or_leave_nothing
 from mlflow_rnnmod.tracking.directory import kind
 from mlflow_rnnmod.tracking.names import check_registered_name
 from mlflow_rnnmod.tracking.searching import logged_models, model_id_of, registered_versions
+from mlflow_rnnmod.tracking.servers import asks
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.tracking.directory import Thing
@@ -69,6 +70,7 @@ class _Source:
         return f"{self.model.model_id} {download.server()}"[:1000]
 
 
+@asks()
 def push(uri: str, to: str, register: str | None = None, dry_run: bool = False) -> list[Pushed]:
     """Copy a model to another server.
 

@@ -10,8 +10,10 @@ from mlflow_rnnmod.operating.promotion import Promotion, try_version
 from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import BEFORE, Alias
 from mlflow_rnnmod.tracking.searching import name_is
+from mlflow_rnnmod.tracking.servers import asks
 
 
+@asks()
 def rollback(target: str, to: str | int | None = None, *, dry_run: bool = False) -> Promotion:
     """Point an alias at the version that it named before, once that has been loaded.
 
@@ -32,6 +34,10 @@ def rollback(target: str, to: str | int | None = None, *, dry_run: bool = False)
 
         mlflow_rnnmod.rollback("models:/names@champion")
     """
+    if to is not None and not (str(to).isascii() and str(to).isdigit()):
+        raise MlflowException.invalid_parameter_value(
+            f"to={to!r}; expected the number of a version, or nothing for the one before."
+        )
     alias, client = Alias.of(target), MlflowClient()
     now = alias.version(client)
     if now is None:

@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.tracking.aliases import Alias
 from mlflow_rnnmod.tracking.searching import logged_models, registered_aliases, registered_versions
+from mlflow_rnnmod.tracking.servers import asks
 from mlflow_rnnmod.tracking.uses import USES
 
 _logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Stale:
         return {"composite": self.alias.uri, "version": self.version, "modules": modules}
 
 
+@asks()
 def stale(
     targets: Sequence[str] = (), module_alias: str = CHAMPION, flag: bool = True
 ) -> list[Stale]:

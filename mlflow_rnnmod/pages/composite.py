@@ -14,6 +14,7 @@ from mlflow_rnnmod.composition.plan import entry_of, make_plan
 from mlflow_rnnmod.pages import card
 from mlflow_rnnmod.pages.assessed import Assessment
 from mlflow_rnnmod.pages.dial import METRICS
+from mlflow_rnnmod.pages.emissions import Saved
 from mlflow_rnnmod.pages.lineage import Source, lineage_svg
 from mlflow_rnnmod.pages.markdown import (
     artifacts_page,
@@ -47,6 +48,7 @@ class Places:
         modules: experiment and model id of modules that have a page on this server, by label.
         parents: the same of parents, by digest.
         server: the server that the composite is logged to.
+        saved: what making it emitted, where that was measured.
     """
 
     uri: str
@@ -54,6 +56,7 @@ class Places:
     modules: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     parents: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     server: str | None = None
+    saved: Saved | None = None
 
 
 def composite_page(composite: Composite, places: Places, found: Assessment | None = None) -> str:
@@ -73,6 +76,7 @@ def composite_page(composite: Composite, places: Places, found: Assessment | Non
     sections = [
         f"# A model of {count} {plural('module', count)}: {named}{more}",
         _three(composite, found),
+        places.saved.words() if places.saved else "",
         _report_link(places),
         _labels(composite, places, found),
         f"## How it was made\n\nMade of modules of {len(parents)} "

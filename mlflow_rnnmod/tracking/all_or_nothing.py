@@ -65,8 +65,9 @@ class Attempt:
         registered: str | None,
         tags: Mapping[str, str] | None = None,
         rows: Given | None = None,
+        first_alias: bool = True,
     ) -> ModelInfo:
-        """Log and register it."""
+        """Log and register it; the first version gets ``champion`` now, or it is left for later."""
         # Until it is known what was made, it is found by a tag, wherever this is interrupted.
         if registered is not None and not self._is_known(registered):
             self.later(f"model {registered}", self._delete_empty, registered)
@@ -76,7 +77,12 @@ class Attempt:
         if rows is not None and rows.targets and isinstance(thing, Composite):
             figures = {"evaluate_on": rows.pair, "evaluated_on": rows.name}
         info = flavor.log_model(
-            thing, name=name, registered_model_name=registered, tags=marked, **figures
+            thing,
+            name=name,
+            registered_model_name=registered,
+            tags=marked,
+            first_alias=first_alias,
+            **figures,
         )
         self._undo.pop()
         self.later("the new model", self.client.delete_logged_model, info.model_id)

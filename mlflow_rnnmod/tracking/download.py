@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from mlflow_rnnmod.storage import without_credentials
 from mlflow_rnnmod.tracking import _mlflow
@@ -35,15 +36,32 @@ def downloaded(
     uri: str, dst_path: str | None = None, tracking_uri: str | None = None
 ) -> Iterator[Path]:
     """The model's folder; a temporary one is removed again."""
+    if not uri.strip() or (":/" not in uri and not Path(uri).exists()):
+        raise MlflowException(
+            f"{uri!r} is no folder that is here; expected one, or models:/NAME/VERSION, "
+            "models:/NAME@ALIAS, models:/m-... or runs:/RUN/NAME.",
+            error_code=RESOURCE_DOES_NOT_EXIST,
+        )
     if dst_path is None and Path(uri).is_dir():
         yield Path(uri)
         return
     with tempfile.TemporaryDirectory(prefix="rnnmod-") as temporary:
-        yield Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=uri, dst_path=dst_path or temporary, tracking_uri=tracking_uri
-            )
+        yield Path(_fetched(uri, dst_path or temporary, tracking_uri))
+
+
+def _fetched(uri: str, folder: str, tracking_uri: str | None) -> str:
+    """Where MLflow has put the files; what its stores raise bare is said with the URI.
+
+    Raises:
+        MlflowException: if there are none, or nothing here reads such URIs.
+    """
+    try:
+        return mlflow.artifacts.download_artifacts(  # type: ignore[no-any-return]
+            artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri
         )
+    except (ValueError, ImportError, OSError) as error:
+        words = f"{uri} can't be fetched: {type(error).__name__}: {error}"
+        raise MlflowException(words) from error
 
 
 def content(folder: str, name: str) -> bytes:

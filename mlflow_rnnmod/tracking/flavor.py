@@ -21,6 +21,7 @@ from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.pages.emissions import Saved
 from mlflow_rnnmod.tracking import _mlflow, code, download, fetch, parents, record
 from mlflow_rnnmod.tracking.assessment import Assessment
 from mlflow_rnnmod.tracking.code import FLAVOR_NAME, PACKAGE
@@ -35,6 +36,7 @@ from mlflow_rnnmod.tracking.directory import (
     type_of_model,
 )
 from mlflow_rnnmod.tracking.download import check_stored, digests_in
+from mlflow_rnnmod.tracking.emissions import Measurement, saved_of
 from mlflow_rnnmod.tracking.environment import (
     EnvironmentFiles,
     default_requirements,
@@ -44,6 +46,7 @@ from mlflow_rnnmod.tracking.environment import (
 )
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
+from mlflow_rnnmod.tracking.servers import asks
 from mlflow_rnnmod.tracking.shelf import assessed, card_of, present, write_card
 
 __all__ = [
@@ -80,6 +83,7 @@ def save_model(
     validate_serving_input: bool = True,
     borrows: bool = False,
     assessment: Assessment | None = None,
+    saved: Saved | None = None,
 ) -> None:
     """Save a parent, a module or a composite as an MLflow model.
 
@@ -104,6 +108,7 @@ def save_model(
         validate_serving_input: of no use here; MLflow hands it on from :func:`log_model`.
         borrows: for a module: whether its parent's model is known to carry this package's code.
         assessment: of a composite: its figures, for its page.
+        saved: of a composite: what making it emitted, for its page.
 
     Raises:
         MlflowException: if ``path`` is not empty, or ``model`` is something else.
@@ -141,7 +146,7 @@ def save_model(
         if not isinstance(error, ValueError):
             raise
         raise MlflowException.invalid_parameter_value(str(error)) from error
-    write_card(model, Path(path), mlflow_model, standalone, assessment)
+    write_card(model, Path(path), mlflow_model, standalone, assessment, saved)
 
 
 def log_model(
@@ -166,6 +171,9 @@ def log_model(
     standalone: bool = False,
     evaluate_on: Any = None,
     evaluated_on: str = "given rows",
+    first_alias: bool = True,
+    emissions: Measurement | None = None,
+    instead_of: Measurement | None = None,
     **kwargs: Any,
 ) -> ModelInfo:
     """Log a parent, a module or a composite as an MLflow model.
@@ -197,6 +205,11 @@ def log_model(
         evaluate_on: for a composite: inputs and what is right for them. Its page then begins with
             how good it is, beside its parents, and shows each label's figures.
         evaluated_on: what these rows are, in words.
+        first_alias: for a composite that is registered: whether its version gets the alias
+            ``champion`` where the registered model has no alias yet.
+        emissions: for a composite: what making it emitted (:func:`mlflow_rnnmod.measured`). Its
+            page and its params then say so.
+        instead_of: what training in its place emitted: page and params say what reuse saved.
         kwargs: ``model_config`` for :func:`save_model`, ``run_id`` and what else
             ``mlflow.models.Model.log`` takes.
 
@@ -209,8 +222,10 @@ def log_model(
     if name is None and artifact_path is None and model_id is None:
         name = slug(model.label) if isinstance(model, Module) else kind(model)
     found = assessed(model, evaluate_on, evaluated_on)
+    saved_by_reuse = saved_of(model, emissions, instead_of)
     if isinstance(model, Composite):
-        kwargs = {**kwargs, "assessment": found}
+        kwargs = {**kwargs, "assessment": found, "saved": saved_by_reuse}
+        params = {**(saved_by_reuse.params() if saved_by_reuse else {}), **(params or {})}
     saved = _Saved()
     own_tags = {**model_tags(model), **(tags or {})}
     info = Model.log(
@@ -243,10 +258,11 @@ def log_model(
             tags=own_tags,
         )
         info.registered_model_version = version.version
-    note = card_of(model, f"models:/{info.model_id}", info.model_id, standalone, found)
+    uri = f"models:/{info.model_id}"
+    note = card_of(model, uri, info.model_id, standalone, found, saved_by_reuse)
     MlflowClient().set_logged_model_tags(info.model_id, {record.NOTE: note, **hidden_tags(model)})
     if isinstance(model, Composite):
-        present(model, info, found, registered_model_name)
+        present(model, info, found, registered_model_name, first_alias)
     if isinstance(model, Parent):
         parents.remember(model.known_as(info.model_id, download.server()))
     return info
@@ -316,6 +332,7 @@ def carries_this_code(client: MlflowClient, parent: Parent) -> bool:
     return bool(tags.get(code.TAG) == code.archive_digest())
 
 
+@asks(always=False)
 def load_model(model_uri: str | Path, dst_path: str | None = None) -> Thing:
     """Load a parent, a module or a composite.
 

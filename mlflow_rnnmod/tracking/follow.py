@@ -21,6 +21,7 @@ from mlflow_rnnmod.tracking import fetch
 from mlflow_rnnmod.tracking.aliases import Alias
 from mlflow_rnnmod.tracking.directory import answer_in, input_kind
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
+from mlflow_rnnmod.tracking.servers import asks
 
 _logger = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ def _follow(
         del here
 
 
+@asks()
 def follow(target: str, seconds: float = SECONDS, **model_config: Any) -> FollowingModel:
     """A model in this process that follows an alias.
 

@@ -76,6 +76,8 @@ def read_given(data: Any, thing: Any, column: str | None = None, targets: bool =
     table = _table(data, reads.column)
     own = reads.column
     words = answer.each_step and reads.split
+    if not len(table):
+        raise MlflowException.invalid_parameter_value(f"{name} has no rows; expected some.")
     if own not in table.columns and not (words and WORDS in table.columns):
         raise _missing(name, own, table, "the model's input")
     for read in (own, WORDS) if reads.column_type != "string" else (WORDS,):

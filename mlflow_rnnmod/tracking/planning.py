@@ -16,6 +16,7 @@ from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_proble
 from mlflow_rnnmod.composition.plan import Entry, Plan, entry_of, make_plan
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.tracking import documents, download, parents
+from mlflow_rnnmod.tracking.servers import asks
 from mlflow_rnnmod.tracking.sources import Source, flat, modules_in
 
 
@@ -30,6 +31,7 @@ class ShownPlan(Plan):
         return table
 
 
+@asks(always=False)
 def plan(
     things: Source | Iterable[Any], batch_size: int = 64, steps: int | None = None
 ) -> ShownPlan:

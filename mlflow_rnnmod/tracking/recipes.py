@@ -124,6 +124,8 @@ def _read(path: Path, above: tuple[Path, ...]) -> Recipe:
         found = yaml.load(path.read_text("utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _wrong(path, [f"it can't be read: {error}"]) from error
+    except RecursionError as error:
+        raise _wrong(path, ["it can't be read: lists or mappings are nested too deep"]) from error
     return _recipe(found, path, (*above, here))
 
 
@@ -149,6 +151,8 @@ def _recipe(found: Any, path: Path, above: tuple[Path, ...]) -> Recipe:
         for entry in _entries(given, path, above, problems):
             if entry.label is not None and entry.label in [e.label for e in entries]:
                 problems.append(f"modules: label {entry.label!r} is there twice")
+            elif entry in entries:
+                problems.append(f"modules: {entry.uri} is there twice")
             entries.append(entry)
     if not entries and not problems:
         problems.append("modules: there are none; expected URIs of modules")

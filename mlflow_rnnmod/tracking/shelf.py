@@ -21,6 +21,7 @@ from mlflow_rnnmod.pages import card
 from mlflow_rnnmod.pages import composite as pages
 from mlflow_rnnmod.pages.composite import composite_page
 from mlflow_rnnmod.pages.composite_report import composite_report
+from mlflow_rnnmod.pages.emissions import Saved
 from mlflow_rnnmod.tracking import download
 from mlflow_rnnmod.tracking.assessment import Assessment, assess
 from mlflow_rnnmod.tracking.directory import Thing, kind
@@ -32,13 +33,19 @@ CARD, REPORT, PICTURE = "card/README.md", "card/report.html", "card/lineage.svg"
 _LONGEST = 1000
 
 
-def places_of(composite: Composite, uri: str, model: tuple[str, str] | None = None) -> pages.Places:
+def places_of(
+    composite: Composite,
+    uri: str,
+    model: tuple[str, str] | None = None,
+    saved: Saved | None = None,
+) -> pages.Places:
     """Where a composite's modules and parents have pages on the server in use.
 
     Args:
         composite: the composite.
         uri: what it can be loaded by.
         model: its experiment and model id, where it is logged.
+        saved: what making it emitted, where that was measured.
     """
     server = download.server()
     modules = {
@@ -58,6 +65,7 @@ def places_of(composite: Composite, uri: str, model: tuple[str, str] | None = No
         {label: (found[i], i) for label, i in modules.items() if i in found},
         {digest: (found[i], i) for digest, i in parents.items() if i in found},
         server,
+        saved,
     )
 
 
@@ -117,7 +125,12 @@ def log_lineage(client: MlflowClient, run_id: str, composite: Composite) -> None
 
 
 def dress(
-    client: MlflowClient, name: str, version: str, composite: Composite, found: Assessment | None
+    client: MlflowClient,
+    name: str,
+    version: str,
+    composite: Composite,
+    found: Assessment | None,
+    first_alias: bool = True,
 ) -> None:
     """Description, tags and the first alias of a composite's registered model, and its version.
 
@@ -125,6 +138,8 @@ def dress(
     """
     try:
         model = client.get_registered_model(name)
+        if first_alias:
+            name_first(client, name, version)
         for key, value in registered_tags(composite).items():
             if model.tags.get(key) != value:
                 client.set_registered_model_tag(name, key, value)
@@ -132,10 +147,17 @@ def dress(
             page = pages.registered_page_of(composite, f"models:/{name}@{ALIAS}")
             client.update_registered_model(name, page)
         client.update_model_version(name, version, pages.version_line(composite, found))
-        if str(version) == "1" and not model.aliases:
-            client.set_registered_model_alias(name, ALIAS, version)
     except MlflowException as error:
         _logger.warning("%s/%s is registered, but its page is not whole: %s", name, version, error)
+
+
+def name_first(client: MlflowClient, name: str, version: str) -> None:
+    """Give a version the alias ``champion``, if its registered model has no alias yet.
+
+    An attempt that broke off may have used up the number 1.
+    """
+    if not client.get_registered_model(name).aliases:
+        client.set_registered_model_alias(name, ALIAS, version)
 
 
 def registered_tags(composite: Composite) -> dict[str, Any]:
@@ -150,15 +172,17 @@ def registered_tags(composite: Composite) -> dict[str, Any]:
 def write_card(
     thing: Thing,
     path: Path,
-    saved: Model | None,
+    saved_as: Model | None,
     standalone: bool,
     found: Assessment | None,
+    saved: Saved | None,
 ) -> None:
     """The card as a file beside the model; of a composite the report and the picture, too."""
-    model_id = getattr(saved, "model_id", None)
+    model_id = getattr(saved_as, "model_id", None)
     uri = f"models:/{model_id}" if model_id else str(path)
     if isinstance(thing, Composite):
-        write_pages(thing, path, places_of(thing, uri, _own_page(model_id)), found)
+        places = places_of(thing, uri, _own_page(model_id), saved)
+        write_pages(thing, path, places, found)
         return
     (path / CARD).parent.mkdir(exist_ok=True)
     text = card_of(thing, uri, model_id, standalone)
@@ -171,6 +195,7 @@ def card_of(
     model_id: str | None = None,
     standalone: bool = False,
     found: Assessment | None = None,
+    saved: Saved | None = None,
 ) -> str:
     """The description of a model on its page in MLflow, which its file ``card/README.md`` is, too.
 
@@ -180,12 +205,13 @@ def card_of(
         model_id: of the LoggedModel that is being made of it.
         standalone: whether a module has its parent beside it.
         found: of a composite, how good it is.
+        saved: of a composite, what making it emitted, where that was measured.
     """
     if isinstance(thing, Parent):
         return card.parent_card(thing, uri)
     if isinstance(thing, Module):
         return card.module_card(thing, uri, standalone=standalone, server=download.server())
-    return composite_page(thing, places_of(thing, uri, _own_page(model_id)), found)
+    return composite_page(thing, places_of(thing, uri, _own_page(model_id), saved), found)
 
 
 def _own_page(model_id: str | None) -> tuple[str, str] | None:
@@ -218,7 +244,11 @@ def assessed(thing: Thing, evaluate_on: Any, evaluated_on: str) -> Assessment | 
 
 
 def present(
-    composite: Composite, info: ModelInfo, found: Assessment | None, name: str | None
+    composite: Composite,
+    info: ModelInfo,
+    found: Assessment | None,
+    name: str | None,
+    first_alias: bool,
 ) -> None:
     """What people find of a composite besides its own page."""
     client = MlflowClient()
@@ -228,4 +258,5 @@ def present(
         if found is not None:
             log_figures(client, run_id, info.model_id, found, None)
     if name is not None and info.registered_model_version is not None:
-        dress(client, name, str(info.registered_model_version), composite, found)
+        version = str(info.registered_model_version)
+        dress(client, name, version, composite, found, first_alias)

@@ -22,6 +22,7 @@ from mlflow_rnnmod.tracking.searching import (
     quoted,
     registered_versions,
 )
+from mlflow_rnnmod.tracking.servers import asks
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
@@ -68,6 +69,7 @@ def used(source: Mapping[str, Any]) -> str | None:
     return source.get("model_id")
 
 
+@asks()
 def where_used(uri: str) -> list[Use]:
     """Composites on the tracking server that hold a module, the newest first.
 

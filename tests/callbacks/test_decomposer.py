@@ -234,3 +234,25 @@ def test_rows_for_the_figures(calls):
     assert calls.decompose[0].report.values.tolist() == x.tolist()
     with pytest.raises(ValueError, match="neither the datamodule nor the model has a test"):
         Decomposer(models.LABELS, report_data="test").decompose(model, sources)
+
+
+@pytest.mark.parametrize("style", ["tqdm", "rich"])
+def test_all_stages_are_one_bar(style, capsys, monkeypatch):
+    import rich.progress
+    import tqdm.auto
+
+    from lightning_callbacks.progress import progress_bar
+
+    bars = []
+    real, add = tqdm.auto.tqdm.__init__, rich.progress.Progress.add_task
+    made = lambda self, *a, **k: bars.append(1) or real(self, *a, **k)  # noqa: E731
+    added = lambda self, *a, **k: bars.append(1) or add(self, *a, **k)  # noqa: E731
+    monkeypatch.setattr(tqdm.auto.tqdm, "__init__", made)
+    monkeypatch.setattr(rich.progress.Progress, "add_task", added)
+    with progress_bar(style) as show:
+        for stage in ("watching units", "sizing: 3 trunks, 35%", "fitting modules", "upload"):
+            show(stage, 1, 2)
+            show(stage, 2, 2)
+    shown = "".join(capsys.readouterr())
+    assert len(bars) == 1
+    assert "upload 2/2" in shown and "100%" in shown

@@ -202,6 +202,7 @@ def test_progress_is_shown_as_the_trainer_shows_its_own(calls, capsys):
         fit(ModuleDecomposition(models.LABELS), None, None, bar, enable_progress_bar=True)
         shown = "".join(capsys.readouterr())
         assert "watching" in shown and "2/2" in shown
+        assert "100%" in shown
     fit(ModuleDecomposition(models.LABELS))
     assert "watching" not in "".join(capsys.readouterr())
 

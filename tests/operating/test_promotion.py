@@ -134,11 +134,52 @@ def test_the_first_version_needs_no_rows(registry):
     assert mlflow_rnnmod.load_model("models:/fresh@champion").labels == LABELS
 
 
+def aliases(name: str) -> dict[str, str]:
+    found = MlflowClient().get_registered_model(name).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def test_the_first_version_is_the_one_when_there_is_no_alias(registry):
+    """An attempt that broke off took number 1 with it, or left it without an alias."""
+    composite, client = mlflow_rnnmod.compose("models:/names/1"), MlflowClient()
+    for left in (False, True):
+        name = f"again-{left}"
+        mlflow_rnnmod.log_model(composite, registered_model_name=name, first_alias=False)
+        assert aliases(name) == {}
+        if not left:
+            client.delete_model_version(name, "1")
+        mlflow_rnnmod.log_model(composite, registered_model_name=name)
+        version = str(max(int(v.version) for v in client.search_model_versions(f"name='{name}'")))
+        assert aliases(name) == {"champion": version}
+        mlflow_rnnmod.log_model(composite, registered_model_name=name)
+        assert aliases(name) == {"champion": version}
+
+
+@pytest.mark.parametrize("alias", ["champion", "production"])
+def test_no_alias_names_a_first_version_before_it_was_tried(registry, monkeypatch, alias):
+    seen = []
+
+    def broken(uri: str, *others: Any) -> list[Any]:
+        seen.append(aliases("fresh"))
+        raise MlflowException("it does not load")
+
+    composite = mlflow_rnnmod.compose("models:/names/1")
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "probe", broken)
+        with pytest.raises(MlflowException, match="does not load"):
+            mlflow_rnnmod.promote(f"models:/fresh@{alias}", composite, max_drop=None)
+    assert seen == [{}]
+    assert "fresh" not in searching.registered_names(MlflowClient())
+    found = mlflow_rnnmod.promote(f"models:/fresh@{alias}", composite, max_drop=None)
+    assert aliases("fresh") == {alias: found.version, "champion": found.version}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"data": None}, "data=None"),
         ({"data": ([], [])}, "has no rows"),
+        ({"data": []}, "has no rows"),
         (
             {"data": [{"text": "a", "languag": "b", "x": 1}], "label_column": "language"},
             "languag'?",
@@ -175,6 +216,8 @@ def test_targets_that_are_not_there_are_said(registry):
         assert said in str(error.value)
     with pytest.raises(MlflowException, match="there is no such alias"):
         mlflow_rnnmod.rollback("models:/names@best")
+    with pytest.raises(MlflowException, match=r"to='abc'; expected the number of a version"):
+        mlflow_rnnmod.rollback(TARGET, to="abc")
 
 
 def test_two_at_once(registry, monkeypatch):

@@ -126,6 +126,8 @@ def test_scales_and_thresholds_are_carried(tracking_uri, tmp_path):
         ("modules: [a]\nreject_below: true", "reject_below: True; expected a number"),
         ("modules: {x: a, x: b}", "'x' is there twice"),
         ("modules: [{uri: a, label: x}, {uri: b, label: x}]", "label 'x' is there twice"),
+        ("modules: [models:/a/1, models:/a/1]", "models:/a/1 is there twice"),
+        ("[" * 3000, "nested too deep"),
         ("modules: [other.yml]", "can't be read"),
         ("modules: [!!python/name:os.system a]", "can't be read"),
     ],

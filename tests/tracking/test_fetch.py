@@ -325,3 +325,19 @@ def test_a_folder_that_is_not_there(tmp_path):
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(MlflowException, match=f"{tmp_path} holds no file MLmodel; expected the"):
         mlflow_rnnmod.load_model(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["", " ", "nowhere", "./no/where"])
+def test_what_is_no_folder_is_said(tracking_uri, uri):
+    with pytest.raises(MlflowException, match="is no folder that is here; expected one"):
+        mlflow_rnnmod.load_model(uri)
+
+
+@pytest.mark.parametrize("uri", ["http://localhost/x", "s3:/b/k", "strange://a/b"])
+def test_what_stores_raise_bare_is_said_with_the_uri(tracking_uri, monkeypatch, uri):
+    def bare(**_):
+        raise ValueError("not enough values to unpack (expected 2, got 1)")
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", bare)
+    with pytest.raises(MlflowException, match=rf"{uri} can't be fetched: ValueError: not enough"):
+        mlflow_rnnmod.load_model(uri)

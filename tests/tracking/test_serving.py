@@ -117,6 +117,25 @@ def test_a_served_model_refuses_and_goes_on(served):
     assert ask(address, {"inputs": {"text": [""]}})[0] == 200
 
 
+def test_what_holds_nothing_gets_no_label_and_other_types_a_sentence(served):
+    address, composite = served
+    (word,) = composite.predict(WORDS[:1])
+    nothing = "none of these"
+    for cells in ([WORDS[0], None, "", " \t"], [None, WORDS[0]], [None, None]):
+        expected = [word if cell == WORDS[0] else nothing for cell in cells]
+        split = {"columns": ["text"], "data": [[cell] for cell in cells]}
+        records = [{"text": cell} for cell in cells]
+        for body in ({"dataframe_split": split}, {"dataframe_records": records}):
+            assert ask(address, body) == (200, {"predictions": expected}), cells
+    # Of these MLflow makes texts before it asks a model (docs/mlflow.md): blank ones are seen.
+    assert ask(address, {"inputs": {"text": ["", " "]}}) == (200, {"predictions": [nothing] * 2})
+    for cells in ([5], [1.5], [True], [WORDS[0], 5], [{"a": 1}]):
+        split = {"columns": ["text"], "data": [[cell] for cell in cells]}
+        status, found = ask(address, {"dataframe_split": split})
+        assert status == 400, (cells, found)
+        assert "text" in found["message"], (cells, found)
+
+
 WITHOUT = """
 import json, sys
 

@@ -46,6 +46,17 @@ def build_cell(cell: str, input_size: int, units: int) -> nn.RNNBase:
     return _RECURRENT[cell](input_size, units, batch_first=True, **extra)  # type: ignore[arg-type]
 
 
+def build_embedding(tokens: int, size: int) -> nn.Embedding:
+    """An embedding as PyTorch makes it; where weights are left out, nothing is drawn.
+
+    To draw them on the device ``meta``, as PyTorch does there, loads its compiler: seconds.
+    """
+    weight = torch.empty(tokens, size)
+    if not weight.is_meta:
+        nn.init.normal_(weight)
+    return nn.Embedding(tokens, size, _weight=weight)
+
+
 class RecurrentLayers(Network):
     """Embedding, recurrent layers, readout, hidden dense layers and an output layer.
 
@@ -69,7 +80,7 @@ class RecurrentLayers(Network):
         self.embedding = (
             None
             if config.embedding_size is None
-            else nn.Embedding(config.input_size, config.embedding_size)
+            else build_embedding(config.input_size, config.embedding_size)
         )
         size = config.step_size
         layers = []

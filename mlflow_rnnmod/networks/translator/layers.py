@@ -20,6 +20,7 @@ from mlflow_rnnmod.networks.recurrent.layers import (
     ACTIVATION_FUNCTIONS,
     RecurrentLayers,
     build_cell,
+    build_embedding,
 )
 from mlflow_rnnmod.networks.recurrent.slots import cell_group
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
@@ -71,7 +72,7 @@ class TranslatorLayers(Network):
             nn.ModuleDict({part: nn.Linear(config.bridge_size(i), units) for part in parts})
             for i, units in enumerate(config.decoder if linear else ())
         )
-        self.embedding = nn.Embedding(config.target_size, config.target_embedding)
+        self.embedding = build_embedding(config.target_size, config.target_embedding)
         sizes = (config.target_embedding, *config.decoder)
         self.decoder = nn.ModuleList(
             build_cell(config.cell, size, units)
