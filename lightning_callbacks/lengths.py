@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mlflow_rnnmod.networks.rows import IGNORE
+
+from mlflow_rnnmod.inputs.rows import IGNORE
 
 
 def warnings_of_length(network: Any, rows: Any, before: int | None) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow_rnnmod.networks.digest import canonical_json, digest_text
+from mlflow_rnnmod._digest import canonical_json, digest_text
 
 LETTERS = 200
 """Of a name at most."""

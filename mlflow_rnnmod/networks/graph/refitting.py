@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.evaluating import last_uses
 from mlflow_rnnmod.networks.graph.operations import Node
 from mlflow_rnnmod.networks.graph.viewing import GraphView, columns_kept
-from mlflow_rnnmod.networks.rows import Rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # Columns and places of a kernel together: larger ones are left as they are.
