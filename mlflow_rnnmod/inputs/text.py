@@ -81,8 +81,23 @@ class Text(Tokens):
         """Batches hold no text."""
 
     def padded(self, inputs: Sequence[Any], network: Reader, tokenizer: Any) -> Rows:
-        """As the tokenizer has it."""
-        return tokenizer(inputs)
+        """As the tokenizer has it.
+
+        Raises:
+            ValueError: if it gives ids that the network has no embedding for.
+        """
+        rows: Rows = tokenizer(inputs)
+        size, largest = (
+            network.config.input_size,
+            int(rows.values.max()) if rows.values.numel() else 0,
+        )
+        if largest >= size:
+            raise ValueError(
+                f"The tokenizer gives id {largest}, and the network has embeddings for 0 to "
+                f"{size - 1}: it is not the tokenizer that the network was trained with, or one "
+                "of both was altered."
+            )
+        return rows
 
     def density(self, config: Any, tokenizer: Any = None) -> Density | None:
         """N-grams of words, or of characters where the tokenizer goes by them."""

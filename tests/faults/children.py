@@ -23,6 +23,7 @@ SECONDS = 10
 _WAITED = 90.0
 _ROOM = 4 * 2**30  # of addresses, beyond what is there: an allocator takes some for itself
 _READS = (sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev/null", "/dev/urandom", "/etc/ld")
+_READS += (os.path.dirname(__file__),)  # which tracebacks of what is raised may look up
 _READS += ("/usr", "/lib", "/etc/localtime", "/etc/mime", "/root/.mime", "/etc/apache")
 
 

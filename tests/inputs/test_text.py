@@ -10,8 +10,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from mlflow_rnnmod.inputs.text import plain_texts
-from mlflow_rnnmod.networks import TextEncoder
-from tests.builders import character_encoder
+from mlflow_rnnmod.networks import Parent, TextEncoder
+from tests.builders import character_encoder, tiny_parent
 
 VOCABULARY = {"[PAD]": 0, "[UNK]": 1, "ja": 2, "nein": 3, "so": 4}
 
@@ -150,3 +150,14 @@ def test_words_are_cut_and_padded_as_texts_are():
     rows = TextEncoder(tokenizer)([["ja", "nein", "so"], "ja nein so", "so"])
     assert rows.values.tolist() == [[2, 3, 0, 0], [2, 3, 0, 0], [4, 0, 0, 0]]
     assert rows.lengths.tolist() == [2, 2, 1]
+
+
+def test_ids_without_an_embedding_are_refused() -> None:
+    whole = tiny_parent("text")
+    size = whole.tokenizer.tokenizer.get_vocab_size()
+    data = json.loads(whole.tokenizer.json)
+    data["model"]["vocab"]["z"] = size + 7  # as an altered file has it
+    parent = Parent(whole.network, TextEncoder(json.dumps(data)))
+    assert torch.equal(parent.rows(["ab"]).values, whole.rows(["ab"]).values)
+    with pytest.raises(ValueError, match=f"gives id {size + 7}.*embeddings for 0 to {size - 1}"):
+        parent.rows(["ab", "zz"])
