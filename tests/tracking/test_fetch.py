@@ -325,3 +325,13 @@ def test_a_folder_that_is_not_there(tmp_path):
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(MlflowException, match=f"{tmp_path} holds no file MLmodel; expected the"):
         mlflow_rnnmod.load_model(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["models:/surname.irish/1", "models:/surname.irish@champion"])
+def test_a_registered_model_that_is_not_there_is_told_with_the_near_name(tracking_uri, uri):
+    MlflowClient().create_registered_model("surnames.irish")
+    for ask in (mlflow_rnnmod.load_model, lambda uri: mlflow_rnnmod.compose([uri])):
+        with pytest.raises(MlflowException, match="Did you mean 'surnames.irish'") as error:
+            ask(uri)
+        assert error.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+        assert str(error.value).count("Did you mean") == 1
