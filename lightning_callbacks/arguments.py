@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_callbacks.readers import READERS, Settings, read_spec, reader_of_spec
+from lightning_callbacks.sources import listed_labels
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.inputs.vocabulary import vocabulary_name
@@ -70,33 +71,6 @@ def check_arguments(
     given = replace(given, tokenizer=text, target_tokenizer=target_text, image=image)
     given = replace(given, vocabulary=vocabulary)
     return replace(given, spec=spec, config=found)
-
-
-def listed_labels(labels: Any) -> Any:
-    """Labels as a list, in the order of the model's outputs; what is none stays as it is.
-
-    Args:
-        labels: any sequence, an array, ``id2label`` (names by number) or ``label2id`` (numbers by
-            name).
-
-    Example:
-        >>> listed_labels({0: "no", 1: "yes"}), listed_labels({"yes": 1, "no": 0})
-        (['no', 'yes'], ['no', 'yes'])
-    """
-    if isinstance(labels, Mapping):
-        by_number = {k: v for k, v in labels.items() if isinstance(v, str)}
-        if len(by_number) != len(labels):
-            by_number = {v: k for k, v in labels.items()}
-        try:
-            numbered = {int(number): name for number, name in by_number.items()}
-        except (TypeError, ValueError):
-            return labels
-        if sorted(numbered) != list(range(len(labels))):
-            return labels
-        return [numbered[number] for number in range(len(numbered))]
-    if hasattr(labels, "tolist"):
-        labels = labels.tolist()
-    return list(labels) if isinstance(labels, tuple) else labels
 
 
 def _read_tokenizer(name: str, tokenizer: Any, problems: list[str]) -> str | None:

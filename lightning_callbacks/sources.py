@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -99,15 +99,43 @@ def is_overridden(hook: str, owner: Any) -> bool:
 def find_labels(*owners: Any) -> list[str] | None:
     """Names of the labels as the first of ``owners`` has them; ``None`` where none does.
 
-    They are looked for in attributes ``labels``, ``label_names``, ``class_names`` and ``classes``.
+    They are looked for in attributes ``labels``, ``label_names``, ``class_names``, ``classes`` and
+    ``id2label``, as lists, arrays, or names by number or the other way round.
     """
     for owner in owners:
-        for name in ("labels", "label_names", "class_names", "classes"):
-            found: Any = getattr(owner, name, None)
-            listed = isinstance(found, list | tuple) and len(found) > 1
+        for name in ("labels", "label_names", "class_names", "classes", "id2label"):
+            found: Any = listed_labels(getattr(owner, name, None))
+            listed = isinstance(found, list) and len(found) > 1
             if listed and all(isinstance(label, str) for label in found):
                 return list(found)
     return None
+
+
+def listed_labels(labels: Any) -> Any:
+    """Labels as a list, in the order of the model's outputs; what is none stays as it is.
+
+    Args:
+        labels: any sequence, an array, ``id2label`` (names by number) or ``label2id`` (numbers by
+            name).
+
+    Example:
+        >>> listed_labels({0: "no", 1: "yes"}), listed_labels({"yes": 1, "no": 0})
+        (['no', 'yes'], ['no', 'yes'])
+    """
+    if isinstance(labels, Mapping):
+        by_number = {k: v for k, v in labels.items() if isinstance(v, str)}
+        if len(by_number) != len(labels):
+            by_number = {v: k for k, v in labels.items()}
+        try:
+            numbered = {int(number): name for number, name in by_number.items()}
+        except (TypeError, ValueError):
+            return labels
+        if sorted(numbered) != list(range(len(labels))):
+            return labels
+        return [numbered[number] for number in range(len(numbered))]
+    if hasattr(labels, "tolist"):
+        labels = labels.tolist()
+    return list(labels) if isinstance(labels, tuple) else labels
 
 
 def transfer_hooks(

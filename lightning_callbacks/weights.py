@@ -25,7 +25,39 @@ def copied(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} can't be copied: {error}. Attributes that hold tensors of a "
             "computation, files or connections should not be kept on the model."
         ) from error
-    return duplicate.cpu().eval().requires_grad_(False)
+    return uncompiled(duplicate).cpu().eval().requires_grad_(False)
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """A module as it was before ``torch.compile``, which a network is read from; it is changed.
+
+    Compiled code is made for the machine and the mode it first ran in, and can't be followed.
+
+    Example:
+        >>> compiled = nn.Sequential(torch.compile(nn.Linear(2, 3)))
+        >>> [type(part).__name__ for part in uncompiled(compiled)]
+        ['Linear']
+    """
+    module = getattr(module, _COMPILED, module)
+    for part in list(module.modules()):
+        part._compiled_call_impl = None  # of `module.compile()`
+        if getattr(part, "_compiler_ctx", None) is not None:  # as Lightning keeps it
+            for name in _STEPS:
+                part.__dict__.pop(name, None)
+            part._compiler_ctx = None
+        for name, child in part.named_children():
+            if (inner := getattr(child, _COMPILED, None)) is not None:
+                part._modules[name] = inner
+    return module
+
+
+_COMPILED = "_orig_mod"
+_STEPS = ("forward", "training_step", "validation_step", "test_step", "predict_step")
+
+
+def _names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights by their names in the module that was not compiled."""
+    return {name.replace(f"{_COMPILED}.", ""): value for name, value in state.items()}
 
 
 def with_weights(spare: nn.Module, live: nn.Module, checkpoint: str | Path | None) -> nn.Module:
@@ -41,13 +73,13 @@ def with_weights(spare: nn.Module, live: nn.Module, checkpoint: str | Path | Non
     """
     if checkpoint is None:
         try:
-            spare.load_state_dict(live.state_dict())
+            spare.load_state_dict(_names(live.state_dict()))
         except RuntimeError:  # pruning and the like change the structure during training
             return copied(live)
         return spare
     state = read_checkpoint(checkpoint)
     try:
-        spare.load_state_dict(state)
+        spare.load_state_dict(_names(state))
     except RuntimeError as error:
         raise ValueError(f"The checkpoint {checkpoint} does not fit the model: {error}") from error
     return spare

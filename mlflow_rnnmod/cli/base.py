@@ -30,7 +30,6 @@ INTERRUPTED = 130
 _CLOSED = 141  # as of a program that a closed pipe ended
 
 # What MLflow says of an answer without a message of MLflow's own, as proxies and log-ins give it.
-_UNKNOWN = re.compile(r"Registered Model with name=(\S+) not found")
 _REFUSED = re.compile(r"error code (401|403)\b")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -92,23 +91,13 @@ def _told(error: Exception) -> Exception:
         return Failure(f"{_server_in(text)} does not answer: {text.splitlines()[0]}", NO_ANSWER)
     if type(error).__name__ == "MisconfigurationException":  # of either of Lightning's packages
         return Failure(text)
-    if isinstance(error, MlflowException) and (named := _UNKNOWN.search(text)):
-        return Failure(text + _similar(named[1]))
-    if isinstance(error, MlflowException | ValueError | TypeError | OSError | ImportError):
+    if isinstance(error, MlflowException):
+        from mlflow_rnnmod.tracking.searching import near_model
+
+        return Failure((text or type(error).__name__) + near_model(text))
+    if isinstance(error, ValueError | TypeError | OSError | ImportError):
         return Failure(text or type(error).__name__)
     return error
-
-
-def _similar(name: str) -> str:
-    """A question after an error about a registered model that is not there."""
-    from mlflow import MlflowClient
-
-    from mlflow_rnnmod.tracking.searching import registered_names, suggestion
-
-    try:
-        return suggestion(name, registered_names(MlflowClient()))
-    except Exception:  # there is an error to tell already
-        return ""
 
 
 def _server_in(text: str) -> str:

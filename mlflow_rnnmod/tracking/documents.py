@@ -29,6 +29,7 @@ from mlflow_rnnmod.storage.modules import ALL, DOCUMENT, TENSORS, read_entries, 
 from mlflow_rnnmod.tracking import download, fetch
 from mlflow_rnnmod.tracking.memory import MEMORY
 from mlflow_rnnmod.tracking.parents import find_parent, is_known
+from mlflow_rnnmod.tracking.searching import near_names
 from mlflow_rnnmod.tracking.sources import modules_in
 
 Fetch = Callable[[str], bytes]
@@ -75,6 +76,7 @@ class _Logged:
     documents: tuple[Document, ...]
 
 
+@near_names()
 def look(uri: str) -> Found:
     """What lies under ``uri``, told without reading weights.
 

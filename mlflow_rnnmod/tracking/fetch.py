@@ -23,11 +23,13 @@ from mlflow_rnnmod.storage.bounds import MODEL_BYTES, read_regular
 from mlflow_rnnmod.tracking import _mlflow, download
 from mlflow_rnnmod.tracking.code import FLAVOR_NAME
 from mlflow_rnnmod.tracking.parents import find_parent, remember
+from mlflow_rnnmod.tracking.searching import near_names
 
 _FOLDER = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
 
 
+@near_names()
 def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | Module | Composite:
     """What is logged under a URI, with its origin.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, LoggedModel, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 
 _MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
 
@@ -125,6 +127,40 @@ def registered_aliases(client: MlflowClient) -> dict[str, dict[str, str]]:
         token = page.token
         if not token:
             return found
+
+
+def near_model(text: str) -> str:
+    """A question after MLflow's error about a registered model that is not there; else nothing."""
+    named = _UNKNOWN.search(text)
+    if named is None or "Did you mean" in text:
+        return ""
+    try:
+        return suggestion(named[1], registered_names(MlflowClient()))
+    except Exception:  # there is an error to tell already
+        return ""
+
+
+@contextmanager
+def near_names() -> Iterator[None]:
+    """MLflow's error about a registered model that is not there, with what is there.
+
+    Raises:
+        MlflowException: with the name that is nearest.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        text = error.message or str(error)
+        if near := near_model(text):
+            raise MlflowException(f"{text}.{near}", error_code=_code(error)) from error
+        raise
+
+
+def _code(error: MlflowException) -> int:
+    return int(ErrorCode.Value(error.error_code))
+
+
+_UNKNOWN = re.compile(r"Registered Model with name=(\S+) not found")
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:

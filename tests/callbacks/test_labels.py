@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lightning_callbacks.arguments import listed_labels
 from lightning_callbacks.decomposer import Decomposer
+from lightning_callbacks.sources import find_labels, listed_labels
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ from lightning_callbacks.decomposer import Decomposer
 def test_forms_of_labels(labels):
     assert listed_labels(labels) == ["no", "yes"]
     assert Decomposer(labels).settings.labels == ["no", "yes"]
+    for name in ("labels", "classes", "id2label"):
+        assert find_labels(SimpleNamespace(**{name: labels})) == ["no", "yes"]
 
 
 @pytest.mark.parametrize("labels", [{0: "no", 2: "yes"}, {"no": "a", "yes": "b"}, {"no", "yes"}, 3])

@@ -341,3 +341,13 @@ def test_what_stores_raise_bare_is_said_with_the_uri(tracking_uri, monkeypatch, 
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", bare)
     with pytest.raises(MlflowException, match=rf"{uri} can't be fetched: ValueError: not enough"):
         mlflow_rnnmod.load_model(uri)
+
+
+@pytest.mark.parametrize("uri", ["models:/surname.irish/1", "models:/surname.irish@champion"])
+def test_a_registered_model_that_is_not_there_is_told_with_the_near_name(tracking_uri, uri):
+    MlflowClient().create_registered_model("surnames.irish")
+    for ask in (mlflow_rnnmod.load_model, lambda uri: mlflow_rnnmod.compose([uri])):
+        with pytest.raises(MlflowException, match="Did you mean 'surnames.irish'") as error:
+            ask(uri)
+        assert error.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+        assert str(error.value).count("Did you mean") == 1

@@ -31,7 +31,7 @@ WINDOWS = 64
 RIDGE = 1e-3
 # Numbers that are held at once, of a few nodes of both networks; and rows below which nothing is
 # learned.
-MAX_HELD, NODES_HELD, MIN_ROWS = 2**27, 6, 64
+MAX_HELD, NODES_HELD, MIN_ROWS = 2**28, 6, 64
 
 
 @torch.no_grad()
