@@ -127,6 +127,7 @@ class Trials:
         self.counts: Counter[str] = Counter()
         self.bad: list[str] = []
         self.runs = 0
+        self.loaded: set[str] = set()
 
     def one(self, kind: str, at: int) -> bool:
         """One fault; whether the attempt got that far."""
@@ -156,8 +157,11 @@ class Trials:
         )
 
     def check(self, what: str) -> None:
-        """No READY model and no version that does not load."""
+        """No READY model and no version that does not load, of those not looked at yet."""
         for uri in self.promised():
+            if uri in self.loaded:
+                continue
+            self.loaded.add(uri)
             forget_parents()
             try:
                 mlflow_rnnmod.load_model(uri)
@@ -165,7 +169,7 @@ class Trials:
                 self.bad.append(f"{what}: {uri} does not load: {str(error)[:300]}")
 
     def promised(self) -> list[str]:
-        """URIs of all that is READY, or a version, and was not looked at yet."""
+        """URIs of all that is READY, or a version."""
         client = MlflowClient(self.uri)
         found = [
             model.model_uri
@@ -177,7 +181,12 @@ class Trials:
         return found
 
     def succeeds(self, what: str) -> None:
-        """The next attempt, in the same run and in a new one; then all is removed again."""
+        """The next attempt, in the same run and in a new one; then all is removed again.
+
+        All that was there before is loaded once more: nothing has taken its parent away.
+        """
+        self.loaded.clear()
+        self.check(what)
         for run_id in (getattr(self, "run_id", None), None):
             try:
                 logged = self.log(run_id)
@@ -201,6 +210,7 @@ class Trials:
         for model in client.search_logged_models(["0"], max_results=500):
             client.delete_logged_model(model.model_id)
         self.runs = 0
+        self.loaded.clear()
 
 
 def in_process(faults: int, seed: int) -> dict[str, Any]:
