@@ -67,6 +67,10 @@ class Material:
         return Labelled(self.report, self.parent.network)
 
     @cached_property
+    def _refitting(self) -> Callable[[Trunk], Trunk]:
+        return self.parent.network.refitting(self.fit.rows)
+
+    @cached_property
     def _refits(self) -> dict[str, Trunk]:
         """Trunks that were fitted to training rows, by the digest that they had before."""
         return {}
@@ -74,7 +78,7 @@ class Material:
     def refitted(self, trunk: Trunk) -> Trunk:
         """A trunk with weights fitted to it, as its network has it; each is fitted once."""
         if trunk.digest not in self._refits:
-            self._refits[trunk.digest] = self.parent.network.refitted(trunk, self.fit.rows)
+            self._refits[trunk.digest] = self._refitting(trunk)
         return self._refits[trunk.digest]
 
     @cached_property

@@ -303,17 +303,17 @@ class Network(nn.Module):
 
     # Trunks
 
-    def refitted(self, trunk: Trunk, rows: Rows) -> Trunk:
-        """The trunk with weights fitted to it that guesses of single units can't make as good.
+    def refitting(self, rows: Rows) -> Callable[[Trunk], Trunk]:
+        """Fits weights to trunks with guesses, where those of single units can do better.
 
         Args:
-            trunk: with guesses.
             rows: of training.
 
         Returns:
-            as it is, where no weight reads several places of a unit at once.
+            gives the trunk that it is given with weights fitted to it, or as it is where no weight
+            reads several places of a unit at once.
         """
-        return trunk
+        return lambda trunk: trunk
 
     def view(self, trunk: Trunk, cut: bool = True) -> View:
         """The network through a trunk, cut down to its units where they can be cut out.

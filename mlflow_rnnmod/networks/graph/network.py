@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from mlflow_rnnmod.networks.graph.evaluating import Adding, Reading, evaluate
 from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.many import GraphTrunks
 from mlflow_rnnmod.networks.graph.operations import Node
-from mlflow_rnnmod.networks.graph.refitting import refitted
+from mlflow_rnnmod.networks.graph.refitting import Refitting
 from mlflow_rnnmod.networks.graph.viewing import GraphView
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
 from mlflow_rnnmod.networks.groups import Groups, check_fits
@@ -165,9 +165,11 @@ class GraphNetwork(Network):
             valid = valid_of(self.config, lengths_of(self.config, rows), steps)
         return GraphWatch(self.config, values, logits, leaves, told.others, rows, valid)
 
-    def refitted(self, trunk: Trunk, rows: Rows) -> Trunk:
-        """The trunk with kernels fitted to it, where rows have no steps: padding would be read."""
-        return trunk if self.config.feed.stepped else refitted(self, trunk, self.prepare(rows))
+    def refitting(self, rows: Rows) -> Callable[[Trunk], Trunk]:
+        """Kernels are fitted to a trunk where rows have no steps: padding would be read."""
+        if self.config.feed.stepped:
+            return super().refitting(rows)
+        return Refitting(self, self.prepare(rows))
 
     def view(self, trunk: Trunk, cut: bool = True) -> View:
         """The network through a trunk, cut down to its units or with the others at zero."""

@@ -65,7 +65,7 @@ def test_what_stands_one_place_further_is_read_there() -> None:
     values = torch.randn(200, 3, 9, 9).double()
     network = network_of(Shifted(), values)
     plain, rows = without(network, 1), Rows(values)
-    fitted = network.refitted(plain, rows)
+    fitted = network.refitting(rows)(plain)
     assert list(fitted.windows) == list(fitted.shifts) and len(fitted.windows) == 1
     whole = network.readout(rows)
     missed = [
@@ -80,7 +80,7 @@ def test_the_fit_is_that_of_least_squares() -> None:
     torch.manual_seed(1)
     values = torch.randn(300, 3, 6, 6).double()
     network = network_of(Shifted(), values)
-    fitted = network.refitted(without(network, 2), Rows(values))
+    fitted = network.refitting(Rows(values))(without(network, 2))
     (name, change), (shift,) = *fitted.windows.items(), fitted.shifts.values()
     state = network.state_dict()
     first = [state[k] for k in state if k.startswith("conv_0.")]
@@ -115,7 +115,7 @@ def test_masked_is_cut_and_many_are_one_by_one(name: str) -> None:
     module(values)
     network, rows = network_of(module, values.double()), Rows(values.double())
     plain = [random_trunk(network, seed) for seed in range(3)]
-    trunks = [network.refitted(trunk, rows) for trunk in plain]
+    trunks = list(map(network.refitting(rows), plain))
     for before, trunk in zip(plain, trunks, strict=True):
         assert (trunk.digest != before.digest) == bool(trunk.windows)
         cut, masked = (network.view(trunk, cut=cut).readout(rows) for cut in (True, False))
@@ -148,9 +148,9 @@ def test_few_rows_and_sequences_are_left_as_they_are() -> None:
     values = torch.randn(20, 3, 9, 9).double()
     network = network_of(Shifted(), values)
     trunk = without(network, 1)
-    assert network.refitted(trunk, Rows(values)) is trunk
+    assert network.refitting(Rows(values))(trunk) is trunk
     whole = Trunk.whole(network.units)
-    assert network.refitted(whole, Rows(values.repeat(10, 1, 1, 1))) is whole
+    assert network.refitting(Rows(values.repeat(10, 1, 1, 1)))(whole) is whole
 
 
 def module_with_windows() -> tuple[Module, Rows]:
@@ -158,7 +158,7 @@ def module_with_windows() -> tuple[Module, Rows]:
     values = torch.randn(100, 3, 9, 9).double()
     network = network_of(Shifted(), values)
     parent = Parent(network, image=ImagePreparation(size=9))
-    trunk = network.refitted(without(network, 1), Rows(values))
+    trunk = network.refitting(Rows(values))(without(network, 1))
     made = tiny_modules(parent)[0]
     contract = make_contract(parent, LABELS[0], trunk)
     return replace(made, trunk=trunk, contract=contract), Rows(values)

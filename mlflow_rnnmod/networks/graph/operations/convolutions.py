@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
 from typing import Any, ClassVar
 
@@ -166,17 +167,29 @@ class _Full(_Convolution):
         return prod(settings["kernel"])
 
     def windows(self, settings: Settings, x: Tensor, most: int, draw: Generator) -> Tensor:
-        x = put_around(x, settings["padding"], settings["mode"])
-        sliding = zip(settings["kernel"], settings["stride"], settings["dilation"], strict=True)
-        for dim, (kernel, stride, dilation) in enumerate(sliding, start=2):
-            x = x.unfold(dim, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-        places = x.shape[2 : 2 + len(settings["kernel"])]
+        x = put_around(x, settings["padding"], settings["mode"]).movedim(1, -1).contiguous()
+        kernel, stride = settings["kernel"], settings["stride"]
+        reach = [d * (k - 1) for k, d in zip(kernel, settings["dilation"], strict=True)]
+        sizes = zip(x.shape[1:-1], reach, stride, strict=True)
+        places = [(size - far - 1) // step + 1 for size, far, step in sizes]
         drawn = torch.randint(prod(places), (len(x) * min(most, prod(places)),), generator=draw)
-        row = torch.arange(len(x)).repeat_interleave(len(drawn) // len(x))
-        at = [row, *torch.unravel_index(drawn, places)]
-        # (rows, *places, units, *kernel)
-        found: Tensor = x.movedim(1, 1 + len(places))[tuple(index.to(x.device) for index in at)]
-        return found.flatten(1)
+        row = torch.arange(len(x)).repeat_interleave(len(drawn) // len(x)).to(x.device)
+        at = [index.to(x.device) for index in torch.unravel_index(drawn, places)]
+        first = [index * step for index, step in zip(at, stride, strict=True)]
+        # Units lie side by side: they are taken together, for one place of the kernel at a time.
+        found = [
+            x[
+                (
+                    row,
+                    *(
+                        i + d * k
+                        for i, k, d in zip(first, place, settings["dilation"], strict=True)
+                    ),
+                )
+            ]
+            for place in product(*map(range, kernel))
+        ]
+        return torch.stack(found, dim=2).flatten(1)
 
 
 def _zeros_around(settings: Settings) -> bool:
