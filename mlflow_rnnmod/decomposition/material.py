@@ -76,10 +76,12 @@ class Material:
         return {}
 
     def refitted(self, trunk: Trunk) -> Trunk:
-        """A trunk with weights fitted to it, as its network has it; each is fitted once."""
-        if trunk.digest not in self._refits:
-            self._refits[trunk.digest] = self._refitting(trunk)
-        return self._refits[trunk.digest]
+        """A trunk with weights fitted to it, as its network has it; the last ones are kept."""
+        found = self._refits.pop(trunk.digest, None) or self._refitting(trunk)
+        self._refits[trunk.digest] = found
+        while sum(map(_numbers, self._refits.values())) > KEPT and len(self._refits) > 1:
+            del self._refits[next(iter(self._refits))]
+        return found
 
     @cached_property
     def fit_weights(self) -> Tensor:
@@ -272,3 +274,8 @@ def pick_fit_rows(material: Material, label: int) -> tuple[Tensor, Tensor]:
         undo.append(weights[found[drawn]] / chance[drawn].float())
     order = torch.cat(picked).argsort()
     return torch.cat(picked)[order], torch.cat(undo)[order]
+
+
+def _numbers(trunk: Trunk) -> int:
+    """That were fitted to it."""
+    return sum(kernel.numel() for kernel in trunk.windows.values())

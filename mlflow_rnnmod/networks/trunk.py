@@ -145,6 +145,8 @@ class Trunk:
                 )
         if (self.windows or self.shifts) and not self.sliceable:
             problems.append("windows and shifts are for rolled trunks with joint gates only")
+        if self.windows and all(bool(mask.all()) for mask in self.keep.values()):
+            problems.append(f"windows are of {sorted(self.windows)}, and nothing is removed")
         if set(self.windows) != set(self.shifts):
             problems.append(
                 f"windows are of {sorted(self.windows)} and shifts of {sorted(self.shifts)}, "

@@ -14,7 +14,7 @@ from mlflow_rnnmod.decomposition.module import Contract, Module, make_contract
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.networks.groups import check_fits
 from mlflow_rnnmod.storage.bounds import GROWTH, LIKELIHOOD_BYTES, check_room, check_types
-from mlflow_rnnmod.storage.module_parts import weight_of, windows_of
+from mlflow_rnnmod.storage.module_parts import windows_bytes
 
 
 def check_module(module: Module, path: Path) -> None:
@@ -110,7 +110,6 @@ def check_trunk_room(
     for name, sizes in body["units"]:
         units = torch.Size([sizes] if isinstance(sizes, int) else sizes).numel()
         wanted += 16 * units + (8 * units**2 if f"mix.{name}" in tensors else 0)
-    for name in windows_of(tensors):
-        wanted += 4 * weight_of(parent, name).numel()
+    wanted += windows_bytes(tensors, parent)
     given = path.stat().st_size + 8 * parent.bytes // GROWTH
     check_room(wanted, given, f"{path}: its trunk")

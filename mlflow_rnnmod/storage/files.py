@@ -28,7 +28,7 @@ FORMAT = 5
 2: other kinds of answer than one label; masks for single steps and gates.
 3: graphs of more than dense layers, with places behind units.
 4: composites alone: all their modules in one JSON file and one of tensors.
-5: trunks whose kernels guess removed channels from all of their places.
+5: trunks whose kernels guess removed channels from all of their places; names of vocabularies.
 """
 
 

@@ -116,17 +116,37 @@ def read_windows(
     tensors: Mapping[str, Tensor], parent: Parent, keep: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What a trunk adds to kernels of its parent and to the biases beside them."""
-    windows, shifts = {}, {}
-    for name in windows_of(tensors):
-        weight, shift = weight_of(parent, name), tensors[f"{_SHIFT}{name}"]
-        windows[name] = torch.zeros(weight.shape)
-        windows[name][:, _columns(parent, keep, name)] = tensors[f"{_WINDOW}{name}"].float()
-        if shift.shape != weight.shape[:1]:
-            raise ValueError(
-                f"{_SHIFT}{name} has shape {tuple(shift.shape)}, expected {tuple(weight.shape[:1])}"
-            )
-        shifts[name] = shift
+    windows, shifts, problems = {}, {}, []
+    names = windows_of(tensors)
+    for name in sorted(
+        {k.removeprefix(_SHIFT) for k in tensors if k.startswith(_SHIFT)} ^ {*names}
+    ):
+        problems.append(f"{name!r:.100} has a window or a shift, expected both")
+    for name in names if not problems else ():
+        weight, columns = weight_of(parent, name), _columns(parent, keep, name)
+        shape = (len(weight), int(columns.sum()), *weight.shape[2:])
+        found, shift = tensors[f"{_WINDOW}{name}"], tensors[f"{_SHIFT}{name}"]
+        for what, tensor, dtype, expected in (
+            (_WINDOW, found, torch.float16, shape),
+            (_SHIFT, shift, torch.float32, shape[:1]),
+        ):
+            if tensor.dtype != dtype or tuple(tensor.shape) != expected:
+                problems.append(
+                    f"{what}{name} is {tensor.dtype} of shape {tuple(tensor.shape)}, expected "
+                    f"{dtype} of {expected}"
+                )
+        if not problems:
+            windows[name] = torch.zeros(weight.shape)
+            windows[name][:, columns] = found.float()
+            shifts[name] = shift
+    if problems:
+        raise ValueError("What is added to weights does not fit: " + "; ".join(problems) + ".")
     return windows, shifts
+
+
+def windows_bytes(tensors: Mapping[str, Tensor], parent: Parent) -> int:
+    """Bytes that windows take, when they are laid out as their weights."""
+    return sum(4 * weight_of(parent, name).numel() for name in windows_of(tensors))
 
 
 def windows_of(tensors: Mapping[str, Tensor]) -> list[str]:

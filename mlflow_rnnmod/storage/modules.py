@@ -19,7 +19,7 @@ from torch import Tensor
 from mlflow_rnnmod.composition.plan import Entry, facts_of
 from mlflow_rnnmod.decomposition.module import Contract, Energy, Module
 from mlflow_rnnmod.networks import Parent
-from mlflow_rnnmod.storage.bounds import MODULES, check_types
+from mlflow_rnnmod.storage.bounds import MODULES, check_room, check_types
 from mlflow_rnnmod.storage.checking import (
     check_body,
     check_contract,
@@ -47,6 +47,7 @@ from mlflow_rnnmod.storage.module_parts import (
     read_trunk,
     sizes_of,
     tensors_of,
+    windows_bytes,
 )
 from mlflow_rnnmod.storage.parents import format_of, read_parent, write_parent
 
@@ -56,8 +57,8 @@ ALL = "modules.json"
 ALL_TENSORS = "modules.safetensors"
 # The first format version that could say masks for single steps and gates.
 MASKED = 2
-# The first with windows: older releases would pass them over.
-WINDOWED = 5
+# The first with windows, which older releases would pass over, and with names of vocabularies.
+NAMED = 5
 PARENTS = "parents"
 _FACTS = ("kept", "full", "mixed", "network", "architecture", "bytes", "parent_bytes")
 _TOLD: dict[str, Any] = {
@@ -201,6 +202,12 @@ def _all_4(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[M
         if not number.isdigit() or int(number) >= len(of_each):
             raise ValueError(f"{path.parent / ALL_TENSORS} has {name!r}, of no module in {ALL}.")
         of_each[int(number)][own] = tensor
+    wanted = [
+        windows_bytes(own, parents[content["parent"]["digest"]])
+        for content, own in zip(contents, of_each, strict=True)
+    ]
+    beside = path.parent / ALL_TENSORS
+    check_room(sum(wanted), beside.stat().st_size, f"{beside}: what is added to weights")
 
     def one(content: dict[str, Any], tensors: dict[str, Tensor]) -> Module:
         parent = parents[content["parent"]["digest"]]
@@ -214,7 +221,8 @@ def _all_4(body: dict[str, Any], path: Path, find_parent: FindParent) -> tuple[M
 
 def _format_of(module: Module) -> int:
     masked = 1 if module.trunk.sliceable else MASKED
-    return max(format_of(module.parent), masked, WINDOWED if module.trunk.windows else 1)
+    newer = bool(module.trunk.windows) or module.contract.vocabulary is not None
+    return max(format_of(module.parent), masked, NAMED if newer else 1)
 
 
 def _content(module: Module, size: int, standalone: bool) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def write_parent(parent: Parent, directory: Path) -> None:
     }
     if parent.network.architecture != FIRST:  # what older readers take for granted
         content["architecture"] = parent.network.architecture
+    if parent.vocabulary is not None:
+        content["vocabulary"] = parent.vocabulary
     for name, file, tokenizer in (
         ("tokenizer", TOKENIZER, parent.tokenizer),
         ("target_tokenizer", TARGET_TOKENIZER, parent.target_tokenizer),
@@ -123,9 +125,12 @@ def _read_1(body: dict[str, Any], directory: Path) -> Parent:
         raise ValueError(f"{directory / WEIGHTS} does not fit {path}: {error}") from error
     tokenizer = _tokenizer(body["tokenizer"], directory / TOKENIZER)
     target = _tokenizer(body.get("target_tokenizer"), directory / TARGET_TOKENIZER)
-    image = _preparation(body.get("image"), directory / IMAGE)
+    image, vocabulary = _preparation(body.get("image"), directory / IMAGE), body.get("vocabulary")
+    check_types({"vocabulary": vocabulary}, {"vocabulary": (str, type(None))})
     try:
-        return Parent(network, tokenizer, target_tokenizer=target, image=image)
+        return Parent(
+            network, tokenizer, target_tokenizer=target, image=image, vocabulary=vocabulary
+        )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

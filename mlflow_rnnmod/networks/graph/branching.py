@@ -50,7 +50,10 @@ class Branches:
         self.views = [GraphView(network, trunk, cut=True) for trunk in trunks]
         marks = [_marks(trunk) for trunk in trunks]
         windows = [
-            {name: hash(kernel.numpy().tobytes()) for name, kernel in trunk.windows.items()}
+            {
+                name: hash((kernel.numpy().tobytes(), trunk.shifts[name].numpy().tobytes()))
+                for name, kernel in trunk.windows.items()
+            }
             for trunk in trunks
         ]
         parts = config.structure.parts

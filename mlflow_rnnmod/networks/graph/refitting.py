@@ -112,6 +112,8 @@ class Refitting:
                 rows, columns = kept[node.name], kept[node.inputs[0]]
                 given = self._windows(node, inputs[0])
                 change, shift = _fitted(kernel, columns, asked[node.name], given)
+                if not (change.isfinite().all() and shift.isfinite().all()):
+                    return trunk  # more than half precision holds
                 name = f"{node.name}.weight"
                 windows[name], shifts[name] = change.float().cpu(), shift.float().cpu()
                 weights = {

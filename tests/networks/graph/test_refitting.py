@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +24,7 @@ from mlflow_rnnmod.networks.graph.operations import OPERATIONS
 from mlflow_rnnmod.networks.graph.reading import read_graph
 from mlflow_rnnmod.storage.modules import read_module, write_module
 from tests.builders import tiny_modules
+from tests.faults.altering import believe
 from tests.networks.graph.convolutional_networks import NETWORKS
 from tests.networks.graph.drawn import random_trunk
 
@@ -183,3 +186,71 @@ def test_windows_of_something_else_are_refused(tmp_path: Path) -> None:
     trunk = replace(module.trunk, windows=other, shifts={"output.weight": torch.zeros(5)})
     with pytest.raises(ValueError, match="output.weight.*which read none of its units"):
         module.parent.network.view(trunk)
+
+
+def altered(folder: Path, change: Callable[[dict[str, Tensor], str], None]) -> None:
+    """Change tensors of a module, and put all digests right."""
+    tensors = load_file(folder / "module.safetensors")
+    (name,) = (n.removeprefix("windows.") for n in tensors if n.startswith("windows."))
+    change(tensors, name)
+    save_file({k: t.clone() for k, t in tensors.items()}, folder / "module.safetensors")
+    believe(folder)
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, Tensor], str], Any], str]] = {
+    "one number": (lambda t, n: t.update({f"windows.{n}": torch.ones(1).half()}), "of shape .1,."),
+    "a scalar": (
+        lambda t, n: t.update({f"windows.{n}": torch.ones(()).half()}),
+        "shape .., exp",
+    ),
+    "complex": (lambda t, n: t.update({f"windows.{n}": t[f"windows.{n}"].cfloat()}), "complex64"),
+    "large": (
+        lambda t, n: t.update({f"shifts.{n}": t[f"shifts.{n}"].double()}),
+        "float64 of",
+    ),
+    "no shift": (lambda t, n: t.pop(f"shifts.{n}"), "expected both"),
+    "no window": (lambda t, n: t.pop(f"windows.{n}"), "expected both"),
+    "another": (
+        lambda t, n: t.update(
+            {"windows.linear.weight": t[f"windows.{n}"], "shifts.linear.weight": t[f"shifts.{n}"]}
+        ),
+        "linear.weight.*has not",
+    ),
+    "other numbers": (lambda t, n: t[f"windows.{n}"].mul_(2), "does not hold the trunk"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_does_not_fit_its_parent_is_refused(tmp_path: Path, name: str) -> None:
+    module, _ = module_with_windows()
+    write_module(module, tmp_path, standalone=True)
+    change, said = CHANGES[name]
+    altered(tmp_path, change)
+    with pytest.raises(ValueError, match=said):
+        read_module(tmp_path, lambda *_: pytest.fail("it is bundled"))
+
+
+def test_trunks_that_differ_in_shifts_alone_are_told_apart() -> None:
+    module, rows = module_with_windows()
+    network, trunk = module.parent.network, module.trunk
+    other = replace(trunk, shifts={name: s + 1 for name, s in trunk.shifts.items()})
+    many: Any = network.through([trunk, other]).make_stack()
+    for one, found in zip((trunk, other), many.readouts(rows), strict=True):
+        torch.testing.assert_close(found, network.view(one).readout(rows))
+    with pytest.raises(ValueError, match="windows are of .*, and nothing is removed"):
+        replace(Trunk.whole(network.units), windows=trunk.windows, shifts=trunk.shifts)
+
+
+def test_what_half_precision_can_not_hold_is_left_as_it_was() -> None:
+    torch.manual_seed(0)
+    module = Shifted()
+    with torch.no_grad():
+        module.first.weight[[0, 1, 3]] *= 1e-9
+        module.first.bias[[0, 1, 3]] = 0
+        module.first.weight[2] = module.first.weight[0] * 1e9
+        module.second.weight[:, 2] *= 1e6
+    values = torch.randn(100, 3, 9, 9).double()
+    network = network_of(module, values)
+    fitted = network.refitting(Rows(values))(without(network, 2))
+    assert all(kernel.isfinite().all() for kernel in fitted.windows.values())
+    assert bool(network.view(fitted).readout(Rows(values)).isfinite().all())
