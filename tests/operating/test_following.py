@@ -174,6 +174,6 @@ def test_mlflow_serves_what_follows(tracking_uri, tmp_path):
     from benchmarks import hot_swap
 
     rows, right = hot_swap.fill()
-    with hot_swap.served(tmp_path) as address:
+    with hot_swap.following(tmp_path) as address:
         seen = hot_swap.swap(hot_swap.over_http(address), rows, right, 8, 400, 0.5)
     assert seen["version 1"] + seen["version 2"] == 400, seen
