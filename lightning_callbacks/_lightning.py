@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +47,12 @@ Callback: Any = importlib.import_module(f"{NAMESPACE}.callbacks").Callback
 
 _rank_zero = importlib.import_module(f"{NAMESPACE}.utilities.rank_zero")
 rank_zero_info = _rank_zero.rank_zero_info
-rank_zero_warn = _rank_zero.rank_zero_warn
+
+
+@_rank_zero.rank_zero_only
+def rank_zero_warn(message: str) -> None:
+    """A warning that is shown each time: the same may happen to the next training of a process."""
+    warnings.warn_explicit(message, UserWarning, __file__, 1, registry={})
 
 
 def misconfiguration(message: str, owner: Any = None) -> Exception:

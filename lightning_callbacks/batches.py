@@ -260,8 +260,11 @@ def _from_mapping(parts: Mapping[str, Any], source: str) -> tuple[Any, Any, Any,
 
 
 def _between(value: Any) -> tuple[Any, Any]:
-    """What stands between inputs and targets: lengths have one number a row, a mask one a step."""
-    if isinstance(value, Tensor) and value.ndim == 2 and 1 not in value.shape:
+    """What stands between inputs and targets: lengths have one number a row, a mask one a step.
+
+    A last batch may have one row; of a single step, lengths and mask say the same.
+    """
+    if isinstance(value, Tensor) and value.ndim == 2 and value.shape[1] != 1:
         return None, value
     return value, None
 

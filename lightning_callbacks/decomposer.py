@@ -16,7 +16,7 @@ from lightning_callbacks.collecting import random_state_kept
 from lightning_callbacks.destination import Destination, figures_dataset, find_destination, only
 from lightning_callbacks.progress import progress_bar
 from lightning_callbacks.readers import ROWS, Prepared, Settings, Spec, reader_of
-from lightning_callbacks.sources import Sources, find_labels
+from lightning_callbacks.sources import Sources, check_order, find_labels
 from mlflow_rnnmod.decomposition import (
     Decomposition,
     DecompositionConfig,
@@ -242,8 +242,13 @@ class Decomposer:
         help_decompose(team, parent, train, validation, config=self.settings.config)
 
     def _for(self, model: Any, datamodule: Any) -> Settings:
-        """The settings, with the labels that a datamodule or model has where none are said."""
+        """The settings, with the labels that a datamodule or model has where none are said.
+
+        Raises:
+            ValueError: if labels are said in another order than a numbered list of them has.
+        """
         if self.settings.labels is not None:
+            check_order(self.settings.labels, datamodule, model)
             return self.settings
         return replace(self.settings, labels=find_labels(datamodule, model))
 

@@ -111,6 +111,27 @@ def find_labels(*owners: Any) -> list[str] | None:
     return None
 
 
+def check_order(labels: Any, *owners: Any) -> None:
+    """Whether labels that were said stand in the order of ``id2label``, where that names the same.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    for owner in owners:
+        numbered = getattr(owner, "id2label", None)
+        found: Any = listed_labels(numbered) if isinstance(numbered, Mapping) else None
+        if not isinstance(found, list) or not isinstance(labels, list) or found == labels:
+            continue
+        if sorted(map(str, found)) != sorted(map(str, labels)):
+            continue
+        at = next(i for i, said in enumerate(labels) if said != found[i])
+        raise ValueError(
+            f"labels={labels!r:.200} has {labels[at]!r} as number {at}, and id2label of "
+            f"{type(owner).__name__} has {found[at]!r} there; expected the order of the model's "
+            "outputs. Leave labels= out, or mend one of both."
+        )
+
+
 def listed_labels(labels: Any) -> Any:
     """Labels as a list, in the order of the model's outputs; what is none stays as it is.
 

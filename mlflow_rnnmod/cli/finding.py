@@ -165,9 +165,9 @@ def _summary(model: LoggedModel) -> dict[str, Any]:
 @command
 def show(uri: str, as_json: bool) -> None:
     """Show what is logged under URI: its card."""
-    from mlflow_rnnmod.tracking import fetch, shelf
+    from mlflow_rnnmod.tracking import shelf
 
-    text = shelf.card_of(fetch.load(uri), uri)
+    text = shelf.logged_card(uri)
     if as_json:
         print_json({"uri": uri, "card": text})
     elif somebody_looks_on():

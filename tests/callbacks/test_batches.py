@@ -40,6 +40,11 @@ def test_the_same_rows_from_batches_of_many_kinds(kind):
     assert {rows.values.dtype, rows.lengths.dtype, rows.targets.dtype} == {torch.int64}
 
 
+def test_a_mask_of_one_row_is_a_mask():
+    batch = split((X[1:], MASK[1:], Y[1:]))
+    assert batch.lengths is None and torch.equal(batch.mask, MASK[1:])
+
+
 def test_without_lengths_there_are_none():
     batch = split((X, Y))
     assert batch.rows.lengths is None

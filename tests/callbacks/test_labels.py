@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_callbacks.decomposer import Decomposer
-from lightning_callbacks.sources import find_labels, listed_labels
+from lightning_callbacks.sources import check_order, find_labels, listed_labels
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,12 @@ def test_forms_of_labels(labels):
 def test_what_has_no_order_is_refused(labels):
     with pytest.raises(ValueError, match="labels="):
         Decomposer(labels)
+
+
+def test_labels_in_another_order_than_the_models_own_are_refused():
+    model = SimpleNamespace(id2label={0: "no", 1: "yes"})
+    with pytest.raises(ValueError, match="has 'yes' as number 0, and id2label of .* has 'no'"):
+        check_order(["yes", "no"], None, model)
+    check_order(["no", "yes"], None, model)
+    check_order(["nein", "ja"], None, model)  # other names for the same
+    check_order(["no", "yes"], SimpleNamespace(id2label=None), SimpleNamespace())
