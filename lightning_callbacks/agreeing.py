@@ -55,13 +55,13 @@ def compare_batches(encoder: TextEncoder, batches: Iterator[Batch], config: Any)
         count += len(batch.rows)
         read.append(replace(batch, raw=None, inputs=None))
     # What pads rows may show in no batch by itself.
-    own = ids_of(read, config)
+    own, pad = ids_of(read, encoder, config)
     for number, texts in told.items():
         found += compare_texts(encoder, texts, own[number])
         if found.problems:
             return found
     rows = [row for batch_rows in own for row in batch_rows]
-    return found + compare_ids(encoder, rows, config.input_size, config.pad_index)
+    return found + compare_ids(encoder, rows, config.input_size, pad)
 
 
 def compare_items(
@@ -97,15 +97,17 @@ def compare_items(
             with random_state_kept():
                 raw = [transfer(loader.collate_fn([loader.dataset[i]])) for i in index]
             read = [split(item, split_batch, layout) for item in raw]
-            own = [rows[0] for rows in ids_of(read, config)]
+            own = [rows[0] for rows in ids_of(read, encoder, config)[0]]
         except Exception:  # a data set may raise anything; what has to be read is read elsewhere
             continue
         found += compare_texts(encoder, [texts[i] for i in place], own)
     return found
 
 
-def ids_of(batches: Sequence[Batch], config: Any) -> list[list[list[int]]]:
-    """Token ids of the rows of each batch, without padding."""
+def ids_of(
+    batches: Sequence[Batch], encoder: TextEncoder, config: Any
+) -> tuple[list[list[list[int]]], int | None]:
+    """Token ids of the rows of each batch, without padding, and what pads them."""
     found, left = list[list[list[int]]](), config.side == "left"
     for batch in batches:
         values, lengths = batch.rows.values, batch.rows.lengths
@@ -115,12 +117,14 @@ def ids_of(batches: Sequence[Batch], config: Any) -> list[list[list[int]]]:
             rows = [row[steps - length :] if left else row[:length] for row, length in both]
         found.append(rows)
     unsaid = [i for i, batch in enumerate(batches) if batch.rows.lengths is None]
-    pad = config.pad_index
-    if pad is None:
-        pad = padding_of([row for i in unsaid for row in found[i]], config.side)
+    rows, pad = [row for i in unsaid for row in found[i]], config.pad_index
+    odd = lambda i: encoder.tokenizer.id_to_token(i) is None  # noqa: E731
+    shown = padding_of(rows, config.side, odd)
+    # Where nobody said it, networks take 0 for it.
+    pad = shown if pad is None or (shown is not None and odd(shown)) else pad
     for i in unsaid if pad is not None else ():
         found[i] = without_padding(found[i], pad, config.side)
-    return found
+    return found, pad
 
 
 def _texts_under(get: Callable[[str, None], Any], count: int) -> Sequence[Any] | None:
@@ -144,11 +148,9 @@ def warning_of_all(encoder: TextEncoder | None, rows: Any, config: Any) -> list[
     if encoder is None or not len(rows):
         return []
     values = getattr(rows, "sources", rows).values
-    padding = config.pad_index
-    if padding is None:
-        ends = values[:, -2:] if config.side == "right" else values[:, :2]
-        runs = ends[ends[:, 0] == ends[:, -1], 0]
-        padding = int(runs.mode().values) if len(runs) else None
+    ends = values[:, -2:] if config.side == "right" else values[:, :2]
+    odd = lambda i: encoder.tokenizer.id_to_token(i) is None  # noqa: E731
+    padding = padding_of(ends[ends[:, 0] == ends[:, -1]].tolist(), config.side, odd)
     found = zip(*(part.tolist() for part in values.unique(return_counts=True)), strict=True)
-    told = strangers(encoder, {i: count for i, count in found if i != padding})
+    told = strangers(encoder, {i: n for i, n in found if i not in (padding, config.pad_index)})
     return [f"{told}: texts may be answered wrongly"] if told else []

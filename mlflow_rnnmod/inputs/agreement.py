@@ -173,8 +173,15 @@ def without_padding(rows: Ids, pad_index: int | None, side: str = "right") -> li
     return turned if side == "right" else [row[::-1] for row in turned]
 
 
-def padding_of(rows: Ids, side: str = "right") -> int | None:
+def padding_of(
+    rows: Ids, side: str = "right", odd: Callable[[int], bool] = lambda i: False
+) -> int | None:
     """The id that pads rows, where runs of it end a tenth of them, or it is nowhere else.
+
+    Args:
+        rows: ids.
+        side: where padding stands.
+        odd: whether no text has an id: such ones go first.
 
     Example:
         >>> padding_of([[3, 9, 9], [4, 3, 9], [5, 9, 9]]), padding_of([[3, 9], [9, 4]])
@@ -184,7 +191,7 @@ def padding_of(rows: Ids, side: str = "right") -> int | None:
     runs = Counter(row[-1] for row in turned if len(row) > 1 and row[-1] == row[-2])
     if not runs:
         return None
-    (pad, count), *_ = runs.most_common(1)
+    pad, count = max(runs.items(), key=lambda found: (odd(found[0]), found[1]))
     if 10 * count >= len(turned):
         return pad
     content = (dropwhile(lambda i: i == pad, reversed(row)) for row in turned)
