@@ -6,6 +6,7 @@ from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lightning_callbacks.decomposer import Decomposer
@@ -35,3 +36,11 @@ def test_forms_of_labels(labels):
 def test_what_has_no_order_is_refused(labels):
     with pytest.raises(ValueError, match="labels="):
         Decomposer(labels)
+
+
+def test_labels_of_rows_are_no_names():
+    rows = pd.Series(["yes", "no", "yes", "no"])
+    assert find_labels(SimpleNamespace(labels=rows, classes=["no", "yes"])) == ["no", "yes"]
+    assert find_labels(SimpleNamespace(labels=list(rows))) is None
+    model = SimpleNamespace(id2label={0: "no", 1: "yes"})
+    assert find_labels(SimpleNamespace(labels=rows.to_numpy()), model) == ["no", "yes"]
