@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from mlflow_rnnmod.inputs.agreement import (
     Agreement,
     compare_ids,
     compare_texts,
+    padding_of,
     strangers,
     without_padding,
 )
@@ -39,22 +41,27 @@ def compare_batches(encoder: TextEncoder, batches: Iterator[Batch], config: Any)
         batches: of training rows; so many are read as tell.
         config: of the network.
     """
-    found, rows = Agreement(), list[list[int]]()
-    while len(rows) < ROWS and not found.problems:
+    found, read, count, told = Agreement(), list[Batch](), 0, dict[int, Sequence[Any]]()
+    while count < ROWS:
         try:
             batch = next(batches, None)
         except Exception:  # it is raised again where the rows are needed
             break
         if batch is None:
             break
-        own = ids_of(batch, config)
-        rows += own
         if isinstance(batch.raw, Mapping):
-            texts = _texts_under(batch.raw.get, len(own))
-            found += compare_texts(encoder, texts, own) if texts is not None else Agreement()
-    if found.problems:
-        return found
-    return found + compare_ids(encoder, rows, config.input_size, config.pad_index)
+            texts = _texts_under(batch.raw.get, len(batch.rows))
+            told |= {} if texts is None else {len(read): texts}
+        count += len(batch.rows)
+        read.append(replace(batch, raw=None, inputs=None))
+    # What pads rows may show in no batch by itself.
+    own, pad = ids_of(read, encoder, config)
+    for number, texts in told.items():
+        found += compare_texts(encoder, texts, own[number])
+        if found.problems:
+            return found
+    rows = [row for batch_rows in own for row in batch_rows]
+    return found + compare_ids(encoder, rows, config.input_size, pad)
 
 
 def compare_items(
@@ -89,21 +96,35 @@ def compare_items(
             # One by one: a collation may sort them.
             with random_state_kept():
                 raw = [transfer(loader.collate_fn([loader.dataset[i]])) for i in index]
-            own = [ids_of(split(item, split_batch, layout), config)[0] for item in raw]
+            read = [split(item, split_batch, layout) for item in raw]
+            own = [rows[0] for rows in ids_of(read, encoder, config)[0]]
         except Exception:  # a data set may raise anything; what has to be read is read elsewhere
             continue
         found += compare_texts(encoder, [texts[i] for i in place], own)
     return found
 
 
-def ids_of(batch: Batch, config: Any) -> list[list[int]]:
-    """Token ids of a batch's rows, without padding."""
-    values, lengths = batch.rows.values, batch.rows.lengths
-    if lengths is None:
-        return without_padding(values.tolist(), config.pad_index, config.side)
-    steps, left = values.shape[1], config.side == "left"
-    both = zip(values.tolist(), lengths.tolist(), strict=True)
-    return [row[steps - length :] if left else row[:length] for row, length in both]
+def ids_of(
+    batches: Sequence[Batch], encoder: TextEncoder, config: Any
+) -> tuple[list[list[list[int]]], int | None]:
+    """Token ids of the rows of each batch, without padding, and what pads them."""
+    found, left = list[list[list[int]]](), config.side == "left"
+    for batch in batches:
+        values, lengths = batch.rows.values, batch.rows.lengths
+        rows, steps = values.tolist(), values.shape[1]
+        if lengths is not None:
+            both = zip(rows, lengths.tolist(), strict=True)
+            rows = [row[steps - length :] if left else row[:length] for row, length in both]
+        found.append(rows)
+    unsaid = [i for i, batch in enumerate(batches) if batch.rows.lengths is None]
+    rows, pad = [row for i in unsaid for row in found[i]], config.pad_index
+    odd = lambda i: encoder.tokenizer.id_to_token(i) is None  # noqa: E731
+    shown = padding_of(rows, config.side, odd)
+    # Where nobody said it, networks take 0 for it.
+    pad = shown if pad is None or (shown is not None and odd(shown)) else pad
+    for i in unsaid if pad is not None else ():
+        found[i] = without_padding(found[i], pad, config.side)
+    return found, pad
 
 
 def _texts_under(get: Callable[[str, None], Any], count: int) -> Sequence[Any] | None:
@@ -127,8 +148,9 @@ def warning_of_all(encoder: TextEncoder | None, rows: Any, config: Any) -> list[
     if encoder is None or not len(rows):
         return []
     values = getattr(rows, "sources", rows).values
-    ends = values[:, -1 if config.side == "right" else 0]
-    padding = int(ends.mode().values) if config.pad_index is None else config.pad_index
+    ends = values[:, -2:] if config.side == "right" else values[:, :2]
+    odd = lambda i: encoder.tokenizer.id_to_token(i) is None  # noqa: E731
+    padding = padding_of(ends[ends[:, 0] == ends[:, -1]].tolist(), config.side, odd)
     found = zip(*(part.tolist() for part in values.unique(return_counts=True)), strict=True)
-    told = strangers(encoder, {i: count for i, count in found if i != padding})
-    return [f"{told}: ids may be shifted by one, and texts answered wrongly"] if told else []
+    told = strangers(encoder, {i: n for i, n in found if i not in (padding, config.pad_index)})
+    return [f"{told}: texts may be answered wrongly"] if told else []

@@ -17,6 +17,7 @@ from lightning_callbacks.destination import Destination, figures_dataset, find_d
 from lightning_callbacks.progress import progress_bar
 from lightning_callbacks.readers import ROWS, Prepared, Settings, Spec, reader_of
 from lightning_callbacks.sources import Sources, check_order, find_labels
+from mlflow_rnnmod.answers.label import SeveralLabels
 from mlflow_rnnmod.decomposition import (
     Decomposition,
     DecompositionConfig,
@@ -204,10 +205,19 @@ class Decomposer:
             for note in prepared.notes:
                 warn(note)
         with random_state_kept(), progress_bar(progress) as show:
-            parent, train, validation = self._read(prepared, sources, model, checkpoint)
+            prepared, parent, train, validation = self._read(
+                prepared, sources, model, checkpoint, warn
+            )
             for note in prepared.warnings(parent, train):
                 warn(note)
-            report = self._report(prepared, sources, parent)
+            try:
+                report = self._report(prepared, sources, parent)
+            except SeveralLabels as error:
+                # What other processes read does not tell them so.
+                if prepared.several is None:
+                    raise
+                warn(f"{error} report_data is left out.")
+                report = None
             work = decompose if team is None else partial(decompose, team=team)
             found = work(parent, train, validation, report, self.settings.config, show)
             modules = found.modules if choose is None else tuple(choose(found))
@@ -238,7 +248,7 @@ class Decomposer:
         prepared: Prepared,
     ) -> None:
         """What other processes than the first of a team do meanwhile: watch their share."""
-        parent, train, validation = self._read(prepared, sources, model, checkpoint)
+        _, parent, train, validation = self._read(prepared, sources, model, checkpoint)
         help_decompose(team, parent, train, validation, config=self.settings.config)
 
     def _for(self, model: Any, datamodule: Any) -> Settings:
@@ -253,6 +263,24 @@ class Decomposer:
         return replace(self.settings, labels=find_labels(datamodule, model))
 
     def _read(
+        self,
+        prepared: Prepared,
+        sources: Sources,
+        live: nn.Module,
+        checkpoint: str | Path | None,
+        warn: Callable[[str], Any] = lambda message: None,
+    ) -> tuple[Prepared, Parent, Any, Any]:
+        """How it is read at last, the parent, and training and validation rows."""
+        try:
+            return prepared, *self._rows(prepared, sources, live, checkpoint)
+        except SeveralLabels as error:
+            if prepared.several is None:
+                raise
+            found = prepared.several()
+            warn(f"{str(error).partition(', and the network')[0]}: read as any number a row")
+        return found, *self._rows(found, sources, live, checkpoint)
+
+    def _rows(
         self,
         prepared: Prepared,
         sources: Sources,

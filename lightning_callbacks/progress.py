@@ -26,17 +26,16 @@ def bar_style(trainer: Any) -> str | None:
 
 
 @contextmanager
-def progress_bar(style: str | None, logs: bool = True) -> Iterator[Progress]:
+def progress_bar(style: str | None) -> Iterator[Progress]:
     """A function ``(stage, done, total)`` that shows one bar over all stages, and what is left.
 
     Args:
         style: ``"rich"``, ``"tqdm"``, or ``None`` for a function that shows nothing.
-        logs: whether the modules are logged afterwards.
     """
     if style == "rich":
-        yield from _rich(Course(logs))
+        yield from _rich(Course())
     elif style == "tqdm":
-        yield from _tqdm(Course(logs))
+        yield from _tqdm(Course())
     else:
         yield lambda stage, done, total: None
 

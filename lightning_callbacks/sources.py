@@ -100,13 +100,15 @@ def find_labels(*owners: Any) -> list[str] | None:
     """Names of the labels as the first of ``owners`` has them; ``None`` where none does.
 
     They are looked for in attributes ``labels``, ``label_names``, ``class_names``, ``classes`` and
-    ``id2label``, as lists, arrays, or names by number or the other way round.
+    ``id2label``, as lists, arrays, or names by number or the other way round; where one is there
+    more than once, these are the labels of rows.
     """
     for owner in owners:
         for name in ("labels", "label_names", "class_names", "classes", "id2label"):
             found: Any = listed_labels(getattr(owner, name, None))
-            listed = isinstance(found, list) and len(found) > 1
-            if listed and all(isinstance(label, str) for label in found):
+            if not isinstance(found, list) or len(found) < 2:
+                continue
+            if all(isinstance(label, str) for label in found) and len(set(found)) == len(found):
                 return list(found)
     return None
 

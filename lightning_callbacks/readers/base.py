@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from mlflow_rnnmod.networks import Parent, Rows, TextEncoder
 from mlflow_rnnmod.networks.guard import undisturbed
 
 LEAST_ROWS = 16
+_READ = 3  # batches that a model is tried to be read with
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +88,15 @@ class Prepared(ABC):
         given: the model, and the batch that it was read with.
         call: a model's answers to that batch.
         reading: how it was read: its ``config``, and ``notes`` for the user.
+        doubts: what else the user should know.
+        several: reads it again, with any number of labels a row, where one a row is a guess.
     """
 
     given: Given
     call: Call
     reading: Any
     doubts: tuple[str, ...] = field(default=(), kw_only=True)
+    several: Callable[[], Prepared] | None = field(default=None, kw_only=True)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -279,7 +284,7 @@ class Reader(ABC):
             prepared = None
             try:
                 batches, single = _with_one_label(batches, settings.spec)
-                for batch in islice(batches, 3):
+                for batch in islice(batches, _READ):
                     for each in (with_one_label(batch) if single else None, batch):
                         if each is None or prepared is not None:
                             continue
@@ -294,7 +299,10 @@ class Reader(ABC):
                     if prepared is not None:
                         prepared.encoders()  # before any work is lost: whether they fit
                         if single and prepared.given.batch is not batch:
-                            prepared = replace(prepared, doubts=single)
+                            guessed = getattr(settings.spec, "kind", None) is None
+                            again = partial(self.look, replace(given, batch=batch))
+                            several = again if guessed else None
+                            prepared = replace(prepared, doubts=single, several=several)
                         break
             except Exception as error:  # the user's data set and collation may raise anything
                 prepared, failure = None, failure or error
@@ -316,9 +324,12 @@ def _with_one_label(batches: Iterator[Batch], spec: Any) -> tuple[Iterator[Batch
     if kind is not None:
         return batches, ()
     for batch in batches:
-        seen.append(batch)
+        # Beyond the first ones, token ids alone are compared with anything: images are large.
+        if len(seen) < _READ or not batch.rows.values.is_floating_point():
+            seen.append(batch)
         if with_one_label(batch) is None:
-            return chain(seen, batches), ()
+            rest = batches if batch is seen[-1] else chain([batch], batches)
+            return chain(seen, rest), ()
         count += len(batch.rows)
         if count >= ENOUGH:
             break

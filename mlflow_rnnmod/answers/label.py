@@ -21,6 +21,10 @@ from mlflow_rnnmod.answers.targets import (
 )
 
 
+class SeveralLabels(ValueError):
+    """Rows have none or several of the labels, where each was taken to have one."""
+
+
 class Label(Answer):
     """One label for the whole input."""
 
@@ -38,7 +42,7 @@ class Label(Answer):
         if targets.dtype == torch.bool and targets.shape[1:] == (len(config.labels),):
             several = int((targets.sum(dim=1) != 1).sum())
             if several:
-                raise ValueError(
+                raise SeveralLabels(
                     f"The {source} has {several} of {len(targets)} rows with none or several of "
                     "the labels, and the network answers with one label a row. For any number of "
                     "labels a row give network_spec={'kind': 'multilabel'}."

@@ -3,16 +3,20 @@
 A tokenizer that is not is noticed nowhere else: the network answers to ids as it did in training,
 figures look fine, and texts are answered wrongly. Ids are decoded and encoded again; what does not
 come back is nothing that the tokenizer makes. Whole words come back whatever they are, so that the
-order of the vocabulary, its capital letters and what pads rows are asked, too.
+order of the vocabulary, its capital letters and what pads rows are asked, too. Only what can't be
+otherwise is a problem, which ends a training before it begins; all else is a note.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any
 
+from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.inputs.wording import decoding
 
@@ -24,13 +28,14 @@ FEW = 200
 """Ids below which what is never seen says nothing."""
 _TRIED = 200
 _SURE, _LIKELY = 0.9, 0.98
-_CASED = 0.01
+_CASED = _STRANGE = 0.01
 _SAME = 0.3
 _MANY = 500
+_MARK = re.compile(r"<.+>|\[.+\]|\W*(pad|padding)\W*", re.IGNORECASE)
 _REMEDY = (
     "Give the tokenizer that made the data set's ids, with whatever the data set did to its texts "
-    "before (lower-casing is a normalizer, an end of text a post-processor), or leave tokenizer "
-    "out: modules then take token ids"
+    "before (lower-casing is a normalizer, an end of text a post-processor). To go on without it, "
+    "leave tokenizer out: modules then take token ids"
 )
 
 
@@ -74,13 +79,15 @@ def compare_ids(encoder: TextEncoder, rows: Ids, size: int, pad_index: int | Non
         return Agreement()
     shift = known.shift()
     told = f"; less {shift} they are ids that it makes, so they look shifted by one" * bool(shift)
-    sure = [f"{found}{told}" for found in (known.strangers(), known.lost(bool(shift))) if found]
+    strange, few = known.strangers(), not shift and known.strange < _STRANGE
+    lost = known.lost(bool(shift))
+    sure = [f"{found}{told}" for found in (strange * (not few), lost) if found]
     order = known.out_of_order()
     sure = sure or [found for found in (order * known.roomy, known.padding()) if found]
     if sure:
         return Agreement(tuple(sure))
-    doubts = known.hardly_lost(), known.small_letters(), known.long(), order or known.room()
-    return Agreement((), tuple(doubt for doubt in doubts if doubt))
+    doubts = strange, known.hardly_lost(), known.small_letters(), known.long()
+    return Agreement((), tuple(doubt for doubt in (*doubts, order or known.room()) if doubt))
 
 
 def compare_texts(encoder: TextEncoder, texts: Sequence[Any], rows: Ids) -> Agreement:
@@ -105,6 +112,12 @@ becomes [0], and the data set has [1]",)
         for e in encoder.encodings(texts)
     ]
     alike = [_alike(own, list(given)) for own, given in zip(found, rows, strict=True)]
+    # Other parts of the same text, as subword regularisation draws them, are no other text.
+    inner = decoding(encoder.tokenizer)
+    alike = [
+        same or _spell_alike(inner, own, given)
+        for same, own, given in zip(alike, found, rows, strict=True)
+    ]
     if not alike or sum(alike) >= _LIKELY * len(alike):
         return Agreement()
     first = alike.index(False)
@@ -151,16 +164,38 @@ def without_padding(rows: Ids, pad_index: int | None, side: str = "right") -> li
         >>> without_padding([[3, 9, 9], [4, 3, 9], [5, 9, 9]], None)
         [[3], [4, 3], [5]]
     """
-    turned = [list(row) if side == "right" else list(row)[::-1] for row in rows]
     if pad_index is None:
-        runs = Counter(row[-1] for row in turned if len(row) > 1 and row[-1] == row[-2])
-        if not runs or 10 * max(runs.values()) < len(turned):
-            return [list(row) for row in rows]
-        pad_index = runs.most_common(1)[0][0]
+        pad_index = padding_of(rows, side)
+    turned = [list(row) if side == "right" else list(row)[::-1] for row in rows]
     for row in turned:
         while row and row[-1] == pad_index:
             row.pop()
     return turned if side == "right" else [row[::-1] for row in turned]
+
+
+def padding_of(
+    rows: Ids, side: str = "right", odd: Callable[[int], bool] = lambda i: False
+) -> int | None:
+    """The id that pads rows, where runs of it end a tenth of them, or it is nowhere else.
+
+    Args:
+        rows: ids.
+        side: where padding stands.
+        odd: whether no text has an id: such ones go first.
+
+    Example:
+        >>> padding_of([[3, 9, 9], [4, 3, 9], [5, 9, 9]]), padding_of([[3, 9], [9, 4]])
+        (9, None)
+    """
+    turned = [row if side == "right" else row[::-1] for row in rows]
+    runs = Counter(row[-1] for row in turned if len(row) > 1 and row[-1] == row[-2])
+    if not runs:
+        return None
+    pad, count = max(runs.items(), key=lambda found: (odd(found[0]), found[1]))
+    if 10 * count >= len(turned):
+        return pad
+    content = (dropwhile(lambda i: i == pad, reversed(row)) for row in turned)
+    return None if any(pad in row for row in content) else pad
 
 
 def _alike(one: list[int], other: list[int]) -> bool:
@@ -169,6 +204,14 @@ def _alike(one: list[int], other: list[int]) -> bool:
     if not both:
         return len(one) == len(other)
     return one[:both] == other[:both] or one[-both:] == other[-both:]
+
+
+def _spell_alike(inner: Any, one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether ids are written alike, special tokens too, as far as both go."""
+    if not one or not other or any(inner.id_to_token(i) is None for i in other):
+        return False
+    texts = inner.decode_batch([list(one), list(other)], skip_special_tokens=False)
+    return all(texts) and (texts[0].startswith(texts[1]) or texts[1].startswith(texts[0]))
 
 
 def _common(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], shift: int) -> float:
@@ -188,17 +231,27 @@ class _Known:
         self.cut = (encoder.tokenizer.truncation or {}).get("max_length")
         self.inner.no_truncation()
         self.inner.no_padding()
+        if getattr(self.inner.model, "dropout", None):
+            self.inner.model.dropout = None
         self.size = self.inner.get_vocab_size()
         added = self.inner.get_added_tokens_decoder().items()
         self.special = {i for i, token in added if token.special}
         self.special |= {encoder.unknown} if encoder.unknown is not None else set()
+        # What a post-processor puts in is often an ordinary entry of the vocabulary.
+        self.special |= set(self.inner.encode("").ids)
         self.counts = Counter(i for row in rows for i in row)
         self.share, self.missing = self._returned(0)
 
+    def _readable(self, i: int) -> bool:
+        """Whether an id's own text is read as it, or would be but for capital letters."""
+        if self._token(i) is None or self._cased(i):
+            return True
+        texts = (self.inner.decode([i]), self._token(i) or "")
+        return any(self._read(text) == [i] for text in texts)
+
     def _returned(self, shift: int) -> tuple[float, Counter[int]]:
         """Which share of ids comes back when they are decoded and encoded, and what does not."""
-        rows = [[i - shift for i in row] for row in self.rows[:_TRIED]]
-        known = [[i for i in row if self._token(i) and i not in self.special] for row in rows]
+        known = self._known(shift)
         total = sum(map(len, known))
         best: tuple[float, Counter[int]] = (1.0 if not total else -1.0, Counter())
         for way in self._ways() if total else ():
@@ -209,6 +262,33 @@ class _Known:
             if best[0] == 1:
                 break
         return best
+
+    def _known(self, shift: int) -> list[list[int]]:
+        """Ids of some rows that are tokens of texts; at the ends, those read by themselves alone.
+
+        Data sets put marks of their own there, and cut words in two.
+        """
+        rows = [[i - shift for i in row] for row in self.rows[:_TRIED]]
+        ends = Counter(i for row in rows for i in {row[0], row[-1]})
+        odd = {i for i in ends if not self._readable(i)}
+        marks = self.special | {i for i in odd if 2 * ends[i] >= len(rows)}
+        for row in rows:
+            row[:] = row[row[0] in odd :]
+            row[:] = row[: len(row) - (bool(row) and row[-1] in odd)]
+        return [[i for i in row if self._token(i) and i not in marks] for row in rows]
+
+    @cached_property
+    def respelled(self) -> bool:
+        """Whether rows are texts that the tokenizer writes alike, in other parts of words.
+
+        Subword regularisation draws them so; with another tokenizer's ids it may be so, too.
+        """
+        if self.inner.decoder is None:
+            return False
+        texts = self.inner.decode_batch(self._known(0))
+        again = self.inner.decode_batch([self._read(text) for text in texts])
+        same = sum(one == other for one, other in zip(texts, again, strict=True))
+        return same >= _SURE * len(texts)
 
     def _ways(self) -> list[Callable[[Ids], list[list[int]]]]:
         """Ways to write ids as text, as tokenizers without a decoder do not say how."""
@@ -242,14 +322,33 @@ class _Known:
     def shift(self) -> int:
         """What ids have to be less of for the tokenizer to have made them; 0 where none is."""
         strange = any(self._token(i) is None for i in self.counts)
-        if self.share >= _LIKELY and not strange:
+        whole = self.inner.decoder is None
+        if not self.missing and not strange:
             return 0
         for shift in (1, -1):
             if all(self._token(i - shift) is not None for i in self.counts):
                 share, _ = self._returned(shift)
-                if share >= _LIKELY and (share > self.share + 0.01 or strange):
+                more = share - self.share
+                # Parts of words tell by themselves; whole words may come back whatever they are.
+                told = more > 0.01 or (strange and more >= 0) or (not whole and more > 0)
+                told = (told and self._moved(shift)) or (not whole and more > 0.05)
+                if share >= _LIKELY and told:
                     return shift
         return 0
+
+    def _moved(self, shift: int) -> bool:
+        """Whether ids leave off one too late, and begin so: whole words come back as they are.
+
+        An end of text or padding of the data set's own leaves off so, too.
+        """
+        ordinary = self._ordinary()
+        return bool(ordinary) and not self.counts[ordinary[0 if shift > 0 else -1]]
+
+    @property
+    def strange(self) -> float:
+        """Share of ids that are no tokens."""
+        none = sum(n for i, n in self.counts.items() if self._token(i) is None)
+        return none / max(self.counts.total(), 1)
 
     def strangers(self) -> str:
         """Ids that are no tokens."""
@@ -258,31 +357,47 @@ class _Known:
     def lost(self, shifted: bool) -> str:
         """Ids that do not come back: too many, or for a letter's case alone."""
         cased = sum(n for i, n in self.missing.items() if self._cased(i))
-        sure = self.share < _SURE or cased >= _CASED * sum(map(len, self.rows[:_TRIED]))
-        return self._told_lost() if sure or (shifted and self.missing) else ""
+        many = cased and cased >= _CASED * sum(map(len, self.rows[:_TRIED]))
+        lost = self.share < _SURE and not self.respelled
+        return self._told_lost() if many or lost or (shifted and self.missing) else ""
 
     def hardly_lost(self) -> str:
         """Some ids that do not come back."""
-        return self._told_lost() if self.share < _LIKELY else ""
+        if self.share >= _LIKELY:
+            return ""
+        if not self.respelled:
+            return self._told_lost()
+        return (
+            f"the tokenizer takes the texts of training rows apart otherwise than these are "
+            f"({100 * (1 - self.share):.1f} % of their ids): so it is with subword regularisation; "
+            "otherwise another tokenizer made them"
+        )
 
     def _cased(self, i: int) -> bool:
-        token = self._token(i) or ""
-        again = [self._token(found) for found in self._read(token)]
-        return token != token.lower() and again == [token.lower()]
+        text = self._word(i)
+        return text != text.lower() and self._reread(i) == text.lower()
+
+    def _word(self, i: int) -> str:
+        """An id as text: the tokens themselves may be bytes in disguise."""
+        return self.inner.decode([i]).strip() or (self._token(i) or "")
+
+    def _reread(self, i: int) -> str:
+        """What an id's text is read as."""
+        return " ".join(map(self._word, self._read(self.inner.decode([i]) or self._word(i))))
 
     def _told_lost(self) -> str:
-        worst = [self._token(i) or "" for i, _ in self.missing.most_common(3)]
-        shown = ", ".join(
-            f"{token!r} as {' '.join(self._token(i) or '' for i in self._read(token))!r}"
-            for token in worst
-        )
+        worst = [i for i, _ in self.missing.most_common(3)]
+        shown = ", ".join(f"{self._word(i)!r} as {self._reread(i)!r}" for i in worst)
         return (
             f"{100 * (1 - self.share):.1f} % of the ids in training rows are none that the "
             f"tokenizer makes of text: it reads {shown}"
         )
 
     def _ordinary(self) -> list[int]:
-        return [i for i in range(self.size) if self._token(i) and i not in self.special]
+        """Ids of what stands in texts: neither special, nor padding, nor a mark such as <pad>."""
+        without = self.special | {self.pad}
+        found = ((i, self._token(i)) for i in range(self.size) if i not in without)
+        return [i for i, token in found if token and not _MARK.fullmatch(token)]
 
     def out_of_order(self) -> str:
         """The most frequent word is hardly seen, and those behind it are the most frequent ones.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import ssl
 import sys
 import threading
@@ -11,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import urlopen
+from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 PATIENCE = 3.0
-"""Seconds for a server to say that it is there."""
+"""Seconds for a connection to a server."""
+SILENCE = 20.0
+"""Seconds for the first byte on a connection: a busy server is slow, and there."""
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 FEW = "2"
 """Tries after the first, of what has answered once and may be slow for a moment."""
@@ -25,7 +27,7 @@ _REMOTE = ("models:/", "runs:/", "rnnmod:/", "mlflow-artifacts:/")
 F = TypeVar("F", bound=Callable[..., Any])
 _lock = threading.Lock()
 _inside = 0  # calls that are going on, in all threads
-_before: str | None = None
+_ours = False  # whether the setting is what was set here
 
 
 class NoAnswer(ConnectionError):
@@ -35,35 +37,58 @@ class NoAnswer(ConnectionError):
 def check_http(uri: str) -> None:
     """Whether an HTTP server is there; databases and folders are not looked at.
 
+    Whatever it says is an answer: that it wants a certificate, that it is elsewhere, that it does
+    not understand.
+
     Raises:
-        NoAnswer: naming the server, without credentials, within 3.5 seconds.
+        NoAnswer: naming the server, without credentials: within 3.5 seconds where there is no
+            connection, within 24 where nothing comes back on one.
     """
     if urlsplit(uri).scheme not in ("http", "https"):
         return
-    problem: list[str] = []
-    asking = threading.Thread(target=lambda: problem.append(_asked(uri)), daemon=True)
+    problem, connected = list[str](), threading.Event()
+    asking = threading.Thread(target=lambda: problem.append(_asked(uri, connected)), daemon=True)
     asking.start()
     asking.join(PATIENCE + 0.5)
-    said = problem[0] if problem else f"nothing came back within {PATIENCE:g} seconds"
+    if connected.is_set():
+        asking.join(SILENCE + 0.5)
+    silent = f"nothing came back within {SILENCE if connected.is_set() else PATIENCE:g} seconds"
+    said = problem[0] if problem else silent
     if said:
         raise NoAnswer(f"The server {shown(uri)} does not answer: {said}.")
 
 
-def _asked(uri: str) -> str:
+def _asked(uri: str, connected: threading.Event) -> str:
     """What is wrong with a server; empty where it says anything at all."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    address = urlunsplit((parts.scheme, host, parts.path.rstrip("/") + "/health", "", ""))
-    # Nothing secret is sent, and nothing that comes back is used.
-    context = ssl._create_unverified_context() if parts.scheme == "https" else None
     try:
-        urlopen(address, timeout=PATIENCE, context=context).close()
-    except HTTPError:
-        return ""
-    except URLError as error:
-        return str(getattr(error.reason, "strerror", None) or error.reason).rstrip(".")
+        parts = urlsplit(uri)
+        host, secure = parts.hostname or "", parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme)
+        via = urlsplit(proxy if not proxy or "://" in proxy else f"http://{proxy}")
+        place = (via.hostname or "", via.port or 80) if via.hostname else (host, port)
+        connection = socket.create_connection(place, PATIENCE)
     except (OSError, ValueError) as error:
-        return str(error).rstrip(".") or type(error).__name__
+        return str(getattr(error, "strerror", None) or error).rstrip(".") or type(error).__name__
+    connected.set()
+    connection.settimeout(SILENCE)
+    with connection:
+        try:
+            if secure and not proxy:
+                # Nothing secret is sent, and nothing that comes back is used.
+                ssl._create_unverified_context().wrap_socket(connection, server_hostname=host)
+            elif not proxy or via.scheme == "http":
+                name = f"[{host}]" if ":" in host else host
+                ask = f"CONNECT {name}:{port}" if secure else f"GET http://{name}:{port}/health"
+                path = parts.path.rstrip("/") + "/health"
+                ask = ask if proxy else f"GET {quote(path, '/%')}"
+                text = f"{ask} HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n"
+                connection.sendall(text.encode("latin-1", "replace"))
+                connection.recv(1)
+        except TimeoutError:
+            return f"it takes connections, and nothing came back within {SILENCE:g} seconds"
+        except OSError:  # it does not want to speak so, or closed the connection, and is there
+            return ""
     return ""
 
 
@@ -91,7 +116,8 @@ def asks(always: bool = True) -> Callable[[F], F]:
     """For a function that asks servers: it says within seconds that one is not there.
 
     While it runs, what MLflow asks is tried thrice, unless the user said how often; afterwards the
-    user's settings are as they were.
+    user's settings are as they were. MLflow reads this from the environment of the whole process:
+    what other threads ask meanwhile is tried thrice, too.
 
     Args:
         always: whether it asks them whatever it is given; else only where a URI is among that.
@@ -132,21 +158,21 @@ def check() -> None:
 def _few_tries() -> Iterator[bool]:
     """Few tries for each request of MLflow's, which reads the setting from the environment alone.
 
-    Gives whether nothing of the kind was going on before.
+    Gives whether nothing of the kind was going on before. What somebody sets meanwhile stays.
     """
-    global _inside, _before
+    global _inside, _ours
     with _lock:
         first = _inside == 0
         _inside += 1
         if first:
-            _before = os.environ.get(RETRIES)
+            _ours = RETRIES not in os.environ
             os.environ.setdefault(RETRIES, FEW)
     try:
         yield first
     finally:
         with _lock:
             _inside -= 1
-            if _inside == 0 and _before is None:
+            if _inside == 0 and _ours and os.environ.get(RETRIES) == FEW:
                 os.environ.pop(RETRIES, None)
 
 

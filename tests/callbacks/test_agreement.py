@@ -143,3 +143,25 @@ def test_a_model_that_reads_features_has_no_vocabulary():
     data = DataLoader(TensorDataset(*models.feature_data()), 16)
     with pytest.raises(MisconfigurationException, match="vocabulary is given, but the model reads"):
         fit(ModuleDecomposition(models.LABELS, vocabulary="words"), models.Features(), (data, data))
+
+
+@pytest.mark.parametrize("often", [False, True])
+def test_padding_that_the_tokenizer_has_no_token_for_is_no_alarm(often):
+    """Batches of rows of like lengths: in most of them nothing is padded."""
+    rows = [[int(i) for i in row if i] for row in read()]
+    batches = []
+    for start in range(0, 96, 4):
+        own = rows[start : start + 4]
+        if often or start == 40:
+            steps = max(map(len, own)) + 2
+            padded = [row + [SIZE] * (steps - len(row)) for row in own]
+        else:
+            steps = min(map(len, own))
+            padded = [row[:steps] for row in own]
+        batches.append((torch.tensor(padded), torch.arange(4) % 3))
+    model = Untrained(SIZE + 1)
+    model.embedding = nn.Embedding(SIZE + 1, 5)
+    spec = {"readout": "last_step", "packed": False}
+    decomposer = Decomposer(models.LABELS, ENCODER.tokenizer, network_spec=spec)
+    notes = decomposer.prepare(model, Sources(DataLoader(batches, None))).notes
+    assert not [note for note in notes if "no tokens" in note]

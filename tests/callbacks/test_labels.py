@@ -6,6 +6,7 @@ from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lightning_callbacks.decomposer import Decomposer
@@ -44,3 +45,11 @@ def test_labels_in_another_order_than_the_models_own_are_refused():
     check_order(["no", "yes"], None, model)
     check_order(["nein", "ja"], None, model)  # other names for the same
     check_order(["no", "yes"], SimpleNamespace(id2label=None), SimpleNamespace())
+
+
+def test_labels_of_rows_are_no_names():
+    rows = pd.Series(["yes", "no", "yes", "no"])
+    assert find_labels(SimpleNamespace(labels=rows, classes=["no", "yes"])) == ["no", "yes"]
+    assert find_labels(SimpleNamespace(labels=list(rows))) is None
+    model = SimpleNamespace(id2label={0: "no", 1: "yes"})
+    assert find_labels(SimpleNamespace(labels=rows.to_numpy()), model) == ["no", "yes"]

@@ -1,5 +1,8 @@
 """Targets of zeros and a one: one label a row, as a softmax over labels is trained with."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -7,6 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_callbacks import ModuleDecomposition
+from lightning_callbacks.batches import Whole, split
+from lightning_callbacks.readers.base import _with_one_label
 from tests.callbacks import answers, models
 from tests.callbacks.training import fit
 
@@ -73,3 +78,52 @@ def test_as_many_columns_as_labels():
     callback = ModuleDecomposition(models.LABELS)
     with pytest.raises(MisconfigurationException, match="targets of shape"):
         callback.decompose_checkpoint(None, models.Classifier(), *data)
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_later_row_with_two_ones_loses_no_training(calls, monkeypatch, where):
+    """The first rows that are looked at have one label each."""
+    monkeypatch.setattr("lightning_callbacks.readers.base.ENOUGH", 16)
+
+    def two(y):
+        y[order[-1]] = torch.tensor([1.0, 1.0, 0.0])
+        return y
+
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(0)).tolist()
+    one, other = loaders(two), loaders()
+    data = (one[0], other[1]) if where == "training" else (other[0], one[1])
+    with pytest.warns(UserWarning, match=f"{where} dataloader has 1 of .*: read as any number"):
+        fit(ModuleDecomposition(models.LABELS, strict=True), answers.Several(), data)
+    given = calls.decompose[0]
+    assert given.parent.network.config.output == "multilabel"
+    counts = [int((rows.targets.sum(dim=1) == 2).sum()) for rows in (given.train, given.validation)]
+    assert counts == [where == "training", where == "validation"]
+
+
+def test_rows_of_the_report_with_two_ones_are_left_out(calls):
+    def two(y):
+        y[:2] = 1.0
+        return y
+
+    callback = ModuleDecomposition(models.LABELS, report_data=loaders(two)[1], strict=True)
+    with pytest.warns(UserWarning, match="report_data is left out"):
+        fit(callback, models.Classifier(), loaders())
+    assert calls.decompose[0].report is None
+
+
+def test_large_batches_are_not_kept():
+    alive = weakref.WeakSet()
+    most = 0
+
+    def batches():
+        nonlocal most
+        for _ in range(40):
+            batch = split((torch.zeros(4, 3), torch.eye(3)[[0, 1, 2, 0]]), layout=Whole())
+            alive.add(batch)
+            gc.collect()
+            most = max(most, len(alive))
+            yield batch
+
+    found, told = _with_one_label(batches(), None)
+    assert "each of 160 training rows" in told[0]
+    assert most <= 6 and len(list(found)) == 3

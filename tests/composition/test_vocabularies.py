@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -79,12 +81,16 @@ def test_a_name_goes_through_decompositions_and_files(tmp_path):
 def test_the_name_of_a_vocabulary():
     tokenizer = character_encoder().tokenizer
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
-    same = (tokenizer, tokens, tuple(tokens), tokenizer.get_vocab())
+    numbered = {token: np.int64(i) for token, i in tokenizer.get_vocab().items()}
+    arrays = np.array(tokens), np.array(tokens, dtype=object), pd.Series(tokens)
+    same = (tokenizer, tokens, tuple(tokens), tokenizer.get_vocab(), numbered, *arrays)
     assert len({vocabulary_name(each) for each in same}) == 1
     assert vocabulary_name(tokens[::-1]) != vocabulary_name(tokens)
     for wrong in ("", " ", [], {}, [1, 2], {"a": "b"}, 5, torch.zeros(2)):
         with pytest.raises(ValueError, match="expected a name of your own"):
             vocabulary_name(wrong)
+    with pytest.raises(ValueError, match="'a' more than once"):
+        vocabulary_name(["a", "b", "a"])
 
 
 @pytest.mark.parametrize("kind", ["text", "features"])

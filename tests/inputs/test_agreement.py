@@ -1,12 +1,27 @@
 """Whether a tokenizer made some ids: told from ids, from texts, and never where it did."""
 
+import json
 import random
+from collections import Counter
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from mlflow_rnnmod.inputs import TextEncoder
-from mlflow_rnnmod.inputs.agreement import compare_ids, compare_texts, without_padding
+from mlflow_rnnmod.inputs.agreement import (
+    compare_ids,
+    compare_texts,
+    padding_of,
+    without_padding,
+)
 
 NAMES = ["Anna", "Otto", "Maria", "Sandra", "Peter", "Ilse", "Grete", "Hugo", "Emil", "Lotte"]
 NOUNS = [a + b for a in ("ban", "kel", "tor", "mil", "fen") for b in ("do", "ra", "ne", "sti")]
@@ -153,3 +168,111 @@ def test_padding_is_left_out_on_either_side():
     assert without_padding([[1, 0, 2, 0], [0, 0, 0, 0]], 0) == [[1, 0, 2], []]
     assert without_padding([[0, 0, 1, 2]], 0, "left") == [[1, 2]]
     assert without_padding([[1, 2], [3, 3]], None, "left") == [[1, 2], []]
+
+
+def with_ends(of):
+    """A tokenizer that puts in ordinary entries of its vocabulary, as trained with a template."""
+    tokenizer = words(of, special=("<s>", "</s>", "[UNK]"))
+    data = json.loads(tokenizer.to_str())
+    data["added_tokens"] = [each for each in data["added_tokens"] if each["content"] == "[UNK]"]
+    tokenizer = Tokenizer.from_str(json.dumps(data))
+    plain = Tokenizer.from_str(json.dumps(data))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", None, [("<s>", 0), ("</s>", 1)]
+    )
+    return tokenizer, plain
+
+
+def test_what_a_post_processor_puts_in_or_the_data_set_itself():
+    of = [" ".join(text.split()[:3]) for text in texts()]
+    tokenizer, plain = with_ends(of)
+    rows = ids(tokenizer, of)
+    assert rows[0][0] == 0 and rows[0][-1] == 1
+    for each in (tokenizer, plain):
+        found = compared(each, rows, pad_index=None)
+        assert not found.problems and not found.notes
+    packed = [one + other for one, other in zip(rows[::2], rows[1::2], strict=True)]
+    assert not compared(tokenizer, packed, pad_index=None).problems
+
+
+@pytest.mark.parametrize("pad_index", [0, None])
+@pytest.mark.parametrize("more", [0, 1])
+def test_padding_is_the_first_entry_of_the_vocabulary(pad_index, more):
+    of = texts(2_000)
+    counts = Counter(word for text in of for word in text.split())
+    order = ["<pad>", *(word for word, _ in counts.most_common())]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(order)}))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    found = compared(tokenizer, ids(tokenizer, of), len(order) + more, pad_index)
+    assert not found.problems
+    shifted = [[i + 1 for i in row] for row in ids(tokenizer, of)]
+    assert "shifted by one" in compared(tokenizer, shifted, len(order) + 1, pad_index).problems[0]
+
+
+def test_a_few_ids_that_are_no_tokens_are_a_doubt():
+    of = texts()
+    tokenizer = words(of)
+    rows, size = ids(tokenizer, of), tokenizer.get_vocab_size()
+    rows = [row + [size] * (not i % 50) for i, row in enumerate(rows)]
+    found = compared(tokenizer, rows, size + 1)
+    assert not found.problems and "no tokens of the tokenizer" in found.notes[0]
+    assert "shifted" not in "".join(found.notes)
+
+
+def bytes_of(of):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(of, trainer)
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", [pairs, bytes_of])
+def test_subword_regularisation_is_a_doubt_at_most(kind):
+    of = texts()
+    tokenizer = kind(of)
+    encoder = TextEncoder(tokenizer)
+    tokenizer.model.dropout = 0.4
+    rows = ids(tokenizer, of)
+    canonical = [e.ids for e in encoder.tokenizer.encode_batch(of)]
+    assert sum(one == other for one, other in zip(rows, canonical, strict=True)) < 0.1 * len(of)
+    found = compare_ids(encoder, rows, tokenizer.get_vocab_size(), 0)
+    assert not found.problems and "subword regularisation" in found.notes[0]
+    assert not compare_texts(encoder, of[:60], rows[:60]).problems
+    # Whoever draws them in the tokenizer itself is asked without.
+    assert not compared(tokenizer, canonical).notes
+
+
+def test_bytes_are_told_as_text():
+    of = texts()
+    cased = bytes_of([*of, *texts(lower=True)])
+    rows = ids(cased, of)
+    cased.normalizer = normalizers.Lowercase()
+    problem = compared(cased, rows).problems[0]
+    assert "\u0120" not in problem and any(f"{n!r} as {n.lower()!r}" in problem for n in NAMES)
+
+
+def test_words_that_are_read_otherwise_are_no_shift():
+    """A few words do not come back, and those beside them in the vocabulary would."""
+    of = [("ban don't " if not i % 5 else "") + text for i, text in enumerate(texts())]
+    tokenizer = words(of)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.train_from_iterator(
+        of, trainers.WordLevelTrainer(special_tokens=["[PAD]", "[UNK]"], show_progress=False)
+    )
+    rows = ids(tokenizer, of)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    found = compared(tokenizer, rows)
+    assert not found.problems
+    assert '"don\'t" as' in found.notes[0]
+
+
+def test_padding_is_found_over_all_rows():
+    assert padding_of([[1, 2], [3, 4]] * 20 + [[1, 9, 9]]) == 9
+    assert padding_of([[1, 2], [9, 4]] * 20 + [[1, 9, 9]]) is None
+    assert padding_of([[9, 9, 1], [9, 2, 3]], "left") == 9

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -83,3 +89,123 @@ def test_requests_are_tried_a_few_times_and_settings_stay(tracking_uri, monkeypa
     mlflow_rnnmod.export(mlflow_rnnmod.compose("models:/a/1"), "there")
     assert seen == [own or servers.FEW] * 2
     assert os.environ.get(servers.RETRIES) == own
+
+
+def test_what_is_set_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(servers.RETRIES, raising=False)
+
+    @servers.asks(always=False)
+    def asking(uri: str) -> None:
+        os.environ[servers.RETRIES] = "9"
+
+    monkeypatch.setattr(servers, "check", lambda: None)
+    asking("models:/a/1")
+    assert os.environ[servers.RETRIES] == "9"
+
+
+def answering(answer: Callable[[socket.socket], None]) -> str:
+    """The address of a server that does so with each connection."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                answer(connection)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def elsewhere(connection: socket.socket) -> None:
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://nowhere.invalid/login\r\n\r\n")
+
+
+def other_words(connection: socket.socket) -> None:
+    connection.recv(4096)
+    connection.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
+
+
+def nothing(connection: socket.socket) -> None:
+    connection.recv(4096)
+
+
+@pytest.mark.parametrize("answer", [elsewhere, other_words, nothing])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_whatever_is_said_is_an_answer(scheme: str, answer: Any, monkeypatch: Any) -> None:
+    raised = list[Any]()
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    servers.check_http(f"{scheme}://{answering(answer)}")
+    assert not raised
+
+
+def test_a_server_that_is_slower_than_a_connection_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers only once the time for a connection is long over."""
+    monkeypatch.setattr(servers, "PATIENCE", 0.05)
+    over = threading.Event()
+    join = threading.Thread.join
+
+    def joined(thread: threading.Thread, timeout: float | None = None) -> None:
+        join(thread, timeout)
+        over.set()  # the first wait is over
+
+    def slow(connection: socket.socket) -> None:
+        over.wait()
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    address = answering(slow)
+    monkeypatch.setattr(threading.Thread, "join", joined)
+    servers.check_http(f"http://{address}")
+    monkeypatch.setattr(servers, "SILENCE", 0.05)
+    over.clear()
+    monkeypatch.setattr(threading.Thread, "join", join)
+    with pytest.raises(servers.NoAnswer, match=r"it takes connections, and nothing came back"):
+        servers.check_http(f"http://{address}")
+    over.set()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_server_that_wants_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = "openssl req -x509 -newkey rsa:2048 -nodes -keyout k -out c -days 1 -subj /CN=localhost"
+    subprocess.run(ask.split(), cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c", tmp_path / "k")
+    context.load_verify_locations(tmp_path / "c")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def certified(connection: socket.socket) -> None:
+        try:
+            context.wrap_socket(connection, server_side=True)
+        except OSError:
+            return
+
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context.maximum_version = version
+        servers.check_http(f"https://{answering(certified)}")
+
+
+def test_a_proxy_is_asked_for_what_only_it_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[bytes]()
+
+    def proxy(connection: socket.socket) -> None:
+        asked.append(connection.recv(4096).splitlines()[0])
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    address = answering(proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://{address}")
+    servers.check_http("http://tracking.invalid:5000")
+    servers.check_http("https://tracking.invalid")
+    assert asked == [
+        b"GET http://tracking.invalid:5000/health HTTP/1.1",
+        b"CONNECT tracking.invalid:443 HTTP/1.1",
+    ]
+
+
+@pytest.mark.parametrize("uri", ["http://tracking.invalid", "http://127.0.0.1:99999999"])
+def test_what_is_no_address(uri: str) -> None:
+    with pytest.raises(servers.NoAnswer, match="does not answer: "):
+        servers.check_http(uri)
