@@ -163,7 +163,9 @@ def apart_rows(
         apart: list[Module] = []
         for part, seed in learned:
             own = replace(training, seed=training.seed + seed)
-            apart += modules_of(part, own, cache, removal)[0]
+            known = {module.label for module in apart}
+            found = modules_of(part, own, cache, removal)[0]
+            apart += [module for module in found if module.label not in known]
         for score in (s for s in SCORES if fits(s, both)):
             yield row(name, score, compose(apart, score=score))
         for score in (s for s in JOINT if fits(s, both)):
@@ -183,7 +185,9 @@ def parts_of(
     found = {}
     for first, seed in setting.splits:
         mine, other = split_labels(data.names, first, seed)
-        learned = [(data.only(mine), 10 * seed), (data.only(other), 10 * seed + 1)]
+        # A parent tells at least two labels apart: one of the first's stands beside a single one.
+        beside = other if len(other) > 1 else [*other, mine[0]]
+        learned = [(data.only(mine), 10 * seed), (data.only(beside), 10 * seed + 1)]
         found[f"{first}+{len(other)}/{seed}"] = learned
     return data, found
 

@@ -66,7 +66,7 @@ def _asked(uri: str, connected: threading.Event) -> str:
         port = parts.port or (443 if secure else 80)
         proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme)
         via = urlsplit(proxy if not proxy or "://" in proxy else f"http://{proxy}")
-        place = (via.hostname or "", via.port or 80) if via.hostname else (host, port)
+        place = (str(via.hostname), via.port or 80) if via.hostname else (host, port)
         connection = socket.create_connection(place, PATIENCE)
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", None) or error).rstrip(".") or type(error).__name__
