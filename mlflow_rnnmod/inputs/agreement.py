@@ -240,7 +240,7 @@ class _Known:
         # What a post-processor puts in is often an ordinary entry of the vocabulary.
         self.special |= set(self.inner.encode("").ids)
         self.counts = Counter(i for row in rows for i in row)
-        self.share, self.missing = self._returned(0)
+        self.share, self.whole, self.missing = self._returned(0)
 
     def _readable(self, i: int) -> bool:
         """Whether an id's own text is read as it, or would be but for capital letters."""
@@ -249,17 +249,19 @@ class _Known:
         texts = (self.inner.decode([i]), self._token(i) or "")
         return any(self._read(text) == [i] for text in texts)
 
-    def _returned(self, shift: int) -> tuple[float, Counter[int]]:
-        """Which share of ids comes back when they are decoded and encoded, and what does not."""
+    def _returned(self, shift: int) -> tuple[float, float, Counter[int]]:
+        """Which shares of ids and of rows come back when decoded and encoded, and what does not."""
         known = self._known(shift)
         total = sum(map(len, known))
-        best: tuple[float, Counter[int]] = (1.0 if not total else -1.0, Counter())
+        best = (1.0, 1.0, Counter[int]()) if not total else (-1.0, -1.0, Counter[int]())
         for way in self._ways() if total else ():
-            missing: Counter[int] = Counter()
+            missing, same = Counter[int](), 0
             for own, again in zip(known, way(known), strict=True):
                 missing += Counter(own) - Counter(again)
-            best = max(best, (1 - missing.total() / total, missing), key=lambda found: found[0])
-            if best[0] == 1:
+                same += own == again
+            found = (1 - missing.total() / total, same / len(known), missing)
+            best = max(best, found, key=lambda one: one[:2])
+            if best[1] == 1:
                 break
         return best
 
@@ -327,7 +329,7 @@ class _Known:
             return 0
         for shift in (1, -1):
             if all(self._token(i - shift) is not None for i in self.counts):
-                share, _ = self._returned(shift)
+                share, *_ = self._returned(shift)
                 more = share - self.share
                 # Parts of words tell by themselves; whole words may come back whatever they are.
                 told = more > 0.01 or (strange and more >= 0) or (not whole and more > 0)
@@ -363,14 +365,14 @@ class _Known:
 
     def hardly_lost(self) -> str:
         """Some ids that do not come back."""
-        if self.share >= _LIKELY:
+        if self.share >= _LIKELY and self.whole >= _SURE:
             return ""
-        if not self.respelled:
+        if not self.respelled and self.share < _LIKELY:
             return self._told_lost()
         return (
-            f"the tokenizer takes the texts of training rows apart otherwise than these are "
-            f"({100 * (1 - self.share):.1f} % of their ids): so it is with subword regularisation; "
-            "otherwise another tokenizer made them"
+            f"the tokenizer takes the texts of {100 * (1 - self.whole):.0f} % of the training rows "
+            "apart otherwise than these are: so it is with subword regularisation; otherwise "
+            "another tokenizer made them, and modules would misread texts"
         )
 
     def _cased(self, i: int) -> bool:

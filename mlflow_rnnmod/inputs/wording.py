@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from mlflow_rnnmod.inputs.normaliser import (
     hashed,
     words_of,
 )
+from mlflow_rnnmod.inputs.tokenizers import parts_of
 
 WEIGHT = 0.5
 """What a nat counts in a vote."""
@@ -260,10 +262,11 @@ def decoding(inner: Any) -> Any:
 
     copy = Tokenizer.from_str(inner.to_str())
     marks = {word[:1] for word in inner.get_vocab()}
+    before = {part.get("type") for part in parts_of(json.loads(inner.to_str())["pre_tokenizer"])}
     if kind == "WordPiece":
         copy.decoder = decoders.WordPiece()
-    elif "\u0120" in marks:
+    elif "\u0120" in marks or "ByteLevel" in before:
         copy.decoder = decoders.ByteLevel()
-    elif "\u2581" in marks:
+    elif "\u2581" in marks or "Metaspace" in before:
         copy.decoder = decoders.Metaspace()
     return copy

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 from tokenizers import (
+    ByteLevelBPETokenizer,
     Tokenizer,
     decoders,
     models,
@@ -276,3 +277,25 @@ def test_padding_is_found_over_all_rows():
     assert padding_of([[1, 2], [3, 4]] * 20 + [[1, 9, 9]]) == 9
     assert padding_of([[1, 2], [9, 4]] * 20 + [[1, 9, 9]]) is None
     assert padding_of([[9, 9, 1], [9, 2, 3]], "left") == 9
+
+
+def test_bytes_of_other_texts_are_doubted_though_each_comes_back() -> None:
+    """Each id's token is one of the other tokenizer's, too; whole rows are written otherwise."""
+
+    def trained(texts: list[str]) -> TextEncoder:
+        made = ByteLevelBPETokenizer()
+        made.train_from_iterator(texts, vocab_size=300, show_progress=False)
+        return TextEncoder(Tokenizer.from_str(made.to_str()))
+
+    draw = random.Random(0)
+
+    def texts(letters: str) -> list[str]:
+        return ["".join(draw.choices(letters, k=30)) for _ in range(200)]
+
+    mine = texts("aaabbbcdefgh")
+    right, wrong = trained(mine), trained(texts("abcdddeeefgh"))
+    rows = [right.tokenizer.encode(text).ids for text in mine]
+    right_found = compare_ids(right, rows, 300, None)
+    assert not right_found.problems and not right_found.notes
+    found = compare_ids(wrong, rows, 300, None)
+    assert found.problems or any("another tokenizer" in note for note in found.notes), found
