@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from mlflow_rnnmod._locks import cached_property
@@ -205,18 +206,21 @@ class Known:
 
     def _word(self, i: int) -> str:
         """An id as text: the tokens themselves may be bytes in disguise."""
-        return self.inner.decode([i]).strip() or (self._token(i) or "")
+        text = str(self.inner.decode([i]))
+        return text.strip() or text or (self._token(i) or "")
 
     def _reread(self, i: int) -> str:
         """What an id's text is read as."""
         return " ".join(map(self._word, self._read(self.inner.decode([i]) or self._word(i))))
 
     def _told_lost(self) -> str:
-        worst = [i for i, _ in self.missing.most_common(3)]
-        shown = ", ".join(f"{self._word(i)!r} as {self._reread(i)!r}" for i in worst)
+        both = ((self._word(i), self._reread(i)) for i, _ in self.missing.most_common())
+        # Some parts of words are only lost beside others, and some bytes are no letters.
+        unlike = ((a, b) for a, b in both if a != b and "\ufffd" not in a)
+        shown = ", ".join(f"{a!r} as {b!r}" for a, b in islice(unlike, 3))
         return (
             f"{100 * (1 - self.share):.1f} % of the ids in training rows are none that the "
-            f"tokenizer makes of text: it reads {shown}"
+            f"tokenizer makes of text{': it reads ' * bool(shown)}{shown}"
         )
 
     def _ordinary(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -255,6 +256,17 @@ def test_bytes_are_told_as_text():
     cased.normalizer = normalizers.Lowercase()
     problem = compared(cased, rows).problems[0]
     assert "\u0120" not in problem and any(f"{n!r} as {n.lower()!r}" in problem for n in NAMES)
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_what_is_lost_is_told_where_it_is_read_otherwise(shift):
+    of = texts()
+    tokenizer = bytes_of(of)
+    rows = [[max(i + shift, 0) for i in row] for row in ids(tokenizer, of)]
+    told = " ".join(compared(tokenizer, rows, tokenizer.get_vocab_size() + 1).problems)
+    assert "shifted by one" in told
+    assert "\u0120" not in told and "\ufffd" not in told
+    assert all(a != b for a, b in re.findall(r"'([^']*)' as '([^']*)'", told))
 
 
 def test_words_that_are_read_otherwise_are_no_shift():
