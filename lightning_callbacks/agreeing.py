@@ -23,9 +23,9 @@ from mlflow_rnnmod.inputs.agreement import (
     compare_ids,
     compare_texts,
     padding_of,
-    strangers,
     without_padding,
 )
+from mlflow_rnnmod.inputs.readback import strangers
 from mlflow_rnnmod.networks import TextEncoder
 
 TEXT_KEYS = ("text", "texts", "sentence", "sentences", "raw_text")

@@ -63,8 +63,10 @@ def _asked(uri: str, connected: threading.Event) -> str:
     try:
         parts = urlsplit(uri)
         host, secure = parts.hostname or "", parts.scheme == "https"
+        if not host:
+            return "the address names no host"
         port = parts.port or (443 if secure else 80)
-        proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme)
+        proxy = "" if proxy_bypass(host) else getproxies().get(parts.scheme, "")
         via = urlsplit(proxy if not proxy or "://" in proxy else f"http://{proxy}")
         place = (str(via.hostname), via.port or 80) if via.hostname else (host, port)
         connection = socket.create_connection(place, PATIENCE)

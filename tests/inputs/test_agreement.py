@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -258,6 +259,17 @@ def test_bytes_are_told_as_text():
     assert "\u0120" not in problem and any(f"{n!r} as {n.lower()!r}" in problem for n in NAMES)
 
 
+@pytest.mark.parametrize("shift", [1, -1])
+def test_what_is_lost_is_told_where_it_is_read_otherwise(shift):
+    of = texts()
+    tokenizer = bytes_of(of)
+    rows = [[max(i + shift, 0) for i in row] for row in ids(tokenizer, of)]
+    told = " ".join(compared(tokenizer, rows, tokenizer.get_vocab_size() + 1).problems)
+    assert "shifted by one" in told
+    assert "\u0120" not in told and "\ufffd" not in told
+    assert all(a != b for a, b in re.findall(r"'([^']*)' as '([^']*)'", told))
+
+
 def test_words_that_are_read_otherwise_are_no_shift():
     """A few words do not come back, and those beside them in the vocabulary would."""
     of = [("ban don't " if not i % 5 else "") + text for i, text in enumerate(texts())]
@@ -292,8 +304,8 @@ def test_bytes_of_other_texts_are_doubted_though_each_comes_back() -> None:
     def texts(letters: str) -> list[str]:
         return ["".join(draw.choices(letters, k=30)) for _ in range(200)]
 
-    mine = texts("aaabbbcdefgh")
-    right, wrong = trained(mine), trained(texts("abcdddeeefgh"))
+    mine = texts("000111234567")
+    right, wrong = trained(mine), trained(texts("012333444567"))
     rows = [right.tokenizer.encode(text).ids for text in mine]
     right_found = compare_ids(right, rows, 300, None)
     assert not right_found.problems and not right_found.notes

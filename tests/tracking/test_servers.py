@@ -205,7 +205,9 @@ def test_a_proxy_is_asked_for_what_only_it_reaches(monkeypatch: pytest.MonkeyPat
     ]
 
 
-@pytest.mark.parametrize("uri", ["http://tracking.invalid", "http://127.0.0.1:99999999"])
+@pytest.mark.parametrize(
+    "uri", ["http://tracking.invalid", "http://127.0.0.1:99999999", "http:///a"]
+)
 def test_what_is_no_address(uri: str) -> None:
     with pytest.raises(servers.NoAnswer, match="does not answer: "):
         servers.check_http(uri)
