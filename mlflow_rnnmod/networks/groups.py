@@ -140,10 +140,9 @@ def check_fits(groups: Groups, trunk: Trunk) -> None:
         raise ValueError(
             f"The trunk's layers and the network's differ:\ntrunk: {trunk.units}\nnetwork: {units}."
         )
-    read = {reader.tensor for group in groups.values() for reader in group.readers}
-    if not trunk.windows.keys() <= read:
-        unknown = sorted(trunk.windows.keys() - read)
-        raise ValueError(f"The trunk has windows of {unknown}, which read none of its units.")
+    unknown = trunk.windows.keys() - {r.tensor for g in groups.values() for r in g.readers}
+    if unknown:
+        raise ValueError(f"The trunk's windows are of {sorted(unknown)}, which read no units.")
     for name, mask in trunk.keep.items():
         group = groups[name]
         told = mask.ndim - 1
@@ -237,20 +236,19 @@ def trimmed_tensors(
     """
     found = {name: tensor.detach() for name, tensor in tensors.items()}
     rows, columns = _masks(found, groups, trunk)
+    biases = {reader.tensor: reader.bias for g in groups.values() for reader in g.readers}
     for name, kernel in trunk.windows.items():
-        weight = found[name]
+        weight, beside = found[name], found[biases[name]]
         kept = columns[name].to(weight).view(1, -1, *[1] * (weight.ndim - 2))
         found[name] = (weight + kernel.to(weight)) * kept
+        found[biases[name]] = beside + trunk.shifts[name].to(beside)
     borders: dict[str, set[str]] = {}
     for name, group in groups.items():
         for reader in group.readers:
-            if reader.tensor in trunk.windows:
-                continue
-            _fold(found, reader, *guess(trunk, [name]))
-            if reader.border in found:
-                borders.setdefault(reader.tensor, set()).add(str(reader.border))
-    for name, bias in _biases(groups, trunk).items():
-        found[bias] = found[bias] + trunk.shifts[name].to(found[bias])
+            if reader.tensor not in trunk.windows:
+                _fold(found, reader, *guess(trunk, [name]))
+                if reader.border in found:
+                    borders.setdefault(reader.tensor, set()).add(str(reader.border))
     separate = trunk.gates == "separate"
     for name, mask in rows.items():
         for tensor in (name, *borders.get(name, ())):
@@ -290,21 +288,19 @@ def _fold(
     found[reader.tensor] = weight
 
 
-def _biases(groups: Groups, trunk: Trunk) -> dict[str, str]:
-    """The bias beside each weight with a window."""
-    readers = [reader for group in groups.values() for reader in group.readers]
-    return {reader.tensor: reader.bias for reader in readers if reader.tensor in trunk.windows}
-
-
-def columns_kept(groups: Groups, keep: Mapping[str, Tensor], tensor: str, size: int) -> Tensor:
-    """Which of a weight's columns read kept units, or none of a group's, bool ``(size,)``."""
-    mask = torch.ones(size, dtype=torch.bool)
+def columns_kept(
+    groups: Groups, keep: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Which columns of some weights read kept units, or none of a group's, bool, by name."""
+    columns: dict[str, Tensor] = {}
     for name, group in groups.items():
         for reader in group.readers:
-            if reader.tensor == tensor:
+            if reader.tensor in weights and keep[name].ndim == 1:
+                size = weights[reader.tensor].shape[1]
+                mask = columns.setdefault(reader.tensor, torch.ones(size, dtype=torch.bool))
                 own = keep[name].cpu().repeat_interleave(reader.width)
                 mask[reader.offset : reader.offset + len(own)] = own
-    return mask
+    return columns
 
 
 def _masks(
@@ -312,7 +308,6 @@ def _masks(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Rows and columns that are kept, bool, of the tensors that have some to lose."""
     rows: dict[str, Tensor] = {}
-    columns: dict[str, Tensor] = {}
     for name, group in groups.items():
         keep = trunk.keep[name]
         for owner in group.owners:
@@ -322,14 +317,7 @@ def _masks(
             size = tensors[owner.tensor].shape[0]
             own = rows.setdefault(owner.tensor, torch.ones(size, dtype=torch.bool))
             own[owner.rows(~keep)] = False
-        if keep.ndim > 1:
-            continue
-        for reader in group.readers:
-            size = tensors[reader.tensor].shape[1]
-            mask = columns.setdefault(reader.tensor, torch.ones(size, dtype=torch.bool))
-            own = keep.repeat_interleave(reader.width)
-            mask[reader.offset : reader.offset + len(own)] = own
-    return rows, columns
+    return rows, columns_kept(groups, trunk.keep, tensors)
 
 
 def weight_counts(
@@ -403,11 +391,6 @@ def shares_kept(
     if of_recurrent:
         found["recurrent_weights_kept"] = recurrent / of_recurrent
     return found
-
-
-def state_shapes(network: nn.Module) -> dict[str, Sequence[int]]:
-    """Shapes of a network's state, by name."""
-    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def by_name(groups: Iterable[Group]) -> dict[str, Group]:

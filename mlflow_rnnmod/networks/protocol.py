@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod.inputs.rows import Rows
-from mlflow_rnnmod.networks.groups import Groups, check_fits, shares_kept, state_shapes
+from mlflow_rnnmod.networks.groups import Groups, check_fits, shares_kept
 from mlflow_rnnmod.networks.trunk import Trunk
 from mlflow_rnnmod.networks.views import Finish as Finish
 from mlflow_rnnmod.networks.views import Load as Load
@@ -304,15 +304,7 @@ class Network(nn.Module):
     # Trunks
 
     def refitting(self, rows: Rows) -> Callable[[Trunk], Trunk]:
-        """Fits weights to trunks with guesses, where those of single units can do better.
-
-        Args:
-            rows: of training.
-
-        Returns:
-            gives the trunk that it is given with weights fitted to it, or as it is where no weight
-            reads several places of a unit at once.
-        """
+        """Fits weights to trunks with guesses, on rows of training, where these can do better."""
         return lambda trunk: trunk
 
     def view(self, trunk: Trunk, cut: bool = True) -> View:
@@ -333,7 +325,8 @@ class Network(nn.Module):
 
     def shares_kept(self, trunk: Trunk) -> dict[str, float]:
         """Shares of units and weights that a trunk keeps, from 0 to 1."""
-        return shares_kept(state_shapes(self), self.groups, trunk)
+        shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        return shares_kept(shapes, self.groups, trunk)
 
     def work_kept(self, trunk: Trunk) -> float:
         """Share of the multiply-adds that a trunk keeps: each weight is used once a step."""

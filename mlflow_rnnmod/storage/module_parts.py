@@ -95,8 +95,7 @@ def read_likelihood(
 
 def _columns(parent: Parent, keep: Mapping[str, Tensor], name: str) -> Tensor:
     """Which columns of a parent's weight read kept units."""
-    size = weight_of(parent, name).shape[1]
-    return columns_kept(parent.network.groups, keep, name, size)
+    return columns_kept(parent.network.groups, keep, {name: weight_of(parent, name)})[name]
 
 
 def weight_of(parent: Parent, name: str) -> Tensor:
