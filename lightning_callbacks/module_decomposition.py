@@ -43,10 +43,11 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
 
     The model may be any ``LightningModule`` with recurrent layers (``nn.RNN``, ``nn.LSTM``,
     ``nn.GRU``) that reads a sequence and answers with one label, with any number of labels, with a
-    label for each step, or with a list of labels; a dense one (``nn.Linear``) that reads vectors or
-    pictures and answers with one or any number of labels; or an encoder-decoder that translates
-    into one or more languages, if its start and end tokens are told. It is not retrained and not
-    changed, and training goes on bit for bit as it would without this callback:
+    label for each step, or with a list of labels; a convolutional or dense one (``nn.Conv2d``,
+    ``nn.Linear``) that reads pictures or vectors and answers with one or any number of labels; or
+    an encoder-decoder that translates into one or more languages, if its start and end tokens are
+    told. It is not retrained and not changed, and training goes on bit for bit as it would without
+    this callback:
 
     - In ``setup`` arguments and the model's structure are checked.
     - In ``on_train_start``, before the first step, one real batch is taken apart, and the model is
@@ -69,7 +70,8 @@ class ModuleDecomposition(Callback):  # type: ignore[misc]
             else the outputs are numbered.
         tokenizer: The ``tokenizers.Tokenizer`` that the model's texts went through, its JSON, or
             the path of a file with its JSON. With it modules take raw text, without it token ids.
-        split_batch: From a batch to ``(inputs, targets)`` or ``(inputs, lengths, targets)``. By
+        split_batch: From a batch to ``(inputs, targets)`` or ``(inputs, lengths, targets)``; in the
+            place of lengths a mask ``(rows, steps)`` will do, where the network is given one. By
             default batches of these shapes are understood, and mappings with usual keys such as
             ``input_ids``, ``attention_mask``, ``lengths`` and ``labels``. Targets are a label index
             for each row ``(rows,)``, or for each step ``(rows, steps)``, negative (as -100) where a
