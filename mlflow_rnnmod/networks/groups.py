@@ -288,7 +288,7 @@ def _fold(
     found[reader.tensor] = weight
 
 
-def columns_kept(
+def columns_read(
     groups: Groups, keep: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Which columns of some weights read kept units, or none of a group's, bool, by name."""
@@ -317,7 +317,7 @@ def _masks(
             size = tensors[owner.tensor].shape[0]
             own = rows.setdefault(owner.tensor, torch.ones(size, dtype=torch.bool))
             own[owner.rows(~keep)] = False
-    return rows, columns_kept(groups, trunk.keep, tensors)
+    return rows, columns_read(groups, trunk.keep, tensors)
 
 
 def weight_counts(

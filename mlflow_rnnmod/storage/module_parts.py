@@ -14,7 +14,7 @@ from mlflow_rnnmod._digest import digest_tensors
 from mlflow_rnnmod.decomposition.module import Calibration, Contract, Head, Module
 from mlflow_rnnmod.inputs import Likelihood, density_of
 from mlflow_rnnmod.networks import Parent, Trunk
-from mlflow_rnnmod.networks.groups import columns_kept
+from mlflow_rnnmod.networks.groups import columns_read
 from mlflow_rnnmod.storage.files import pack_bits, unpack_bits
 
 _TABLE, _STEP = "likelihood.", "step_likelihood."
@@ -95,7 +95,7 @@ def read_likelihood(
 
 def _columns(parent: Parent, keep: Mapping[str, Tensor], name: str) -> Tensor:
     """Which columns of a parent's weight read kept units."""
-    return columns_kept(parent.network.groups, keep, {name: weight_of(parent, name)})[name]
+    return columns_read(parent.network.groups, keep, {name: weight_of(parent, name)})[name]
 
 
 def weight_of(parent: Parent, name: str) -> Tensor:

@@ -57,10 +57,13 @@ class Refitting:
         self.rows = rows
         self.last = last_uses(config.nodes, {config.readout})
         read = {reader.tensor for group in network.groups.values() for reader in group.readers}
-        self.kernels = {
+        kernels = {
             node.name: network.weights(node)["weight"]
             for node in config.nodes
             if node.operation.window(node.settings) > 1 and f"{node.name}.weight" in read
+        }
+        self.kernels = {
+            k: kernel for k, kernel in kernels.items() if kernel[0].numel() <= MAX_WINDOW
         }
 
     def __call__(self, trunk: Trunk) -> Trunk:
@@ -70,9 +73,7 @@ class Refitting:
         wanted = {
             node.name
             for node in self.network.config.nodes
-            if node.name in self.kernels
-            and not kept[node.inputs[0]].all()
-            and self.kernels[node.name][0].numel() <= MAX_WINDOW
+            if node.name in self.kernels and not kept[node.inputs[0]].all()
         }
         if not wanted or len(self.rows) < MIN_ROWS:
             return trunk
@@ -87,7 +88,7 @@ class Refitting:
         for at, node in enumerate(network.config.nodes):
             inputs = [values[name] for name in node.inputs]
             kernel = self.kernels.get(node.name)
-            if kernel is not None and kernel[0].numel() <= MAX_WINDOW:
+            if kernel is not None:
                 found[node.name] = self._windows(node, inputs[0]) @ kernel.flatten(1).T
                 if len(found) == len(self.kernels):
                     break
