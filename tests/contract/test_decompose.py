@@ -12,6 +12,12 @@ from tests.contract.base import Subject
 from tests.contract.subjects import subject, subjects
 
 
+@pytest.fixture(autouse=True)
+def kernels_are_fitted_on_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are on many: subjects have few."""
+    monkeypatch.setattr("mlflow_rnnmod.networks.graph.refitting.MIN_ROWS", 8)
+
+
 def taken_apart(subject: Subject, **settings) -> Decomposition:
     data = [subject.data(count, seed) for seed, count in enumerate((30, 24, 16))]
     config = DecompositionConfig(rows_per_label=20, unrolled_steps=2, **settings)
