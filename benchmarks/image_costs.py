@@ -27,7 +27,7 @@ from benchmarks.timing import interleaved, ratio, show
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
 from mlflow_rnnmod.decomposition.rules import RULES
-from mlflow_rnnmod.decomposition.worth import units_worth
+from mlflow_rnnmod.decomposition.sharing import units_worth
 from mlflow_rnnmod.networks import Parent, Rows
 
 # Epochs that the paper trains its networks for; the power that a core is taken to draw where

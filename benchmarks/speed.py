@@ -40,8 +40,7 @@ from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.decomposition import DecompositionConfig, collect, decompose, draw_sample
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.networks import Parent, Rows, Trunk
-from mlflow_rnnmod.networks.many import WAYS
-from mlflow_rnnmod.networks.workers import threads
+from mlflow_rnnmod.networks.many import WAYS, threads
 from mlflow_rnnmod.storage import write_module, write_parent
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 150)

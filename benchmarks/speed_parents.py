@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
 from mlflow_rnnmod.networks import NetworkConfig, Parent, RecurrentNetwork, Rows, Trunk
-from mlflow_rnnmod.networks.recurrent.slicing import masked
+from mlflow_rnnmod.networks.recurrent.ways import masked
 
 VOCABULARY, INPUTS, UNITS, STEPS = 10_000, 50, 100, 15
 REMOVAL = 0.2

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from mlflow_rnnmod.decomposition.worth import units_worth
 from torch import Tensor
 
 from mlflow_rnnmod.answers import draw_sample
-from mlflow_rnnmod.decomposition.combinations import Choice, fit_guarded
 from mlflow_rnnmod.decomposition.config import REPAIRS, DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
     FittedHeads,
@@ -23,13 +23,13 @@ from mlflow_rnnmod.decomposition.fitting import (
     report_table,
 )
 from mlflow_rnnmod.decomposition.folding import guarded_trunks, make_trunk
+from mlflow_rnnmod.decomposition.head_job import Choice, fit_guarded
 from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES, random_like
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
-from mlflow_rnnmod.decomposition.worth import units_worth
 from mlflow_rnnmod.networks import Parent, Rows
 from mlflow_rnnmod.networks.graph.positions import positions_on, readout_through, share_on
 from mlflow_rnnmod.networks.trunk import Trunk

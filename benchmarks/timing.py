@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mlflow_rnnmod.networks.workers import threads
+from mlflow_rnnmod.networks.many import threads
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from types import ModuleType
 
 _NETWORK = "mlflow_rnnmod.network"
 _RECURRENT = (
-    "config cells gates network packed stepwise unrolled slicing projections candidates reading "
-    "structure submodules trials weights"
+    "config gates network packed stepwise unrolled projections candidates reading structure "
+    "submodules trials weights"
 )
 _TRANSLATOR = {
     "translator": "network",
@@ -45,6 +45,8 @@ MOVED = {
     f"{_NETWORK}.text": "mlflow_rnnmod.inputs.text",
     f"{_NETWORK}.tolerance": "mlflow_rnnmod.networks.guard",
     **{f"{_NETWORK}.{n}": f"mlflow_rnnmod.networks.recurrent.{n}" for n in _RECURRENT.split()},
+    f"{_NETWORK}.cells": "mlflow_rnnmod.networks.recurrent.config",
+    f"{_NETWORK}.slicing": "mlflow_rnnmod.networks.recurrent.ways",
     **{f"{_NETWORK}.{a}": f"mlflow_rnnmod.networks.translator.{b}" for a, b in _TRANSLATOR.items()},
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.tracking.{name}" for name in _TRACKING.split()},
     "mlflow_rnnmod.translated": "mlflow_rnnmod.tracking.pyfunc",
@@ -54,15 +56,13 @@ MOVED = {
     "mlflow_rnnmod.decomposition.layers": "mlflow_rnnmod.networks.parts",
     "mlflow_rnnmod.decomposition.sizes": "mlflow_rnnmod.networks.trunk",
     "mlflow_rnnmod.decomposition.translation_watch": "mlflow_rnnmod.networks.translator.forcing",
-    **{
-        f"mlflow_rnnmod.decomposition.{name}": f"mlflow_rnnmod.networks.recurrent.{name}"
-        for name in ("gradients", "tapes")
-    },
+    "mlflow_rnnmod.decomposition.gradients": "mlflow_rnnmod.networks.recurrent.watching",
+    "mlflow_rnnmod.decomposition.tapes": "mlflow_rnnmod.networks.recurrent.tapes",
     **{
         f"mlflow_rnnmod.composition.{name}": f"mlflow_rnnmod.networks.recurrent.{name}"
         for name in ("cost", "machine", "ways")
     },
-    "mlflow_rnnmod.composition.workers": "mlflow_rnnmod.networks.workers",
+    "mlflow_rnnmod.composition.workers": "mlflow_rnnmod.networks.many",
     "mlflow_rnnmod.composition.answers": "mlflow_rnnmod.answers.columns",
     "mlflow_rnnmod.composition.kinds": "mlflow_rnnmod.answers.joining",
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.pages.{name}" for name in _PAGES.split()},

@@ -11,9 +11,8 @@ from torch import Tensor
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.answers.whole import whole_input
-from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack
+from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack, Observed, widened
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
-from mlflow_rnnmod.composition.steps import Observed, widened
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.many import check_way

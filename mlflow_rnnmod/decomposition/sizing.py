@@ -15,9 +15,13 @@ from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.decomposition.rules import RULES
-from mlflow_rnnmod.decomposition.sharing import FIXED_COST, estimated_cost, group_labels
+from mlflow_rnnmod.decomposition.sharing import (
+    FIXED_COST,
+    estimated_cost,
+    group_labels,
+    units_worth,
+)
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
-from mlflow_rnnmod.decomposition.worth import units_worth
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
 

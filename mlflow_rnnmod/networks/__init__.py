@@ -10,7 +10,7 @@ from mlflow_rnnmod.networks.recurrent.config import HiddenLayer, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.layers import States
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_weights
-from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
+from mlflow_rnnmod.networks.recurrent.ways import masked, sliced
 from mlflow_rnnmod.networks.spec import NetworkSpec, Reading, UnreadableNetwork
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.network import Translator

@@ -16,8 +16,7 @@ from mlflow_rnnmod.networks.guard import tolerance
 from mlflow_rnnmod.networks.many import WAYS
 from mlflow_rnnmod.networks.protocol import TrunkNetwork
 from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork
-from mlflow_rnnmod.networks.recurrent.slicing import masked
-from mlflow_rnnmod.networks.recurrent.ways import _parts
+from mlflow_rnnmod.networks.recurrent.ways import _parts, masked
 from tests.builders import tiny_module, tiny_modules, tiny_parent, tiny_rows
 from tests.networks.recurrent.strategies import networks, random_rows, random_trunk
 

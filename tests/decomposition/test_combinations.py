@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from mlflow_rnnmod.answers import Labelled, answer_of
-from mlflow_rnnmod.decomposition.combinations import (
+from mlflow_rnnmod.decomposition.fitting import FittedHeads
+from mlflow_rnnmod.decomposition.head_job import (
     clearly_better,
     cross_calibrated,
     held_out_table,
 )
-from mlflow_rnnmod.decomposition.fitting import FittedHeads
 from mlflow_rnnmod.decomposition.module import Calibration, Head
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
 from mlflow_rnnmod.networks import Rows

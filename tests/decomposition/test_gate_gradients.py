@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlflow_rnnmod.networks import RecurrentNetwork, Rows
 from mlflow_rnnmod.networks.recurrent.config import GATES
-from mlflow_rnnmod.networks.recurrent.gradients import Tapes as Watch
+from mlflow_rnnmod.networks.recurrent.watching import Tapes as Watch
 from tests.builders import tiny_parent, tiny_rows
 from tests.networks.recurrent.reference import _read
 from tests.networks.recurrent.strategies import networks, random_rows

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mlflow_rnnmod.decomposition import Decomposition, DecompositionConfig, decompose
-from mlflow_rnnmod.decomposition.material import MIN_FIT_ROWS
-from mlflow_rnnmod.decomposition.observations import Batches
+from mlflow_rnnmod.decomposition.material import MIN_FIT_ROWS, Batches
 from mlflow_rnnmod.networks import Rows
 from tests.builders import tiny_parent
 

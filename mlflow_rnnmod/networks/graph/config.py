@@ -13,12 +13,11 @@ from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import ANSWERS, Answer, answer_of
-from mlflow_rnnmod.inputs.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows, lengths_of, prepared, valid_of
 from mlflow_rnnmod.networks.graph.feeding import FEEDS, INPUT, Feed, Stepwise
 from mlflow_rnnmod.networks.graph.operations import MAX_SIZE, OPERATIONS, Node, Shape
 from mlflow_rnnmod.networks.graph.operations.base import units_of
 from mlflow_rnnmod.networks.graph.structure import Structure, find_structure
-from mlflow_rnnmod.networks.padding import lengths_of, prepared, valid_of
 
 OUTPUTS = tuple(name for name, kind in ANSWERS.items() if kind.scored and not kind.stepwise)
 OUTPUTS_OVER_STEPS = (*OUTPUTS, "tags")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.inputs.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows, lengths_of, prepared, trimmed, valid_of
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.counting import multiply_adds
 from mlflow_rnnmod.networks.graph.evaluating import Adding, Reading, evaluate
@@ -21,7 +21,6 @@ from mlflow_rnnmod.networks.graph.refitting import Refitting
 from mlflow_rnnmod.networks.graph.viewing import GraphView
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
 from mlflow_rnnmod.networks.groups import Groups, check_fits
-from mlflow_rnnmod.networks.padding import lengths_of, prepared, trimmed, valid_of
 from mlflow_rnnmod.networks.protocol import Network, Told, Trunks, View, Watch
 from mlflow_rnnmod.networks.trunk import Trunk
 

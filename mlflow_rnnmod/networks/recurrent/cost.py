@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from mlflow_rnnmod.networks.many import threads as threads_here
 from mlflow_rnnmod.networks.protocol import Load
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, GATES, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.machine import (
@@ -17,7 +18,6 @@ from mlflow_rnnmod.networks.recurrent.machine import (
 )
 from mlflow_rnnmod.networks.recurrent.packed import packable
 from mlflow_rnnmod.networks.trunk import Trunk
-from mlflow_rnnmod.networks.workers import threads as threads_here
 
 # Below this, the choice is made with the figures that the package comes with: measuring the machine
 # would take longer than it could ever save, and small tests stay the same everywhere.

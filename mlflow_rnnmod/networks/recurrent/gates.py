@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.rows import Rows
-from mlflow_rnnmod.networks.recurrent.cells import cell_weights
-from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
+from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, cell_weights
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
 
 # What each gate's value passes, in PyTorch's order of gates.

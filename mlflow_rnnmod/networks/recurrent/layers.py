@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_rnnmod._locks import cached_property
-from mlflow_rnnmod.inputs.rows import Rows
+from mlflow_rnnmod.inputs.rows import Rows, lengths_of, resized, valid_of
 from mlflow_rnnmod.networks.groups import Groups
-from mlflow_rnnmod.networks.padding import lengths_of, resized, valid_of
 from mlflow_rnnmod.networks.protocol import Network
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.slots import groups_of
@@ -141,7 +140,7 @@ class RecurrentLayers(Network):
         return replace(rows, lengths=self.lengths(rows).cpu())
 
     def lengths(self, rows: Rows) -> Tensor:
-        """Valid steps of each row (:func:`~mlflow_rnnmod.networks.padding.lengths_of`)."""
+        """Valid steps of each row (:func:`~mlflow_rnnmod.inputs.rows.lengths_of`)."""
         return lengths_of(self.config, rows)
 
     def valid(self, lengths: Tensor, steps: int) -> Tensor:

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from mlflow_rnnmod._digest import digest_text
 from mlflow_rnnmod._locks import Lock
 from mlflow_rnnmod.inputs.rows import Rows
+from mlflow_rnnmod.networks.many import on_threads
 from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
 from mlflow_rnnmod.networks.recurrent.packed import PackedLstm, packing_works
 from mlflow_rnnmod.networks.recurrent.stepwise import Stepwise
 from mlflow_rnnmod.networks.trunk import Trunk
-from mlflow_rnnmod.networks.workers import on_threads
 
 # How much of each thing that takes time there is to do.
 Product = tuple[float, ...]

@@ -13,9 +13,8 @@ from mlflow_rnnmod.networks.protocol import Told, View
 from mlflow_rnnmod.networks.recurrent.config import cell_params, network_words
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, States
 from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, feed, packed_states
-from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
 from mlflow_rnnmod.networks.recurrent.watching import RecurrentWatch
-from mlflow_rnnmod.networks.recurrent.ways import RecurrentTrunks
+from mlflow_rnnmod.networks.recurrent.ways import RecurrentTrunks, masked, sliced
 from mlflow_rnnmod.networks.trunk import Trunk
 
 

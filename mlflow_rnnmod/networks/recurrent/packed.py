@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.groups import Completion
-from mlflow_rnnmod.networks.recurrent.cells import cell_weights
-from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
+from mlflow_rnnmod.networks.recurrent.config import NetworkConfig, cell_weights
 from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers, States
 
 _LSTM = 2  # how the operator calls it

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.networks.products import Product
-from mlflow_rnnmod.networks.recurrent.cells import STEPS, State
+from mlflow_rnnmod.networks.recurrent.config import STEPS, State
 
 States = tuple[State, ...]
 """What a decoder carries from token to token: for each layer ``(h,)`` or ``(h, c)``."""

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlflow_rnnmod.inputs.rows import Rows
-from mlflow_rnnmod.networks.recurrent.cells import cell_weights
-from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks.recurrent.config import GATES, cell_weights
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
 from mlflow_rnnmod.networks.translator.decoder import States
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers

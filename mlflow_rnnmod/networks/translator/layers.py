@@ -14,8 +14,13 @@ from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.groups import Groups, Reader, by_name
 from mlflow_rnnmod.networks.protocol import Network
-from mlflow_rnnmod.networks.recurrent.cells import State
-from mlflow_rnnmod.networks.recurrent.config import CELL_WORDS, DIRECTIONS, cell_params, layer_words
+from mlflow_rnnmod.networks.recurrent.config import (
+    CELL_WORDS,
+    DIRECTIONS,
+    State,
+    cell_params,
+    layer_words,
+)
 from mlflow_rnnmod.networks.recurrent.layers import (
     ACTIVATION_FUNCTIONS,
     RecurrentLayers,

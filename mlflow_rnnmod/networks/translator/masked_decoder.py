@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlflow_rnnmod.networks.groups import check_fits, trimmed_tensors
-from mlflow_rnnmod.networks.recurrent.cells import State
-from mlflow_rnnmod.networks.recurrent.config import GATES
+from mlflow_rnnmod.networks.recurrent.config import GATES, State
 from mlflow_rnnmod.networks.translator.decoder import Decoder, States
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 from mlflow_rnnmod.networks.trunk import Trunk

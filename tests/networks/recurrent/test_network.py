@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mlflow_rnnmod.networks import HiddenLayer, NetworkConfig, RecurrentNetwork, Rows, Trunk
-from mlflow_rnnmod.networks.recurrent.cells import STEPS, cell_weights
+from mlflow_rnnmod.networks.recurrent.config import STEPS, cell_weights
 from tests.networks.recurrent.reference import reference_readout, run_direction
 from tests.networks.recurrent.strategies import networks, random_rows
 

@@ -15,7 +15,7 @@ from mlflow_rnnmod.networks.recurrent.packed import (
     packed_states,
     packing_works,
 )
-from mlflow_rnnmod.networks.recurrent.slicing import masked, sliced
+from mlflow_rnnmod.networks.recurrent.ways import masked, sliced
 from tests.networks.recurrent.strategies import random_trunk
 
 pytestmark = pytest.mark.skipif(not packing_works(), reason="PyTorch lacks the operators")

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.networks.recurrent.cells import STEPS
-from mlflow_rnnmod.networks.recurrent.config import CELLS, GATES
+from mlflow_rnnmod.networks.recurrent.config import CELLS, GATES, STEPS
 from mlflow_rnnmod.networks.translator.masked_decoder import (
     SteppedDecoder,
     TrimmedDecoder,

@@ -23,7 +23,7 @@ from mlflow_rnnmod.networks.graph.operations.base import (
 )
 from mlflow_rnnmod.networks.graph.operations.steps import is_flag, valid_steps
 from mlflow_rnnmod.networks.graph.units import Layout
-from mlflow_rnnmod.networks.recurrent.cells import STEPS, State
+from mlflow_rnnmod.networks.recurrent.config import STEPS, State
 
 _GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 _KERNELS: dict[str, Any] = {
