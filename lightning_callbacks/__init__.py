@@ -10,8 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_callbacks.decomposer import Decomposed, Decomposer
-    from lightning_callbacks.destination import Destination
+    from lightning_callbacks.decomposer import Decomposed, Decomposer, Destination
     from lightning_callbacks.module_decomposition import ModuleDecomposition
     from lightning_callbacks.sources import Sources
 

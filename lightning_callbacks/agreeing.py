@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch.utils.data import Subset
 
 from lightning_callbacks.batches import Batch, Layout, SplitFunction, split
@@ -26,6 +27,7 @@ from mlflow_rnnmod.inputs.agreement import (
     without_padding,
 )
 from mlflow_rnnmod.inputs.readback import strangers
+from mlflow_rnnmod.inputs.rows import IGNORE
 from mlflow_rnnmod.networks import TextEncoder
 
 TEXT_KEYS = ("text", "texts", "sentence", "sentences", "raw_text")
@@ -154,3 +156,40 @@ def warning_of_all(encoder: TextEncoder | None, rows: Any, config: Any) -> list[
     found = zip(*(part.tolist() for part in values.unique(return_counts=True)), strict=True)
     told = strangers(encoder, {i: n for i, n in found if i not in (padding, config.pad_index)})
     return [f"{told}: texts may be answered wrongly"] if told else []
+
+
+def warnings_of_length(network: Any, rows: Any, before: int | None) -> list[str]:
+    """Which rows are cut, with how many labels of their steps; and what is read, where it changed.
+
+    Args:
+        network: what reads them.
+        rows: all training rows, or pairs with their sources.
+        before: steps that inputs were to be padded or cut to, by the batch it was read with.
+    """
+    steps, rows = network.config.steps, getattr(rows, "sources", rows)
+    if steps is None or not len(rows) or rows.values.ndim < 2:
+        return []
+    lengths = network.lengths(rows).cpu()
+    longest, cut = int(lengths.max()), int((lengths > steps).sum())
+    if not cut:
+        if before is None or before == steps:
+            return []
+        return [
+            f"training rows have up to {longest} steps: inputs will be padded or cut to {steps} "
+            f"steps, and not to the {before} of the batch that the model was read with"
+        ]
+    lost, targets = 0, rows.targets
+    if (
+        network.config.stepwise
+        and targets is not None
+        and targets.shape[1:] == rows.values.shape[1:2]
+    ):
+        kept = torch.zeros_like(targets, dtype=torch.bool)
+        kept[:, :steps] = True
+        kept = kept.flip(1) if network.side == "left" else kept
+        lost = int((~kept & (targets != IGNORE)).sum())
+    labels = f", and with them {lost} labels of their steps" if lost else ""
+    return [
+        f"{cut} of {len(rows)} training rows are longer than {steps} steps, up to {longest}: what "
+        f"is behind is cut{labels}. NetworkSpec(steps={longest}) reads all of it"
+    ]

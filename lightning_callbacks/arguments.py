@@ -11,7 +11,7 @@ from lightning_callbacks.readers import READERS, Settings, read_spec, reader_of_
 from lightning_callbacks.sources import listed_labels
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.inputs import ImagePreparation
-from mlflow_rnnmod.inputs.vocabulary import vocabulary_name
+from mlflow_rnnmod.inputs.tokenizers import vocabulary_name
 from mlflow_rnnmod.networks import TextEncoder
 
 

@@ -24,8 +24,7 @@ from lightning_callbacks._lightning import (
     trainer_problems,
 )
 from lightning_callbacks.collecting import random_state_kept
-from lightning_callbacks.decomposer import Decomposer
-from lightning_callbacks.destination import Destination, find_destination
+from lightning_callbacks.decomposer import Decomposer, Destination, find_destination
 from lightning_callbacks.progress import bar_style
 from lightning_callbacks.readers import Prepared, Spec
 from lightning_callbacks.sources import Sources, is_overridden

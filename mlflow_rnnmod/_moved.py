@@ -19,15 +19,17 @@ _RECURRENT = (
 )
 _TRANSLATOR = {
     "translator": "network",
+    "translating": "network",
+    "decoder": "decoding",
     "translator_config": "config",
     "translator_spec": "spec",
     "translator_parts": "parts",
     "reading_translator": "reading",
-    **{name: name for name in ("translating", "masked_decoder", "decoder", "decoding")},
+    **{name: name for name in ("masked_decoder", "decoding")},
 }
 _TRACKING = (
     "flavor bulk registration record parents fetch sources memory documents download directory "
-    "environment jobs evaluator pyfunc columns names planning"
+    "environment evaluator pyfunc columns names planning"
 )
 _PAGES = "card page pictures report markdown dial wording"
 
@@ -35,7 +37,7 @@ MOVED = {
     _NETWORK: "mlflow_rnnmod.networks",
     f"{_NETWORK}.answers": "mlflow_rnnmod.networks.forms",
     f"{_NETWORK}.trimming": "mlflow_rnnmod.networks.recurrent.layers",
-    f"{_NETWORK}.products": "mlflow_rnnmod.networks.products",
+    f"{_NETWORK}.products": "mlflow_rnnmod.networks.recurrent.projections",
     **{
         f"{_NETWORK}.{name}": f"mlflow_rnnmod.networks.{name}"
         for name in ("trunk", "parent", "guard", "spec")
@@ -50,6 +52,7 @@ MOVED = {
     **{f"{_NETWORK}.{a}": f"mlflow_rnnmod.networks.translator.{b}" for a, b in _TRANSLATOR.items()},
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.tracking.{name}" for name in _TRACKING.split()},
     "mlflow_rnnmod.translated": "mlflow_rnnmod.tracking.pyfunc",
+    "mlflow_rnnmod.jobs": "mlflow_rnnmod.tracking.logged",
     "mlflow_rnnmod.decomposition.sample": "mlflow_rnnmod.answers",
     "mlflow_rnnmod.decomposition.metrics": "mlflow_rnnmod.answers",
     "mlflow_rnnmod.decomposition.bleu": "mlflow_rnnmod.answers.translation",
@@ -63,7 +66,7 @@ MOVED = {
         for name in ("cost", "machine", "ways")
     },
     "mlflow_rnnmod.composition.workers": "mlflow_rnnmod.networks.many",
-    "mlflow_rnnmod.composition.answers": "mlflow_rnnmod.answers.columns",
+    "mlflow_rnnmod.composition.answers": "mlflow_rnnmod.answers.base",
     "mlflow_rnnmod.composition.kinds": "mlflow_rnnmod.answers.joining",
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.pages.{name}" for name in _PAGES.split()},
 }

@@ -12,13 +12,23 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_callbacks.agreeing import compare_batches, compare_items, warning_of_all
+from lightning_callbacks.agreeing import (
+    compare_batches,
+    compare_items,
+    warning_of_all,
+    warnings_of_length,
+)
 from lightning_callbacks.batches import Batch, Layout, SplitFunction, Steps, with_one_label
 from lightning_callbacks.collecting import collect, conform, read_batches
-from lightning_callbacks.forwards import Call, ForwardFunction, count_outputs, find_forward
-from lightning_callbacks.lengths import warnings_of_length
+from lightning_callbacks.forwards import (
+    Call,
+    ForwardFunction,
+    copied,
+    count_outputs,
+    find_forward,
+    with_weights,
+)
 from lightning_callbacks.sources import Sources, Transfer
-from lightning_callbacks.weights import copied, with_weights
 from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.decomposition import DecompositionConfig
 from mlflow_rnnmod.inputs import ImagePreparation, input_of

@@ -5,8 +5,7 @@ Adding a kind is adding a file with a class (see :class:`Answer`) and a row to :
 
 from __future__ import annotations
 
-from mlflow_rnnmod.answers.base import PREDICTION, Answer, Form
-from mlflow_rnnmod.answers.columns import NONE_OF_THESE, Columns
+from mlflow_rnnmod.answers.base import NONE_OF_THESE, PREDICTION, Answer, Columns, Form
 from mlflow_rnnmod.answers.label import Label
 from mlflow_rnnmod.answers.lists import List
 from mlflow_rnnmod.answers.multilabel import Multilabel

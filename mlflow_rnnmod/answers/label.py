@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.base import Answer, Form, one_hot
-from mlflow_rnnmod.answers.columns import Columns
+from mlflow_rnnmod.answers.base import Answer, Columns, Form, one_hot
 from mlflow_rnnmod.answers.targets import (
     Draw,
     Sample,

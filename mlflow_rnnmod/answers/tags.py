@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.base import Answer
-from mlflow_rnnmod.answers.columns import Columns
+from mlflow_rnnmod.answers.base import Answer, Columns
 from mlflow_rnnmod.answers.targets import (
     IGNORE,
     Draw,

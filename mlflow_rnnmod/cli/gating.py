@@ -254,7 +254,7 @@ def evaluate(
     """Measure the model under URI on rows, label by label, and log the figures to it."""
     from mlflow_rnnmod.tracking import fetch
     from mlflow_rnnmod.tracking.given import read_given
-    from mlflow_rnnmod.tracking.measuring import measure
+    from mlflow_rnnmod.tracking.probe import measure
 
     thing = fetch.load(uri)
     rows = read_given(data, thing, target)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, Columns
-from mlflow_rnnmod.answers.columns import check_thresholds
+from mlflow_rnnmod.answers.base import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.engine import Engine
@@ -94,7 +94,7 @@ class Composite:
 
         Modules of one kind answer as they do alone. Beside modules that answer one label for the
         whole input, those that answer each step do so too, by the step where they score highest
-        (see :func:`~mlflow_rnnmod.answers.whole.whole_input`).
+        (see :func:`~mlflow_rnnmod.answers.lists.whole_input`).
         """
         found = joined(module.contract for module in self.modules)
         assert found is not None  # as the contracts have no problems

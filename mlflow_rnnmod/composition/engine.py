@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import answer_of
-from mlflow_rnnmod.answers.whole import whole_input
+from mlflow_rnnmod.answers.lists import whole_input
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack, Observed, widened
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.decomposition.module import Module

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
-from mlflow_rnnmod.answers.margins import all_log_odds
+from mlflow_rnnmod.answers.targets import all_log_odds
 from mlflow_rnnmod.decomposition.module import Head, Module
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.protocol import Network
@@ -122,7 +122,7 @@ class ModuleStack:
 
 
 def quick_log_odds(logits: Tensor) -> Tensor:
-    """:func:`~mlflow_rnnmod.answers.margins.all_log_odds` where no gradient is asked for.
+    """:func:`~mlflow_rnnmod.answers.targets.all_log_odds` where no gradient is asked for.
 
     A few numbers go through float64 probabilities, in three operations instead of a dozen, unless
     a label is so sure that its odds would lose digits there. Many numbers are worked on in place.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.answers import IGNORE
-from mlflow_rnnmod.answers.whole import anywhere, best_step, step_correction
+from mlflow_rnnmod.answers.lists import anywhere, best_step, step_correction
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.composition.scores import (

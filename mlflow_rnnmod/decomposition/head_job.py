@@ -1,4 +1,4 @@
-"""Modules that score: a trunk each, and heads over its readouts."""
+"""Modules that score: a trunk each, heads over its readouts, and which repairs go together."""
 
 from __future__ import annotations
 
@@ -40,6 +40,11 @@ Heads = Sequence[FittedHeads]
 Choice = tuple[list[Trunk], list[FittedHeads]]
 
 
+# Each repair is guarded by itself, label by label, by a loss. That does not say that the
+# composite of all labels answers better: repairs that each lower their own label's loss can turn
+# more right answers into wrong ones than the other way round. So what was chosen is compared with
+# less, by the composite's own metric, on rows that nothing was fitted on: heads are fitted on
+# training rows, and each calibration row is judged by calibrations that were fitted without it.
 def held_out_table(heads: Heads) -> Tensor:
     """Margins of all labels on calibration rows, ``(observations, labels)``.
 

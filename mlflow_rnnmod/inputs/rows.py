@@ -1,4 +1,4 @@
-"""Rows of input: what a network reads, with what is needed to tell padding from content."""
+"""Rows of input: what a network reads, and what of it is padding."""
 
 from __future__ import annotations
 

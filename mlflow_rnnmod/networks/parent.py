@@ -29,7 +29,7 @@ class Parent:
         image: how images became what the network reads; ``None`` where it is given arrays that are
             prepared already, or reads no images.
         vocabulary: of a network that is given token ids, a name for what these mean (see
-            :func:`~mlflow_rnnmod.inputs.vocabulary.vocabulary_name`), which its modules carry;
+            :func:`~mlflow_rnnmod.inputs.tokenizers.vocabulary_name`), which its modules carry;
             ``None`` where nothing is known, and with a tokenizer.
 
     Example:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from mlflow_rnnmod.answers.margins import Reliability
+from mlflow_rnnmod.answers.targets import Reliability
 
 
 @dataclass(frozen=True)

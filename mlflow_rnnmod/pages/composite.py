@@ -14,7 +14,6 @@ from mlflow_rnnmod.composition.plan import entry_of, make_plan
 from mlflow_rnnmod.pages import card
 from mlflow_rnnmod.pages.assessed import Assessment
 from mlflow_rnnmod.pages.dial import METRICS
-from mlflow_rnnmod.pages.emissions import Saved
 from mlflow_rnnmod.pages.lineage import Source, lineage_svg
 from mlflow_rnnmod.pages.markdown import (
     artifacts_page,
@@ -26,7 +25,7 @@ from mlflow_rnnmod.pages.markdown import (
     registered_page,
     table,
 )
-from mlflow_rnnmod.pages.wording import percent, plural, points
+from mlflow_rnnmod.pages.wording import Saved, percent, plural, points
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite

@@ -19,12 +19,14 @@ from torch import Tensor
 from mlflow_rnnmod.composition.plan import Entry, facts_of
 from mlflow_rnnmod.decomposition.module import Contract, Energy, Module
 from mlflow_rnnmod.networks import Parent
-from mlflow_rnnmod.storage.bounds import MODULES, check_room, check_types
-from mlflow_rnnmod.storage.checking import (
+from mlflow_rnnmod.storage.bounds import (
+    MODULES,
     check_body,
     check_contract,
     check_module,
+    check_room,
     check_trunk_room,
+    check_types,
     check_units,
     most_bytes,
 )

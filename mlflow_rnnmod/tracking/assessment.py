@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.margins import Reliability, reliability
+from mlflow_rnnmod.answers.targets import Reliability, reliability
 from mlflow_rnnmod.answers.translation import corpus_bleu, corpus_chrf
 from mlflow_rnnmod.composition import Composite, whole_parent
 from mlflow_rnnmod.composition.scores import SCORES

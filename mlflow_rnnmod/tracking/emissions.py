@@ -13,7 +13,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.composition import Composite
-from mlflow_rnnmod.pages.emissions import Emissions, Saved
+from mlflow_rnnmod.pages.wording import Emissions, Saved
 
 _COUNTRY = re.compile(r"[A-Z]{3}")
 

@@ -21,7 +21,7 @@ from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
-from mlflow_rnnmod.pages.emissions import Saved
+from mlflow_rnnmod.pages.wording import Saved
 from mlflow_rnnmod.tracking import _mlflow, code, download, fetch, parents, record
 from mlflow_rnnmod.tracking.assessment import Assessment
 from mlflow_rnnmod.tracking.code import FLAVOR_NAME, PACKAGE

@@ -21,7 +21,7 @@ from mlflow_rnnmod.pages import card
 from mlflow_rnnmod.pages import composite as pages
 from mlflow_rnnmod.pages.composite import composite_page
 from mlflow_rnnmod.pages.composite_report import composite_report
-from mlflow_rnnmod.pages.emissions import Saved
+from mlflow_rnnmod.pages.wording import Saved
 from mlflow_rnnmod.tracking import download, fetch
 from mlflow_rnnmod.tracking.assessment import Assessment, assess
 from mlflow_rnnmod.tracking.directory import Thing, kind

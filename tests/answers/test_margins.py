@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.answers.margins import all_log_odds, log_odds
+from mlflow_rnnmod.answers.targets import all_log_odds, log_odds
 from mlflow_rnnmod.networks import tolerance
 
 logits = st.lists(st.floats(-60, 60, width=32), min_size=2, max_size=7)

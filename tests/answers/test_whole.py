@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.answers.whole import whole_input
+from mlflow_rnnmod.answers.lists import whole_input
 
 
 @given(steps=st.integers(1, 6), seed=st.integers(0, 99), competing=st.booleans(), end=st.booleans())

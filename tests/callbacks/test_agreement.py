@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from lightning_callbacks import ModuleDecomposition
 from lightning_callbacks.decomposer import Decomposer
 from lightning_callbacks.sources import Sources
-from mlflow_rnnmod.inputs.vocabulary import vocabulary_name
+from mlflow_rnnmod.inputs.tokenizers import vocabulary_name
 from tests.builders import character_encoder, tiny_texts
 from tests.callbacks import models
 from tests.callbacks.training import fit

@@ -4,7 +4,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.answers.margins import log_odds
+from mlflow_rnnmod.answers.targets import log_odds
 from mlflow_rnnmod.composition.heads import quick_log_odds
 
 

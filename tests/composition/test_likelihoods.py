@@ -12,7 +12,7 @@ from mlflow_rnnmod import composition
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.composition.joint import parts_of
 from mlflow_rnnmod.composition.plan import entry_of, make_plan
-from mlflow_rnnmod.composition.unlabelled import shifted
+from mlflow_rnnmod.composition.verbs import shifted
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
 from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.module import Module

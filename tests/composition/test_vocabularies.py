@@ -12,7 +12,7 @@ from mlflow_rnnmod.composition import IncompatibleModules, add, compose
 from mlflow_rnnmod.composition.contracts import doubts
 from mlflow_rnnmod.composition.plan import entry_of, make_plan
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
-from mlflow_rnnmod.inputs.vocabulary import vocabulary_name
+from mlflow_rnnmod.inputs.tokenizers import vocabulary_name
 from mlflow_rnnmod.storage import read_module, write_module
 from tests.builders import character_encoder, tiny_modules, tiny_parent, tiny_rows
 

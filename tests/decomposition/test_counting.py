@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mlflow_rnnmod.decomposition import collect, counting
+from mlflow_rnnmod.decomposition import collect, watching
 from tests.builders import tiny_parent
 from tests.decomposition.test_statistics import random_sample
 
@@ -15,8 +15,8 @@ def test_when_and_how_bins_are_counted_does_not_matter(monkeypatch, waiting, pai
     torch.manual_seed(0)
     sample = random_sample(parent.network, count=40)
     expected = collect(parent.network, sample, gradients=False, batch_size=1000)
-    monkeypatch.setattr(counting, "_WAITING", waiting)
-    monkeypatch.setattr(counting, "_PAIRS", pairs)
+    monkeypatch.setattr(watching, "_WAITING", waiting)
+    monkeypatch.setattr(watching, "_PAIRS", pairs)
     found = collect(parent.network, sample, gradients=False, batch_size=10)
     valid = parent.network.lengths(sample.rows).sum()
     for name, layer in found.layers.items():

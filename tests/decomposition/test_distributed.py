@@ -9,7 +9,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from mlflow_rnnmod.decomposition import collect
-from mlflow_rnnmod.decomposition.distributed import merge_across_processes, share_of
+from mlflow_rnnmod.decomposition.team import merge_across_processes, share_of
 from tests.builders import tiny_parent
 from tests.decomposition.test_statistics import random_sample
 

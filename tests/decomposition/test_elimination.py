@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.elimination import order_of_removal
-from mlflow_rnnmod.decomposition.rules import RULES, removed_units
+from mlflow_rnnmod.decomposition.rules import RULES, order_of_removal, removed_units
 from mlflow_rnnmod.decomposition.statistics import (
     RIDGE,
     ActivationStatistics,

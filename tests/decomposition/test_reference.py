@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition import RULES, DecompositionConfig, collect, decompose, draw_sample
-from mlflow_rnnmod.decomposition.exact import Exact
 from mlflow_rnnmod.decomposition.rules import removed_units
+from mlflow_rnnmod.decomposition.statistics import Exact
 from mlflow_rnnmod.networks import RecurrentNetwork, Rows
 from mlflow_rnnmod.networks.recurrent.config import GATES
 from mlflow_rnnmod.networks.recurrent.gates import gate_activations

@@ -12,11 +12,11 @@ from mlflow_rnnmod.answers.translation import corpus_bleu
 from mlflow_rnnmod.decomposition import DecompositionConfig, Pairs, decompose
 from mlflow_rnnmod.decomposition.config import SHARES
 from mlflow_rnnmod.decomposition.pairs import draw_pairs, padded
-from mlflow_rnnmod.decomposition.right_translations import known_rows, references
+from mlflow_rnnmod.decomposition.routed_job import known_rows, references
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.recurrent.config import CELLS
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
-from mlflow_rnnmod.networks.translator.translating import translations
+from mlflow_rnnmod.networks.translator.network import translations
 from tests.translators import (
     PAD,
     collect_translations,

@@ -11,8 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.inputs import DENSITIES, density_of, ngrams
-from mlflow_rnnmod.inputs.bases import cosines, projection
-from mlflow_rnnmod.inputs.gaussian import ImageDensity, StepDensity, VectorDensity
+from mlflow_rnnmod.inputs.gaussian import (
+    ImageDensity,
+    StepDensity,
+    VectorDensity,
+    cosines,
+    projection,
+)
 from mlflow_rnnmod.inputs.normaliser import Sequences, characters_of, hashed, words_of
 from mlflow_rnnmod.inputs.wording import Characters, Ids, Words, text_density
 from mlflow_rnnmod.networks import Rows, TextEncoder

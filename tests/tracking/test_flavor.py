@@ -18,7 +18,7 @@ from mlflow.models import Model
 
 import mlflow_rnnmod
 from mlflow_rnnmod import composition
-from mlflow_rnnmod.answers.margins import all_log_odds
+from mlflow_rnnmod.answers.targets import all_log_odds
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.networks import Parent
 from mlflow_rnnmod.tracking import download, parents

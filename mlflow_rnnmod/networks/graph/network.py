@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from mlflow_rnnmod.inputs.rows import Rows, lengths_of, prepared, trimmed, valid_of
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.counting import multiply_adds
-from mlflow_rnnmod.networks.graph.evaluating import Adding, Reading, evaluate
 from mlflow_rnnmod.networks.graph.feeding import INPUT
 from mlflow_rnnmod.networks.graph.many import GraphTrunks
 from mlflow_rnnmod.networks.graph.operations import Node
 from mlflow_rnnmod.networks.graph.refitting import Refitting
-from mlflow_rnnmod.networks.graph.viewing import GraphView
+from mlflow_rnnmod.networks.graph.viewing import Adding, GraphView, Reading, evaluate
 from mlflow_rnnmod.networks.graph.watching import GraphWatch
 from mlflow_rnnmod.networks.groups import Groups, check_fits
 from mlflow_rnnmod.networks.protocol import Network, Told, Trunks, View, Watch

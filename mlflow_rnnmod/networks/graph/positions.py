@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.rows import Rows
-from mlflow_rnnmod.networks.graph.evaluating import evaluate
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
+from mlflow_rnnmod.networks.graph.viewing import evaluate
 
 Positions = Mapping[str, Tensor]
 """For each node whose units can be off, which positions are on, bool ``(units, *places)``."""

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.inputs.rows import Rows
-from mlflow_rnnmod.networks.graph.evaluating import last_uses
 from mlflow_rnnmod.networks.graph.operations import Node
-from mlflow_rnnmod.networks.graph.viewing import GraphView, columns_kept
+from mlflow_rnnmod.networks.graph.viewing import GraphView, columns_kept, last_uses
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # Columns and places of a kernel together: larger ones are left as they are.

@@ -1,4 +1,4 @@
-"""What a recurrent network is made of, as plain data that fits in a JSON file."""
+"""What a recurrent network is made of, as plain data, and one step of each of its cells."""
 
 from __future__ import annotations
 
@@ -316,6 +316,8 @@ State = tuple[Tensor, ...]
 Step = Callable[[Tensor, State, Tensor, Tensor], State]
 
 
+# The formulas are PyTorch's own (``torch.nn.RNN``, ``LSTM``, ``GRU``), gates in its order.
+# Working step by step lets each answer be fed to the next step.
 def _rnn_tanh(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> State:
     return (torch.tanh(projected + F.linear(state[0], weight, bias)),)
 

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.rows import Rows
-from mlflow_rnnmod.networks.products import Product
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, cell_weights
 from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers
-from mlflow_rnnmod.networks.recurrent.projections import project_outputs, project_rows
+from mlflow_rnnmod.networks.recurrent.projections import Product, project_outputs, project_rows
 from mlflow_rnnmod.networks.trunk import Trunk
 
 _LAST = ("last_step", "last_valid", "final_state")

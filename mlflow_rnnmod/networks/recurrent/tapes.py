@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.networks.products import Product
 from mlflow_rnnmod.networks.recurrent.config import cell_weights
+from mlflow_rnnmod.networks.recurrent.projections import Product
 
 
 def make_tape(cell: str, layer: nn.RNNBase) -> Tape:

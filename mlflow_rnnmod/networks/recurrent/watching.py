@@ -1,4 +1,4 @@
-"""One batch through a recurrent network: what its units did, step by step and gate by gate."""
+"""One batch through a recurrent network: what its units did, and what answers owe to them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ _HELD = 2**24
 Squares = dict[str, Tensor]
 
 
+# A whole-sequence kernel shows what the layers above make of a unit's output, not what its own
+# layer makes of it at later steps. Autograd over single steps shows both, and takes many small
+# operations for each. Here every layer runs forward once, keeps what it needs for going back, and
+# goes back for several labels together.
 class Tapes:
     """One batch through a network, and back through it for the margins of some labels.
 

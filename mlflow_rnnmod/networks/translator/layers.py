@@ -29,8 +29,7 @@ from mlflow_rnnmod.networks.recurrent.layers import (
 )
 from mlflow_rnnmod.networks.recurrent.slots import cell_group
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
-from mlflow_rnnmod.networks.translator.decoder import Decoder, States, layer_weights
-from mlflow_rnnmod.networks.translator.decoding import beam_search
+from mlflow_rnnmod.networks.translator.decoding import Decoder, States, beam_search, layer_weights
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.networks.groups import check_fits, trimmed_tensors
 from mlflow_rnnmod.networks.recurrent.config import GATES, State
-from mlflow_rnnmod.networks.translator.decoder import Decoder, States
+from mlflow_rnnmod.networks.translator.decoding import Decoder, States
 from mlflow_rnnmod.networks.translator.layers import TranslatorLayers
 from mlflow_rnnmod.networks.trunk import Trunk
 
