@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from mlflow_rnnmod.decomposition.worth import units_worth
 from torch import Tensor
 
+from benchmarks.positions import positions_on, readout_through, share_on
 from mlflow_rnnmod.answers import draw_sample
 from mlflow_rnnmod.decomposition.config import REPAIRS, DecompositionConfig
 from mlflow_rnnmod.decomposition.fitting import (
@@ -28,10 +28,10 @@ from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES, random_like
+from mlflow_rnnmod.decomposition.sharing import units_worth
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks import Parent, Rows
-from mlflow_rnnmod.networks.graph.positions import positions_on, readout_through, share_on
 from mlflow_rnnmod.networks.trunk import Trunk
 
 Removed = list[dict[str, Tensor]]

@@ -68,9 +68,3 @@ def joined(contracts: Iterable[Any]) -> Answer | None:
     answer, labels = answer_of(name), {c.label for c in found}
     whole = all(labels.issuperset(c.labels) for c in found)
     return answer if whole or not answer.ends else _PART
-
-
-def competes(contracts: Iterable[Any]) -> bool:
-    """Whether the labels of some modules are rivals, or each has a threshold of its own."""
-    answer = joined(contracts)
-    return answer is not None and answer.rivals

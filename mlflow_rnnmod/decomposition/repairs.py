@@ -35,42 +35,6 @@ def log_loss(margins: Tensor, positive: Tensor, weights: Tensor | None = None) -
     return float(log_losses(margins, positive, weights))
 
 
-def fit_logistic(
-    features: Tensor,
-    offset: Tensor,
-    positive: Tensor,
-    weights: Tensor,
-    penalty: float,
-    steps: int = 25,
-) -> tuple[Tensor, float]:
-    """Logistic regression added to a fixed offset: ``offset + features @ w + b``.
-
-    Minimises the weighted mean logistic loss plus ``penalty / 2`` times the squared length of ``w``
-    measured in standard deviations of the features, by Newton's method with a line search: convex,
-    deterministic, a few matrix solves. Without a line search such a fit was seen to diverge.
-
-    Args:
-        features: float ``(rows, size)``.
-        offset: float ``(rows,)``.
-        positive: bool ``(rows,)``.
-        weights: float ``(rows,)``.
-        penalty: at least 0.
-        steps: Newton steps at the most.
-
-    Returns:
-        ``w``, float32 ``(size,)``, 0 for constant features, and ``b``.
-
-    Example:
-        >>> x = torch.tensor([[-1.0], [-0.5], [0.5], [1.0]])
-        >>> w, b = fit_logistic(x, torch.zeros(4), x[:, 0] > 0, torch.ones(4), penalty=0.1)
-        >>> w.item() > 1, abs(b) < 1e-6
-        (True, True)
-    """
-    one = features[None], offset[None], positive[None], weights[None]
-    w, b = fit_logistics(*one, penalty, steps=steps)
-    return w[0], float(b[0])
-
-
 def fit_logistics(
     features: Tensor,
     offset: Tensor,
@@ -80,8 +44,11 @@ def fit_logistics(
     start: tuple[Tensor, Tensor] | None = None,
     steps: int = 25,
 ) -> tuple[Tensor, Tensor]:
-    """Several of :func:`fit_logistic` at once.
+    """Logistic regressions added to fixed offsets, each ``offset + features @ w + b``.
 
+    Minimises the weighted mean logistic loss plus ``penalty / 2`` times the squared length of ``w``
+    measured in standard deviations of the features, by Newton's method with a line search: convex,
+    deterministic, a few matrix solves. Without a line search such a fit was seen to diverge.
     Products are taken in the features' dtype, losses and solves in float64.
 
     Args:
@@ -95,7 +62,14 @@ def fit_logistics(
         steps: Newton steps at the most.
 
     Returns:
-        ``w``, float32 ``(fits, size)``, and ``b``, float64 ``(fits,)``.
+        ``w``, float32 ``(fits, size)``, 0 for constant features, and ``b``, float64 ``(fits,)``.
+
+    Example:
+        >>> x = torch.tensor([[-1.0], [-0.5], [0.5], [1.0]])
+        >>> one = x[None], torch.zeros(1, 4), x.T > 0, torch.ones(1, 4)
+        >>> w, b = fit_logistics(*one, penalty=0.1)
+        >>> w.item() > 1, abs(b.item()) < 1e-6
+        (True, True)
     """
     there = (weights > 0)[..., None]
     count = there.sum(1).clamp(min=1)

@@ -19,7 +19,7 @@ from mlflow_rnnmod.answers import (
     answer_of,
     draw_sample,
 )
-from mlflow_rnnmod.answers.joining import competes, joined, output_of, reason_against
+from mlflow_rnnmod.answers.joining import joined, output_of, reason_against
 from mlflow_rnnmod.decomposition.module import Contract
 from mlflow_rnnmod.networks import NetworkConfig, RecurrentNetwork, Rows
 
@@ -207,7 +207,6 @@ def contract(label: str, output: str, labels: tuple[str, ...] = LABELS) -> Contr
 def test_modules_of_one_kind_answer_as_they_do_alone(kind):
     everything = [contract(label, kind) for label in LABELS]
     assert joined(everything) is answer_of(kind)
-    assert competes(everything) == answer_of(kind).rivals
     some = joined(everything[:2])
     assert some is not None and some.name == kind
     assert some.rivals == (answer_of(kind).rivals and not answer_of(kind).ends)
@@ -217,5 +216,4 @@ def test_all_three_answer_one_label():
     assert output_of(["tags", "list", "label"]) == "label"
     assert output_of(["tags", "list", "multilabel"]) is None
     assert joined([contract("a", "tags"), contract("b", "multilabel")]) is None
-    assert not competes([contract("a", "tags"), contract("b", "multilabel")])
     assert "one of several does not" in reason_against(["tags", "list", "multilabel"])

@@ -15,7 +15,7 @@ from mlflow_rnnmod.decomposition.repairs import (
     MAX_SCALE,
     cross_fitted_loss,
     fit_calibration,
-    fit_logistic,
+    fit_logistics,
     log_loss,
 )
 
@@ -37,6 +37,12 @@ def test_log_loss_is_the_formula(margins, seed):
     assert log_loss(found, positive) == pytest.approx(sum(losses) / len(losses), rel=1e-9)
     mean = sum(w * x for w, x in zip(weights.tolist(), losses, strict=True)) / float(weights.sum())
     assert log_loss(found, positive, weights) == pytest.approx(mean, rel=1e-9)
+
+
+def fit_logistic(x: Tensor, offset: Tensor, y: Tensor, weights: Tensor, penalty: float, **how):
+    """One fit by itself."""
+    w, b = fit_logistics(x[None], offset[None], y[None], weights[None], penalty, **how)
+    return w[0], float(b[0])
 
 
 def objective(x: Tensor, offset: Tensor, y: Tensor, weights: Tensor, penalty: float, w, b):

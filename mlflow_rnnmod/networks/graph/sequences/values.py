@@ -112,11 +112,6 @@ def merged(factors: Sequence[Factor]) -> Dim:
     return tuple(found)
 
 
-def rows_of(draft: Draft) -> int:
-    """Rows of the batch that is followed."""
-    return draft.rows
-
-
 def whole(draft: Draft, name: str, order: Sequence[int | None]) -> Stepped:
     """A node's value with its axes in this order; ``None`` is a dimension of size 1."""
     shape = (draft.rows, *draft.nodes[name].shape)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.positions import positions_on, readout_through, share_on
 from mlflow_rnnmod.networks import Rows
-from mlflow_rnnmod.networks.graph.positions import positions_on, readout_through, share_on
 from tests.networks.graph.test_convolutions import TwoLayers, read
 
 
