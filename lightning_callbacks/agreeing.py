@@ -36,13 +36,7 @@ _ITEMS = 64
 
 
 def compare_batches(encoder: TextEncoder, batches: Iterator[Batch], config: Any) -> Agreement:
-    """Whether a tokenizer made the ids of some batches, and of the texts in them.
-
-    Args:
-        encoder: with the tokenizer.
-        batches: of training rows; so many are read as tell.
-        config: of the network.
-    """
+    """Whether a tokenizer made the ids of some batches, and of the texts in them."""
     found, read, count, told = Agreement(), list[Batch](), 0, dict[int, Sequence[Any]]()
     while count < ROWS:
         try:
@@ -74,16 +68,7 @@ def compare_items(
     split_batch: SplitFunction | None,
     layout: Layout,
 ) -> Agreement:
-    """Whether a tokenizer made the ids of the texts that data sets hold beside them.
-
-    Args:
-        encoder: with the tokenizer.
-        loaders: of the training rows.
-        config: of the network.
-        transfer: what happens to a batch before the model sees it.
-        split_batch: how the user takes a batch apart.
-        layout: what the inputs of a batch are.
-    """
+    """Whether a tokenizer made the ids of the texts that data sets hold beside them."""
     found = Agreement()
     for loader in flatten_loaders(loaders):
         try:
@@ -159,13 +144,7 @@ def warning_of_all(encoder: TextEncoder | None, rows: Any, config: Any) -> list[
 
 
 def warnings_of_length(network: Any, rows: Any, before: int | None) -> list[str]:
-    """Which rows are cut, with how many labels of their steps; and what is read, where it changed.
-
-    Args:
-        network: what reads them.
-        rows: all training rows, or pairs with their sources.
-        before: steps that inputs were to be padded or cut to, by the batch it was read with.
-    """
+    """Which rows are cut, with how many labels of their steps; and what is read where it changed."""
     steps, rows = network.config.steps, getattr(rows, "sources", rows)
     if steps is None or not len(rows) or rows.values.ndim < 2:
         return []

@@ -23,12 +23,6 @@ def check_arguments(
 ) -> Settings:
     """Check arguments, and bring them into the form in which they are used.
 
-    Args:
-        given: as the user gave them.
-        config: settings of the decomposition, together.
-        settings: the same one by one.
-        config_of_settings: makes one thing of these.
-
     Raises:
         ValueError: naming every argument that does not fit, its value and what is accepted.
     """

@@ -198,13 +198,6 @@ def collect(
 ) -> Rows | None:
     """All rows of some batches in one, ``None`` where there are none.
 
-    Args:
-        batches: taken apart.
-        config: of the network that reads them.
-        source: what to call the data in errors.
-        limit: keep no more rows than this.
-        layout: what the inputs of a batch are.
-
     Raises:
         ValueError: if targets don't fit the network, or features come in batches of different
             length without lengths.

@@ -58,12 +58,7 @@ def find_destination(loggers: Sequence[Any] = ()) -> Destination:
 
 
 def figures_dataset(rows: Any, name: str) -> Any:
-    """The rows that figures come from as an MLflow dataset, which groups figures in its pages.
-
-    Args:
-        rows: with targets, or sentences, of which the sources are shown.
-        name: what to call them.
-    """
+    """The rows that figures come from as an MLflow dataset, which groups figures in its pages."""
     import mlflow.data
 
     rows = getattr(rows, "sources", rows)

@@ -198,10 +198,6 @@ class Prepared(ABC):
     def rows(self, loaders: Any, source: str) -> Any:
         """Rows of some dataloaders, at most ``max_rows``; ``None`` where there are none.
 
-        Args:
-            loaders: one or several.
-            source: what to call them in errors.
-
         Raises:
             ValueError: if they don't fit the network.
         """

@@ -57,10 +57,6 @@ def whole_numbers(targets: Tensor, labels: int, steps: bool) -> Tensor:
 def carried(targets: Tensor, labels: int) -> Tensor:
     """Which labels each row carries, at any of its steps, bool ``(rows, labels)``.
 
-    Args:
-        targets: of any kind of answer.
-        labels: how many there are.
-
     Example:
         >>> carried(torch.tensor([[1, IGNORE], [0, 1]]), 2).tolist()
         [[False, True], [True, True]]

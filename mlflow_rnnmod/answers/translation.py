@@ -74,10 +74,6 @@ def corpus_bleu(
 def corpus_chrf(translations: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
     """ChrF of some translations, and how it was computed (Popović, WMT 2015).
 
-    Args:
-        translations: one a row.
-        references: the right one of each row.
-
     Returns:
         a share from 0 to 1, and sacrebleu's signature.
 

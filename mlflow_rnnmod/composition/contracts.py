@@ -72,11 +72,7 @@ def find_problems(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
 
 
 def doubts(contracts: Iterable[tuple[str, Contract, str]]) -> list[str]:
-    """What nobody can tell of modules that fit; empty where all is known.
-
-    Args:
-        contracts: as for :func:`find_problems`.
-    """
+    """What nobody can tell of modules that fit; empty where all is known."""
     known = _known_vocabularies(contracts)
     if len(known) < 2 or any(known.values()):
         return []

@@ -153,11 +153,6 @@ def without_energy(
 ) -> tuple[ScoreStrategy, list[float] | None]:
     """The part of a score that is the label's own, and by how much the energy counts beside it.
 
-    Args:
-        strategy: of the score.
-        parameters: of the composite.
-        labels: of the modules.
-
     Returns:
         a strategy for the first part, and a weight for each module; ``None`` where the score has
         nothing to do with the energy.

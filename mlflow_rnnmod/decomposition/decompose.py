@@ -214,16 +214,7 @@ def help_decompose(
     report: Rows | Pairs | None = None,
     config: DecompositionConfig | None = None,
 ) -> None:
-    """What other processes do while the first one decomposes: watch their share of the sample.
-
-    Args:
-        team: as the first process has it.
-        parent: the same network; and the same data and settings as in :func:`decompose`.
-        train: see there.
-        validation: see there.
-        report: see there.
-        config: see there.
-    """
+    """What other processes do while the first one decomposes: watch their share of the sample."""
     config, kind = config or DecompositionConfig(), _job_of(parent)
     given = share_out(parent, kind.examples, train, validation, report, config)
     watch, before = _watchers(parent, config, lambda stage, done, total: None)

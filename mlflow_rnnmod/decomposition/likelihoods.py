@@ -24,10 +24,6 @@ ROWS_AT_ONCE = 8192
 def count_inputs(parent: Parent, rows: Rows) -> Any:
     """What is seen of each label's inputs, to be merged with what other processes saw.
 
-    Args:
-        parent: with an input that has a density.
-        rows: with targets.
-
     Returns:
         :class:`~mlflow_rnnmod.inputs.likelihood.Counts`.
     """
@@ -87,10 +83,6 @@ def fit_steps(parent: Parent, train: Rows) -> list[Likelihood | None]:
 def report_votes(modules: Sequence[Module], report: Rows) -> Tensor | None:
     """What likelihoods add to the votes of all labels, ``(rows, labels)``.
 
-    Args:
-        modules: of one parent, all of its labels in order.
-        report: rows.
-
     Returns:
         ``None`` where a label has none.
     """
@@ -104,13 +96,7 @@ def report_votes(modules: Sequence[Module], report: Rows) -> Tensor | None:
 
 
 def with_likelihoods(modules: Sequence[Module], train: Rows, held_out: Rows) -> tuple[Module, ...]:
-    """The modules of one parent, all of its labels in order, with likelihoods.
-
-    Args:
-        modules: without.
-        train: as for :func:`fit_likelihoods`.
-        held_out: as for :func:`fit_likelihoods`.
-    """
+    """The modules of one parent, all of its labels in order, with likelihoods."""
     with torch.inference_mode():
         found = fit_likelihoods(modules[0].parent, train, held_out)
     pairs = zip(modules, found, strict=True)

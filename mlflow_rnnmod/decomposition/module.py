@@ -173,11 +173,6 @@ class Module:
 def make_contract(parent: Parent, label: str, trunk: Trunk | None = None) -> Contract:
     """The contract of ``label``'s module of ``parent``.
 
-    Args:
-        parent: the module's.
-        label: one of its labels.
-        trunk: the module's; it says how many steps have a mask of their own.
-
     Raises:
         ValueError: if the parent has no such label.
     """

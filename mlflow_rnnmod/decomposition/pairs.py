@@ -143,10 +143,6 @@ def draw_pairs(pairs: Pairs, per_label: int, seed: int) -> Pairs:
 def forced_sample(pairs: Pairs, labels: Sequence[str]) -> Sample:
     """Every translation by itself, as a positive of its language and a negative of all others.
 
-    Args:
-        pairs: sentences with their translations.
-        labels: the languages.
-
     Raises:
         ValueError: if there is no translation.
     """

@@ -95,12 +95,7 @@ def read_steps(tokens: Sequence[Sequence[str]]) -> Steps:
 
 
 def surfaces(encoder: Any, texts: Sequence[Any]) -> list[list[str]]:
-    """What each token of a text, or of a list of words, was in it.
-
-    Args:
-        encoder: the parent's :class:`~mlflow_rnnmod.inputs.TextEncoder`.
-        texts: checked.
-    """
+    """What each token of a text, or of a list of words, was in it."""
     found = []
     for text, encoding in zip(texts, encoder.encodings(texts), strict=True):
         pieces = []

@@ -31,9 +31,6 @@ _PROBES = 64
 def check_tokenizer(data: Mapping[str, Any]) -> None:
     """Whether a tokenizer asks for no more than any honest one does.
 
-    Args:
-        data: its JSON.
-
     Raises:
         ValueError: naming everything that it asks too much of.
     """

@@ -187,11 +187,7 @@ class Ids(GramDensity):
 
 
 def text_density(tokenizer: Any) -> GramDensity:
-    """Words, or characters where a tokenizer goes by characters.
-
-    Args:
-        tokenizer: a :class:`~mlflow_rnnmod.inputs.TextEncoder`.
-    """
+    """Words, or characters where a tokenizer goes by characters."""
     inner = tokenizer.tokenizer
     special = {token.content for token in inner.get_added_tokens_decoder().values()}
     special |= {getattr(inner.model, "unk_token", None) or ""}

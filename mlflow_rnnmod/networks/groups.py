@@ -328,11 +328,6 @@ def weight_counts(
     What no group owns is left out: every module of a parent shares it. Where steps are told apart
     weights count once for each of them, with the units kept at that step, and the mean over steps
     is given. With separate gates rows are counted gate by gate; all columns stay.
-
-    Args:
-        shapes: of the network's state.
-        groups: of the network.
-        trunk: over the groups.
     """
     total = recurrent = torch.zeros(1, dtype=torch.float64)
     readers: dict[str, list[tuple[Group, Reader]]] = {}

@@ -36,10 +36,6 @@ def split_name(name: str) -> tuple[str, int | None, str | None]:
 def stacked(parts: Mapping[str, Tensor], groups: Groups) -> dict[str, Tensor]:
     """Tensors by name as one tensor a group: ``([steps,] [gates,] ...)``.
 
-    Args:
-        parts: of all steps from 0 up and all gates, each of the same shape within a group.
-        groups: that the parts are of.
-
     Example:
         >>> from mlflow_rnnmod.networks.groups import Group
         >>> parts = {"a@0": torch.tensor([1, 2]), "a@1": torch.tensor([3, 4])}

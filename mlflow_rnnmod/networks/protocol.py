@@ -130,9 +130,6 @@ class Watch(Protocol):
         They are total derivatives: through all that comes behind. Only of watches that were made
         with ``gradients``.
 
-        Args:
-            sides: as for :meth:`observations`.
-
         Returns:
             by the names of the observations, float64 ``(2, labels, units)``.
         """

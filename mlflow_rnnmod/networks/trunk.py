@@ -226,13 +226,6 @@ def shapes(
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of a trunk's masks, by layer.
 
-    Args:
-        units: of each maskable layer of the parent.
-        variant: of the trunk.
-        gates: of the trunk.
-        steps: how many are told apart, when unrolled.
-        gate_count: of the cell.
-
     Example:
         >>> shapes({"recurrent.0.fwd": 5, "hidden.0": 3}, "unrolled", "separate", 8, 4)
         {'recurrent.0.fwd': (8, 4, 5), 'hidden.0': (3,)}

@@ -110,12 +110,7 @@ def version_line(composite: Composite, found: Assessment | None = None) -> str:
 
 
 def registered_page_of(composite: Composite, uri: str) -> str:
-    """The description of a composite's registered model: what holds for all its versions.
-
-    Args:
-        composite: its first version.
-        uri: what it can be loaded by.
-    """
+    """The description of a composite's registered model: what holds for all its versions."""
     labels = ", ".join(escape(label, 40) for label in composite.labels[:MANY])
     more = f" and {len(composite.labels) - MANY} more" if len(composite.labels) > MANY else ""
     opening = (

@@ -31,13 +31,7 @@ class Source:
 
 
 def lineage_svg(sources: Sequence[Source], composite: str, note: str = "") -> str:
-    """Parents on the left, modules in the middle, the composite on the right.
-
-    Args:
-        sources: the parents.
-        composite: the composite's name.
-        note: a word under it.
-    """
+    """Parents on the left, modules in the middle, the composite on the right."""
     shown, left = [], SHOWN
     for source in sources:
         labels = list(source.labels[: max(left, 1)])

@@ -100,9 +100,6 @@ _POINTS = ("delta_accuracy", "delta_f1", "delta_bleu", "net")
 def page(decomposition: Decomposition) -> str:
     """The whole report: figures, modules, sizing, overlap, rows behind the figures, warnings.
 
-    Args:
-        decomposition: what it is about.
-
     Returns:
         HTML that needs no other file and no script.
     """

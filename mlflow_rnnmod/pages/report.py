@@ -108,15 +108,7 @@ def write_index(
     experiment_id: str,
     parent_model_id: str | None = None,
 ) -> None:
-    """Write ``modules.md``, ``modules.csv`` and ``modules_table.json`` into ``directory``.
-
-    Args:
-        decomposition: what the modules come from.
-        entries: a line for each module, in order.
-        directory: exists.
-        experiment_id: for links to the models' pages.
-        parent_model_id: the parent's LoggedModel.
-    """
+    """Write ``modules.md``, ``modules.csv`` and ``modules_table.json`` into ``directory``."""
     index = index_markdown(decomposition, entries, experiment_id, parent_model_id)
     (directory / INDEX).write_text(index, encoding="utf-8")
     rows = [_row(entry, experiment_id) for entry in entries]

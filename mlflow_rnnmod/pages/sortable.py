@@ -93,12 +93,7 @@ class Cell:
 
 
 def sortable(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table that sorts, with a field to filter its first column by where it is long.
-
-    Args:
-        header: names of the columns.
-        rows: as many cells each.
-    """
+    """A table that sorts, with a field to filter its first column by where it is long."""
     heads = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(map(str, row))}</tr>" for row in rows)
     field = (

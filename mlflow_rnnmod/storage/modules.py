@@ -103,10 +103,6 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
 def write_modules(modules: Sequence[Module], directory: Path) -> str:
     """Write the modules of a composite, all in two files; their parents are written elsewhere.
 
-    Args:
-        modules: in order.
-        directory: exists.
-
     Returns:
         SHA-256 of ``modules.json``.
 

@@ -32,13 +32,6 @@ def log_or_leave_nothing(
 ) -> ModelInfo:
     """Log a model, and register it; what is interrupted leaves nothing behind.
 
-    Args:
-        thing: parent, module or composite.
-        name: of its LoggedModel.
-        registered: name of the registered model, if it is to become a version of one.
-        tags: of the LoggedModel and the version.
-        rows: to measure a composite on, for its page.
-
     Raises:
         MlflowException: if the server refuses something.
     """

@@ -28,9 +28,6 @@ def slug(label: str) -> str:
     NFKC, case-folded, runs of other characters than letters, digits and ``_`` as ``-``; and ``-``
     with six digits of the label's SHA-256 where that changed more than case.
 
-    Args:
-        label: any text, the empty one too.
-
     Returns:
         At least one character, at most 127, all of them letters, digits, ``_`` or ``-``.
 
@@ -61,9 +58,6 @@ def slugs(labels: Iterable[str]) -> dict[str, str]:
     Labels that would share a slug all get digits of their SHA-256, so that none of their slugs
     depends on the labels' order.
 
-    Args:
-        labels: all different.
-
     Returns:
         Slug by label, in the order of ``labels``.
 
@@ -93,10 +87,6 @@ def slugs(labels: Iterable[str]) -> dict[str, str]:
 
 def registered_name(prefix: str, label_slug: str | None = None) -> str:
     """The registered model's name of a module, or of the parent where ``label_slug`` is ``None``.
-
-    Args:
-        prefix: what the user called the family of models.
-        label_slug: the module's slug.
 
     Raises:
         MlflowException: if ``prefix`` is empty, too long, or holds ``/`` or ``:``.

@@ -263,11 +263,6 @@ class Limit:
     def bounded(self, inputs: list[Any], reads: Input, parents: Sequence[Parent]) -> list[Any]:
         """Checked inputs, none of them longer than the limit.
 
-        Args:
-            inputs: as tables and lists have been read.
-            reads: their kind.
-            parents: that are going to read them.
-
         Raises:
             ValueError: naming the first that is too long, where they are not to be cut.
         """

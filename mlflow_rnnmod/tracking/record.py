@@ -206,12 +206,7 @@ def dataset_entity(dataset: Any) -> Dataset | None:
 
 
 def dataset_input(dataset: Dataset, rows: str = "") -> DatasetInput:
-    """The data set as an input, with what it was: rows for validation are no test.
-
-    Args:
-        dataset: the figures' rows.
-        rows: what they are, in words.
-    """
+    """The data set as an input, with what it was: rows for validation are no test."""
     known = ("validation", "training")
     context = next((name for name in known if f"{name} " in f"{rows} "), "test")
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

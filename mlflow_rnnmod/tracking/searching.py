@@ -183,10 +183,6 @@ def dead_modules(client: MlflowClient, models: Iterable[LoggedModel]) -> set[str
 
     A module finds its parent by id, and else by digest; one that stands alone, or whose parent is
     cached somewhere, may load all the same there.
-
-    Args:
-        client: of the server that the models are on.
-        models: of any kind.
     """
     referring = [m for m in models if m.params.get("parent_model_id", "bundled") != "bundled"]
     if not referring:

@@ -122,9 +122,6 @@ class Draft:
     def fold(self, end: str) -> str:
         """Let dense layers before or behind take in every scale and shift that they can.
 
-        Args:
-            end: the node that answers.
-
         Returns:
             the node that answers now.
         """

@@ -42,12 +42,7 @@ class Feed:
         return {INPUT: shape}
 
     def size(self, shape: Shape, known: Sequence[int] = ()) -> Any:
-        """What contracts call the input's size: numbers in a row.
-
-        Args:
-            shape: of one row.
-            known: how many different ones each node knows that looks its input up.
-        """
+        """What contracts call the input's size: numbers in a row."""
         return prod(size or 1 for size in shape)
 
     def given(self, rows: Rows, shape: Shape, dtype: torch.dtype) -> dict[str, Tensor]:

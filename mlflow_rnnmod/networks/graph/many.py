@@ -229,12 +229,7 @@ def stacks(config: GraphConfig) -> bool:
 
 
 def make_stack(network: Any, trunks: Sequence[Trunk]) -> Stack:
-    """Weights of all trunks, cut down and padded to the largest.
-
-    Args:
-        network: the parent's.
-        trunks: over its groups.
-    """
+    """Weights of all trunks, cut down and padded to the largest."""
     config: GraphConfig = network.config
     state, parts = network.state_dict(), config.structure.parts
     most = {name: max(t.sizes[name] for t in trunks) for name in network.groups}
@@ -292,10 +287,6 @@ def estimate(config: GraphConfig, load: Load) -> Mapping[str, float]:
 
     Counted from the weights, at fixed rates: dense layers are so fast that measuring a machine
     would take longer than it could save.
-
-    Args:
-        config: of the parent.
-        load: the batch, and the trunks.
     """
     whole = {name: group.units for name, group in config.structure.groups.items()}
     if not stacks(config):

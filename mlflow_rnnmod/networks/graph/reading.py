@@ -141,10 +141,6 @@ def read_graph(
 def read_graph_weights(module: nn.Module, reading: GraphReading) -> GraphNetwork:
     """Our network with the weights that ``module`` has now, by a reading made before.
 
-    Args:
-        module: the network that was read, or a copy of it with other weights.
-        reading: what :func:`read_graph` found.
-
     Raises:
         UnreadableNetwork: a ``ValueError``, if its structure is another one now.
     """

@@ -150,10 +150,6 @@ class _Tracer(fx.Tracer):
 def trace(module: nn.Module, call: Call) -> fx.Graph:
     """What becomes of the input, node by node.
 
-    Args:
-        module: in evaluation mode; what tracing sets on it is put back.
-        call: how it is called.
-
     Returns:
         nodes with ``meta["value"]`` and ``meta["line"]``.
 

@@ -23,10 +23,6 @@ _FUNCTIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
 def gate_activations(network: RecurrentLayers, rows: Rows) -> dict[str, Tensor]:
     """The activation of every gate of every recurrent unit, after its nonlinearity.
 
-    Args:
-        network: unmasked.
-        rows: the batch.
-
     Returns:
         for each direction of each recurrent layer, float ``(rows, steps, gates, units)``; gates in
         PyTorch's order (LSTM i, f, g, o; GRU r, z, n; a plain cell's output is its one gate). At

@@ -134,11 +134,7 @@ class PackedNetwork:
 
 
 def packed_states(network: RecurrentLayers) -> Callable[[Rows], States]:
-    """:meth:`RecurrentLayers.states`, with weights that are packed now; inference only.
-
-    Args:
-        network: one of :func:`can_pack`.
-    """
+    """:meth:`RecurrentLayers.states`, with weights that are packed now; inference only."""
     config = network.config
     layers = [PackedLstm(network.cell(i, "fwd")) for i in range(len(config.recurrent))]
 

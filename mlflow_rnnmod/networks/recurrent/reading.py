@@ -158,10 +158,6 @@ def read_weights(module: nn.Module, reading: Reading) -> RecurrentNetwork:
     """Our network with the weights that ``module`` has now, by a reading made before.
 
     Nothing is tried; :func:`check_parity` tells whether it still fits.
-
-    Args:
-        module: the network that was read, or a copy of it with other weights.
-        reading: what :func:`read_network` found.
     """
     with undisturbed(module):
         return copy_network(

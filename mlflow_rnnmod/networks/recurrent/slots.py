@@ -22,13 +22,6 @@ def cell_group(
 
     Guesses that recurrent weights read go into ``weight_hh`` and ``bias_hh``: in a GRU they stay
     inside the reset gate's product. Constants of single gates go to ``bias_ih``.
-
-    Args:
-        name: of the group.
-        cell: kind of cell.
-        prefix: of its tensors' names.
-        units: how many.
-        readers: in layers behind it.
     """
     gates = CELL_GATES[cell]
     kinds = ("bias_ih_l0", "weight_ih_l0", "weight_hh_l0", "bias_hh_l0")

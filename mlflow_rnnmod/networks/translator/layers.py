@@ -250,11 +250,6 @@ class TranslatorLayers(Network):
     def translate(self, rows: Rows, target: str, beams: int = 1) -> list[list[int]]:
         """Translations into a language, as tokens, without start and end.
 
-        Args:
-            rows: the sources, run at once.
-            target: one of the labels.
-            beams: how many beginnings are followed; 1 takes the likeliest token each time.
-
         Raises:
             ValueError: if ``target`` is none of the labels, or ``beams`` no positive number.
         """
