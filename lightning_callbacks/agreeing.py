@@ -144,7 +144,7 @@ def warning_of_all(encoder: TextEncoder | None, rows: Any, config: Any) -> list[
 
 
 def warnings_of_length(network: Any, rows: Any, before: int | None) -> list[str]:
-    """Which rows are cut, with how many labels of their steps; and what is read where it changed."""
+    """Which rows are cut, with how many labels of their steps; what is read, where it changed."""
     steps, rows = network.config.steps, getattr(rows, "sources", rows)
     if steps is None or not len(rows) or rows.values.ndim < 2:
         return []

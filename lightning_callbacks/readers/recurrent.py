@@ -12,8 +12,8 @@ from lightning_callbacks.collecting import conform
 from lightning_callbacks.readers.base import Given, Prepared, Reader, Settings
 from lightning_callbacks.readers.graph import PreparedGraph
 from mlflow_rnnmod.networks import Parent, Rows
+from mlflow_rnnmod.networks.architectures import read_network
 from mlflow_rnnmod.networks.graph.reading import SAID
-from mlflow_rnnmod.networks.reading import read_network
 from mlflow_rnnmod.networks.recurrent.reading import check_parity, read_weights
 from mlflow_rnnmod.networks.recurrent.structure import find_parts
 from mlflow_rnnmod.networks.spec import NetworkSpec, Reading

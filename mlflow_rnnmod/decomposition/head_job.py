@@ -12,7 +12,6 @@ from torch import Tensor
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Answer, Labelled, Sample
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
-from mlflow_rnnmod.decomposition.examples import RowExamples
 from mlflow_rnnmod.decomposition.fitting import (
     Fit,
     FittedHeads,
@@ -31,6 +30,7 @@ from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.repairs import fit_calibrations
 from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sizing import SIZING, Job, Made, Progress
+from mlflow_rnnmod.decomposition.splitting import RowExamples
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.parent import Parent

@@ -13,12 +13,12 @@ from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Sample
 from mlflow_rnnmod.answers.translation import chrf_signature, corpus_bleu, corpus_chrf
 from mlflow_rnnmod.decomposition.config import DecompositionConfig
-from mlflow_rnnmod.decomposition.examples import PairExamples
 from mlflow_rnnmod.decomposition.folding import make_trunk
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
 from mlflow_rnnmod.decomposition.pairs import Pairs, draw_pairs, forced_sample
 from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sizing import Job, Made, Progress
+from mlflow_rnnmod.decomposition.splitting import PairExamples
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk

@@ -2,10 +2,10 @@
 
 from mlflow_rnnmod.inputs.rows import Rows, concatenate
 from mlflow_rnnmod.inputs.text import TextEncoder
+from mlflow_rnnmod.networks.architectures import read_network
 from mlflow_rnnmod.networks.guard import tolerance
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.protocol import Network, TrunkNetwork, View, view
-from mlflow_rnnmod.networks.reading import read_network
 from mlflow_rnnmod.networks.recurrent.config import HiddenLayer, NetworkConfig
 from mlflow_rnnmod.networks.recurrent.layers import States
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork

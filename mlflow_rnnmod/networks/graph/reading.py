@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from mlflow_rnnmod.answers import answer_of
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import answer_tensor, arrangements, shown, user_answers
-from mlflow_rnnmod.networks.graph.calling import Call, find_call
+from mlflow_rnnmod.networks.graph.calling import Call, find_call, padding_of, reads_padding
 from mlflow_rnnmod.networks.graph.config import OUTPUTS_OVER_STEPS, GraphConfig
 from mlflow_rnnmod.networks.graph.following import Followed, follow
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
-from mlflow_rnnmod.networks.graph.stepping import padding_of, reads_padding
 from mlflow_rnnmod.networks.guard import perturbed, tolerance, undisturbed
 from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
 
