@@ -141,7 +141,8 @@ class Study:
         """How good scores of the test split are, in points: the metric, and what stands beside."""
         found = self.parent.network.config.answer.measure(scores, self.material.reported_on)
         _, right = self.parent.network.config.answer.said(scores, self.material.reported_on)
-        if self.metric == "accuracy" and scores.shape[-1] > TOP and scores.ndim == 2:
+        whole = scores.ndim == 2 and len(right) == len(scores)  # not of single steps
+        if self.metric == "accuracy" and scores.shape[-1] > TOP and whole:
             among = right.gather(1, scores.topk(TOP).indices).any(dim=1)
             found = {**found, f"top{TOP}": float(among.double().mean())}
         return {name: 100 * value for name, value in found.items()}
