@@ -58,7 +58,7 @@ class Gone(ConnectionError):
 
 @contextlib.contextmanager
 def faulty(kind: str, at: int) -> Iterator[Counter[str]]:
-    """Requests of which number ``at`` goes wrong; counts them."""
+    """Requests of which number ``at`` goes wrong; counts them, and faults that came about."""
     seen: Counter[str] = Counter()
     what, _, when = kind.partition(" ")
     errors: dict[str, Callable[[], BaseException]] = {
@@ -76,15 +76,18 @@ def faulty(kind: str, at: int) -> Iterator[Counter[str]]:
             nonlocal gone
             with lock:
                 number = seen["requests"] = seen["requests"] + 1
-            hit = number == at
+            # Only files fill a disk; files are swallowed, and what makes a model ready.
+            places = {"disk": files, "swallowed": files or name == "finalize_logged_model"}
+            hit = number == at and places.get(what, True)
+            seen["faults"] += hit
             if gone:
                 raise Gone()
             if hit and what == "gone" and when == "before":
                 gone = True
                 raise Gone()
-            if hit and what == "swallowed" and (files or name == "finalize_logged_model"):
+            if hit and what == "swallowed":
                 return None
-            if hit and what == "disk" and files:
+            if hit and what == "disk":
                 _half(function, args)
                 raise errors[what]()
             if hit and when == "before":
@@ -140,12 +143,12 @@ class Trials:
         self.loaded: set[str] = set()
 
     def one(self, kind: str, at: int) -> bool:
-        """One fault; whether the attempt got that far."""
+        """One fault; whether it came about: the attempt got that far, and it fits that request."""
         client = MlflowClient(self.uri)
         if self.runs % 6 == 0:  # a new run now and then, else the next attempt is in the same
             self.run_id = client.create_run("0").info.run_id
         self.runs += 1
-        reached, succeeded = True, False
+        succeeded = False
         with faulty(kind, at) as seen:
             try:
                 self.log(self.run_id)
@@ -153,10 +156,16 @@ class Trials:
             except BaseException as error:
                 if not isinstance(error, Exception | KeyboardInterrupt | SystemExit):
                     self.bad.append(f"{kind} at {at}: raised {error!r}")
-            reached = seen["requests"] >= at
         self.counts[f"{kind}: {'succeeded' if succeeded else 'undone'}"] += 1
         self.check(f"{kind} at {at}")
-        return reached
+        return bool(seen["faults"])
+
+    def requests(self) -> int:
+        """How many an attempt makes that nothing happens to, which is removed again."""
+        with faulty("none", 0) as seen:
+            self.log(None)
+        self.empty()
+        return seen["requests"]
 
     def log(self, run_id: str | None, uri: str | None = None) -> Any:
         return log_decomposition(
@@ -228,13 +237,14 @@ def in_process(faults: int, seed: int, served: Served | None = None) -> dict[str
     with store(served) as uri:
         trials = Trials(uri, seed)
         done = 0
-        places = [(kind, at) for kind in FAULTS for at in range(1, 140)]
+        places = list(itertools.product(FAULTS, range(1, trials.requests() + 1)))
         trials.random.shuffle(places)
         for kind, at in places:
             if done >= faults:
                 break
-            done += trials.one(kind, at)
-            if done % 25 == 0:
+            happened = trials.one(kind, at)
+            done += happened
+            if happened and done % 25 == 0:
                 trials.succeeds(f"after {kind} at {at}")
         trials.succeeds("at last")
     return {"faults": done, "counts": dict(trials.counts), "bad": trials.bad}
