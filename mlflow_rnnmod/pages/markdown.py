@@ -73,16 +73,23 @@ def inline(code: object) -> str:
 
 
 def fit(sections: Sequence[str], longest: int) -> str:
-    """Sections one below the other, as many from the first on as ``longest`` characters hold.
+    r"""Sections one below the other, as many from the first on as ``longest`` characters hold.
 
-    Whole sections are left out, never a part of one, so that no table or code block is torn.
+    Whole sections are left out, never a part of one, so that no table or code block is torn. What
+    follows a table stands off from it: MLflow's descriptions leave no room below one.
+
+    Example:
+        >>> fit(["# A", table(["x"], [["1"]]), "## B"], 100)
+        '# A\n\n| x |\n| --- |\n| 1 |\n\n&nbsp;\n\n## B\n'
     """
-    kept: list[str] = []
+    text = ""
     for section in sections:
-        if len("\n\n".join([*kept, section])) + 1 > longest:
+        room = "&nbsp;\n\n" if text.rstrip().endswith("|") else ""
+        more = f"{text}\n{room}{section}\n" if text else f"{section}\n"
+        if len(more) > longest:
             break
-        kept.append(section)
-    return "\n\n".join(kept) + "\n"
+        text = more
+    return text
 
 
 WORKFLOW = "?workflowType=machine_learning"
