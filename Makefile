@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(TEST_ARGS)
 CORE := networks inputs answers decomposition composition storage
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test test-fast test-faults lint format docs clean
+.PHONY: help install demo ui test test-fast test-faults test-stores lint format docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,10 @@ $(VENV)/.demo: setup.cfg pyproject.toml $(VENV)/.torch
 $(VENV)/.test: setup.cfg pyproject.toml $(VENV)/.torch
 	$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.stores: $(VENV)/.test
+	$(PIP) -e '.[stores]'
+	@touch $@
 
 $(VENV)/.docs: setup.cfg pyproject.toml $(VENV)/.torch
 	$(PIP) -e '.[docs]'
@@ -53,6 +57,9 @@ test-fast: $(VENV)/.test  ## the core's tests alone: floors 1 to 4 and the packa
 
 test-faults: $(VENV)/.test  ## the campaign of faults and hostile files: about 10 minutes
 	$(PYTEST) -m faults tests/faults
+
+test-stores: $(VENV)/.stores  ## faults over PostgreSQL and an S3 stand-in: needs Debian's postgresql; by hand
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.faults --stores
 
 lint: $(VENV)/.test  ## ruff check, ruff format --check, mypy over the package
 	$(VENV)/bin/ruff check .

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from benchmarks.rq2 import joined
 from benchmarks.scoring import composite_points
 from benchmarks.study import Study
 from benchmarks.tasks import APART, TASKS
+from benchmarks.timing import interleaved, ratio
 from mlflow_rnnmod.answers import ANSWERS
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.composition.joint import calibrated
 from mlflow_rnnmod.decomposition import Module
+from mlflow_rnnmod.storage import write_module
 
 ALL = {**TASKS, **APART}
 SCORES = ("hybrid", "open", "likelihood", "bayes", "margin", "logit", "probability")
@@ -29,6 +33,8 @@ ALONE = ("margin", "bayes", "hybrid", "open", "likelihood", "logit", "probabilit
 JOINT = ("hybrid", "open")
 JOINT_ROWS = 300
 REFUSED = 0.05
+# Inputs that likelihoods are timed on, and how often.
+BATCH, REPEATS = 64, 15
 SPLITS = ((5, 0), (5, 1), (8, 0), (8, 1))
 
 
@@ -148,6 +154,7 @@ def apart_rows(
         }
 
     if "one parent" not in done:
+        fixed |= costs(modules, data)
         for score in (s for s in ALONE if fits(s, both)):
             yield row("one parent", score, compose(modules, score=score))
     picked = torch.randperm(
@@ -171,6 +178,27 @@ def apart_rows(
         for score in (s for s in JOINT if fits(s, both)):
             composite = calibrated(compose(apart, score=score), *joint_rows)
             yield row(name, f"joint of {score}", composite)
+
+
+def costs(modules: Sequence[Module], data: TextData) -> dict[str, float]:
+    """Bytes of the largest module on disk; what likelihoods take of a batch's time, a share."""
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = []
+        for number, module in enumerate(modules):
+            written = Path(folder) / str(number)
+            write_module(module, written)
+            sizes.append(sum(f.stat().st_size for f in written.rglob("*") if f.is_file()))
+    inputs = data.texts["test"][:BATCH]
+    ways = {
+        score: partial(compose(modules, score=score).scores, inputs)
+        for score in ("hybrid", "open")
+        if fits(score, data.output)
+    }
+    if len(ways) < 2:
+        return {"bytes": max(sizes)}
+    times = interleaved(ways, REPEATS)
+    share = 1 - ratio("", times["open"], times["hybrid"], None).value
+    return {"bytes": max(sizes), "likelihood_share": share}
 
 
 def parts_of(
@@ -253,3 +281,7 @@ def _print(name: str, rows: list[dict[str, Any]], removal: float, console: Conso
                 f"{mean_and_error(strange)[0]:.1f}" if strange else "",
             )
         console.print(table)
+        if one and mine and "bytes" in mine[0]:
+            share = mine[0].get("likelihood_share")
+            took = "" if share is None else f"; likelihoods take {share:.0%} of a batch of {BATCH}"
+            console.print(f"largest module {mine[0]['bytes'] / 1000:.1f} kB on disk{took}")

@@ -57,13 +57,10 @@ def gorilla_rows(
     }
     for name, composite in options.items():
         yield _row(name, top_points(composite, data, "test"), data, composite)
-    fitted = compose(both.modules, calibrate_on=_with(data, joint))
-    yield _row(
-        "person and gorilla of a model of two, with joint rows",
-        top_points(fitted, data, "test"),
-        data,
-        fitted,
-    )
+        if composite is not parent:
+            fitted = compose(composite.modules, calibrate_on=_with(data, joint))
+            found = top_points(fitted, data, "test")
+            yield _row(f"{name}, with joint rows", found, data, fitted)
     others = data.only([name for name in data.names if name != ANIMAL])
     without = remove(parent, ANIMAL)
     found = top_points(without, others, "test")

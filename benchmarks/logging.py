@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,16 +117,30 @@ def measure(uri: str, what: Decomposition, rounds: int, threads: int) -> dict[st
     }
 
 
-@contextmanager
-def server(folder: Path, workers: int = 4) -> Iterator[str]:
-    """An ``mlflow server`` of its own on the loopback address; its URI."""
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def server(
+    folder: Path, workers: int = 4, backend: str | None = None, artifacts: Sequence[str] = ()
+) -> Iterator[str]:
+    """An ``mlflow server`` of its own on the loopback address; its URI.
+
+    Args:
+        folder: for its log, and for what it stores where nothing else is said.
+        workers: processes of it.
+        backend: URI of its database.
+        artifacts: its options for artifacts.
+    """
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", str(workers)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(folder / "server-artifacts")]
+    command += ["--backend-store-uri", backend or f"sqlite:///{folder / 'server.db'}"]
+    command += artifacts or ["--artifacts-destination", str(folder / "server-artifacts")]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -142,7 +156,8 @@ def server(folder: Path, workers: int = 4) -> Iterator[str]:
 
 
 def _wait_for(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    end = time.monotonic() + 600  # on a machine that others use
+    while time.monotonic() < end:
         if process.poll() is not None:
             break
         try:

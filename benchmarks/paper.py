@@ -15,7 +15,7 @@ from benchmarks import rq2, rq3
 from benchmarks.apart import SETTINGS, print_apart, rows_of
 from benchmarks.data import NotInstalled, TextData
 from benchmarks.gorilla import GORILLA, run_gorilla
-from benchmarks.options import console, names, numbers, progress_bar, shared, with_options
+from benchmarks.options import console, progress_bar, reuse_options, rq1_options, shared
 from benchmarks.page.apart import page as page_of_apart
 from benchmarks.page.page import write
 from benchmarks.page.rows import read_rows
@@ -23,13 +23,12 @@ from benchmarks.parents import train_parent
 from benchmarks.published import delta, reuse_delta
 from benchmarks.results import RowFile, mean_and_error, print_reuse, print_rows
 from benchmarks.reuse import Workshop
-from benchmarks.rq1 import DRAWS, REPAIRS, rq1_rows
-from benchmarks.study import MEANS_FOLDED, Study
+from benchmarks.rq1 import rq1_rows
+from benchmarks.study import Study
 from benchmarks.tasks import CELLS, TASKS
 from benchmarks.translation.run import run_reuse, run_scenarios
 from benchmarks.translation.run import run_rq1 as run_translation_rq1
 from benchmarks.translation.scenarios import SCENARIOS
-from mlflow_rnnmod.decomposition.config import SHARES_OF
 
 QUICK_ROWS = 3000
 TRANSLATION = "tatoeba"
@@ -41,24 +40,9 @@ def main() -> None:
     """Take the paper's networks apart, put them together again, and print our figures."""
 
 
-def _rq1_options(command: Any) -> Any:
-    return with_options(
-        command,
-        click.option("--rule", "--rules", "rules", default="sensitivity,paper", callback=names),
-        click.option("--removal", "--removals", "removals", default="0.05,0.2,0.35,0.5",
-                     callback=numbers, help="Shares of the units."),
-        click.option("--repairs", default=",".join(REPAIRS), callback=names,
-                     help=f"Or {MEANS_FOLDED}: all, with means folded in the place of guesses "
-                     "from kept units."),
-        click.option("--draws", type=int, default=DRAWS, help="Random masks for each random row."),
-        click.option("--share-of", type=click.Choice(SHARES_OF), default="units",
-                     help="What --removal is a share of."),
-    )  # fmt: skip
-
-
 @main.command("rq1")
 @click.argument("datasets", nargs=-1, type=click.Choice(DATASETS))
-@_rq1_options
+@rq1_options
 @shared
 def rq1(datasets: tuple[str, ...], **settings: Any) -> None:
     """Is a parent that is taken apart and composed again as good as it was?
@@ -80,7 +64,7 @@ def rq1(datasets: tuple[str, ...], **settings: Any) -> None:
 @click.option("--cell", type=click.Choice(CELLS), default="lstm")
 @click.option("--layers", type=int, default=1)
 @click.option("--seeds", type=int, default=3, help="How many parents, each with its own seed.")
-@_rq1_options
+@rq1_options
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/benchmarks"))
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Rows; goes on with it.")
@@ -141,6 +125,7 @@ def run_rq1(
     repairs: tuple[str, ...],
     draws: int,
     share_of: str,
+    trunks: int | None,
     seeds: int,
     quick: bool,
     data_dir: Path,
@@ -162,6 +147,7 @@ def run_rq1(
         "variant": variant,
         "gates": gates,
         "share_of": None if share_of == "units" else share_of,  # which older rows don't say
+        "trunks": trunks,
     }
     with progress_bar() as progress:
         for seed in range(seeds):
@@ -172,8 +158,7 @@ def run_rq1(
                 for r in file.where(**mine, seed=seed)
             }
             splits = [data.rows(s, parent.encoder) for s in ("train", "validation", "test")]
-            how = {"variant": variant, "gates": gates, "share_of": share_of}
-            study = Study.start(parent, *splits, seed=seed, **how)
+            study = Study.start(parent, *splits, seed, variant, gates, share_of, trunks)
             fixed = {
                 **mine,
                 "seed": seed,
@@ -214,18 +199,9 @@ ACROSS = {
 }
 
 
-def _reuse_options(command: Any) -> Any:
-    return with_options(
-        command,
-        click.option("--removal", type=float, default=0.2, help="Share of the units."),
-        click.option("--across/--within", "crossing", default=None,
-                     help="Only across types, or only within one; both otherwise."),
-    )  # fmt: skip
-
-
 @main.command("rq2")
 @click.argument("datasets", nargs=-1, type=click.Choice(DATASETS))
-@_reuse_options
+@reuse_options
 @shared
 def reuse_modules(datasets: tuple[str, ...], **settings: Any) -> None:
     """Are two modules as good as a model trained from scratch for their two labels?"""
@@ -238,7 +214,7 @@ def reuse_modules(datasets: tuple[str, ...], **settings: Any) -> None:
 
 @main.command("rq3")
 @click.argument("datasets", nargs=-1, type=click.Choice(DATASETS))
-@_reuse_options
+@reuse_options
 @shared
 def replace_modules(datasets: tuple[str, ...], **settings: Any) -> None:
     """What does a model gain or lose when one of its modules gives way to another model's?
@@ -309,8 +285,10 @@ def _reuse(
         return
     cell, layers, crossing = settings["cell"], settings["layers"], settings["crossing"]
     file = RowFile(settings["json_file"])
-    workshop = Workshop(settings["cache"], settings["variant"], settings["gates"])
-    mine = {"question": question, **{k: settings[k] for k in ("layers", "variant", "gates")}}
+    how = {name: settings[name] for name in ("variant", "gates", "share_of", "trunks")}
+    workshop, older = Workshop(settings["cache"], **how), {"units": None}
+    mine = {"question": question, "layers": layers, **how}
+    mine["share_of"] = older.get(how["share_of"], how["share_of"])  # which older rows don't say
     cells: list[str] = []
 
     with progress_bar() as progress:

@@ -54,11 +54,15 @@ class Workshop:
         cache: folder of trained parents.
         variant: of the masks.
         gates: of the masks.
+        share_of: what the share that is removed is one of.
+        trunks: how many a parent's modules share; each has its own where it is not given.
     """
 
     cache: Path
     variant: str = "rolled"
     gates: str = "joint"
+    share_of: str = "units"
+    trunks: int | None = None
     _studies: dict[tuple, Study] = field(default_factory=dict)
     _modules: dict[tuple, dict[str, Module]] = field(default_factory=dict)
 
@@ -68,9 +72,8 @@ class Workshop:
         if key not in self._studies:
             parent, _ = train_parent(data, training, self.cache)
             splits = [data.rows(s, parent.encoder) for s in ("train", "validation", "test")]
-            self._studies[key] = Study.start(
-                parent, *splits, seed=training.seed, variant=self.variant, gates=self.gates
-            )
+            how = self.variant, self.gates, self.share_of, self.trunks
+            self._studies[key] = Study.start(parent, *splits, training.seed, *how)
         return self._studies[key]
 
     def modules(

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.study import Study
-from mlflow_rnnmod.decomposition.rules import RULES, random_like
+from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.networks.trunk import Trunk, overlap_matrix
 
 DRAWS = 3
@@ -104,8 +104,7 @@ def rq1_rows(
                 started = time.perf_counter()
                 parts = []
                 for draw in range(draws):
-                    seeds = [1000 * draw + label for label in range(len(removed))]
-                    like = [random_like(u, s) for u, s in zip(removed, seeds, strict=True)]
+                    like = study.random(removed, 1000 * draw)
                     parts.append(study.measured(like, wanted, partial(told, f"random {share:.0%}")))
                 means = {name: _mean([points[name] for points, _ in parts]) for name in wanted}
                 seconds = (time.perf_counter() - started) / draws

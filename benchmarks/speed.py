@@ -107,7 +107,18 @@ def composites(
                 "loop of a tenth, times ten" if slow else "",
             ),
         ]
+        if limits:
+            found.append(chosen(isolated, rows, where, repeats))
     return found
+
+
+def chosen(composite: Composite, rows: Rows, where: str, repeats: int) -> Figure:
+    """The way that trunks are run in against the best of all, of which the loop never is one."""
+    ways = [way for way in WAYS if way != "loop"]
+    runs = {way: partial(composite.scores, rows, way) for way in ways}
+    times = interleaved(runs, min(repeats, 9))
+    best = min(ways[1:], key=lambda way: statistics.median(times[way]))
+    return ratio(f"chosen way / best, {where}", times["auto"], times[best], 1.1, f"best: {best}")
 
 
 def watching(repeats: int) -> list[Figure]:

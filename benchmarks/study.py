@@ -28,7 +28,7 @@ from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES, random_like
-from mlflow_rnnmod.decomposition.sharing import units_worth
+from mlflow_rnnmod.decomposition.sharing import group_labels, units_worth
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.decomposition.watching import collect
 from mlflow_rnnmod.networks import Parent, Rows
@@ -54,6 +54,7 @@ class Study:
     variant: str
     gates: str
     share_of: str = "units"
+    trunks: int | None = None
 
     @classmethod
     def start(
@@ -66,8 +67,12 @@ class Study:
         variant: str = "rolled",
         gates: str = "joint",
         share_of: str = "units",
+        trunks: int | None = None,
     ) -> Study:
-        """Watch the parent's units. Validation rows calibrate, as in ``decompose(report=test)``."""
+        """Watch the parent's units. Validation rows calibrate, as in ``decompose(report=test)``.
+
+        ``trunks`` is how many the labels share; each has its own where it is not given.
+        """
         started = time.perf_counter()
         config, network = DecompositionConfig(seed=seed), parent.network
         train, validation, test = (network.prepare(rows) for rows in (train, validation, test))
@@ -76,7 +81,7 @@ class Study:
         statistics = collect(network, sample, variant=variant, gates=gates)
         material = prepare_material(parent, sample, validation, test, config)
         seconds = time.perf_counter() - started
-        return cls(parent, statistics, material, seconds, train, variant, gates, share_of)
+        return cls(parent, statistics, material, seconds, train, variant, gates, share_of, trunks)
 
     @cached_property
     def published(self) -> ActivationStatistics:
@@ -135,7 +140,8 @@ class Study:
         """How good scores of the test split are, in points: the metric, and what stands beside."""
         found = self.parent.network.config.answer.measure(scores, self.material.reported_on)
         _, right = self.parent.network.config.answer.said(scores, self.material.reported_on)
-        if self.metric == "accuracy" and scores.shape[-1] > TOP and scores.ndim == 2:
+        whole = scores.ndim == 2 and len(right) == len(scores)  # not of single steps
+        if self.metric == "accuracy" and scores.shape[-1] > TOP and whole:
             among = right.gather(1, scores.topk(TOP).indices).any(dim=1)
             found = {**found, f"top{TOP}": float(among.double().mean())}
         return {name: 100 * value for name, value in found.items()}
@@ -143,16 +149,30 @@ class Study:
     def removed(self, rule: str, share: float) -> Removed:
         """Units that ``rule`` removes, for each label."""
         labels = range(len(self.parent.labels))
+        alone = [self._left_out(rule, share, [label]) for label in labels]
+        if self.trunks is None or self.trunks >= len(labels):
+            return alone
+        groups = group_labels(alone, self.trunks)
+        found = {label: self._left_out(rule, share, g) for g in groups for label in g[:1]}
+        first = {label: group[0] for group in groups for label in group}
+        return [found[first[label]] for label in labels]
+
+    def _left_out(self, rule: str, share: float, labels: Sequence[int]) -> dict[str, Tensor]:
+        """Units that labels with one trunk leave out."""
         statistics = self.published if RULES[rule].published else self.statistics
-        network, of = self.parent.network, self.share_of
-        return [units_worth(network, RULES[rule], statistics, y, share, of) for y in labels]
+        given = self.parent.network, RULES[rule], statistics, labels
+        return units_worth(*given, share, self.share_of)
+
+    def random(self, removed: Removed, seed: int = 0) -> Removed:
+        """As many units at random, for each label; alike where trunks are shared."""
+        drawn = {id(u): random_like(u, seed + label) for label, u in enumerate(removed)}
+        return [drawn[id(units)] for units in removed]
 
     def removed_or_random(self, rule: str, share: float) -> Removed:
         """The same for ``"random"`` too: as many units as ``"sensitivity"`` removes."""
         if rule != "random":
             return self.removed(rule, share)
-        like = self.removed("sensitivity", share)
-        return [random_like(units, label) for label, units in enumerate(like)]
+        return self.random(self.removed("sensitivity", share))
 
     def measured(
         self, removed: Removed, wanted: Sequence[str], told: Told

@@ -76,11 +76,28 @@ def _read_tokenizer(name: str, tokenizer: Any, problems: list[str]) -> str | Non
         if isinstance(tokenizer, Path) or (
             isinstance(tokenizer, str) and not tokenizer.lstrip().startswith("{")
         ):
-            tokenizer = Path(tokenizer).read_text(encoding="utf-8")
+            tokenizer = _read_file(Path(tokenizer))
         return TextEncoder(tokenizer).json
     except (OSError, TypeError, ValueError) as error:
         problems.append(f"{name}: {error}")
         return None
+
+
+def _read_file(path: Path) -> str:
+    """What a tokenizer's file holds.
+
+    Raises:
+        ValueError: if there is none that can be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"there is no file {str(path)!r:.200} that can be read ({error.strerror or error}); "
+            "expected the path of a tokenizer.json, a tokenizers.Tokenizer, or a fast tokenizer of "
+            "transformers. Nothing is downloaded: of a name on a hub give "
+            "transformers.AutoTokenizer.from_pretrained(name)"
+        ) from error
 
 
 def _read_vocabulary(given: Any, tokenizer: Any, problems: list[str]) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -13,7 +15,7 @@ from click.testing import CliRunner
 import mlflow_rnnmod
 from mlflow_rnnmod import cli, composition
 from mlflow_rnnmod.cli import finding, tables
-from mlflow_rnnmod.tracking import parents
+from mlflow_rnnmod.tracking import fetch, parents
 from tests.builders import (
     LABELS,
     ODD_LABELS,
@@ -77,6 +79,55 @@ def test_show(logged):
     text = rnnmod("show", "models:/a.german/1")
     assert "# german" in text
     assert tiny_parent("text").digest[:12] in text
+
+
+def test_show_prints_text_where_it_is_piped(logged):
+    text = rnnmod("show", "models:/a.german/1")
+    assert "&" not in text
+    assert "| label | german (1 of 3) |" in text
+    assert "&emsp;" in json.loads(rnnmod("show", "models:/a.german/1", "--json"))["card"]
+
+
+def test_show_asks_for_the_card_alone(tracking_uri, monkeypatch):
+    with mlflow.start_run() as run:
+        module = tiny_module(tiny_parent("text"), "german")
+        info = mlflow_rnnmod.log_model(module, name="one", registered_model_name="a.german")
+    uris = ("models:/a.german/1", "models:/a.german@1st", info.model_uri)
+    mlflow.MlflowClient().set_registered_model_alias("a.german", "1st", "1")
+    uris += (f"runs:/{run.info.run_id}/one",)
+    place = mlflow.get_logged_model(info.model_id).artifact_location
+    folder = Path(place.removeprefix("file://"))
+    fetched, download = [], mlflow.artifacts.download_artifacts
+
+    def watched(artifact_uri, **options):
+        fetched.append(artifact_uri)
+        return download(artifact_uri, **options)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", watched)
+    for uri in uris:
+        assert "# german" in rnnmod("show", uri)
+    assert all(uri.endswith("/card/README.md") for uri in fetched)
+    (folder / "card" / "README.md").unlink()
+    loaded, load = [], fetch.load
+    monkeypatch.setattr(fetch, "load", lambda uri: loaded.append(uri) or load(uri))
+    fetched.clear()
+    assert "# german" in rnnmod("show", uris[0])
+    assert loaded == [uris[0]]
+    assert fetched == []  # not a second time; loading asks for the data alone
+
+
+def test_show_needs_no_torch(logged):
+    script = (
+        "import sys; from mlflow_rnnmod.cli import main; "
+        f"main(['show', '{logged['german']}'], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert found.returncode == 0, found.stderr
+    assert "# german" in found.stdout
 
 
 def test_compose_predict_replace_export(logged, tmp_path):

@@ -71,8 +71,9 @@ def test_everything_imported_is_declared(folder: str) -> None:
 
 
 def test_nothing_is_declared_that_nobody_imports() -> None:
-    """Tools that are run and not imported are the exception."""
+    """Tools that are run and not imported are the exception, and what a server imports."""
     tools = {"mypy", "ruff", "pytest-xdist", "furo", "myst-parser", "sphinx", "lightning"}
+    tools |= {"boto3", "moto", "psycopg2-binary"}
     paths = [path for folder in EXTRAS for path in (ROOT / folder).rglob("*.py")]
     names = {name for path in paths for name in imported(path)}.union(*BY_NAME.values())
     known = packages_distributions()

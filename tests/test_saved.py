@@ -1,7 +1,7 @@
-"""Models that commit cc42f8b saved: they load, and answer what they answered then.
+"""Models that older commits saved: they load, and answer what they answered then.
 
-``tests/saved/make_saved.py`` wrote them. Nothing but the package's public face is used here, so
-that what lies behind it can change.
+``tests/saved/make_saved.py`` wrote them, and ``make_saved_graphs.py`` those of formats 3 to 5.
+Models are asked by nothing but the package's public face, so that what lies behind it can change.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import mlflow_rnnmod
+from mlflow_rnnmod.storage import FORMAT
 
 SAVED = Path(__file__).parent / "saved"
 NAMES = sorted(path.parent.name for path in SAVED.glob("*/answers.json"))
@@ -98,9 +99,16 @@ def _untouched() -> Iterator[None]:
 
 
 def test_every_kind_is_there():
-    assert len(names_of("composite")) == 37
-    assert len(names_of("module")) == 7
-    assert len(names_of("parent")) == 6
+    assert len(names_of("composite")) == 40
+    assert len(names_of("module")) == 9
+    assert len(names_of("parent")) == 7
+
+
+def test_every_format_is_there():
+    documents = ("network.json", "module.json", "modules.json", "composition.json")
+    paths = [path for name in documents for path in SAVED.rglob(name)]
+    formats = {json.loads(path.read_text("utf-8"))["format"] for path in paths}
+    assert formats >= set(range(1, FORMAT + 1))
 
 
 @pytest.mark.parametrize("name", names_of("composite", "module"))
@@ -145,8 +153,9 @@ def test_composites_answer_what_they_did(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_mlflow_serves_what_it_did(name):
     expected = answers_of(name)
-    inputs = pd.Series(expected["inputs"], dtype=object)
-    frame = pd.DataFrame({expected["column"]: inputs})
+    frame: Any = np.array(expected["inputs"], np.float32) if expected["column"] is None else None
+    if frame is None:
+        frame = pd.DataFrame({expected["column"]: pd.Series(expected["inputs"], dtype=object)})
     model = mlflow.pyfunc.load_model(folder_of(name))
     for asked in expected["served"]:
         found = plain(model.predict(frame, params=asked["params"]))
@@ -162,7 +171,9 @@ def test_parents_answer_what_they_did(name):
     assert parent.tokenizers == expected["tokenizers"]
     assert list(parent.labels) == expected["labels"]
     assert parent.input_kind == expected["input"]
-    values, lengths = torch.tensor(expected["values"]), torch.tensor(expected["lengths"])
+    values, lengths = torch.tensor(expected["values"]), expected["lengths"]
+    lengths = None if lengths is None else torch.tensor(lengths)
+    values = values if not values.is_floating_point() else values.to(parent.network.dtype)
     rows = mlflow_rnnmod.Rows(values, lengths)
     if expected["input"] == "text":
         read = parent.tokenizer(expected["inputs"])

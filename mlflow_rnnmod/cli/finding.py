@@ -162,12 +162,13 @@ def _summary(model: LoggedModel) -> dict[str, Any]:
 @click.command()
 @click.argument("uri")
 @as_json
+@uncollected
 @command
 def show(uri: str, as_json: bool) -> None:
     """Show what is logged under URI: its card."""
-    from mlflow_rnnmod.tracking import shelf
+    from mlflow_rnnmod.tracking import cards
 
-    text = shelf.logged_card(uri)
+    text = cards.logged_card(uri)
     if as_json:
         print_json({"uri": uri, "card": text})
     elif somebody_looks_on():
@@ -176,7 +177,7 @@ def show(uri: str, as_json: bool) -> None:
 
         Console().print(Markdown(text))
     else:
-        click.echo(text)
+        click.echo(markdown.as_text(text))
 
 
 @click.command("open")

@@ -201,4 +201,7 @@ def _tokenizer(path: str | None) -> Any:
     try:
         return Tokenizer.from_file(path)
     except Exception as error:  # what the package raises for a file that is none
-        raise Failure(f"--tokenizer {path!r}: {error}") from error
+        raise Failure(
+            f"--tokenizer {path!r}: {error}; expected the path of a tokenizer.json, as the package "
+            "tokenizers writes it. Nothing is downloaded."
+        ) from error

@@ -24,6 +24,9 @@ from mlflow_rnnmod.composition.scores import (
 )
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
 
+Fitted = Sequence[Sequence[float]]
+"""For each module the scales of its parts, and then its offset."""
+
 FEW = 5
 """Rows of a label from which on it is told if it is never found."""
 
@@ -43,11 +46,15 @@ class Parts:
     fixed: Tensor | None
 
 
-def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Composite:
+def calibrated(
+    composite: Composite, inputs: Any, labels: Sequence[Any], also: Sequence[str] = ()
+) -> Composite:
     """The composite with scales and an offset for each module, fitted on rows of all its labels.
 
     Rivals are fitted together, so that the best one is right; labels without rivals each get a
     scale and an offset of their own, fitted on whether they are among a row's labels (Platt).
+    Where rows are few for so many labels, the modules of one parent share scales and offset; what
+    is taken is what does best on rows that it was not fitted on.
 
     Args:
         composite: of modules that answer labels.
@@ -55,6 +62,8 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Comp
         labels: what is right for each: a label; a collection of labels; for a label at each step as
             many as the row has steps, in order; for lists the labels in their order. Steps with a
             label that no module answers for, or ``None``, are left out.
+        also: other scores that are tried in the place of the composite's, where it answers one
+            label for an input.
 
     Raises:
         ValueError: if labels are unknown, or as many as the inputs are expected and are not there.
@@ -71,7 +80,7 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Comp
         parameters = {k: v for k, v in composite.parameters.items() if k not in ("base", "scales")}
         composite = changed(composite, score=composite.base, parameters=parameters)
     parts, note = parts_of(composite, inputs), dict[str, str]()
-    fitted: Sequence[Sequence[float]]
+    fitted: Fitted
     if not composite.rivals:
         fitted = _fit_each(composite, parts.values[..., 0], labels)
     elif stepwise:
@@ -83,11 +92,13 @@ def calibrated(composite: Composite, inputs: Any, labels: Sequence[Any]) -> Comp
                 f"{list(composite.labels)}; expected some."
             )
         own = Parts(parts.values[known], None)
-        fitted, note = _guarded(composite, own, targets[known])
+        _, fitted, note = _guarded([(composite, own)], targets[known])
     else:
         index = {label: i for i, label in enumerate(composite.labels)}
         targets = torch.tensor([index[label] for label in labels])
-        fitted, note = _guarded(composite, parts, targets)
+        others = [changed(composite, score=score) for score in also]
+        given = [(composite, parts), *((other, parts_of(other, inputs)) for other in others)]
+        composite, fitted, note = _guarded(given, targets)
     scales = {label: list(found) for label, found in zip(composite.labels, fitted, strict=True)}
     step: dict[str, Any] = {"verb": "calibrate", "rows": len(labels), **note}
     found = changed(
@@ -167,49 +178,94 @@ def _weights(composite: Composite, parts: Parts) -> Tensor:
 
 
 def _guarded(
-    composite: Composite, parts: Parts, targets: Tensor
-) -> tuple[Sequence[Sequence[float]], dict[str, str]]:
-    """Scales and offsets, or what counts without any where they do not help; and what to note."""
+    given: Sequence[tuple[Composite, Parts]], targets: Tensor
+) -> tuple[Composite, Fitted, dict[str, str]]:
+    """What does best on rows that nothing was fitted on: scales, or what counts without any.
+
+    Args:
+        given: the composite by each score that is tried, the first of which it has now.
+        targets: int64 ``(rows,)``, the module that is right.
+
+    Returns:
+        the composite by the score that is taken, scales and offsets, and what to note.
+    """
+    composite, parts = given[0]
     seen = targets.bincount(minlength=len(composite.labels))
     missing = [label for label, n in zip(composite.labels, seen.tolist(), strict=True) if not n]
-    if missing:
-        note = f"no row of calibrate_on has {missing}: nothing was fitted"
-    elif not _helps(composite, parts, targets):
-        note = "scales fitted on these rows did no better than the format's: kept"
-    else:
-        return fit_joint(parts.values, targets, fixed=parts.fixed), {}
-    warnings.warn(
-        f"calibrate_on with {len(targets)} answers: {note}. Give more rows, of every label.",
-        stacklevel=4,
-    )
-    weights = tuple(map(float, _weights(composite, parts)))
-    return [(*weights, 0.0)] * len(composite.labels), {"note": note}
+    parents = [module.parent.digest for module in composite.modules]
+    of_parent = torch.tensor([list(dict.fromkeys(parents)).index(digest) for digest in parents])
+    asked = torch.zeros(int(of_parent.max()) + 1, dtype=torch.int64)
+    asked.index_add_(0, of_parent, seen)
+    ways = [] if missing else [torch.arange(len(parents))]
+    if 1 < len(asked) < len(parents) and bool((asked > 0).all()):
+        ways.append(of_parent)
+    before = _plain(composite, parts)
+    best: tuple[float, Composite, Parts, Tensor | None] = (0.0, composite, parts, None)
+    for other, own in given:
+        tried: list[tuple[Tensor | None, Tensor]] = [(None, _plain(other, own))]
+        tried += [(way, _cross_fitted(other, own, targets, way)) for way in ways]
+        for way, after in tried:
+            gain = _gain(composite, before, after, targets)
+            best = (gain, other, own, way) if gain > best[0] else best
+    gain, composite, parts, way = best
+    note = {}
+    if gain <= 0 and missing and not ways:
+        note = {"note": f"no row of calibrate_on has {missing}: nothing was fitted"}
+    elif gain <= 0:
+        note = {"note": "scales fitted on these rows did no better than the format's: kept"}
+    elif missing:
+        note = {"note": f"no row of calibrate_on has {missing}: each parent has scales, no label"}
+    if note:
+        warnings.warn(
+            f"calibrate_on with {len(targets)} answers: {note['note']}. Give more rows, of every "
+            "label.",
+            stacklevel=4,
+        )
+    if way is None:
+        return composite, [(*_weights(composite, parts).tolist(), 0.0)] * len(parents), note
+    return composite, fit_joint(parts.values, targets, fixed=parts.fixed, groups=way), note
 
 
-def _helps(composite: Composite, parts: Parts, targets: Tensor) -> bool:
-    """Whether scales do better than none on rows that they were not fitted on.
+def _plain(composite: Composite, parts: Parts) -> Tensor:
+    """Scores where nothing was fitted, ``(rows, modules)``."""
+    found = (parts.values * _weights(composite, parts)).sum(-1)
+    return found if parts.fixed is None else found + parts.fixed.to(found)
 
-    Each half of the rows is judged by scales of the other: they have to lower the log-loss, as
-    every repair has. Likelihoods leave little to be fitted, and few rows fit it badly: there they
-    have to answer more rows right, by more than the standard error of the difference.
+
+def _cross_fitted(composite: Composite, parts: Parts, targets: Tensor, way: Tensor) -> Tensor:
+    """Scores of each half of the rows by scales that were fitted on the other one.
+
+    A half that the other says nothing of stays as it is.
     """
-    values, fixed = parts.values, parts.fixed
-    extra = torch.zeros_like(values[..., 0]) if fixed is None else fixed.to(values)
-    before = (values * _weights(composite, parts)).sum(-1) + extra
-    after = torch.zeros_like(before)
+    values = parts.values
+    found = _plain(composite, parts).clone()
+    extra = torch.zeros_like(values[..., 0]) if parts.fixed is None else parts.fixed.to(values)
     even = torch.arange(len(targets)) % 2 == 0
     for mine in (even, ~even):
         if not bool(mine.any()) or not bool((~mine).any()):
-            return False
-        fitted = values.new_tensor(fit_joint(values[~mine], targets[~mine], fixed=extra[~mine]))
-        scores = (values[mine] * fitted[:, :-1]).sum(-1) + fitted[:, -1] + extra[mine]
-        after[mine] = scores.to(after)
+            continue
+        scales = values.new_tensor(
+            fit_joint(values[~mine], targets[~mine], fixed=extra[~mine], groups=way)
+        )
+        scores = (values[mine] * scales[:, :-1]).sum(-1) + scales[:, -1] + extra[mine]
+        found[mine] = scores.to(found)
+    return found
+
+
+def _gain(composite: Composite, before: Tensor, after: Tensor, targets: Tensor) -> float:
+    """By how much scores do better than others, above 0 where that is sure enough.
+
+    They have to lower the log-loss, as every repair has. Likelihoods leave little to be fitted, and
+    few rows fit it badly: there they have to answer more rows right, by more than the standard
+    error of the difference.
+    """
     if not composite.likely:
         loss = torch.nn.functional.cross_entropy
-        return bool(loss(after, targets) < loss(before, targets))
+        return float(loss(before, targets) - loss(after, targets))
     plain, found = (scores.argmax(dim=1) == targets for scores in (before, after))
     gained, lost = int((found & ~plain).sum()), int((plain & ~found).sum())
-    return gained - lost > (gained + lost) ** 0.5
+    sure: float = gained - lost - (gained + lost) ** 0.5
+    return float(gained - lost) if sure > 0 else 0.0
 
 
 def _part(strategy: ScoreStrategy, number: int) -> ScoreStrategy:

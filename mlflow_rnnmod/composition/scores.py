@@ -241,6 +241,7 @@ def fit_joint(
     penalty: float = 0.1,
     steps: int = 200,
     fixed: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> list[tuple[float, ...]]:
     """Scales and an offset for each module, so that a softmax over scores fits joint rows.
 
@@ -254,6 +255,8 @@ def fit_joint(
         penalty: at least 0.
         steps: of L-BFGS, at the most.
         fixed: what is added to the scores afterwards, ``(rows, modules)``; nothing where missing.
+        groups: of the modules, int64 ``(modules,)`` from 0 on: those of one group have the same
+            scales and offset. Each module has its own where this is missing.
 
     Returns:
         for each module its scales, one for each part, and then its offset.
@@ -264,37 +267,45 @@ def fit_joint(
     spread = x.flatten(0, 1).std(dim=0, correction=0).clamp(min=1e-6)
     x = (x - centre) / spread
     modules, count = x.shape[1:]
+    groups = torch.arange(modules) if groups is None else groups
     # A scale below 0 would turn a module's word around: such scales are fixed at 0 and the rest is
     # fitted again, or offsets would be left that only went with them.
-    free = torch.ones(modules, count, dtype=torch.bool)
+    free = torch.ones(int(groups.max()) + 1, count, dtype=torch.bool)
     added = torch.zeros(()) if fixed is None else fixed.detach()
     while True:
-        scale, offset = _fit_free(x, targets, free, penalty, steps, added.to(x))
+        scale, offset = _fit_free(x, targets, free, groups, penalty, steps, added.to(x))
         below = free & (scale < 0)
         if not below.any():
             break
         free &= ~below
     scale = (scale / spread).clamp(min=1e-6)
     shift = offset - (scale * centre).sum(-1)
-    return [(*map(float, scales), float(b)) for scales, b in zip(scale, shift, strict=True)]
+    found = [(*map(float, scales), float(b)) for scales, b in zip(scale, shift, strict=True)]
+    return [found[group] for group in groups.tolist()]
 
 
 def _fit_free(
-    x: Tensor, targets: Tensor, free: Tensor, penalty: float, steps: int, fixed: Tensor
+    x: Tensor,
+    targets: Tensor,
+    free: Tensor,
+    groups: Tensor,
+    penalty: float,
+    steps: int,
+    fixed: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Scales ``(modules, parts)``, 0 where not ``free``, and offsets ``(modules,)``."""
-    modules, count = free.shape
-    level = torch.ones(count, dtype=x.dtype, requires_grad=True)
-    own = torch.zeros(modules, count, dtype=x.dtype, requires_grad=True)
-    offset = torch.zeros(modules, dtype=x.dtype, requires_grad=True)
+    """Scales ``(groups, parts)``, 0 where not ``free``, and offsets ``(groups,)``."""
+    level = torch.ones(free.shape[1], dtype=x.dtype, requires_grad=True)
+    own = torch.zeros(free.shape, dtype=x.dtype, requires_grad=True)
+    offset = torch.zeros(len(free), dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [level, own, offset], max_iter=steps, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy((x * (level + own) * free).sum(-1) + offset + fixed, targets)
-        value = value + penalty * ((own**2).sum() + (offset**2).sum()) / modules
+        scale = ((level + own) * free)[groups]
+        value = F.cross_entropy((x * scale).sum(-1) + offset[groups] + fixed, targets)
+        value = value + penalty * ((own**2).sum() + (offset**2).sum()) / len(groups)
         value.backward()
         return value
 

@@ -205,7 +205,9 @@ def compose(
         recipe = ({**step, "note": note},)
     composite = Composite(modules, base, parameters, recipe)
     if calibrate_on is not None:
-        composite = calibrated(composite, *calibrate_on)
+        # Labels of one parent may be compared best by its own margins, where there are many.
+        also = ("bayes",) if score in (None, "joint") and base == "hybrid" else ()
+        composite = calibrated(composite, *calibrate_on, also=also)
         reject_on = calibrate_on[0] if reject_on is None else reject_on
     if unlabelled is not None:
         composite = shifted(composite, unlabelled)

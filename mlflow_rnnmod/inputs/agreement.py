@@ -3,7 +3,7 @@
 A tokenizer that is not is noticed nowhere else: the network answers to ids as it did in training,
 figures look fine, and texts are answered wrongly. Ids are decoded and encoded again; what does not
 come back is nothing that the tokenizer makes. Whole words come back whatever they are, so that the
-order of the vocabulary, its capital letters and what pads rows are asked, too. Only what can't be
+order of the vocabulary, how it is spelled and what pads rows are asked, too. Only what can't be
 otherwise is a problem, which ends a training before it begins; all else is a note.
 """
 
@@ -74,9 +74,10 @@ def compare_ids(encoder: TextEncoder, rows: Ids, size: int, pad_index: int | Non
     sure = [f"{found}{told}" for found in (strange * (not few), lost) if found]
     order = known.out_of_order()
     sure = sure or [found for found in (order * known.roomy, known.padding()) if found]
-    if sure:
-        return Agreement(tuple(sure))
-    doubts = strange, known.hardly_lost(), known.small_letters(), known.long()
+    spelled, certain = ("", False) if sure else known.misspelled()
+    if sure or certain:
+        return Agreement((*sure, *filter(None, (spelled,))))
+    doubts = strange, known.hardly_lost(), spelled, known.small_letters(), known.long()
     return Agreement((), tuple(doubt for doubt in (*doubts, order or known.room()) if doubt))
 
 

@@ -9,6 +9,8 @@ from itertools import islice
 from typing import Any
 
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.inputs.spelling import SURE as SURELY_SPELLED
+from mlflow_rnnmod.inputs.spelling import shifted as misspelled
 from mlflow_rnnmod.inputs.text import TextEncoder
 from mlflow_rnnmod.inputs.wording import decoding
 
@@ -289,6 +291,19 @@ class Known:
             f"rows are padded with id {self.pad}, which is the tokenizer's {token!r} and is in no "
             "training row otherwise: ids look shifted by one"
         )
+
+    def misspelled(self) -> tuple[str, bool]:
+        """Words are spelled as their neighbours in the vocabulary should be, and whether surely."""
+        tokens = [self._token(i) or "" for i in range(self.size)]
+        shift, out = misspelled(self.rows, tokens)
+        if not shift:
+            return "", False
+        beside = "before" if shift > 0 else "behind"
+        told = (
+            f"the tokenizer's words do not end as those beside them ask, and those {beside} them "
+            f"in its vocabulary do: less {shift} ids are its own, so they look shifted by one"
+        )
+        return told, out >= SURELY_SPELLED
 
     def small_letters(self) -> str:
         """Capital letters are something else to the tokenizer, and no row has any."""

@@ -97,8 +97,8 @@ def module_card(
     return fit(
         [
             opening,
-            fact_table(facts),
             _figures(module.figures, figure_rows(module.made), contract.answer.counted),
+            "## How it was made\n\n" + fact_table(facts),
             _layers(module),
             use(uri, contract.input, contract.input_size, contract.answer),
             _compose([uri, *others], contract.input, contract.input_size),
@@ -147,9 +147,10 @@ def parent_card(
         facts.insert(3, ("preparation", inline(parent.image.json)))
     if parent.target_tokenizer is not None:
         facts.insert(4, ("tokenizer of translations", inline(parent.target_tokenizer.digest)))
-    sections = [opening, fact_table(facts)]
+    sections = [opening]
     if figures:
         sections.append(_figures(figures, rows, config.answer.counted))
+    sections.append("## What it is\n\n" + fact_table(facts))
     sections.append(use(uri, parent.input_kind, parent.input_size, config.answer))
     if modules:
         sections.append(_compose([modules], parent.input_kind, parent.input_size, _TOGETHER))
@@ -289,8 +290,9 @@ def _layers(module: Module) -> str:
     rows = []
     for name, mask in module.trunk.keep.items():
         kept, total = int(mask.sum()), mask.numel()
-        rows.append((inline(name), _bar(kept / total), str(kept), str(total)))
-    return "## Units by layer\n\n" + table(("layer", "", "&emsp;kept", "&emsp;of"), rows, "  rr")
+        bar = f"{_bar(kept / total)}&emsp;"
+        rows.append((f"{inline(name)}&emsp;", bar, f"{kept}&emsp;", str(total)))
+    return "## Units by layer\n\n" + table(("layer", "", "kept&emsp;", "of"), rows, "  rr")
 
 
 def _bar(share: float, width: int = 20) -> str:

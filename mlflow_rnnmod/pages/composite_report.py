@@ -191,7 +191,8 @@ def _tiles(composite: Composite, found: Assessment | None) -> str:
 def _label_table(found: Assessment) -> str:
     main = "bleu" if "bleu" in found.labels[0].module else "f1"
     names = sorted(found.labels[0].module, key=lambda name: name != main)  # that one first
-    header = ["label", "points", *(w for n in names for w in (n, f"parent's {n}")), "rows"]
+    words = [METRICS.get(name, name) for name in names]
+    header = ["label", "points", *(w for n in words for w in (n, f"parent's {n}")), "rows"]
     rows = []
     for row in found.labels:
         gap = row.difference

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from html import unescape
 from urllib.parse import quote
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|~^:$])")
@@ -36,6 +37,31 @@ def escape(text: object, longest: int = 120) -> str:
     """
     line = plain(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line)
+
+
+_WRITTEN = re.compile(
+    r"(?P<code>^(?P<fence>`{3,}).*?^(?P=fence)$|(?P<ticks>`+)[^\n]*?(?P=ticks))"
+    r"|(?P<room> ?(?:&(?:nbsp|emsp);)+ ?)"
+    r"|(?P<entity>&#?\w+;)"
+    r"|\\(?P<mark>[!-/:-@\[-`{-~])",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def as_text(markdown: str) -> str:
+    r"""Markdown as text: what was escaped as it is, room as a space; code stays.
+
+    Example:
+        >>> print(as_text(r"| label&emsp; | a\|b &lt;b&gt; | `x\-y &lt;` |"))
+        | label | a|b <b> | `x\-y &lt;` |
+    """
+
+    def plainly(found: re.Match[str]) -> str:
+        if found["code"]:
+            return found["code"]
+        return " " if found["room"] else found["mark"] or unescape(found["entity"])
+
+    return _WRITTEN.sub(plainly, markdown)
 
 
 def link(text: object, target: str) -> str:
@@ -73,16 +99,23 @@ def inline(code: object) -> str:
 
 
 def fit(sections: Sequence[str], longest: int) -> str:
-    """Sections one below the other, as many from the first on as ``longest`` characters hold.
+    r"""Sections one below the other, as many from the first on as ``longest`` characters hold.
 
-    Whole sections are left out, never a part of one, so that no table or code block is torn.
+    Whole sections are left out, never a part of one, so that no table or code block is torn. What
+    follows a table stands off from it: MLflow's descriptions leave no room below one.
+
+    Example:
+        >>> fit(["# A", table(["x"], [["1"]]), "## B"], 100)
+        '# A\n\n| x |\n| --- |\n| 1 |\n\n&nbsp;\n\n## B\n'
     """
-    kept: list[str] = []
+    text = ""
     for section in sections:
-        if len("\n\n".join([*kept, section])) + 1 > longest:
+        room = "&nbsp;\n\n" if text.rstrip().endswith("|") else ""
+        more = f"{text}\n{room}{section}\n" if text else f"{section}\n"
+        if len(more) > longest:
             break
-        kept.append(section)
-    return "\n\n".join(kept) + "\n"
+        text = more
+    return text
 
 
 WORKFLOW = "?workflowType=machine_learning"

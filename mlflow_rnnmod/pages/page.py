@@ -38,11 +38,11 @@ p, li { max-width: 76ch; } .soft { color: #616e7c; }
   overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { padding: 5px 12px; border-bottom: 1px solid #e7ebf0; text-align: right;
+th, td { padding: 5px 9px; border-bottom: 1px solid #e7ebf0; text-align: right;
   white-space: nowrap; }
 th { font-weight: 600; vertical-align: bottom; white-space: normal; line-height: 1.25; }
 th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere;
-  max-width: 300px; min-width: 190px; }
+  max-width: 300px; min-width: 130px; }
 td.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 tr.taken td { background: #e8f2fa; font-weight: 600; }
 img.row { width: 56px; margin-right: 6px; image-rendering: pixelated; vertical-align: middle; }
@@ -108,8 +108,7 @@ def page(decomposition: Decomposition) -> str:
     parts = [
         f"<h1>{title}</h1>",
         f'<p class="soft">Parent {escape(parent.digest[:12])}, '
-        f"{escape(parent.network.words())}, "
-        f"{sum(parent.network.units.values())} units, taken apart in "
+        f"{escape(parent.network.words())}{_in_all(parent.network.units)}, taken apart in "
         f"{decomposition.seconds:.1f} seconds.</p>",
         *(
             f'<p class="mind"><b>Mind:</b> {escape(plain(w, 2000))}</p>'
@@ -141,6 +140,11 @@ def page(decomposition: Decomposition) -> str:
         + "\n".join(parts)
         + f"\n<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _in_all(units: Mapping[str, int]) -> str:
+    """Units of many groups; those of one are told already."""
+    return f", {sum(units.values())} units in all" if len(units) > 1 else ""
 
 
 def _pictures(pictures: Mapping[str, Sequence[bytes]]) -> str:
@@ -230,7 +234,8 @@ def _sizing(decomposition: Decomposition, chosen: Any) -> str:
         f"{escape(plain(decomposition.rows.get('calibrated', 'rows not recorded'), 500))}.{cost}"
         f'</p><div class="wide">{sizing_svg(tried, *taken, metric)}</div>'
         f'<div class="wide">{settings_svg(tried, taken_of(tried, *taken), metric)}</div>'
-        f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f'<div class="wide"><table><thead><tr>{header}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

@@ -137,22 +137,17 @@ def index_markdown(
     registered = any(entry.registered_name for entry in entries)
     known = [{**e.module.figures, **_points(e.module)} for e in entries]
     shown = [name for name in _HEADER if any(name in figures for figures in known)]
-    header = [
-        "label&emsp;",
-        *(f"&emsp;{_HEADER[n]}" for n in shown),
-        "&emsp;rows",
-        *(["&emsp;version"] if registered else []),
-    ]
+    header = ["label", *(_HEADER[n] for n in shown), "rows", *(["version"] if registered else [])]
     lines = []
     for entry in worst_first(entries):
         label = escape(entry.module.label, 80)
         if entry.model_id:
             label = link_raw(label, model_page(experiment_id, entry.model_id))
         figures = {**entry.module.figures, **_points(entry.module)}
-        cells = [f"{label}&emsp;", *(_cell(n, figures[n]) if n in figures else "" for n in shown)]
+        cells = [label, *(_cell(n, figures[n]) if n in figures else "" for n in shown)]
         cells.append(f"{figures['support']:.0f}" if "support" in figures else "")
         if registered:
-            cells.append(f"&emsp;{_registered(entry)}")
+            cells.append(_registered(entry))
         lines.append(cells)
     right = " " + "r" * (len(shown) + 1)
     measured = escape(decomposition.rows.get("figures", "rows that are not recorded"), 500)

@@ -17,6 +17,8 @@ table.sortable th { cursor: pointer; user-select: none; }
 table.sortable th::after { content: "\\2195"; color: #c3cad2; padding-left: 4px; }
 table.sortable th.up::after { content: "\\2191"; color: #1d6fa5; }
 table.sortable th.down::after { content: "\\2193"; color: #1d6fa5; }
+table.sortable th:first-child, table.sortable td:first-child { position: sticky; left: 0;
+  background: #fff; }
 input.filter { font: inherit; padding: 5px 10px; margin: 6px 0 10px; width: 280px;
   border: 1px solid #c3cad2; border-radius: 6px; }
 """

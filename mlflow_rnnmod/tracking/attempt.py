@@ -37,6 +37,7 @@ from mlflow_rnnmod.pages.report import (
 )
 from mlflow_rnnmod.storage import without_credentials
 from mlflow_rnnmod.tracking import _mlflow, code, parents, record
+from mlflow_rnnmod.tracking.cards import CARD
 from mlflow_rnnmod.tracking.directory import (
     hidden_tags,
     model_directory,
@@ -66,7 +67,6 @@ _logger = logging.getLogger(__name__)
 
 FOLDER = "rnnmod"
 PARENT_RUN = "mlflow.parentRunId"
-_CARD = "card/README.md"
 _THREADS = 8
 _CHUNK = 1000  # metrics that MLflow takes at once
 
@@ -231,8 +231,8 @@ class Attempt:
             ),
             borrows=self.borrows,
         )
-        (folder / _CARD).parent.mkdir()
-        (folder / _CARD).write_text(card, encoding="utf-8")
+        (folder / CARD).parent.mkdir()
+        (folder / CARD).write_text(card, encoding="utf-8")
         # The client would ask for each model's location again.
         _mlflow.get_artifact_repository(location, tracking_uri=self.uri).log_artifacts(str(folder))
         check_stored(location, digests_in(folder), f"Model {model.name}", self.uri)

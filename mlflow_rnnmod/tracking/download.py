@@ -14,7 +14,6 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from mlflow_rnnmod.storage import without_credentials
 from mlflow_rnnmod.tracking import _mlflow
 from mlflow_rnnmod.tracking.searching import experiments
 
@@ -28,6 +27,8 @@ THREADS = 8
 
 def server() -> str:
     """The tracking server in use, as it is written into files: without credentials."""
+    from mlflow_rnnmod.storage import without_credentials  # with torch, which a card needs not
+
     return without_credentials(mlflow.get_tracking_uri()) or ""
 
 

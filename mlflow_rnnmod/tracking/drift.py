@@ -196,8 +196,9 @@ def drift(thing: Composite | str | os.PathLike[str], data: Any, reference: Any =
     expected = composite.parameters.get(EXPECTED)
     if expected is None:
         raise MlflowException.invalid_parameter_value(
-            f"{thing!r:.120} does not remember what its scores looked like (promote, and replace "
-            "and compose with data, write it down); expected reference= rows to compare with."
+            f"{thing!r:.120} does not remember what its scores looked like. Give rows that it was "
+            "made from to compare with: --reference FILE of rnnmod drift, reference= in Python. "
+            "promote, and replace and compose with data, write it down; in Python with_expected."
         )
     served = _rows(data, composite)
     observed = _observed(composite, served.inputs, expected["modules"])

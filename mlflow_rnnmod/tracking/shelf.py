@@ -22,14 +22,15 @@ from mlflow_rnnmod.pages import composite as pages
 from mlflow_rnnmod.pages.composite import composite_page
 from mlflow_rnnmod.pages.composite_report import composite_report
 from mlflow_rnnmod.pages.wording import Saved
-from mlflow_rnnmod.tracking import download, fetch
+from mlflow_rnnmod.tracking import download
 from mlflow_rnnmod.tracking.assessment import Assessment, assess
+from mlflow_rnnmod.tracking.cards import CARD
 from mlflow_rnnmod.tracking.directory import Thing, kind
 from mlflow_rnnmod.tracking.registration import ALIAS
 
 _logger = logging.getLogger(__name__)
 
-CARD, REPORT, PICTURE = "card/README.md", "card/report.html", "card/lineage.svg"
+REPORT, PICTURE = "card/report.html", "card/lineage.svg"
 _LONGEST = 1000
 
 
@@ -187,19 +188,6 @@ def write_card(
     (path / CARD).parent.mkdir(exist_ok=True)
     text = card_of(thing, uri, model_id, standalone)
     (path / CARD).write_text(text, encoding="utf-8")
-
-
-def logged_card(uri: str) -> str:
-    """The card that was logged with a model, figures and all; or else one that is made of it.
-
-    Raises:
-        MlflowException: if there is no such model.
-    """
-    with download.downloaded(uri) as folder:
-        card_file = folder / CARD
-        if card_file.is_file():
-            return card_file.read_text(encoding="utf-8")
-    return card_of(fetch.load(uri), uri)
 
 
 def card_of(

@@ -132,6 +132,10 @@ def test_the_questions_are_asked(
         }
         nothing = next(r for r in rows if (r["rule"], r["repairs"]) == ("none", "none"))
         assert nothing["delta"] == 0 and "recurrent_weights_kept" not in nothing
+        paper.main([*told, "--json", str(file), "--trunks", "1"], standalone_mode=False)
+        shared = [r for r in json.loads(file.read_text())["rows"] if r["trunks"] == 1]
+        assert len(shared) == len(rows) and {r["jaccard"] for r in shared} == {1.0}
+        assert {r["rule"] for r in shared if r["units_kept"] < 1} >= {"sensitivity", "random"}
     if question == "rq2":
         assert sets == {"mnist", "mnist with emnist_letters", "mnist and emnist_letters"}
         assert {r["pair"] for r in rows if r["dataset"] == "mnist and emnist_letters"} == {"all"}

@@ -97,14 +97,18 @@ def fresh(browser: Any, shop: Shop) -> Iterator[Any]:
         if sees is not None:
             found.get_by_text(sees).first.wait_for()
         if shot is not None:
-            SHOTS.mkdir(parents=True, exist_ok=True)
             found.wait_for_timeout(1000)
-            found.screenshot(path=str(SHOTS / f"{shot}.png"))
+            picture(found, shot)
         return found
 
     yield opened
     for context in contexts:
         context.close()
+
+
+def picture(page: Any, name: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(SHOTS / f"{name}.png"))
 
 
 def follow(page: Any, name: str) -> Any:
@@ -198,10 +202,11 @@ def test_the_index_has_blocks_of_ten(shop: Shop, fresh: Any) -> None:
 
 def test_the_report_sorts_and_filters(shop: Shop, fresh: Any) -> None:
     where = artifact_page(shop.first.experiment_id, shop.first.run_id, "rnnmod/report.html")
-    page = fresh(where, "report")
+    page = fresh(where)
     frame = page.frame_locator("iframe").first
     rows = frame.locator("table.sortable tbody tr")
     rows.first.wait_for()
+    picture(page, "report")
     first = frame.locator("table.sortable th").first
     first.click()
     names = [rows.nth(i).locator("td").first.inner_text() for i in range(rows.count())]
@@ -218,5 +223,4 @@ def test_the_composites_report_is_an_artifact(shop: Shop, fresh: Any) -> None:
     page.get_by_text("report.html").first.click()
     frame = page.frame_locator("iframe").first
     frame.get_by_text("Labels beside their parents").wait_for()
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(SHOTS / "composite-report.png"))
+    picture(page, "composite-report")

@@ -67,6 +67,20 @@ def test_parents_of_different_labels_are_compared_with_likelihoods():
     assert "note" not in compose(modules).recipe[0]
 
 
+def test_the_score_that_joint_rows_prefer_is_taken():
+    modules = two()
+    inputs = tiny_inputs(modules[0].parent, 80, seed=5)
+    best, usual = compose(modules, score="bayes"), compose(modules)
+    right = best.predict(inputs)
+    differ = sum(a != b for a, b in zip(usual.predict(inputs), right, strict=True))
+    assert differ > 3
+    found = compose(modules, calibrate_on=(inputs, right))
+    assert found.base == "bayes" and found.predict(inputs) == right
+    # What was asked for by name stays.
+    named = compose(modules, score="hybrid", calibrate_on=(inputs, right))
+    assert named.base == "hybrid"
+
+
 def test_old_modules_compose_as_before():
     old = [replace(module, likelihood=None) for module in two()]
     composite = compose(old)

@@ -7,11 +7,13 @@ was served and before its answer is there. Faults are put in by number, so that 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import resource
 import signal
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +24,9 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 
 import mlflow_rnnmod
 from mlflow_rnnmod.tracking.bulk import log_decomposition
@@ -30,6 +34,10 @@ from mlflow_rnnmod.tracking.parents import forget_parents
 from tests.builders import tiny_decomposition, tiny_parent
 
 PREFIX = "faults"
+Served = Callable[[Path], contextlib.AbstractContextManager[str]]
+"""Starts a server, given a folder for what it keeps; its URI."""
+FILES = (LocalArtifactRepository, HttpArtifactRepository, S3ArtifactRepository)
+"""Where files go: a folder, a server that hands them on, a bucket."""
 REQUESTS = (
     "get_run", "search_logged_models", "create_logged_model", "finalize_logged_model",
     "log_inputs", "log_batch", "create_registered_model", "get_registered_model",
@@ -50,7 +58,7 @@ class Gone(ConnectionError):
 
 @contextlib.contextmanager
 def faulty(kind: str, at: int) -> Iterator[Counter[str]]:
-    """Requests of which number ``at`` goes wrong; counts them."""
+    """Requests of which number ``at`` goes wrong; counts them, and faults that came about."""
     seen: Counter[str] = Counter()
     what, _, when = kind.partition(" ")
     errors: dict[str, Callable[[], BaseException]] = {
@@ -61,22 +69,26 @@ def faulty(kind: str, at: int) -> Iterator[Counter[str]]:
         "memory": MemoryError,
         "disk": lambda: OSError(28, "No space left on device"),
     }
-    gone = False
+    gone, lock = False, threading.Lock()
 
     def wrapped(name: str, function: Callable[..., Any], files: bool) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal gone
-            number = seen["requests"] = seen["requests"] + 1
-            hit = number == at
+            with lock:
+                number = seen["requests"] = seen["requests"] + 1
+            # Only files fill a disk; files are swallowed, and what makes a model ready.
+            places = {"disk": files, "swallowed": files or name == "finalize_logged_model"}
+            hit = number == at and places.get(what, True)
+            seen["faults"] += hit
             if gone:
                 raise Gone()
             if hit and what == "gone" and when == "before":
                 gone = True
                 raise Gone()
-            if hit and what == "swallowed" and (files or name == "finalize_logged_model"):
+            if hit and what == "swallowed":
                 return None
-            if hit and what == "disk" and files:
-                _half(args)
+            if hit and what == "disk":
+                _half(function, args)
                 raise errors[what]()
             if hit and when == "before":
                 raise errors[what]()
@@ -95,21 +107,22 @@ def faulty(kind: str, at: int) -> Iterator[Counter[str]]:
             stack.enter_context(
                 mock.patch.object(MlflowClient, name, wrapped(name, function, False))
             )
-        for name in ("log_artifacts", "_download_file"):
-            function = getattr(LocalArtifactRepository, name)
-            patched = wrapped(name, function, name == "log_artifacts")
-            stack.enter_context(mock.patch.object(LocalArtifactRepository, name, patched))
+        for repository, name in itertools.product(FILES, ("log_artifacts", "_download_file")):
+            patched = wrapped(name, getattr(repository, name), name == "log_artifacts")
+            stack.enter_context(mock.patch.object(repository, name, patched))
         yield seen
 
 
-def _half(args: tuple[Any, ...]) -> None:
+def _half(log_artifacts: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Half of some files, as a full disk leaves them."""
     repository, folder = args[0], Path(args[1])
-    for path in list(folder.rglob("*"))[::2]:
-        if path.is_file():
-            target = Path(repository.artifact_dir) / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with tempfile.TemporaryDirectory() as halves:
+        for path in list(folder.rglob("*"))[::2]:
+            if path.is_file():
+                target = Path(halves) / path.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        log_artifacts(repository, halves)
 
 
 class Trials:
@@ -130,12 +143,12 @@ class Trials:
         self.loaded: set[str] = set()
 
     def one(self, kind: str, at: int) -> bool:
-        """One fault; whether the attempt got that far."""
+        """One fault; whether it came about: the attempt got that far, and it fits that request."""
         client = MlflowClient(self.uri)
         if self.runs % 6 == 0:  # a new run now and then, else the next attempt is in the same
             self.run_id = client.create_run("0").info.run_id
         self.runs += 1
-        reached, succeeded = True, False
+        succeeded = False
         with faulty(kind, at) as seen:
             try:
                 self.log(self.run_id)
@@ -143,10 +156,16 @@ class Trials:
             except BaseException as error:
                 if not isinstance(error, Exception | KeyboardInterrupt | SystemExit):
                     self.bad.append(f"{kind} at {at}: raised {error!r}")
-            reached = seen["requests"] >= at
         self.counts[f"{kind}: {'succeeded' if succeeded else 'undone'}"] += 1
         self.check(f"{kind} at {at}")
-        return reached
+        return bool(seen["faults"])
+
+    def requests(self) -> int:
+        """How many an attempt makes that nothing happens to, which is removed again."""
+        with faulty("none", 0) as seen:
+            self.log(None)
+        self.empty()
+        return seen["requests"]
 
     def log(self, run_id: str | None, uri: str | None = None) -> Any:
         return log_decomposition(
@@ -213,39 +232,42 @@ class Trials:
         self.loaded.clear()
 
 
-def in_process(faults: int, seed: int) -> dict[str, Any]:
-    """So many faults at the requests to a database, without a server between."""
-    with store() as uri:
+def in_process(faults: int, seed: int, served: Served | None = None) -> dict[str, Any]:
+    """So many faults at the requests to a database without a server between, or to a server."""
+    with store(served) as uri:
         trials = Trials(uri, seed)
         done = 0
-        places = [(kind, at) for kind in FAULTS for at in range(1, 140)]
+        places = list(itertools.product(FAULTS, range(1, trials.requests() + 1)))
         trials.random.shuffle(places)
         for kind, at in places:
             if done >= faults:
                 break
-            done += trials.one(kind, at)
-            if done % 25 == 0:
+            happened = trials.one(kind, at)
+            done += happened
+            if happened and done % 25 == 0:
                 trials.succeeds(f"after {kind} at {at}")
         trials.succeeds("at last")
     return {"faults": done, "counts": dict(trials.counts), "bad": trials.bad}
 
 
 @contextlib.contextmanager
-def store() -> Iterator[str]:
-    """An empty database with artifacts beside it, made MLflow's own."""
+def store(served: Served | None = None) -> Iterator[str]:
+    """An empty store, made MLflow's own: a database with artifacts beside it, or a server."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     before = os.getcwd()
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
         os.environ["RNNMOD_CACHE"] = ""
         os.chdir(folder)
-        made = SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", f"{folder}/artifacts")
-        made.engine.dispose()
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        try:
-            yield f"sqlite:///{folder}/mlflow.db"
-        finally:
-            os.chdir(before)
+        stack.callback(os.chdir, before)
+        if served is None:
+            uri = f"sqlite:///{folder}/mlflow.db"
+            SqlAlchemyStore(uri, f"{folder}/artifacts").engine.dispose()
+        else:
+            uri = stack.enter_context(served(Path(folder)))
+        mlflow.set_tracking_uri(uri)
+        yield uri
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -263,12 +285,12 @@ def forked(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def kills(count: int, seed: int) -> dict[str, Any]:
+def kills(count: int, seed: int, served: Served | None = None) -> dict[str, Any]:
     """Processes that are killed at a request, and disks that are full (a limit on file size)."""
     random_ = random.Random(seed)
     counts: Counter[str] = Counter()
     bad: list[str] = []
-    with store() as uri, tempfile.TemporaryDirectory() as told:
+    with store(served) as uri, tempfile.TemporaryDirectory() as told:
         file = Path(told, "told")
         for number in range(count):
             at, full = random_.randrange(1, 110), random_.random() < 0.2
@@ -307,16 +329,17 @@ def kills(count: int, seed: int) -> dict[str, Any]:
 def killing(at: int) -> Iterator[None]:
     """This process is killed at a request, before or after it was served."""
     with faulty("none", 0):
-        count = 0
+        count, lock = 0, threading.Lock()
 
         def killed(function: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 nonlocal count
-                count += 1
-                if count == at and at % 2:
+                with lock:
+                    number = count = count + 1
+                if number == at and at % 2:
                     os.kill(os.getpid(), signal.SIGKILL)
                 found = function(*args, **kwargs)
-                if count == at:
+                if number == at:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return found
 
@@ -325,7 +348,7 @@ def killing(at: int) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for owner, names in (
                 (MlflowClient, REQUESTS),
-                (LocalArtifactRepository, ("log_artifacts", "_download_file")),
+                *((repository, ("log_artifacts", "_download_file")) for repository in FILES),
             ):
                 for name in names:
                     stack.enter_context(

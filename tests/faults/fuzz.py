@@ -47,6 +47,8 @@ FILES = (
     "parents",
 )  # fmt: skip
 
+_SAVED = Path(__file__).parents[1] / "saved"
+
 
 def make_subjects(folder: Path) -> dict[str, Path]:
     """Saved models of many kinds, by name."""
@@ -61,6 +63,8 @@ def make_subjects(folder: Path) -> dict[str, Path]:
     for name in ("translator: gru, text", "graph: several layers, multilabel"):
         made[name.partition(":")[0]] = compose(modules_of(subject(name)))
     made["tags"] = compose(modules_of(subject("recurrent: gru, text, tags")))
+    for name in ("label", "module"):  # whose kernels are fitted to what is kept
+        made[f"windows, {name}"] = mlflow_rnnmod.load_model(_SAVED / f"{name}_format5" / "model")
     found = {}
     for name, thing in made.items():
         found[name] = folder / name
@@ -94,6 +98,8 @@ def _inputs(composite: Composite) -> list[Any]:
         return [[1 % size, 2 % size], [0]]
     if kind == "features":
         return [[[0.5] * size] * 3]
+    if kind == "pixels":
+        return [torch.full(size, 0.5).tolist(), torch.full(size, -1.0).tolist()]
     return [[0.5] * size, [-1.0] * size]
 
 

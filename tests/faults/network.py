@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import tempfile
@@ -12,7 +13,7 @@ import mlflow
 from mlflow import MlflowClient
 
 from benchmarks.logging import server
-from tests.faults.attempts import Trials
+from tests.faults.attempts import Served, Trials
 from tests.faults.proxy import KINDS, Proxy, proxy
 
 IMPATIENT = {
@@ -63,17 +64,18 @@ class NetworkTrials(Trials):
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "2"
 
 
-def over_network(faults: int, seed: int) -> dict[str, Any]:
+def over_network(faults: int, seed: int, served: Served | None = None) -> dict[str, Any]:
     """So many faults between a client and a server that this starts."""
     before = {name: os.environ.get(name) for name in IMPATIENT}
     os.environ.update(IMPATIENT)
     os.environ["RNNMOD_CACHE"] = ""
+    served = served or functools.partial(server, workers=1)
     random_ = random.Random(seed)
     done = 0
     try:
         with (
             tempfile.TemporaryDirectory(prefix="faults-") as folder,
-            server(Path(folder), workers=1) as uri,
+            served(Path(folder)) as uri,
             proxy(uri) as way,
         ):
             mlflow.set_tracking_uri(uri)

@@ -1,9 +1,13 @@
 """Whether a tokenizer made some ids: told from ids, from texts, and never where it did."""
 
+import gzip
 import json
+import os
 import random
 import re
 from collections import Counter
+from itertools import islice
+from pathlib import Path
 
 import pytest
 from tokenizers import (
@@ -24,6 +28,7 @@ from mlflow_rnnmod.inputs.agreement import (
     padding_of,
     without_padding,
 )
+from mlflow_rnnmod.inputs.spelling import SURE, shifted
 
 NAMES = ["Anna", "Otto", "Maria", "Sandra", "Peter", "Ilse", "Grete", "Hugo", "Emil", "Lotte"]
 NOUNS = [a + b for a in ("ban", "kel", "tor", "mil", "fen") for b in ("do", "ra", "ne", "sti")]
@@ -311,3 +316,76 @@ def test_bytes_of_other_texts_are_doubted_though_each_comes_back() -> None:
     assert not right_found.problems and not right_found.notes
     found = compare_ids(wrong, rows, 300, None)
     assert found.problems or any("another tokenizer" in note for note in found.notes), found
+
+
+ENDINGS = {"is": "ing", "the": "ness", "very": "ish", "they": "ate"}
+
+
+def grammar(count=3_000, order="any"):
+    """A word tokenizer and ids of sentences whose words end as those before them ask.
+
+    The words of each ending are made up; in the vocabulary they stand in any order, or in one.
+    """
+    draw = random.Random(3)
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    stems = ["".join(draw.choices(syllables, k=3)) for _ in range(200)]
+    of = {each: sorted({stem + end for stem in stems}) for each, end in ENDINGS.items()}
+    rows = []
+    for _ in range(count):
+        asked = draw.choices(list(ENDINGS), k=4)
+        rows.append(" ".join(f"{word} {draw.choice(of[word])}" for word in asked))
+    seen = Counter(word for row in rows for word in row.split())
+    known = [word for word, _ in seen.most_common()] if order == "frequency" else sorted(seen)
+    if order == "any":
+        draw.shuffle(known)
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *known])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer, ids(tokenizer, rows)
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_words_that_are_spelled_as_their_neighbours_are_shifted(shift):
+    """Nothing else tells: each id is a word's, and each word comes back."""
+    tokenizer, rows = grammar()
+    last = tokenizer.get_vocab_size() - 1
+    rows = [[i for i in row if i not in (2, last)] for row in rows]
+    shifted = [[i + shift for i in row] for row in rows]
+    found = compared(tokenizer, shifted)
+    assert "less" in found.problems[0] and "shifted by one" in found.problems[0]
+    assert str(shift) in found.problems[0]
+    assert not compared(tokenizer, rows).problems
+
+
+@pytest.mark.parametrize("order", ["any", "frequency", "letters"])
+def test_words_that_are_spelled_as_they_should_are_not_doubted_for_it(order):
+    tokenizer, rows = grammar(order=order)
+    assert not compared(tokenizer, rows).problems
+
+
+def test_where_spellings_tell_nothing_no_shift_is_seen():
+    """Random words, numbers, and a vocabulary in which every second word has a capital letter."""
+    for seed in range(12):
+        draw = random.Random(seed)
+        words = ["".join(draw.choices("abcdefgh", k=6)) for _ in range(700)]
+        pairs = [word for each in words[:350] for word in (each, each.title())]
+        rows = [
+            draw.choices(range(700), [1 / (i + 1) for i in range(700)], k=8) for _ in range(900)
+        ]
+        for tokens in (words, [str(i) for i in range(700)], pairs):
+            assert shifted(rows, tokens) == (0, 0.0)
+    assert shifted([], words) == (0, 0.0)
+
+
+@pytest.mark.skipif("RNNMOD_DATA" not in os.environ, reason="needs the data sets")
+@pytest.mark.parametrize("name, size", [("clinc_oos", 5_000), ("math_qa", 1_500)])
+def test_queries_and_problems_whose_ids_are_shifted(name, size):
+    with gzip.open(Path(os.environ["RNNMOD_DATA"], name, "train.jsonl.gz"), "rt") as file:
+        of = [json.loads(line)["text"] for line in islice(file, 4_000)]
+    tokenizer = words(of, size=size)
+    tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    rows = ids(tokenizer, of)
+    assert shifted(rows, tokens) == (0, 0.0)
+    for shift in (1, -1):
+        found = shifted([[i + shift for i in row] for row in rows], tokens)
+        assert found[0] == shift and found[1] > SURE

@@ -78,7 +78,9 @@ def test_drift_of_other_answers(kind):
 
 
 def test_nothing_is_remembered():
-    with pytest.raises(MlflowException, match="expected reference="):
+    with pytest.raises(
+        MlflowException, match="--reference FILE of rnnmod drift, reference= in Python"
+    ):
         drift(composite(), served(WORDS))
     found = drift(composite(), served(OTHER), reference=served(WORDS))
     assert found.drifted

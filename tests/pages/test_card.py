@@ -77,7 +77,7 @@ def test_no_code_leaves_its_block(text: str) -> None:
 def test_a_card_shows_any_label(label: str) -> None:
     card = module_card(tiny_module(tiny_parent(labels=ODD_LABELS), label), URI)
     assert plain(label) in shown(card)
-    facts = dict(tables(card)[0])
+    facts = dict(tables(card)[1])
     assert facts["label"] == f"{plain(label)} ({ODD_LABELS.index(label) + 1} of 10)"
     assert "<script" not in card
 
@@ -89,7 +89,7 @@ def test_what_a_module_card_says(kind: str) -> None:
     card = module_card(
         module, URI, ["models:/surnames.zulu@champion"], "#/experiments/1/models/m-123"
     )
-    facts, figures, layers = (dict((row[0], row[1:]) for row in t) for t in tables(card))
+    figures, facts, layers = (dict((row[0], row[1:]) for row in t) for t in tables(card))
     assert facts["units kept"] == [f"{module.trunk.kept} of 8"]
     assert facts["units removed"] == ["25.0 % by random"]
     assert facts["repairs"] == ["fold, refit, calibrate"]
@@ -120,7 +120,7 @@ def test_what_is_not_known_is_not_claimed() -> None:
     card = module_card(module, URI)
     assert "None were measured" in card
     bare = replace(tiny_module(tiny_parent()), made={"rule": "none", "removal": 0.0})
-    facts = dict(tables(module_card(bare, URI))[0])
+    facts = dict(tables(module_card(bare, URI))[1])
     assert facts["units removed"] == "nothing removed"
     assert facts["repairs"] == "none"
     assert "The rows behind them are not recorded." in module_card(bare, URI)
@@ -133,7 +133,7 @@ def test_rows_in_plain_words() -> None:
 
 def test_whatever_else_was_made_is_told() -> None:
     module = replace(tiny_module(tiny_parent()), made={"kept_repairs": "fold", "nested": {"a": 1}})
-    facts = dict(tables(module_card(module, URI))[0])
+    facts = dict(tables(module_card(module, URI))[1])
     assert facts["kept repairs"] == "fold"
     assert "nested" not in facts
 
@@ -141,7 +141,7 @@ def test_whatever_else_was_made_is_told() -> None:
 def test_parent_card() -> None:
     parent = tiny_parent("text", cell="gru", recurrent=((4, 4), (6, 6)))
     card = parent_card(parent, URI, {"accuracy": 0.925}, "50 rows | more", "runs:/abc")
-    facts, figures = (dict(t) for t in tables(card))
+    figures, facts = (dict(t) for t in tables(card))
     assert facts["network"] == "GRU of 4/4 both ways + 6/6 both ways units"
     assert facts["digest"] == parent.digest
     assert facts["tokenizer"] == parent.tokenizer.digest
@@ -222,7 +222,7 @@ def test_cards_say_what_kind_of_answer_it_is(kind: str, question: str, joined: s
     modules = tiny_modules(parent_of(kind))
     card = module_card(modules[0], URI)
     assert question in shown(card)
-    assert dict(tables(card)[0])["answer"]
+    assert dict(tables(card)[1])["answer"]
     assert dict(tables(parent_card(modules[0].parent, URI))[0])["answer"]
     thresholds = {"b": 0.25} if kind == "multilabel" else None
     composite = compose(modules, thresholds=thresholds)

@@ -201,6 +201,12 @@ REFUSED = {
         lambda self, out, x, lengths: self.attention(out, out, out)[0][:, 0],
         "MultiheadAttention",
     ),
+    "a mask of every other step": (
+        lambda self, out, x, lengths: torch.where(
+            torch.arange(out.shape[1])[None, :, None] % 2 == 0, out, 0.0
+        ).sum(1),
+        "mask does not depend on the input; expected one made of it in forward, as x != 0",
+    ),
     "random numbers": (lambda self, out, x, lengths: out[:, -1] + torch.rand(1), "each time"),
 }
 

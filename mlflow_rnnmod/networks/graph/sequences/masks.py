@@ -14,6 +14,8 @@ from mlflow_rnnmod.networks.graph.operations.steps import INFINITE
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, two
 from mlflow_rnnmod.networks.graph.sequences.values import Stepped, renamed, stepped
 
+_MASKS = "one made of it in forward, as x != 0, or steps < lengths"
+
 
 def _compare(how: str) -> Callable[[Called], Stepped]:
     def handle(call: Called) -> Stepped:
@@ -37,7 +39,7 @@ def compared(call: Called, made: Stepped, how: str, number: float) -> Stepped:
 def flag(call: Called, made: Any) -> Stepped:
     """A value of yes and no."""
     if not isinstance(made, Stepped):
-        raise NotCovered("a mask that does not depend on the input")
+        raise NotCovered(f"a mask that does not depend on the input; expected {_MASKS}")
     if made.name in call.draft.flags:
         return made
     return compared(call, made, "ne", 0)
@@ -79,7 +81,7 @@ def _where(call: Called) -> Stepped:
     if isinstance(call.args[0], Stepped) and len(call.args) == 3:
         mask, one, other = call.args
     else:
-        raise NotCovered("its mask does not depend on the input")
+        raise NotCovered(f"its mask does not depend on the input; expected {_MASKS}")
     mask = flag(call, mask)
     if isinstance(one, Stepped) and not isinstance(other, Stepped):
         return filled(call, one, compared(call, mask, "eq", 0), other)
