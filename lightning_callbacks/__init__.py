@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from lightning_callbacks.module_decomposition import ModuleDecomposition
     from lightning_callbacks.sources import Sources
 
-_HOMES = {"Decomposed": "decomposer", "ModuleDecomposition": "module_decomposition"}
+_HOMES = {
+    "Decomposed": "decomposer",
+    "Destination": "decomposer",
+    "ModuleDecomposition": "module_decomposition",
+}
 __all__ = ["Decomposed", "Decomposer", "Destination", "ModuleDecomposition", "Sources"]
 
 

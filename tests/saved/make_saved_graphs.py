@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-import make_saved
-from make_saved import calls_of, clear, described, params_of, plain, save, served
+from tests.saved import make_saved
+from tests.saved.make_saved import calls_of, clear, described, params_of, plain, save, served
 
 FORMATS = {"4c4db4d": 3, "c10b67a": 4, "4b91215": 5}
 """By the commit that wrote it."""
