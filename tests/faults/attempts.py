@@ -270,7 +270,7 @@ def store(served: Served | None = None) -> Iterator[str]:
         yield uri
 
 
-def forked(work: Callable[[], None]) -> int:
+def forked(work: Callable[[], object]) -> int:
     """Exit status of a process that does some work; it opens its own connections."""
     child = os.fork()
     if child == 0:
@@ -292,8 +292,10 @@ def kills(count: int, seed: int, served: Served | None = None) -> dict[str, Any]
     bad: list[str] = []
     with store(served) as uri, tempfile.TemporaryDirectory() as told:
         file = Path(told, "told")
+        forked(lambda: file.write_text(str(Trials(uri, seed).requests())))
+        most = int(file.read_text())
         for number in range(count):
-            at, full = random_.randrange(1, 110), random_.random() < 0.2
+            at, full = random_.randrange(1, most + 1), random_.random() < 0.2
 
             def work(at: int = at, full: bool = full) -> None:
                 trials = Trials(uri, seed)
