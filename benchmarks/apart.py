@@ -20,7 +20,7 @@ from benchmarks.rq2 import joined
 from benchmarks.scoring import composite_points
 from benchmarks.study import Study
 from benchmarks.tasks import APART, TASKS
-from benchmarks.timing import interleaved, ratio
+from benchmarks.timing import bytes_of, interleaved, ratio
 from mlflow_rnnmod.answers import ANSWERS
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.composition.joint import calibrated
@@ -187,7 +187,7 @@ def costs(modules: Sequence[Module], data: TextData) -> dict[str, float]:
         for number, module in enumerate(modules):
             written = Path(folder) / str(number)
             write_module(module, written)
-            sizes.append(sum(f.stat().st_size for f in written.rglob("*") if f.is_file()))
+            sizes.append(bytes_of(written))
     inputs = data.texts["test"][:BATCH]
     ways = {
         score: partial(compose(modules, score=score).scores, inputs)

@@ -35,7 +35,7 @@ from benchmarks.speed_parents import (
     random_trunk,
 )
 from benchmarks.speed_plot import draw
-from benchmarks.timing import Figure, interleaved, markdown, ratio, show
+from benchmarks.timing import Figure, bytes_of, interleaved, markdown, ratio, show
 from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.decomposition import DecompositionConfig, collect, decompose, draw_sample
 from mlflow_rnnmod.decomposition.module import Module, make_contract
@@ -198,15 +198,11 @@ def sizes() -> Figure:
     modules = make_modules(parent, [random_trunk(parent) for _ in range(150)])
     with tempfile.TemporaryDirectory() as folder:
         write_parent(parent, Path(folder) / "parent")
-        alone = _bytes(Path(folder))
+        alone = bytes_of(Path(folder))
         for i, module in enumerate(modules):
             write_module(module, Path(folder) / str(i))
-        value = _bytes(Path(folder)) / alone
+        value = bytes_of(Path(folder)) / alone
     return Figure("bytes of 150 modules + parent / parent", value, value, value, 2.0)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def memory() -> Figure:

@@ -15,10 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import requests
 
@@ -118,8 +120,7 @@ def _running(
         process.wait(timeout=60)
 
 
-@contextmanager
-def _environment(endpoint: str) -> Iterator[None]:
+def _environment(endpoint: str) -> AbstractContextManager[Any]:
     """What tells clients, and the server, where the stand-in is."""
     wanted = {
         "MLFLOW_S3_ENDPOINT_URL": endpoint,
@@ -127,16 +128,7 @@ def _environment(endpoint: str) -> Iterator[None]:
         "AWS_SECRET_ACCESS_KEY": "nothing",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    return patch.dict(os.environ, wanted)
 
 
 def _program(name: str) -> str:

@@ -152,10 +152,10 @@ class Study:
         alone = [self._left_out(rule, share, [label]) for label in labels]
         if self.trunks is None or self.trunks >= len(labels):
             return alone
-        groups = group_labels(alone, self.trunks)
-        found = {label: self._left_out(rule, share, g) for g in groups for label in g[:1]}
-        first = {label: group[0] for group in groups for label in group}
-        return [found[first[label]] for label in labels]
+        found: dict[int, dict[str, Tensor]] = {}
+        for group in group_labels(alone, self.trunks):
+            found.update(dict.fromkeys(group, self._left_out(rule, share, group)))
+        return [found[label] for label in labels]
 
     def _left_out(self, rule: str, share: float, labels: Sequence[int]) -> dict[str, Tensor]:
         """Units that labels with one trunk leave out."""

@@ -1,4 +1,4 @@
-"""Timing things side by side, and showing figures beside their limits."""
+"""Measuring things side by side, and showing figures beside their limits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -58,6 +59,11 @@ def ratio(
     ratios = [a / b for a, b in zip(over, under, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return Figure(name, middle, low, high, limit, note)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def show(figures: Sequence[Figure]) -> None:

@@ -29,7 +29,7 @@ _TRANSLATOR = {
 }
 _TRACKING = (
     "flavor bulk registration record parents fetch sources memory documents download directory "
-    "environment evaluator pyfunc columns names planning"
+    "environment jobs evaluator pyfunc columns names planning"
 )
 _PAGES = "card page pictures report markdown dial wording"
 
@@ -52,7 +52,6 @@ MOVED = {
     **{f"{_NETWORK}.{a}": f"mlflow_rnnmod.networks.translator.{b}" for a, b in _TRANSLATOR.items()},
     **{f"mlflow_rnnmod.{name}": f"mlflow_rnnmod.tracking.{name}" for name in _TRACKING.split()},
     "mlflow_rnnmod.translated": "mlflow_rnnmod.tracking.pyfunc",
-    "mlflow_rnnmod.jobs": "mlflow_rnnmod.tracking.logged",
     "mlflow_rnnmod.decomposition.sample": "mlflow_rnnmod.answers",
     "mlflow_rnnmod.decomposition.metrics": "mlflow_rnnmod.answers",
     "mlflow_rnnmod.decomposition.bleu": "mlflow_rnnmod.answers.translation",

@@ -192,12 +192,10 @@ def _guarded(
     composite, parts = given[0]
     seen = targets.bincount(minlength=len(composite.labels))
     missing = [label for label, n in zip(composite.labels, seen.tolist(), strict=True) if not n]
-    parents = [module.parent.digest for module in composite.modules]
-    of_parent = torch.tensor([list(dict.fromkeys(parents)).index(digest) for digest in parents])
-    asked = torch.zeros(int(of_parent.max()) + 1, dtype=torch.int64)
-    asked.index_add_(0, of_parent, seen)
-    ways = [] if missing else [torch.arange(len(parents))]
-    if 1 < len(asked) < len(parents) and bool((asked > 0).all()):
+    names, of_parent = parents_of(composite)
+    asked = torch.zeros(len(names), dtype=torch.int64).index_add(0, of_parent, seen)
+    ways = [] if missing else [torch.arange(len(of_parent))]
+    if 1 < len(names) < len(of_parent) and bool((asked > 0).all()):
         ways.append(of_parent)
     before = _plain(composite, parts)
     best: tuple[float, Composite, Parts, Tensor | None] = (0.0, composite, parts, None)
@@ -209,7 +207,7 @@ def _guarded(
             best = (gain, other, own, way) if gain > best[0] else best
     gain, composite, parts, way = best
     note = {}
-    if gain <= 0 and missing and not ways:
+    if missing and way is None and (gain > 0 or not ways):
         note = {"note": f"no row of calibrate_on has {missing}: nothing was fitted"}
     elif gain <= 0:
         note = {"note": "scales fitted on these rows did no better than the format's: kept"}
@@ -222,8 +220,15 @@ def _guarded(
             stacklevel=4,
         )
     if way is None:
-        return composite, [(*_weights(composite, parts).tolist(), 0.0)] * len(parents), note
+        return composite, [(*_weights(composite, parts).tolist(), 0.0)] * len(of_parent), note
     return composite, fit_joint(parts.values, targets, fixed=parts.fixed, groups=way), note
+
+
+def parents_of(composite: Composite) -> tuple[list[str], Tensor]:
+    """The digests of a composite's parents, and each module's, int64 ``(modules,)`` in these."""
+    digests = [module.parent.digest for module in composite.modules]
+    place = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
+    return list(place), torch.tensor([place[digest] for digest in digests])
 
 
 def _plain(composite: Composite, parts: Parts) -> Tensor:

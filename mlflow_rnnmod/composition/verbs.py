@@ -1,134 +1,24 @@
-"""Composites made of modules, new ones from old ones, and what is found for them on rows."""
+"""Composites made of modules, and new ones from old ones, which stay as they were."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import Any
 
-import torch
-
 from mlflow_rnnmod.answers.joining import joined
-from mlflow_rnnmod.composition.composite import REJECT, Composite, check_limit
+from mlflow_rnnmod.composition.composite import REJECT, Composite
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, doubts
 from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.composition.joint import calibrated
+from mlflow_rnnmod.composition.rejection import with_limit
 from mlflow_rnnmod.composition.scores import default_score, note_on_default
 from mlflow_rnnmod.composition.translation import TranslatingComposite, composite_class
+from mlflow_rnnmod.composition.unlabelled import shifted
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
 from mlflow_rnnmod.networks.parent import Parent
 from mlflow_rnnmod.networks.trunk import Trunk
-
-STEPS = 100
-LARGEST = 4.0
-"""Bound of an offset, in nats."""
-
-
-def shifted(composite: Composite, inputs: Any) -> Composite:
-    """The composite with an offset for each parent, so that a mixture of them fits the inputs.
-
-    How often inputs are each parent's is a weight of a mixture, whose likelihood expectation
-    maximization raises (Saerens, Latinne and Decaestecker, Neural Computation 14(1), 2002): a
-    parent that claims much gets more, one that claims little less. Scores of several parents are
-    log-probabilities, up to a constant, where likelihoods are among them.
-
-    Raises:
-        ValueError: if there are no inputs, or the score has no likelihoods, or there is one parent.
-    """
-    problem = None
-    if len(inputs) == 0:
-        problem = "unlabelled is empty; expected some inputs"
-    elif not composite.likely:
-        problem = (
-            f"unlabelled is given with score={composite.score!r}, which has no likelihoods; "
-            'expected "hybrid", "bayes" or "likelihood"'
-        )
-    parents = [module.parent.digest for module in composite.modules]
-    names = list(dict.fromkeys(parents))
-    if problem is None and len(names) < 2:
-        problem = "unlabelled is given with modules of one parent; expected several parents"
-    if problem is not None:
-        raise ValueError(f"{problem}.")
-    parameters = {k: v for k, v in composite.parameters.items() if k != "offsets"}
-    scores = changed(composite, parameters=parameters).scores(inputs).double()
-    which = torch.tensor([names.index(digest) for digest in parents])
-    counts = torch.bincount(which, minlength=len(names)).double()
-    said = torch.stack(
-        [scores[:, which == i].logsumexp(dim=1) - counts[i].log() for i in range(len(names))], dim=1
-    )
-    start = counts / counts.sum()
-    share = start
-    for _ in range(STEPS):
-        # One row more, shared out as before, keeps a parent that is never asked from vanishing.
-        claimed = (said + share.log()).softmax(dim=1).sum(dim=0) + start
-        share = claimed / claimed.sum()
-    offset = (share / start).log()
-    offset = (offset - offset.mean()).clamp(-LARGEST, LARGEST)
-    offsets = {
-        m.label: round(float(offset[i]), 6) for m, i in zip(composite.modules, which, strict=True)
-    }
-    shares = {name[:12]: round(float(s), 4) for name, s in zip(names, share, strict=True)}
-    step = {"verb": "shift", "rows": len(inputs), "shares": shares}
-    assert all(math.isfinite(value) for value in offsets.values())
-    return changed(
-        composite,
-        parameters={**parameters, "offsets": offsets},
-        recipe=(*composite.recipe, step),
-    )
-
-
-def limit_at(composite: Composite, inputs: Any, share: float) -> float:
-    """The limit that rejects at most a share of some rows.
-
-    Args:
-        composite: whose best scores are looked at.
-        inputs: rows that should be answered, as for :meth:`Composite.scores`; none that anything
-            was fitted on.
-        share: from 0 to below 1, of rows (of steps, where each has an answer) that may be rejected.
-
-    Returns:
-        the score of the row that is the first to stay.
-
-    Raises:
-        ValueError: if ``share`` is no such number, there are no rows, or answers can't be rejected.
-    """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise ValueError(
-            f"reject_at={share!r}; expected the share of rows to reject, from 0 to below 1."
-        )
-    check_limit(0.0, composite.answer.rejects)
-    if inputs is None or len(inputs) == 0:
-        raise ValueError(
-            f"reject_at={share!r} needs rows to find the limit on; expected reject_on=inputs, at "
-            "least one (or calibrate_on=)."
-        )
-    best = composite.familiarity(inputs).nan_to_num(nan=-math.inf).flatten()
-    best = best[best.isfinite()].sort().values
-    if len(best) == 0:
-        raise ValueError("reject_on has no row with a score; expected rows that can be answered.")
-    return float(best[int(share * len(best))])
-
-
-def with_limit(
-    composite: Composite, reject_below: float | None, reject_at: float | None, inputs: Any
-) -> Composite:
-    """The composite with a limit of its own, said or found; as it was where neither is given.
-
-    Raises:
-        ValueError: if both are given, or one does not fit.
-    """
-    if reject_below is not None and reject_at is not None:
-        raise ValueError(
-            f"reject_below={reject_below!r} and reject_at={reject_at!r}; expected one of them: the "
-            "limit itself, or the share of rows that it may reject."
-        )
-    if reject_at is not None:
-        reject_below = limit_at(composite, inputs, reject_at)
-    if reject_below is None:
-        return composite
-    return changed(composite, parameters={**composite.parameters, REJECT: reject_below})
 
 
 def compose(
@@ -157,7 +47,7 @@ def compose(
         thresholds: what the scores of single labels have to reach, where labels have no rivals; 0
             for the others.
         unlabelled: inputs as the composite will be asked, some hundreds, to find one offset for
-            each parent on (see :func:`~mlflow_rnnmod.composition.verbs.shifted`).
+            each parent on (see :func:`~mlflow_rnnmod.composition.unlabelled.shifted`).
         reject_below: the best score from which on an answer counts; what scores lower is "none of
             these". ``predict`` can say otherwise.
         reject_at: instead of it the share of ``reject_on`` that may be rejected, 0.05 for one.

@@ -46,14 +46,8 @@ from mlflow_rnnmod.tracking.directory import (
 )
 from mlflow_rnnmod.tracking.download import check_stored, digests_in
 from mlflow_rnnmod.tracking.environment import environment_files, own_requirement
-from mlflow_rnnmod.tracking.logged import (
-    LoggedDecomposition,
-    Progress,
-    raise_first_failure,
-    tell,
-    wait,
-    workers,
-)
+from mlflow_rnnmod.tracking.jobs import Progress, raise_first_failure, tell, wait, workers
+from mlflow_rnnmod.tracking.logged import LoggedDecomposition
 from mlflow_rnnmod.tracking.names import registered_name, slugs
 from mlflow_rnnmod.tracking.registration import ALIAS, Registration
 from mlflow_rnnmod.tracking.undo import MODULE, Ledger

@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.tracking import record
 from mlflow_rnnmod.tracking.attempt import Attempt
-from mlflow_rnnmod.tracking.logged import LoggedDecomposition, Progress, finish, run_to_log_to
+from mlflow_rnnmod.tracking.jobs import Progress, finish
+from mlflow_rnnmod.tracking.logged import LoggedDecomposition, run_to_log_to
 from mlflow_rnnmod.tracking.names import registered_name
 
 if TYPE_CHECKING:

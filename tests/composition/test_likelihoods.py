@@ -12,7 +12,7 @@ from mlflow_rnnmod import composition
 from mlflow_rnnmod.composition import compose
 from mlflow_rnnmod.composition.joint import parts_of
 from mlflow_rnnmod.composition.plan import entry_of, make_plan
-from mlflow_rnnmod.composition.verbs import shifted
+from mlflow_rnnmod.composition.unlabelled import shifted
 from mlflow_rnnmod.decomposition import DecompositionConfig, decompose
 from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.module import Module
@@ -75,6 +75,13 @@ def test_the_score_that_joint_rows_prefer_is_taken():
     differ = sum(a != b for a, b in zip(usual.predict(inputs), right, strict=True))
     assert differ > 3
     found = compose(modules, calibrate_on=(inputs, right))
+    assert found.base == "bayes" and found.predict(inputs) == right
+    # Without rows of a label nothing is fitted for it, and the better score is taken all the same.
+    gone = min(set(right), key=right.count)
+    some = [i for i, label in enumerate(right) if label != gone]
+    given = [inputs[i] for i in some], [right[i] for i in some]
+    with pytest.warns(UserWarning, match=rf"has \['{gone}'.*\]: nothing was fitted"):
+        found = compose(modules, calibrate_on=given)
     assert found.base == "bayes" and found.predict(inputs) == right
     # What was asked for by name stays.
     named = compose(modules, score="hybrid", calibrate_on=(inputs, right))

@@ -8,6 +8,7 @@ import random
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mlflow
 from mlflow import MlflowClient
@@ -66,31 +67,22 @@ class NetworkTrials(Trials):
 
 def over_network(faults: int, seed: int, served: Served | None = None) -> dict[str, Any]:
     """So many faults between a client and a server that this starts."""
-    before = {name: os.environ.get(name) for name in IMPATIENT}
-    os.environ.update(IMPATIENT)
-    os.environ["RNNMOD_CACHE"] = ""
     served = served or functools.partial(server, workers=1)
     random_ = random.Random(seed)
     done = 0
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="faults-") as folder,
-            served(Path(folder)) as uri,
-            proxy(uri) as way,
-        ):
-            mlflow.set_tracking_uri(uri)
-            trials = NetworkTrials(uri, seed, way)
-            while done < faults:
-                kind = KINDS[done % len(KINDS)]
-                done += 1
-                trials.one(kind, random_.randrange(1, 115))
-                if done % 20 == 0:
-                    trials.succeeds(f"after fault {done}")
-            trials.succeeds("at last")
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with (
+        patch.dict(os.environ, {**IMPATIENT, "RNNMOD_CACHE": ""}),
+        tempfile.TemporaryDirectory(prefix="faults-") as folder,
+        served(Path(folder)) as uri,
+        proxy(uri) as way,
+    ):
+        mlflow.set_tracking_uri(uri)
+        trials = NetworkTrials(uri, seed, way)
+        while done < faults:
+            kind = KINDS[done % len(KINDS)]
+            done += 1
+            trials.one(kind, random_.randrange(1, 115))
+            if done % 20 == 0:
+                trials.succeeds(f"after fault {done}")
+        trials.succeeds("at last")
     return {"faults": done, "counts": dict(trials.counts), "bad": trials.bad}

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.saved import make_saved
 from tests.saved.make_saved import calls_of, clear, described, params_of, plain, save, served
 
 FORMATS = {"4c4db4d": 3, "c10b67a": 4, "4b91215": 5}
@@ -145,6 +144,5 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    assert make_saved.__doc__
     torch.set_num_threads(1)
     main(Path(sys.argv[1]).absolute())
