@@ -19,7 +19,6 @@ from mlflow_rnnmod.decomposition.fitting import (
     fit_all,
     fit_open_heads,
     fit_report,
-    pool_calibrations,
     report_table,
 )
 from mlflow_rnnmod.decomposition.folding import guarded_trunks, make_trunk
@@ -221,4 +220,4 @@ class Study:
         by_label = dict(enumerate(trunks))
         found = fit_all(self.material, by_label, repairs, told=told)
         found = fit_report(self.material, by_label, found)
-        return pool_calibrations([found[label] for label in by_label], repairs)
+        return [found[label] for label in by_label]

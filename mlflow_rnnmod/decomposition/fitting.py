@@ -10,23 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mlflow_rnnmod.decomposition.calibrating import calibrate_together
 from mlflow_rnnmod.decomposition.material import Material, pick_fit_rows
 from mlflow_rnnmod.decomposition.module import Calibration, Head
-from mlflow_rnnmod.decomposition.repairs import (
-    calibrated_losses,
-    cross_fitted_loss,
-    cross_fitted_losses,
-    fit_calibration,
-    fit_calibrations,
-    fit_logistics,
-    log_loss,
-    log_losses,
-)
+from mlflow_rnnmod.decomposition.repairs import fit_calibrations, fit_logistics
 from mlflow_rnnmod.networks.trunk import Trunk
 
 PENALTY = 1e-3
 OPEN_PENALTY = 1e-3
-FEW_POSITIVES = 10
 # Numbers that fits of several labels hold at once: readouts, and margins.
 _READ, _MARGINS, _FITTED = 2**24, 2**22, 2**23
 
@@ -45,6 +36,7 @@ class FittedHeads:
         head, open_head: the open one is as ``head`` where it was not asked for.
         kept: the repairs that are in use.
         margins: on calibration rows, before calibration, ``(observations,)``.
+        held_out: on the same rows, each through a calibration that was fitted without it.
         report_margins: on report rows, likewise; none where they were not asked for.
         positive: which calibration observations with a target have the label.
         known: which calibration observations have a target, bool ``(observations,)``.
@@ -55,20 +47,11 @@ class FittedHeads:
     open_head: Head
     kept: tuple[str, ...]
     margins: Tensor
+    held_out: Tensor
     report_margins: Tensor
     positive: Tensor
     known: Tensor
     fit: Fit | None = None
-
-    @property
-    def own(self) -> bool:
-        """Whether there are enough observations for a calibration of its own."""
-        return bool(_enough(self.positive))
-
-    @property
-    def known_margins(self) -> Tensor:
-        """Margins of the calibration observations with a target."""
-        return self.margins[self.known]
 
 
 def fit_all(
@@ -78,12 +61,12 @@ def fit_all(
     start: Mapping[int, Fit] | None = None,
     told: Told | None = None,
 ) -> dict[int, FittedHeads]:
-    """Refit and calibrate the heads of labels' modules, each repair only where it helps.
+    """Refit and calibrate the heads of labels' modules, each repair only as far as it helps.
 
-    A refit is kept where the calibrated log-loss on calibration rows falls; a calibration where it
-    falls on rows that it was not fitted on. Where labels have no rivals, a module answers when its
-    score reaches 0, and of these heads the one with the best F1 there is taken: a lower loss can
-    mean fewer right answers.
+    How much of the refits is taken, and the calibrations, are chosen for all labels together, by
+    the loss on rows that calibrations were not fitted on (:mod:`~.calibrating`). Where labels have
+    no rivals, a module answers when its score reaches 0, and of these heads the one with the best
+    F1 there is taken: a lower loss can mean fewer right answers.
 
     Args:
         material: the rows.
@@ -95,12 +78,23 @@ def fit_all(
     Returns:
         by label, without open heads and without margins on report rows.
     """
-    found: dict[int, FittedHeads] = {}
+    margins: dict[int, Tensor] = {}
+    refitted: dict[int, Tensor] = {}
+    fits: dict[int, Fit] = {}
+    shared = _shared(trunks)
     for labels in _blocks(material, trunks):
-        found.update(_fit_block(material, trunks, labels, repairs, start or {}))
+        for y in labels:
+            margins[y] = material.margins(trunks[y], "calibration", y, trunks[y] in shared)
+        if "refit" in repairs:
+            cases = [_case(material, trunks[y], y, trunks[y] in shared, False) for y in labels]
+            started = [(start or {}).get(y) for y in labels]
+            for y, fit in zip(labels, _refit(material, cases, PENALTY, started), strict=True):
+                fits[y] = fit
+                readouts = material.readouts(trunks[y], "calibration")
+                refitted[y] = Head(*fit).raw(readouts, margins[y])
         if told:
-            told(len(found), len(trunks))
-    return found
+            told(len(margins), len(trunks))
+    return _settled(material, margins, refitted, fits, repairs)
 
 
 def fit_report(
@@ -233,67 +227,50 @@ def _refit(
     return [found[i] for i in range(len(cases))]
 
 
-def _fit_block(
+def _settled(
     material: Material,
-    trunks: Mapping[int, Trunk],
-    labels: Sequence[int],
+    margins: Mapping[int, Tensor],
+    refitted: Mapping[int, Tensor],
+    fits: Mapping[int, Fit],
     repairs: tuple[str, ...],
-    start: Mapping[int, Fit],
 ) -> dict[int, FittedHeads]:
-    shared, known = _shared(trunks), material.calibrated_on.known
-    positive = torch.stack([material.calibrated_on.positive(y)[known] for y in labels])
-    margins = torch.stack(
-        [material.margins(trunks[y], "calibration", y, trunks[y] in shared) for y in labels]
+    """The heads, with as much of the refits and of calibrations as helps all labels."""
+    known = material.calibrated_on.known
+    own = torch.stack([margins[y] for y in margins])
+    new = torch.stack([refitted[y] for y in margins]) if refitted else None
+    positive = torch.stack([material.calibrated_on.positive(y)[known] for y in margins])
+    calibrated = calibrate_together(
+        own[:, known], None if new is None else new[:, known], positive, "calibrate" in repairs
     )
-    count = len(labels)
-    # What each label was offered: uncalibrated margins, and scales and offsets.
-    offered = [margins]
-    refitted = torch.zeros(count, dtype=torch.bool)
-    fits: list[Fit | None] = [None] * count
-    losses, scales, offsets = calibrated_losses(margins[:, known], positive)
-    if "refit" in repairs:
-        cases = [_case(material, trunks[y], y, trunks[y] in shared, False) for y in labels]
-        fits = [*_refit(material, cases, PENALTY, [start.get(y) for y in labels])]
-        candidates = torch.stack(
-            [
-                Head(*fit).raw(material.readouts(trunks[y], "calibration"), own)  # type: ignore[misc]
-                for y, fit, own in zip(labels, fits, margins, strict=True)
-            ]
-        )
-        lower, *suited = calibrated_losses(candidates[:, known], positive)
-        refitted = lower < losses
-        margins = torch.where(refitted[:, None], candidates, margins)
-        scales, offsets = (
-            torch.where(refitted, new, old)
-            for new, old in zip(suited, (scales, offsets), strict=True)
-        )
-        offered.append(margins)
-    calibrated = torch.zeros(count, dtype=torch.bool)
-    if "calibrate" in repairs:
-        own = margins[:, known]
-        calibrated = _enough(positive) & (
-            cross_fitted_losses(own, positive) < log_losses(own, positive)
-        )
+    share, held_out = calibrated.share, calibrated.held_out
+    mixed = own if new is None else torch.lerp(own, new, share)
+    ones = torch.ones(len(own), dtype=torch.float64)
+    scales, offsets = calibrated.calibrations or (ones, 0 * ones)
+    steps = torch.full((len(own),), 2 if calibrated.calibrations else 1)
     if not material.parent.network.config.answer.rivals:
-        through = margins * scales[:, None].to(margins) + offsets[:, None].to(margins)
-        scores = torch.stack([_f1(m[:, known] >= 0, positive) for m in (*offered, through)])
-        scores[-1] = torch.where(calibrated, scores[-1], -1.0)
+        through = mixed * scales[:, None].to(mixed) + offsets[:, None].to(mixed)
+        offered = (own, mixed, through)[: int(steps[0]) + 1]
+        scores = torch.stack([_f1(m[:, known] >= 0, positive) for m in offered])
         # The last of equals: the one with the lowest loss.
-        best = len(scores) - 1 - scores.flip(0).argmax(0)
-        calibrated &= best == len(scores) - 1
-        refitted &= best > 0
-        margins = torch.where(refitted[:, None], margins, offered[0])
+        steps = len(scores) - 1 - scores.flip(0).argmax(0)
     folded = ("fold",) if "fold" in repairs else ()
     found = {}
-    for i, label in enumerate(labels):
-        calibration = Calibration(float(scales[i]), float(offsets[i]))
-        given = fits[i] if refitted[i] else None
-        head = Head() if given is None else Head(*given)
-        kept = folded + ("refit",) * bool(refitted[i]) + ("calibrate",) * bool(calibrated[i])
-        if calibrated[i]:
-            head = replace(head, calibration=calibration)
-        none = margins.new_zeros(0)
-        found[label] = FittedHeads(head, head, kept, margins[i], none, positive[i], known, fits[i])
+    for i, label in enumerate(margins):
+        head, kept, raw, unseen = Head(), folded, own[i], own[i, known]
+        if steps[i] >= 1 and share:
+            weight, bias = fits[label]
+            head, kept = Head(share * weight, share * bias), (*kept, "refit")
+            raw, unseen = mixed[i], mixed[i, known]
+        if steps[i] == 2:
+            calibration = Calibration(float(scales[i]), float(offsets[i]))
+            head, kept = replace(head, calibration=calibration), (*kept, "calibrate")
+            unseen = held_out[i]
+        judged = head.calibration(raw)
+        judged[known] = unseen
+        none = raw.new_zeros(0)
+        found[label] = FittedHeads(
+            head, head, kept, raw, judged, none, positive[i], known, fits.get(label)
+        )
     return found
 
 
@@ -301,34 +278,6 @@ def _f1(answered: Tensor, positive: Tensor) -> Tensor:
     """Of each label, from bool ``(labels, rows)``; 1 where there is nothing to find or found."""
     total = answered.sum(1) + positive.sum(1)
     return torch.where(total > 0, 2 * (answered & positive).sum(1) / total.clamp(min=1), 1.0)
-
-
-def _enough(positive: Tensor) -> Tensor:
-    """Whether there are enough of both kinds to calibrate on."""
-    found: Tensor = torch.minimum(positive.sum(-1), (~positive).sum(-1)) >= FEW_POSITIVES
-    return found
-
-
-def calibrated_loss(margins: Tensor, positive: Tensor) -> float:
-    """Log-loss of margins ``(rows,)`` through the scale and offset that suit them best."""
-    return float(calibrated_losses(margins[None], positive[None])[0])
-
-
-def pool_calibrations(heads: list[FittedHeads], repairs: tuple[str, ...]) -> list[FittedHeads]:
-    """Labels with fewer than 10 positives share one calibration, fitted on all their margins."""
-    few = [i for i, found in enumerate(heads) if not _enough(found.positive)]
-    if not few or "calibrate" not in repairs:
-        return heads
-    margins = torch.cat([heads[i].known_margins for i in few])
-    positive = torch.cat([heads[i].positive for i in few])
-    if not _enough(positive) or cross_fitted_loss(margins, positive) >= log_loss(margins, positive):
-        return heads
-    pooled = fit_calibration(margins, positive)
-    result = list(heads)
-    for i in few:
-        head = replace(heads[i].head, calibration=pooled)
-        result[i] = replace(heads[i], head=head, kept=(*heads[i].kept, "calibrate"))
-    return result
 
 
 def report_table(heads: list[FittedHeads]) -> Tensor:

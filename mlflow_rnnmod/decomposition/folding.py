@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.decomposition.fitting import calibrated_loss
 from mlflow_rnnmod.decomposition.material import Material
+from mlflow_rnnmod.decomposition.repairs import calibrated_loss
 from mlflow_rnnmod.decomposition.statistics import RIDGE, ActivationStatistics, LayerStatistics
 from mlflow_rnnmod.networks.parts import split_name, stacked
 from mlflow_rnnmod.networks.trunk import Trunk

@@ -20,14 +20,12 @@ from mlflow_rnnmod.decomposition.fitting import (
     fit_all,
     fit_open_heads,
     fit_report,
-    pool_calibrations,
     report_table,
 )
 from mlflow_rnnmod.decomposition.folding import LABELS, guarded_trunks, make_trunk
 from mlflow_rnnmod.decomposition.likelihoods import report_votes
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
-from mlflow_rnnmod.decomposition.repairs import fit_calibrations
 from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sizing import SIZING, Job, Made, Progress
 from mlflow_rnnmod.decomposition.splitting import RowExamples
@@ -40,37 +38,14 @@ Heads = Sequence[FittedHeads]
 Choice = tuple[list[Trunk], list[FittedHeads]]
 
 
-# Each repair is guarded by itself, label by label, by a loss. That does not say that the
-# composite of all labels answers better: repairs that each lower their own label's loss can turn
-# more right answers into wrong ones than the other way round. So what was chosen is compared with
-# less, by the composite's own metric, on rows that nothing was fitted on: heads are fitted on
-# training rows, and each calibration row is judged by calibrations that were fitted without it.
+# Repairs are guarded by a loss. That does not say that the composite of all labels answers better:
+# a lower loss can turn more right answers into wrong ones than the other way round. So what was
+# chosen is compared with less, by the composite's own metric, on rows that nothing was fitted on:
+# heads are fitted on training rows, and each calibration row is judged by calibrations that were
+# fitted without it.
 def held_out_table(heads: Heads) -> Tensor:
-    """Margins of all labels on calibration rows, ``(observations, labels)``.
-
-    Each is calibrated by a scale and an offset that were fitted without it, on the other half;
-    those of labels too rare for that by what they share.
-    """
-    columns = []
-    for found in heads:
-        column = found.head.calibration(found.margins)
-        if "calibrate" in found.kept and found.own:
-            column = column.clone()
-            column[found.known] = cross_calibrated(found.known_margins, found.positive)
-        columns.append(column)
-    return torch.stack(columns, dim=1)
-
-
-def cross_calibrated(margins: Tensor, positive: Tensor) -> Tensor:
-    """Margins ``(rows,)``, each half of them calibrated by what suits the other half."""
-    place = torch.where(positive, positive.cumsum(0), (~positive).cumsum(0))
-    found = torch.empty_like(margins)
-    for side in (0, 1):
-        held_out = place % 2 == 1 - side
-        scale, offset = fit_calibrations(margins[None], positive[None], (~held_out)[None].double())
-        through = margins * scale.to(margins) + offset.to(margins)
-        found[held_out] = through[held_out]
-    return found
+    """Margins of all labels on calibration rows, ``(observations, labels)``."""
+    return torch.stack([found.held_out for found in heads], dim=1)
 
 
 def clearly_better(
@@ -149,7 +124,7 @@ def _fitted(
     told: Told | None = None,
 ) -> list[FittedHeads]:
     found = fit_all(material, dict(enumerate(trunks)), repairs, start, told)
-    return pool_calibrations([found[label] for label in range(len(trunks))], repairs)
+    return [found[label] for label in range(len(trunks))]
 
 
 @dataclass(frozen=True, eq=False)

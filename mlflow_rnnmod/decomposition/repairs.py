@@ -251,25 +251,6 @@ def _platt(
     return best[1], best[2], current - best[0]
 
 
-def calibrated_losses(margins: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-losses through the scales and offsets that suit best; those scales and offsets."""
-    scale, offset = fit_calibrations(margins, positive)
-    found = margins * scale[:, None].to(margins) + offset[:, None].to(margins)
-    return log_losses(found, positive), scale, offset
-
-
-def cross_fitted_loss(margins: Tensor, positive: Tensor) -> float:
-    """Log-loss of a calibration on rows it was not fitted on (two folds, positives in both)."""
-    return float(cross_fitted_losses(margins[None], positive[None]))
-
-
-def cross_fitted_losses(margins: Tensor, positive: Tensor) -> Tensor:
-    """Several of :func:`cross_fitted_loss` at once, float64 ``(fits,)``."""
-    place = torch.where(positive, positive.cumsum(1), (~positive).cumsum(1))
-    total = margins.new_zeros(len(margins), dtype=torch.float64)
-    for side in (0, 1):
-        held_out = place % 2 == 1 - side
-        scale, offset = fit_calibrations(margins, positive, (~held_out).double())
-        found = margins * scale[:, None].to(margins) + offset[:, None].to(margins)
-        total += log_losses(found, positive, held_out.double()) * held_out.sum(1)
-    return total / margins.shape[1]
+def calibrated_loss(margins: Tensor, positive: Tensor) -> float:
+    """Log-loss of margins ``(rows,)`` through the scale and offset that suit them best."""
+    return log_loss(fit_calibration(margins, positive)(margins), positive)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from mlflow_rnnmod.answers import Labelled, answer_of
 from mlflow_rnnmod.decomposition.fitting import FittedHeads
-from mlflow_rnnmod.decomposition.head_job import (
-    clearly_better,
-    cross_calibrated,
-    held_out_table,
-)
-from mlflow_rnnmod.decomposition.module import Calibration, Head
+from mlflow_rnnmod.decomposition.head_job import clearly_better
+from mlflow_rnnmod.decomposition.module import Head
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
 from mlflow_rnnmod.networks import Rows
 from tests.builders import tiny_parent
@@ -30,7 +24,9 @@ def heads_of(margins: torch.Tensor, targets: torch.Tensor, kept: tuple[str, ...]
     for label in range(margins.shape[1]):
         positive, own = targets == label, margins[:, label]
         head = Head(calibration=fit_calibration(own, positive)) if kept else Head()
-        found.append(FittedHeads(head, head, kept, own, none, positive, known))
+        found.append(
+            FittedHeads(head, head, kept, own, head.calibration(own), none, positive, known)
+        )
     return found
 
 
@@ -69,21 +65,3 @@ def test_the_best_of_several_is_taken(targets, truth):
     others = [heads_of(margins_with(targets, wrong, 1), targets, ()) for wrong in (60, 10, 40)]
     assert clearly_better(LABEL, one, others, truth) == 1
     assert clearly_better(LABEL, one, [], truth) is None
-
-
-def test_no_row_is_judged_by_a_calibration_that_was_fitted_on_it(targets):
-    generator = torch.Generator().manual_seed(0)
-    margins, positive = torch.randn(300, generator=generator), targets == 0
-    found = cross_calibrated(margins, positive)
-    place = torch.where(positive, positive.cumsum(0), (~positive).cumsum(0))
-    for side in (0, 1):
-        mine = place % 2 == side
-        other = fit_calibration(margins[~mine], positive[~mine])
-        torch.testing.assert_close(found[mine], other(margins[mine]), rtol=1e-4, atol=1e-4)
-
-
-def test_rare_labels_keep_what_they_share(targets):
-    one = heads_of(margins_with(targets, 30), targets, ("calibrate",))[0]
-    rare = replace(one, positive=torch.arange(300) < 3)
-    rare = replace(rare, head=Head(calibration=Calibration(2.0, 1.0)))
-    torch.testing.assert_close(held_out_table([rare])[:, 0], 2 * one.margins + 1)

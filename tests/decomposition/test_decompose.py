@@ -239,22 +239,17 @@ def test_a_label_without_rows_is_told_and_its_module_still_answers():
 
 
 def test_a_label_nobody_is_calibrated_on():
+    """Its module has the calibration that suits the others, in the middle of theirs."""
     validation = VALIDATION[VALIDATION.targets != 1]
-    found = decompose(PARENT, TRAIN, validation, REPORT, DecompositionConfig(removal=0.3))
+    config = DecompositionConfig(removal=0.3, repairs="calibrate")
+    found = decompose(PARENT, TRAIN, validation, REPORT, config)
     assert compose(found.modules).scores(REPORT).isfinite().all()
-    assert "calibrate" not in found.modules[1].made["repairs"]
-
-
-def test_labels_with_few_positives_are_pooled():
-    keep = torch.ones(len(VALIDATION), dtype=torch.bool)
-    for label in (0, 1):  # seven rows of each
-        keep[(VALIDATION.targets == label).nonzero()[7:, 0]] = False
-    config = DecompositionConfig(removal=0.0, repairs="calibrate")
-    found = decompose(PARENT, TRAIN, VALIDATION[keep], REPORT, config)
     first, second, third = (module.head.calibration for module in found.modules)
-    assert first == second
-    if third != first:
-        assert third.scale != first.scale
+    slack = 0.1
+    assert min(first.scale, third.scale) - slack < second.scale
+    assert second.scale < max(first.scale, third.scale) + slack
+    assert min(first.offset, third.offset) - slack < second.offset
+    assert second.offset < max(first.offset, third.offset) + slack
 
 
 @pytest.mark.parametrize(

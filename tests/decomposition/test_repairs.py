@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.decomposition.repairs import (
     MAX_SCALE,
-    cross_fitted_loss,
     fit_calibration,
     fit_logistics,
     log_loss,
@@ -206,19 +205,3 @@ def test_labels_that_separate_get_no_endless_scale():
 def test_one_class_leaves_margins_alone(positive):
     found = fit_calibration(torch.randn(9), torch.full((9,), positive))
     assert (found.scale, found.offset) == (1.0, 0.0)
-
-
-def test_the_cross_fitted_loss_never_sees_its_own_rows():
-    draw = torch.Generator().manual_seed(2)
-    margins = torch.randn(41, generator=draw)
-    y = torch.rand(41, generator=draw) < torch.sigmoid(2 * margins)
-    halves: list[list[int]] = [[], []]
-    seen = {True: 0, False: 0}
-    for row, positive in enumerate(y.tolist()):  # one after the other, for each class by itself
-        halves[seen[positive] % 2].append(row)
-        seen[positive] += 1
-    total = 0.0
-    for held, other in (halves, halves[::-1]):
-        fitted = fit_calibration(margins[other], y[other])
-        total += sum(log_loss(fitted(margins[[r]]), y[[r]]) for r in held)
-    assert cross_fitted_loss(margins, y) == pytest.approx(total / 41, rel=1e-9)
