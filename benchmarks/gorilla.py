@@ -48,7 +48,7 @@ def gorilla_rows(
     pair = workshop.modules(two, training, RULE, 0.0)
     other = compose(pair.values())
     told("options")
-    joint = joint_rows(data.only((PERSON, ANIMAL)))
+    joint = joint_rows(data)
     both = replace(replace(parent, ANIMAL, pair[ANIMAL]), PERSON, pair[PERSON])
     options: dict[str, Composite] = {
         "the network": parent,
@@ -58,7 +58,7 @@ def gorilla_rows(
     for name, composite in options.items():
         yield _row(name, top_points(composite, data, "test"), data, composite)
         if composite is not parent:
-            fitted = compose(composite.modules, calibrate_on=_with(data, joint))
+            fitted = compose(composite.modules, calibrate_on=joint)
             found = top_points(fitted, data, "test")
             yield _row(f"{name}, with joint rows", found, data, fitted)
     others = data.only([name for name in data.names if name != ANIMAL])
@@ -93,12 +93,6 @@ def verified(parent: Composite, other: Composite, data: TextData) -> tuple[float
     right = torch.tensor([index[label] for label in data.labels["test"]])
     among = scores.topk(5).indices == right[:, None]
     return 100 * float(among[:, 0].double().mean()), 100 * float(among.any(1).double().mean())
-
-
-def _with(data: TextData, joint: tuple[list[Any], list[str]]) -> tuple[list[Any], list[str]]:
-    """Joint rows of two labels, and as many of all others."""
-    texts, labels = joint_rows(data)
-    return joint[0] + texts, joint[1] + labels
 
 
 def _row(

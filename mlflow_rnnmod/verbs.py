@@ -47,7 +47,8 @@ def compose(
         score: how modules are compared; ``None`` for the default, which depends on how many
             parents they have.
         calibrate_on: inputs and what is right for them, to fit a scale and an offset for each
-            module on.
+            module on; labels in about the shares in which they will be met, since offsets learn
+            these.
         thresholds: what the scores of single labels have to reach, where labels have no rivals.
         unlabelled: inputs as the composite will be asked, some hundreds, to find one offset for
             each parent on.

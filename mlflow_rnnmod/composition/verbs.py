@@ -43,7 +43,8 @@ def compose(
         calibrate_on: inputs and what is right for them, of all the composite's labels (see
             :func:`~mlflow_rnnmod.composition.joint.calibrated`); scales and an offset are fitted
             for each module on its score (``"joint"``): one scale for the margin, or one each for
-            the open head, the parent's energy and the likelihood.
+            the open head, the parent's energy and the likelihood. Offsets learn how often labels
+            are met: give rows in about these shares.
         thresholds: what the scores of single labels have to reach, where labels have no rivals; 0
             for the others.
         unlabelled: inputs as the composite will be asked, some hundreds, to find one offset for
