@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from mlflow_rnnmod.cli.base import command
+from mlflow_rnnmod.cli.base import reading
 
 _BATCH = 256
 
@@ -22,7 +22,7 @@ _BATCH = 256
 @click.option("--scores", is_flag=True, help="Each label's score too, as JSON lines.")
 @click.option("--reject-below", type=float, help="Answer 'none of these' below this score.")
 @click.option("--language", metavar="LABEL", help="Translate into this language only.")
-@command
+@reading
 def predict(
     uri: str,
     inputs: tuple[str, ...],

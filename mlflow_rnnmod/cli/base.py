@@ -43,18 +43,22 @@ class Failure(click.ClickException):
         self.exit_code = code  # type: ignore[misc]
 
 
-def command(function: Callable[..., Any]) -> Callable[..., None]:
+def command(function: Callable[..., Any], silence: float | None = None) -> Callable[..., None]:
     """What a command is wrapped in: it says plainly what went wrong."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         with said_plainly():
             if not _is_offline(args, kwargs):
-                check_servers()
+                check_servers(silence)
             with _quiet_downloads():
                 function(*args, **kwargs)
 
     return wrapped
+
+
+reading = functools.partial(command, silence=servers.BRIEF)
+"""For a command that only looks: it is told sooner that a server stays silent."""
 
 
 @contextmanager
@@ -135,14 +139,16 @@ def _texts(value: Any) -> list[str]:
 
 
 def use_server(uri: str) -> None:
-    """Make a server the one in use; it is looked for before MLflow, which takes a second."""
-    check_server(uri)
-    import mlflow
+    """Make a server the one in use; MLflow is not imported for it."""
+    if "mlflow" in sys.modules:
+        import mlflow
 
-    mlflow.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(uri)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = uri
 
 
-def check_servers() -> None:
+def check_servers(silence: float | None = None) -> None:
     """Whether the servers in use are there, before anything waits for them.
 
     Raises:
@@ -152,7 +158,7 @@ def check_servers() -> None:
     os.environ.setdefault(servers.RETRIES, servers.FEW)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for uri in servers.uris():
-        check_server(uri)
+        check_server(uri, silence)
         parts = urlsplit(uri)
         if parts.scheme == "sqlite":
             file = Path(parts.path[1:])
@@ -163,14 +169,14 @@ def check_servers() -> None:
                 )
 
 
-def check_server(uri: str) -> None:
+def check_server(uri: str, silence: float | None = None) -> None:
     """Whether one server is there.
 
     Raises:
         Failure: naming it, if it is not.
     """
     try:
-        servers.check_http(uri)
+        servers.check_http(uri, silence)
     except servers.NoAnswer as error:
         raise Failure(str(error), NO_ANSWER) from error
 

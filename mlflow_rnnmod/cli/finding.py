@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any
 
 import click
 
-from mlflow_rnnmod.cli.base import Failure, as_json, command, uncollected
+from mlflow_rnnmod.cli.base import Failure, as_json, reading, uncollected
 from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_looks_on
 from mlflow_rnnmod.pages import markdown
+from mlflow_rnnmod.tracking.listing import KINDS, Listed, dead_modules, listed
 
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
-
-KINDS = ("module", "parent", "composite")
-"""As in tracking/searching.py, which imports MLflow: `--help` does not wait for that."""
 _FIGURES = ("f1", "accuracy", "bleu")
-_CONDITION = re.compile(r"\s*([\w/.-]+)\s*(>=|<=|!=|=|>|<)\s*([-+.\deE]+)\s*")
+_SIGNS = {">=": ge, "<=": le, "!=": ne, "=": eq, ">": gt, "<": lt}
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_CONDITION = re.compile(rf"\s*([\w/.-]+)\s*({'|'.join(_SIGNS)})\s*({_NUMBER})\s*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _kind = click.option("--kind", type=click.Choice(KINDS), help="Only models of this kind.")
@@ -35,10 +34,10 @@ _experiment = click.option(
 @_experiment
 @as_json
 @uncollected
-@command
+@reading
 def list_models(kind: str | None, label: str | None, experiment: str | None, as_json: bool) -> None:
     """List the modules, parents and composites on the tracking server, newest first."""
-    _print(_found(kind, label, experiment), as_json)
+    _print_items(_summaries(_found(kind, label, experiment)), as_json)
 
 
 @click.command()
@@ -52,7 +51,7 @@ def list_models(kind: str | None, label: str | None, experiment: str | None, as_
 @_experiment
 @as_json
 @uncollected
-@command
+@reading
 def search(
     text: str | None,
     kind: str | None,
@@ -68,10 +67,18 @@ def search(
         found = _CONDITION.fullmatch(given)
         if found is None:
             raise click.UsageError(f"--figure {given!r}, expected NAME>NUMBER, as 'f1>0.9'.")
-        conditions.append("metrics.`{}` {} {}".format(*found.groups()))
-    models = _found(kind, label, experiment, conditions)
+        key, sign, number = found.groups()
+        conditions.append((key, _SIGNS[sign], float(number)))
+    models = [
+        model
+        for model in _found(kind, label, experiment)
+        if all(
+            model.figures.get(k) is not None and is_so(model.figures[k], n)
+            for k, is_so, n in conditions
+        )
+    ]
     if parent is not None:
-        models = (m for m in models if m.tags.get("rnnmod.parent", "").startswith(parent.lower()))
+        models = [m for m in models if m.tags.get("rnnmod.parent", "").startswith(parent.lower())]
     items = _summaries(models)
     if text is not None:
         wanted = text.casefold()
@@ -80,31 +87,14 @@ def search(
     _print_items(items, as_json)
 
 
-def _found(
-    kind: str | None, label: str | None, experiment: str | None, conditions: Iterable[str] = ()
-) -> Iterable[LoggedModel]:
-    from mlflow import MlflowClient
-
-    from mlflow_rnnmod.tracking.searching import logged_models
-
-    kinds = (kind,) if kind else KINDS
-    # A label can hold quotes, which a filter can't; those are compared here.
-    models = logged_models(MlflowClient(), list(conditions), kinds, experiment)
-    return (m for m in models if label is None or m.tags.get("rnnmod.label") == label)
+def _found(kind: str | None, label: str | None, experiment: str | None) -> list[Listed]:
+    found = listed((kind,) if kind else KINDS, experiment)
+    return [m for m in found if label is None or m.tags.get("rnnmod.label") == label]
 
 
-def _print(models: Iterable[LoggedModel], as_json: bool) -> None:
-    _print_items(_summaries(models), as_json)
-
-
-def _summaries(models: Iterable[LoggedModel]) -> list[dict[str, Any]]:
+def _summaries(found: Sequence[Listed]) -> list[dict[str, Any]]:
     """What lists show of models; modules whose parent is gone are told to be dead."""
-    from mlflow import MlflowClient
-
-    from mlflow_rnnmod.tracking.searching import dead_modules
-
-    found = list(models)
-    dead = dead_modules(MlflowClient(), found)
+    dead = dead_modules(found, listed(("parent",))) if found else set()
     return [{**_summary(model), "dead": model.model_id in dead} for model in found]
 
 
@@ -140,9 +130,8 @@ def _print_for_people(items: list[dict[str, Any]]) -> None:
     print_table(header, rows, right=("figure", "kept"))
 
 
-def _summary(model: LoggedModel) -> dict[str, Any]:
+def _summary(model: Listed) -> dict[str, Any]:
     versions = json.loads(model.tags.get("mlflow.modelVersions", "[]"))
-    figures = {metric.key: metric.value for metric in model.metrics or ()}
     kind = model.tags["rnnmod.kind"]
     return {
         "kind": kind,
@@ -153,9 +142,9 @@ def _summary(model: LoggedModel) -> dict[str, Any]:
         "registered": ", ".join(dict.fromkeys(f"{v['name']}/{v['version']}" for v in versions))
         or None,
         "parent": model.tags.get("rnnmod.parent", "")[:12] or None,
-        "f1": figures.get("f1"),
+        "f1": model.figures.get("f1"),
         "kept": model.params.get("kept_fraction"),
-        "figures": figures,
+        "figures": model.figures,
     }
 
 
@@ -163,7 +152,7 @@ def _summary(model: LoggedModel) -> dict[str, Any]:
 @click.argument("uri")
 @as_json
 @uncollected
-@command
+@reading
 def show(uri: str, as_json: bool) -> None:
     """Show what is logged under URI: its card."""
     from mlflow_rnnmod.tracking import cards
@@ -183,7 +172,7 @@ def show(uri: str, as_json: bool) -> None:
 @click.command("open")
 @click.argument("uri")
 @uncollected
-@command
+@reading
 def open_page(uri: str) -> None:
     """Print the link to URI's page in MLflow's user interface."""
     import mlflow
@@ -224,7 +213,7 @@ def _place(uri: str) -> str:
 @click.argument("uri")
 @as_json
 @uncollected
-@command
+@reading
 def where_used(uri: str, as_json: bool) -> None:
     """List the composites that hold the module under URI (models:/NAME: any version of it)."""
     from mlflow_rnnmod.tracking import uses

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rnnmod.cli import base
-from mlflow_rnnmod.cli.base import Failure, as_json, command, dry_run
+from mlflow_rnnmod.cli.base import Failure, as_json, command, dry_run, reading
 from mlflow_rnnmod.cli.making import _given, _keeper, _keeping, loaded_composite
 from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_looks_on
 
@@ -278,7 +278,7 @@ def evaluate(
 @base.rows
 @base.target
 @as_json
-@command
+@reading
 def diff(old: str, new: str, data: str | None, target: str | None, as_json: bool) -> None:
     """Say how the composites OLD and NEW differ; with --data also on the same rows."""
     first, second = loaded_composite(old), loaded_composite(new)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rnnmod.cli import base
-from mlflow_rnnmod.cli.base import Failure, as_json, command, dry_run
+from mlflow_rnnmod.cli.base import Failure, as_json, command, dry_run, reading
 from mlflow_rnnmod.cli.tables import cell, print_json, print_table, somebody_looks_on
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def is_recipe(uris: Sequence[str]) -> bool:
 @click.argument("uris", nargs=-1, required=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @as_json
-@command
+@reading
 def plan(uris: tuple[str, ...], batch_size: int, as_json: bool) -> None:
     """Say what composing URIS, or a recipe (FILE.yml), would give; no weight is loaded."""
     from mlflow_rnnmod.tracking import planning, recipes
@@ -309,7 +309,7 @@ def loaded_composite(uri: str, labels: Sequence[str] = ()) -> Composite:
 @click.argument("uri")
 @click.argument("folder")
 @dry_run
-@command
+@reading
 def export(uri: str, folder: str, dry_run: bool) -> None:
     """Write what is under URI into FOLDER, so that it needs no other files."""
     from mlflow_rnnmod import verbs

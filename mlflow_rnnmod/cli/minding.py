@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rnnmod.cli import base
-from mlflow_rnnmod.cli.base import FOUND, Failure, as_json, command, dry_run
+from mlflow_rnnmod.cli.base import FOUND, Failure, as_json, command, dry_run, reading
 from mlflow_rnnmod.cli.tables import print_json, print_table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--kind", type=click.Choice(("module", "parent", "composite")), help="Only these.")
 @click.option("--experiment", metavar="NAME", help="Only models of this experiment.")
 @as_json
-@command
+@reading
 def check(uris: tuple[str, ...], kind: str | None, experiment: str | None, as_json: bool) -> None:
     """Load and ask the models under URIS, or all on the server; exit code 5 where one does not.
 
@@ -75,7 +75,7 @@ def _problem(uri: str) -> str | None:
 @click.option("--reference", metavar="FILE", help="Rows to compare with, if URI remembers none.")
 @click.option("--picture", metavar="FILE", help="Draw it: .png or .svg.")
 @as_json
-@command
+@reading
 def drift(uri: str, data: str, reference: str | None, picture: str | None, as_json: bool) -> None:
     """Say for each module of URI whether what is served still looks as expected.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mlflow import MlflowClient
@@ -13,9 +13,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
-_MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
+from mlflow_rnnmod.tracking.listing import KINDS, model_filter
 
-KINDS = ("module", "parent", "composite")
+_MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
 
 
 def experiments(client: MlflowClient, name: str | None = None) -> list[Experiment]:
@@ -60,8 +60,7 @@ def logged_models(
     Raises:
         MlflowException: if there is no such experiment.
     """
-    chosen = ", ".join(f"'{name}'" for name in kinds)
-    filters = " AND ".join([f"tags.`rnnmod.kind` IN ({chosen})", *conditions])
+    filters = model_filter(kinds, conditions)
     where = [found.experiment_id for found in experiments(client, experiment)]
     token = None
     while where:
@@ -176,23 +175,3 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 
     near = get_close_matches(word, known, 3, 0.6)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-
-
-def dead_modules(client: MlflowClient, models: Iterable[LoggedModel]) -> set[str]:
-    """Ids of the modules among some models that refer to a parent which is not on the server.
-
-    A module finds its parent by id, and else by digest; one that stands alone, or whose parent is
-    cached somewhere, may load all the same there.
-    """
-    referring = [m for m in models if m.params.get("parent_model_id", "bundled") != "bundled"]
-    if not referring:
-        return set()
-    parents = list(logged_models(client, [], ("parent",)))
-    alive = {model.model_id for model in parents}
-    digests = {model.tags.get("rnnmod.parent") for model in parents}
-    return {
-        model.model_id
-        for model in referring
-        if model.params["parent_model_id"] not in alive
-        and model.tags.get("rnnmod.parent") not in digests
-    }

@@ -9,7 +9,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -19,6 +19,10 @@ PATIENCE = 3.0
 """Seconds for a connection to a server."""
 SILENCE = 20.0
 """Seconds for the first byte on a connection: a busy server is slow, and there."""
+BRIEF = 4.0
+"""... where nothing is lost by asking again: commands that only look."""
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+"""... or as long as the user says here that MLflow's own requests wait."""
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 FEW = "2"
 """Tries after the first, of what has answered once and may be slow for a moment."""
@@ -34,31 +38,47 @@ class NoAnswer(ConnectionError):
     """A server does not answer; the message names it."""
 
 
-def check_http(uri: str) -> None:
+def check_http(uri: str, silence: float | None = None) -> None:
     """Whether an HTTP server is there; databases and folders are not looked at.
 
     Whatever it says is an answer: that it wants a certificate, that it is elsewhere, that it does
     not understand.
 
+    Args:
+        uri: of a server, or of anything else.
+        silence: seconds for its first byte; ``SILENCE`` by default. What the user has set for
+            MLflow's requests goes before.
+
     Raises:
         NoAnswer: naming the server, without credentials: within 3.5 seconds where there is no
-            connection, within 24 where nothing comes back on one.
+            connection, half a second after ``silence`` where nothing comes back on one.
     """
     if urlsplit(uri).scheme not in ("http", "https"):
         return
+    with suppress(ValueError):
+        silence = float(os.environ.get(TIMEOUT, ""))
+    silence = SILENCE if silence is None else silence
     problem, connected = list[str](), threading.Event()
-    asking = threading.Thread(target=lambda: problem.append(_asked(uri, connected)), daemon=True)
+    ask = functools.partial(_asked, uri, connected, silence)
+    asking = threading.Thread(target=lambda: problem.append(ask()), daemon=True)
     asking.start()
     asking.join(PATIENCE + 0.5)
     if connected.is_set():
-        asking.join(SILENCE + 0.5)
-    silent = f"nothing came back within {SILENCE if connected.is_set() else PATIENCE:g} seconds"
+        asking.join(silence + 0.5)
+    silent = _silent(silence) if connected.is_set() else f"no connection in {PATIENCE:g} seconds"
     said = problem[0] if problem else silent
     if said:
         raise NoAnswer(f"The server {shown(uri)} does not answer: {said}.")
 
 
-def _asked(uri: str, connected: threading.Event) -> str:
+def _silent(seconds: float) -> str:
+    return (
+        f"it takes connections, and nothing came back within {seconds:g} seconds; "
+        f"it may be busy: with {TIMEOUT}=60 it gets a minute"
+    )
+
+
+def _asked(uri: str, connected: threading.Event, silence: float) -> str:
     """What is wrong with a server; empty where it says anything at all."""
     try:
         parts = urlsplit(uri)
@@ -73,7 +93,7 @@ def _asked(uri: str, connected: threading.Event) -> str:
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", None) or error).rstrip(".") or type(error).__name__
     connected.set()
-    connection.settimeout(SILENCE)
+    connection.settimeout(silence)
     with connection:
         try:
             if secure and not proxy:
@@ -88,7 +108,7 @@ def _asked(uri: str, connected: threading.Event) -> str:
                 connection.sendall(text.encode("latin-1", "replace"))
                 connection.recv(1)
         except TimeoutError:
-            return f"it takes connections, and nothing came back within {SILENCE:g} seconds"
+            return _silent(silence)
         except OSError:  # it does not want to speak so, or closed the connection, and is there
             return ""
     return ""
@@ -101,17 +121,24 @@ def shown(uri: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path.partition("/api/")[0].rstrip("/"), "", ""))
 
 
-def uris() -> list[str]:
-    """The tracking server's and the registry's URI, without importing MLflow for it."""
+def tracking_uri() -> str:
+    """The tracking server's URI, without importing MLflow for it; empty for a folder ``mlruns``."""
     if "mlflow" in sys.modules:
         import mlflow
 
-        return list(dict.fromkeys([mlflow.get_tracking_uri(), mlflow.get_registry_uri()]))
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-    given = [os.environ[name] for name in names if os.environ.get(name)]
-    if given or Path("mlruns").is_dir():
-        return list(dict.fromkeys(given))
-    return ["sqlite:///mlflow.db"]
+        return mlflow.get_tracking_uri()
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return given or ("" if Path("mlruns").is_dir() else "sqlite:///mlflow.db")
+
+
+def uris() -> list[str]:
+    """The tracking server's and the registry's URI, without importing MLflow for it."""
+    registry = os.environ.get("MLFLOW_REGISTRY_URI", "")
+    if "mlflow" in sys.modules:
+        import mlflow
+
+        registry = mlflow.get_registry_uri()
+    return [uri for uri in dict.fromkeys([tracking_uri(), registry]) if uri]
 
 
 def asks(always: bool = True) -> Callable[[F], F]:

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from mlflow_rnnmod.cli import main
 from mlflow_rnnmod.tracking.bulk import log_decomposition
-from mlflow_rnnmod.tracking.searching import dead_modules
+from mlflow_rnnmod.tracking.listing import dead_modules, listed
 from tests.builders import tiny_decomposition, tiny_parent
 
 
@@ -17,18 +17,18 @@ def test_modules_of_a_deleted_parent_are_dead(tracking_uri: str) -> None:
     client = MlflowClient()
     lost = log_decomposition(tiny_decomposition(tiny_parent("text")))
     kept = log_decomposition(tiny_decomposition(tiny_parent("text", seed=1)))
-    found = client.search_logged_models(["0"], max_results=50)
-    assert dead_modules(client, found) == set()
+    found = listed()
+    assert dead_modules(found, listed(("parent",))) == set()
     client.delete_logged_model(lost.parent_model_id)
-    found = client.search_logged_models(["0"], max_results=50)
-    assert dead_modules(client, found) == set(lost.model_ids.values())
-    listed = CliRunner().invoke(main, ["list", "--json"])
-    assert listed.exit_code == 0, listed.output
-    dead = {item["uri"] for item in json.loads(listed.output) if item["dead"]}
+    found = listed()
+    assert dead_modules(found, listed(("parent",))) == set(lost.model_ids.values())
+    said = CliRunner().invoke(main, ["list", "--json"])
+    assert said.exit_code == 0, said.output
+    dead = {item["uri"] for item in json.loads(said.output) if item["dead"]}
     assert dead == {f"models:/{model_id}" for model_id in lost.model_ids.values()}
     shown = CliRunner().invoke(main, ["list"]).output
     assert shown.count("dead") == 3 and shown.count("module") >= 3
     # Logged again, by whomever, the parent is found by its digest.
     log_decomposition(tiny_decomposition(tiny_parent("text")))
-    assert dead_modules(client, found) == set()
+    assert dead_modules(found, listed(("parent",))) == set()
     assert kept.parent_model_id != lost.parent_model_id

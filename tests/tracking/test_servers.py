@@ -165,6 +165,22 @@ def test_a_server_that_is_slower_than_a_connection_may_be(monkeypatch: pytest.Mo
     over.set()
 
 
+def test_how_long_a_silent_server_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked, unless the user says how long MLflow's requests may take."""
+    given = list[float]()
+
+    def asked(uri: str, connected: threading.Event, silence: float) -> str:
+        given.append(silence)
+        return ""
+
+    monkeypatch.setattr(servers, "_asked", asked)
+    for set_to, expected in (("", [20, 4]), ("60", [60, 60]), ("soon", [20, 4])):
+        monkeypatch.setenv(servers.TIMEOUT, set_to)
+        servers.check_http("http://tracking.invalid")
+        servers.check_http("http://tracking.invalid", servers.BRIEF)
+        assert given[-2:] == expected
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
 def test_a_server_that_wants_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = "openssl req -x509 -newkey rsa:2048 -nodes -keyout k -out c -days 1 -subj /CN=localhost"
