@@ -39,10 +39,6 @@ def check_http(uri: str) -> None:
 
     Whatever it says is an answer: that it wants a certificate, that it is elsewhere, that it does
     not understand.
-
-    Raises:
-        NoAnswer: naming the server, without credentials: within 3.5 seconds where there is no
-            connection, within 24 where nothing comes back on one.
     """
     if urlsplit(uri).scheme not in ("http", "https"):
         return
@@ -121,8 +117,7 @@ def asks(always: bool = True) -> Callable[[F], F]:
     user's settings are as they were. MLflow reads this from the environment of the whole process:
     what other threads ask meanwhile is tried thrice, too.
 
-    Args:
-        always: whether it asks them whatever it is given; else only where a URI is among that.
+    ``always``: whether it asks them whatever it is given; else only where a URI is among that.
     """
 
     def decorated(function: F) -> F:
@@ -141,11 +136,7 @@ def asks(always: bool = True) -> Callable[[F], F]:
 
 
 def check() -> None:
-    """Whether the servers in use are there.
-
-    Raises:
-        MlflowException: naming the one that is not.
-    """
+    """Whether the servers in use are there."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
