@@ -70,13 +70,7 @@ class Followed:
         return len(self.weight)
 
     def config(self, labels: tuple[str, ...], kind: str, **steps: Any) -> GraphConfig:
-        """The structure; what has none is refused.
-
-        Args:
-            labels: names of the labels.
-            kind: of answer.
-            steps: how rows are padded, where there are steps.
-        """
+        """The structure; what has none is refused."""
         nodes, _, names = self.draft.finished()
         shape = self.draft.nodes[INPUT].shape
         given = self.kind or ("vectors" if len(shape) == 1 else "pixels")

@@ -208,11 +208,7 @@ class RecurrentLayers(Network):
         return Rows(rows.values[:, :steps], rows.lengths, targets)
 
     def feed(self, rows: Rows) -> Tensor:
-        """What the first recurrent layer reads, float ``(rows, steps, step size)``.
-
-        Raises:
-            ValueError: if the rows have no step, or steps of the wrong size or number.
-        """
+        """What the first recurrent layer reads, float ``(rows, steps, step size)``."""
         values, config = rows.values, self.config
         if values.ndim < 2 or values.shape[1] == 0:
             raise ValueError(f"values has shape {tuple(values.shape)}; expected at least one step.")
@@ -227,11 +223,7 @@ class RecurrentLayers(Network):
         return x.flatten(1)[:, None].expand(-1, config.output_steps or 1, -1)
 
     def states(self, rows: Rows) -> States:
-        """Run the network and keep what every layer sent out.
-
-        Raises:
-            ValueError: if the rows have no step, or steps of the wrong size or number.
-        """
+        """Run the network and keep what every layer sent out."""
         x = self.feed(rows)
         lengths, steps = self.spans(rows)
         valid = self.valid(lengths, steps)

@@ -104,11 +104,8 @@ def project_outputs(
 ) -> list[Tensor]:
     """What a higher layer's directions read: ``(steps, trunks, rows, gates)``.
 
-    Args:
-        network: whose layers.
-        layers: by direction.
-        below: outputs of the layer below, by direction, ``(trunks, rows, steps, units)``.
-        lengths: valid steps, ``(rows,)``.
+    ``below``: outputs of the layer below, by direction, ``(trunks, rows, steps, units)``;
+    ``lengths``: valid steps, ``(rows,)``.
     """
     x = below[0] if len(below) == 1 else torch.cat(below, dim=-1)
     count, rows, steps, size = x.shape

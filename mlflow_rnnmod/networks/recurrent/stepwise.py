@@ -142,10 +142,7 @@ class Stepwise:
 
         With a step dimension behind the rows' where the network answers each step.
 
-        Args:
-            rows: the batch.
-            part: which of the trunks.
-            projected: what :meth:`project` gave for these rows, where several parts share it.
+        ``projected``: what :meth:`project` gave for these rows, where several parts share it.
         """
         network, config = self.network, self.network.config
         lengths, steps = network.spans(rows)

@@ -54,9 +54,6 @@ def find_parts(
         labels: names of the labels, as many as the head has outputs (two for a single output).
         spec: names that are known.
         steps_known: whether real inputs have as many steps as ``values``.
-
-    Raises:
-        UnreadableNetwork: listing all that is missing, ambiguous or not covered.
     """
     found = list(walk(module))
     problems = _refused(found)

@@ -86,9 +86,8 @@ class Tape:
     def step_back(self, t: int, slope: Tensor) -> tuple[Tensor, Tensor | None]:
         """From total derivatives ``(sides x rows, units)`` at a step.
 
-        Returns:
-            those by the recurrent product, ``(sides x rows, gates)``; and what reaches the output
-            of the step before otherwise, or None.
+        Gives those by the recurrent product, ``(sides x rows, gates)``; and what reaches the output
+        of the step before otherwise, or None.
         """
         raise NotImplementedError
 

@@ -67,9 +67,6 @@ class Unrolled:
         network: the parent's.
         trunks: at least one, none of them sliceable (rolled, with joint gates).
 
-    Raises:
-        ValueError: if a trunk is sliceable, or does not fit the network.
-
     Example:
         >>> from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
         >>> config = NetworkConfig("features", 3, None, "lstm", ((4,),), ("a", "b"))
@@ -114,10 +111,7 @@ class Unrolled:
     ) -> Tensor:
         """Readouts of some trunks, float ``(trunks, rows, readout size)``, or with steps before it.
 
-        Args:
-            rows: the batch.
-            part: which of the trunks.
-            projected: what :meth:`project` gave for these rows, where several parts share it.
+        ``projected``: what :meth:`project` gave for these rows, where several parts share it.
         """
         network, config = self.network, self.network.config
         lengths, steps = network.spans(rows)
@@ -231,13 +225,8 @@ def _without_padding(
 def _run(layer: _Layer, inputs: Tensor, index: Tensor, count: int, part: slice) -> Tensor:
     """Outputs as others read them, ``(trunks, rows, steps, units)``, in the order of running.
 
-    Args:
-        layer: whose.
-        inputs: ``(steps, rows, gates)`` where trunks share it, else ``(steps, trunks, rows,
-            gates)``.
-        index: which mask each step has, ``(rows, steps)``.
-        count: number of trunks.
-        part: which ones.
+    ``inputs``: ``(steps, rows, gates)`` where trunks share it, else ``(steps, trunks, rows,
+    gates)``; ``index``: which mask each step has, ``(rows, steps)``.
     """
     rows = inputs.shape[-2]
     read = inputs.new_zeros(count, rows, layer.units)

@@ -122,9 +122,8 @@ class Tapes:
     def _from_above(self, sides: Tensor, signs: Tensor | None) -> dict[str, Tensor]:
         """By the outputs of the last recurrent layer, and totals by dense layers' outputs.
 
-        Returns:
-            ``(sides, rows, steps, units)``; ``(sides, rows, units)`` where a dense layer reads one
-            vector a row.
+        Gives ``(sides, rows, steps, units)``; ``(sides, rows, units)`` where a dense layer reads
+        one vector a row.
         """
         names, leaves, _, logits = self._head
         found = []

@@ -58,11 +58,7 @@ def _product(call: Called, made: Made, weight: Tensor, bias: Tensor | None) -> s
 
 
 def norm_of(call: Called) -> tuple[Tensor, Tensor]:
-    """The scale and shift of each unit that a batch norm is in evaluation mode, float64.
-
-    Raises:
-        NotCovered: if it takes statistics of the batch.
-    """
+    """The scale and shift of each unit that a batch norm is in evaluation mode, float64."""
     part = call.module
     if part is not None:
         mean, var, weight, bias = part.running_mean, part.running_var, part.weight, part.bias

@@ -145,11 +145,7 @@ def regrouped(made: Stepped, shape: Sequence[int]) -> Stepped:
 
 
 def units_at(call: Called, made: Stepped, dimension: int) -> str:
-    """A node whose units are what stands along a dimension, in its order.
-
-    Raises:
-        NotCovered: if rows, or a number of steps that may be another, are along it.
-    """
+    """A node whose units are what stands along a dimension, in its order."""
     dim = tuple(f for f in made.single(dimension) if f.axis is not None)
     node = call.draft.nodes[made.name]
     if not dim and node.shape[0] == 1 and made.shape[dimension] == 1:
@@ -238,9 +234,8 @@ def meet(one: Stepped, other: Stepped) -> tuple[Dim, ...]:
 def constant_along(call: Called, made: Stepped, constant: Any) -> tuple[Any, Tensor | None]:
     """A constant that meets a value: as a vector over its units, or with steps.
 
-    Returns:
-        ``(numbers, None)`` with one number, or one for each unit, float64; or ``(None, table)``
-        with ``(units or 1, steps)``, where it differs from step to step.
+    Gives ``(numbers, None)`` with one number, or one for each unit, float64; or ``(None, table)``
+    with ``(units or 1, steps)``, where it differs from step to step.
     """
     tensor = torch.as_tensor(constant, dtype=torch.float64).detach()
     if tensor.numel() == 1:
