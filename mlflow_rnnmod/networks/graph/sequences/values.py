@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, Made, NotCovered
-from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
+from mlflow_rnnmod.networks.graph.draft import Draft
 
 STEPS, OTHERS = 2, 3
 """The axes of a node's value that its steps are, and those that each step reads."""
@@ -49,6 +49,10 @@ class Stepped(Made):
     """
 
     dims: tuple[Dim, ...] = ()
+
+    def like(self, name: str) -> Stepped:
+        """Another node's value with the same dimensions."""
+        return replace(self, name=name)
 
     def single(self, dimension: int) -> Dim:
         """What a dimension is."""
@@ -203,7 +207,7 @@ def taken(call: Called, name: str, index: Sequence[int]) -> str:
                 return taken(call, given, [i - offset for i in index])
             offset += size
     shape = (len(index), *node.shape[1:])
-    return draft.add(Drafted("take", [name], shape, {"units": index}, {}, call.line))
+    return call.node("take", name, shape, {"units": index})
 
 
 def aligned(one: Stepped, other: Stepped) -> tuple[tuple[Dim, Dim], ...]:
@@ -274,11 +278,6 @@ def constant_along(call: Called, made: Stepped, constant: Any) -> tuple[Any, Ten
     vector = torch.empty_like(flat)
     vector[:, numbers] = flat
     return (None, vector.T) if steps else (vector[0], None)
-
-
-def renamed(made: Stepped, name: str) -> Stepped:
-    """Another node's value with the same dimensions."""
-    return replace(made, name=name)
 
 
 def stepped(call: Called, position: int = 0, name: str = "input") -> Stepped:
