@@ -36,7 +36,7 @@ from mlflow_rnnmod.networks.graph.sequences import (
     whole,
 )
 from mlflow_rnnmod.networks.graph.tracing import trace
-from mlflow_rnnmod.networks.spec import AXES, UnreadableNetwork
+from mlflow_rnnmod.networks.spec import AXES, UnreadableNetwork, problem_of_kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +146,9 @@ def follow(module: nn.Module, call: Call) -> Followed:
     del draft.nodes[last]
     if output.inputs[0] == INPUT:
         raise refused("it has no hidden layer, so there is nothing to take apart")
-    kinds = {parameter.dtype for parameter in module.parameters()}
-    if len(kinds) != 1 or not kinds <= {torch.float32, torch.float64}:
-        raise refused(
-            f"weights are {sorted(map(str, kinds))}; expected torch.float32 or torch.float64 for "
-            "all (module.float() makes it so)"
-        )
+    problem = problem_of_kinds(module.parameters())
+    if problem is not None:
+        raise refused(problem)
     weights = output.weights
     return Followed(
         draft,
@@ -159,7 +156,7 @@ def follow(module: nn.Module, call: Call) -> Followed:
         weights["weight"],
         weights["bias"],
         end,
-        kinds.pop(),
+        next(module.parameters()).dtype,
         read,
         call.kind,
         axes,

@@ -26,6 +26,7 @@ from mlflow_rnnmod.networks.recurrent.layers import (
     RecurrentLayers,
     build_cell,
     build_embedding,
+    side_by_side,
 )
 from mlflow_rnnmod.networks.recurrent.slots import cell_group
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
@@ -171,7 +172,7 @@ class TranslatorLayers(Network):
                 states.append(state)
                 outputs.append(encoder.reverse(out, lengths) if direction == "bwd" else out)
             finals.append(tuple(torch.cat(part, dim=-1) for part in zip(*states, strict=True)))
-            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+            x = side_by_side(outputs)
         return finals
 
     def force(self, states: States, tokens: Tensor, logits: bool = True) -> Forced:
