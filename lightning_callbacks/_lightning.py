@@ -25,11 +25,7 @@ NAMESPACES = ("lightning.pytorch", "pytorch_lightning")
 
 
 def find_namespace() -> str:
-    """The namespace to build on: the one the program already uses, else one that is installed.
-
-    Raises:
-        ImportError: if neither is there.
-    """
+    """The namespace to build on: the one the program already uses, else one that is installed."""
     for name in NAMESPACES:
         if sys.modules.get(name) is not None:
             return name
@@ -88,11 +84,7 @@ def trainer_problems(trainer: Any, weights: str) -> list[str]:
 
 
 def checkpoint_of(trainer: Any, weights: str) -> str | None:
-    """The checkpoint with the weights to take apart; ``None`` for those that the model has.
-
-    Raises:
-        ValueError: if there should be one, and is none.
-    """
+    """The checkpoint with the weights to take apart; ``None`` for those that the model has."""
     if weights != "best":
         return None
     checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", None)
@@ -167,16 +159,7 @@ def failure_message(
     made: bool = False,
     logged: Any = None,
 ) -> str:
-    """What there is not, why, and how to get it later.
-
-    Args:
-        error: what was raised.
-        trainer: of the training.
-        model: that was to be taken apart.
-        weights: ``"last"`` or ``"best"``.
-        made: whether there is a decomposition nevertheless.
-        logged: where its modules are, where they were logged.
-    """
+    """What there is not, why, and how to get it later."""
     name = type(model).__name__
     told = "it was interrupted" if isinstance(error, KeyboardInterrupt) else ""
     told = told or f"{type(error).__name__}: {error}"

@@ -125,13 +125,7 @@ def _texts_under(get: Callable[[str, None], Any], count: int) -> Sequence[Any] |
 
 
 def warning_of_all(encoder: TextEncoder | None, rows: Any, config: Any) -> list[str]:
-    """What some rows could not tell: whether a tokenizer has a token for each id of all rows.
-
-    Args:
-        encoder: with the tokenizer; ``None`` without one.
-        rows: all training rows, or pairs with their sources.
-        config: of the network.
-    """
+    """What some rows could not tell: whether a tokenizer has a token for each id of all rows."""
     if encoder is None or not len(rows):
         return []
     values = getattr(rows, "sources", rows).values

@@ -21,11 +21,7 @@ def check_arguments(
     settings: Mapping[str, Any],
     config_of_settings: Callable[[], DecompositionConfig],
 ) -> Settings:
-    """Check arguments, and bring them into the form in which they are used.
-
-    Raises:
-        ValueError: naming every argument that does not fit, its value and what is accepted.
-    """
+    """Check arguments, and bring them into the form in which they are used."""
     problems: list[str] = []
     given = replace(given, labels=listed_labels(given.labels))
     text = _read_tokenizer("tokenizer", given.tokenizer, problems)
@@ -84,11 +80,7 @@ def _read_tokenizer(name: str, tokenizer: Any, problems: list[str]) -> str | Non
 
 
 def _read_file(path: Path) -> str:
-    """What a tokenizer's file holds.
-
-    Raises:
-        ValueError: if there is none that can be read.
-    """
+    """What a tokenizer's file holds."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

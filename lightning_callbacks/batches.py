@@ -73,11 +73,7 @@ class Steps:
         return Steps(is_time_first(batch))
 
     def joined(self, parts: list[Rows], config: Any, source: str) -> Rows:
-        """All rows in one, padded as the network of ``config`` has it.
-
-        Raises:
-            ValueError: if features come in batches of different length without lengths.
-        """
+        """All rows in one, padded as the network of ``config`` has it."""
         steps = {part.values.shape[1] for part in parts}
         if len(steps) > 1 and parts[0].values.ndim == 3 and parts[0].lengths is None:
             raise ValueError(
@@ -109,11 +105,7 @@ class Whole:
         return self
 
     def joined(self, parts: list[Rows], config: Any, source: str) -> Rows:
-        """All rows in one.
-
-        Raises:
-            ValueError: if batches differ in the shape of their rows.
-        """
+        """All rows in one."""
         shapes = {tuple(part.values.shape[1:]) for part in parts}
         if len(shapes) > 1:
             raise ValueError(f"The {source} has rows of {sorted(shapes)}; expected one shape.")
@@ -140,9 +132,6 @@ def split(
         split_batch: gives ``(x, y)``, ``(x, lengths, y)`` or a mapping with the usual keys from a
             batch of any other kind.
         layout: what the inputs are.
-
-    Raises:
-        ValueError: saying what the batch looks like and what would be accepted.
 
     Example:
         >>> batch = split((torch.tensor([[4, 2, 0], [3, 0, 0]]), torch.tensor([1, 0])))

@@ -42,8 +42,7 @@ def random_state_kept(*generators: Any) -> Iterator[None]:
 
     Lightning's ``isolate_rng`` does not restore after an exception, and wakes up CUDA.
 
-    Args:
-        generators: ``torch.Generator`` objects to restore too; ``None`` among them is skipped.
+    ``generators``: ``torch.Generator`` objects to restore too; ``None`` among them is skipped.
 
     Example:
         >>> state = torch.get_rng_state()
@@ -169,11 +168,7 @@ def read_batches(
     max_rows: int | None = None,
     least_rows: int = 1,
 ) -> Iterator[Batch]:
-    """Batches of all ``loaders``, taken apart; random state is as before whenever one is given out.
-
-    Raises:
-        ValueError: if a batch can't be taken apart.
-    """
+    """Batches of all ``loaders``, taken apart; random state is as before whenever one is out."""
     for loader in flatten_loaders(loaders):
         generators = [getattr(loader, "generator", None)]
         generators.append(getattr(getattr(loader, "sampler", None), "generator", None))
@@ -220,14 +215,8 @@ def conform(rows: Rows, config: Any, source: str) -> Rows:
     Steps that have no label hold ``IGNORE``: those whose target is negative (as -100, PyTorch's
     ``ignore_index``), that are padding, or that stand behind the label that ends a list.
 
-    Args:
-        rows: with int64 targets ``(rows,)`` or ``(rows, steps)``, or bool ``(rows, labels)`` or
-            ``(rows, steps)``.
-        config: of the network that answers them.
-        source: what to call the data in errors.
-
-    Raises:
-        ValueError: if the targets have another shape, or hold what is no label.
+    ``rows``: with int64 targets ``(rows,)`` or ``(rows, steps)``, or bool ``(rows, labels)`` or
+    ``(rows, steps)``.
 
     Example:
         >>> import torch

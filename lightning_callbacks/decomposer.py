@@ -67,11 +67,7 @@ def figures_dataset(rows: Any, name: str) -> Any:
 
 
 def only(decomposition: Decomposition, modules: Sequence[Module]) -> Decomposition:
-    """A decomposition with some of its modules; figures stay those of the whole.
-
-    Raises:
-        ValueError: if one of them is none of its modules.
-    """
+    """A decomposition with some of its modules; figures stay those of the whole."""
     position = {id(module): index for index, module in enumerate(decomposition.modules)}
     strangers = [module for module in modules if id(module) not in position]
     if strangers:
@@ -307,11 +303,7 @@ class Decomposer:
         help_decompose(team, parent, train, validation, config=self.settings.config)
 
     def _for(self, model: Any, datamodule: Any) -> Settings:
-        """The settings, with the labels that a datamodule or model has where none are said.
-
-        Raises:
-            ValueError: if labels are said in another order than a numbered list of them has.
-        """
+        """The settings, with the labels that a datamodule or model has where none are said."""
         if self.settings.labels is not None:
             check_order(self.settings.labels, datamodule, model)
             return self.settings

@@ -18,11 +18,7 @@ from mlflow_rnnmod.networks import Rows
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """A copy on the CPU, in evaluation mode, without a trainer.
-
-    Raises:
-        ValueError: if the module can't be copied.
-    """
+    """A copy on the CPU, in evaluation mode, without a trainer."""
     try:
         duplicate = copy.deepcopy(module)
     except Exception as error:  # whatever the user's attributes raise
@@ -68,13 +64,8 @@ def _names(state: Mapping[str, Any]) -> dict[str, Any]:
 def with_weights(spare: nn.Module, live: nn.Module, checkpoint: str | Path | None) -> nn.Module:
     """``spare``, an earlier copy of ``live``, with the weights of a checkpoint or of ``live`` now.
 
-    Args:
-        spare: is changed and returned, unless its structure is no longer that of ``live``.
-        live: the user's model.
-        checkpoint: a Lightning checkpoint's path or URL; ``None`` for the weights of ``live``.
-
-    Raises:
-        ValueError: if the checkpoint does not fit.
+    ``spare``: is changed and returned, unless its structure is no longer that of ``live``;
+    ``checkpoint``: a Lightning checkpoint's path or URL; ``None`` for the weights of ``live``.
     """
     if checkpoint is None:
         try:
@@ -91,11 +82,7 @@ def with_weights(spare: nn.Module, live: nn.Module, checkpoint: str | Path | Non
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """The weights in a checkpoint; nothing in it is executed.
-
-    Raises:
-        ValueError: if it can't be read that way.
-    """
+    """The weights in a checkpoint; nothing in it is executed."""
     try:
         with fsspec.open(str(path), "rb") as file:
             data = torch.load(file, map_location="cpu", weights_only=True)
@@ -137,9 +124,6 @@ def find_forward(
     Returns:
         A function from a module (this one, or a copy with other weights) to its output on the
         batch, as ``check`` gives it: floats of shape ``(rows, outputs)``, or with an axis of steps.
-
-    Raises:
-        ValueError: if no way gives such an output; it lists what was tried.
     """
     check = check or partial(_label_logits, batch.rows)
     if forward is not None:
@@ -167,11 +151,7 @@ def with_arguments(*args: Any, **kwargs: Any) -> Callable[[nn.Module], Any]:
 
 
 def logits_in(answer: Any, expected: str) -> Tensor:
-    """The logits in a model's answer: itself, its ``logits``, or the first of a tuple.
-
-    Raises:
-        ValueError: if there are none; with what was ``expected``.
-    """
+    """The logits in a model's answer: itself, its ``logits``, or the first of a tuple."""
     found = answer
     if isinstance(found, Mapping):
         found = found.get("logits", found)

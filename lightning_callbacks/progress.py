@@ -29,8 +29,7 @@ def bar_style(trainer: Any) -> str | None:
 def progress_bar(style: str | None) -> Iterator[Progress]:
     """A function ``(stage, done, total)`` that shows one bar over all stages, and what is left.
 
-    Args:
-        style: ``"rich"``, ``"tqdm"``, or ``None`` for a function that shows nothing.
+    ``style``: ``"rich"``, ``"tqdm"``, or ``None`` for a function that shows nothing.
     """
     if style == "rich":
         yield from _rich(Course())

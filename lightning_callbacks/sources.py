@@ -114,11 +114,7 @@ def find_labels(*owners: Any) -> list[str] | None:
 
 
 def check_order(labels: Any, *owners: Any) -> None:
-    """Whether labels that were said stand in the order of ``id2label``, where that names the same.
-
-    Raises:
-        ValueError: naming the first that does not.
-    """
+    """Whether labels that were said stand in the order of ``id2label``, if it names the same."""
     for owner in owners:
         numbered = getattr(owner, "id2label", None)
         found: Any = listed_labels(numbered) if isinstance(numbered, Mapping) else None
@@ -137,9 +133,8 @@ def check_order(labels: Any, *owners: Any) -> None:
 def listed_labels(labels: Any) -> Any:
     """Labels as a list, in the order of the model's outputs; what is none stays as it is.
 
-    Args:
-        labels: any sequence, an array, ``id2label`` (names by number) or ``label2id`` (numbers by
-            name).
+    ``labels``: any sequence, an array, ``id2label`` (names by number) or ``label2id`` (numbers by
+    name).
 
     Example:
         >>> listed_labels({0: "no", 1: "yes"}), listed_labels({"yes": 1, "no": 0})

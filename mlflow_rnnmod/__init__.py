@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mlflow_rnnmod._moved import install
 from mlflow_rnnmod.tracking.code import FLAVOR_NAME, version
 
 if TYPE_CHECKING:
@@ -150,8 +149,6 @@ __all__ = [
     "where_used",
     "with_expected",
 ]
-
-install()
 
 
 if not TYPE_CHECKING:  # to a type checker every name would be there

@@ -19,13 +19,8 @@ def canonical_json(data: Any) -> str:
 def digest_tensors(tensors: Mapping[str, Tensor], structure: Any) -> str:
     """SHA-256 over named tensors and a structure.
 
-    Args:
-        tensors: by name; hashed in the order of their names, each as name, dtype, shape and
-            little-endian bytes.
-        structure: JSON types, hashed as :func:`canonical_json`.
-
-    Returns:
-        64 hexadecimal characters.
+    ``tensors``: by name; hashed in the order of their names, each as name, dtype, shape and
+    little-endian bytes.
 
     Example:
         >>> digest_tensors({"a": torch.zeros(1)}, {}) == digest_tensors({"a": torch.zeros(2)}, {})

@@ -172,13 +172,7 @@ def modules_of(things: Any, beside: Sequence[Module] = ()) -> list[Module]:
 
     Every ``module.json`` is fetched first, and nothing else where they do not go together.
 
-    Args:
-        things: as for :func:`compose`.
-        beside: modules that they are to go together with; loaded ones share their parents.
-
-    Raises:
-        MlflowException: if something can't be found or loaded, or is no module.
-        IncompatibleModules: if the modules don't go together; all reasons at once.
+    ``beside``: modules that they are to go together with; loaded ones share their parents.
     """
     with download.quiet_downloads():
         return _loaded(survey(things), beside)

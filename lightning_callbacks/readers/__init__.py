@@ -38,12 +38,7 @@ def reader_of_spec(spec: Any) -> Reader:
 
 
 def read_spec(given: Any) -> Any:
-    """What a user says of a network: ``None``, a spec, or a mapping of its arguments.
-
-    Raises:
-        TypeError: if it is neither.
-        ValueError: if an argument does not fit.
-    """
+    """What a user says of a network: ``None``, a spec, or a mapping of its arguments."""
     if given is None or any(isinstance(given, reader.spec) for reader in READERS):
         return given
     if not isinstance(given, Mapping):

@@ -116,12 +116,8 @@ class Prepared(ABC):
     def compared(self, batches: Iterator[Batch], loaders: Any) -> Prepared:
         """The same with what makes one doubt that its tokenizer made the ids of some batches.
 
-        Args:
-            batches: of training rows; no more is read of them than tells.
-            loaders: where they are from, and may have the texts, too.
-
-        Raises:
-            ValueError: if it can't have made them.
+        ``batches``: of training rows; no more is read of them than tells; ``loaders``: where they
+        are from, and may have the texts, too.
         """
         encoder, own = self.encoders()[0], self.given.settings
         if own.vocabulary is not None and not input_of(self.reading.config.input).ids:
@@ -149,18 +145,10 @@ class Prepared(ABC):
 
     @abstractmethod
     def network_of(self, module: nn.Module) -> Any:
-        """Our network with the weights of ``module``, by the reading made before.
-
-        Raises:
-            ValueError: if it does not answer the batch as ``module`` does.
-        """
+        """Our network with the weights of ``module``, by the reading made before."""
 
     def encoders(self) -> tuple[TextEncoder | None, ...]:
-        """What turns text into token ids for the network.
-
-        Raises:
-            ValueError: if the tokenizer does not fit the network.
-        """
+        """What turns text into token ids for the network."""
         config, text = self.reading.config, self.given.settings.tokenizer
         self.preparation()
         if text is not None and config.input != "tokens":
@@ -170,12 +158,7 @@ class Prepared(ABC):
         return (encoder_of("tokenizer", text, config.input_size, config),)
 
     def weights_of(self, live: nn.Module, checkpoint: str | Path | None) -> Parent:
-        """The network as a parent, with the weights of a checkpoint, or of ``live`` as they are.
-
-        Raises:
-            ValueError: if they can't be had, the network no longer answers as the model does, or a
-                tokenizer does not fit.
-        """
+        """The network as a parent, with the weights of a checkpoint, or of ``live`` as they are."""
         parent = self.parent_of(self.network_of(with_weights(self.given.copy, live, checkpoint)))
         vocabulary = self.given.settings.vocabulary
         return parent if vocabulary is None else replace(parent, vocabulary=vocabulary)
@@ -185,22 +168,14 @@ class Prepared(ABC):
         return Parent(network, self.encoders()[0], image=self.preparation())
 
     def preparation(self) -> ImagePreparation | None:
-        """What images go through before the network reads them.
-
-        Raises:
-            ValueError: if it makes something else than the network reads.
-        """
+        """What images go through before the network reads them."""
         config, image = self.reading.config, self.given.settings.image
         if image is not None and not input_of(config.input).whole:
             raise ValueError(f"image is given, but the model reads {config.input}; expected None.")
         return None if image is None else image.fitted(config.input_size)
 
     def rows(self, loaders: Any, source: str) -> Any:
-        """Rows of some dataloaders, at most ``max_rows``; ``None`` where there are none.
-
-        Raises:
-            ValueError: if they don't fit the network.
-        """
+        """Rows of some dataloaders, at most ``max_rows``; ``None`` where there are none."""
         given, own = self.given, self.given.settings
         how = own.split_batch, given.layout.as_seen(given.batch), own.config.seed, own.max_rows
         return self.collected(read_batches(loaders, given.transfer, *how), source)
@@ -233,12 +208,7 @@ class Reader(ABC):
     """Whether its inputs may be images."""
 
     def spec_of(self, given: Mapping[str, Any]) -> Any:
-        """The spec that a mapping of its arguments makes; ``None`` where it is another reader's.
-
-        Raises:
-            TypeError: if an argument is unknown.
-            ValueError: if one does not fit.
-        """
+        """The spec that a mapping of its arguments makes; ``None`` where it is another reader's."""
         return self.spec(**given)
 
     def problems_of_arguments(
@@ -262,24 +232,12 @@ class Reader(ABC):
 
     @abstractmethod
     def look(self, given: Given) -> Prepared:
-        """Read a model with one batch.
-
-        Raises:
-            ValueError: if it can't be read.
-        """
+        """Read a model with one batch."""
 
     def prepare(self, module: nn.Module, sources: Sources, settings: Settings) -> Prepared:
         """Read a model with one real batch of its training data.
 
         Neither the model nor random state is changed.
-
-        Args:
-            module: the user's model; a copy is looked at.
-            sources: where the batch is from.
-            settings: what the user said.
-
-        Raises:
-            ValueError: if there is no batch, it can't be taken apart, or the model can't be read.
         """
         copy, transfer = copied(module), sources.transfer(module)
         failure: Exception | None = None
@@ -353,17 +311,7 @@ def _is_as_wide(batch: Batch, config: Any) -> bool:
 
 
 def encoder_of(name: str, text: str | None, size: int, config: Any) -> TextEncoder | None:
-    """What turns text into token ids, from a tokenizer's JSON.
-
-    Args:
-        name: of the argument.
-        text: the JSON; ``None`` without a tokenizer.
-        size: of the model's vocabulary.
-        config: of the network, with its padding.
-
-    Raises:
-        ValueError: if the tokenizer has more tokens.
-    """
+    """What turns text into token ids, from a tokenizer's JSON."""
     if text is None:
         return None
     encoder = TextEncoder(text, config.pad_index or 0, config.side)

@@ -66,11 +66,7 @@ class PreparedTranslator(Prepared):
         return rows
 
     def collected(self, batches: Iterator[Batch], source: str) -> Pairs | None:
-        """All rows as sentences with a translation each, whose first token says its language.
-
-        Raises:
-            ValueError: if a translation starts with no start token.
-        """
+        """All rows as sentences with a translation each, whose first token says its language."""
         config = self.reading.config
         codes = dict(zip(config.starts, config.targets, strict=True))
         sources: list[list[int]] = []
@@ -167,11 +163,7 @@ def _contents(rows: Rows, pad_index: int, side: str) -> list[list[int]]:
 
 
 def _told(batch: Batch, spec: TranslatorSpec) -> Tensor:
-    """Translations from their start token on, int64 ``(rows, steps)``.
-
-    Raises:
-        ValueError: if they are none.
-    """
+    """Translations from their start token on, int64 ``(rows, steps)``."""
     targets = batch.rows.targets
     if targets is None or targets.ndim != 2 or targets.dtype == torch.bool or not targets.numel():
         raise ValueError(

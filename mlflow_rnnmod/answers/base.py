@@ -87,11 +87,7 @@ class Columns:
 def check_thresholds(
     thresholds: Mapping[str, Any], labels: Sequence[str], rivals: bool
 ) -> dict[str, float]:
-    """Thresholds as numbers, by label.
-
-    Raises:
-        ValueError: if the labels are rivals, one is unknown, or a threshold is no finite number.
-    """
+    """Thresholds as numbers, by label."""
     if thresholds and rivals:
         raise ValueError(
             f"thresholds={dict(thresholds)!r:.80} of labels that compete, where the best label "

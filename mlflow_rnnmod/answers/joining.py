@@ -58,8 +58,7 @@ def joined(contracts: Iterable[Any]) -> Answer | None:
     In a list, labels are rivals where the modules answer for all labels of their parents: then it
     can be read place by place. With some labels alone it can't.
 
-    Args:
-        contracts: of some modules: ``label``, ``labels`` of the parent, and ``output``.
+    ``contracts``: of some modules: ``label``, ``labels`` of the parent, and ``output``.
     """
     found = list(contracts)
     name = output_of(c.output for c in found)

@@ -17,8 +17,7 @@ from mlflow_rnnmod.answers.targets import Labelled
 def best_step(scores: Tensor) -> tuple[Tensor, Tensor]:
     """The highest score over steps, ``(..., rows)``, and the step that has it.
 
-    Args:
-        scores: ``(..., rows, steps)``, NaN where a step has none. Rows without any score -inf.
+    ``scores``: ``(..., rows, steps)``, NaN where a step has none. Rows without any score -inf.
     """
     if scores.shape[-1] == 0:
         lowest = scores.new_full(scores.shape[:-1], -math.inf)
@@ -33,8 +32,7 @@ def anywhere(scores: Tensor) -> Tensor:
     each, for a single place it is the score itself. A label's chance is spread over places, as it
     depends on how many come before; `docs/decisions.md` has what the best place alone would lose.
 
-    Args:
-        scores: log-odds for each place, ``(..., rows, steps)``, NaN where there is none.
+    ``scores``: log-odds for each place, ``(..., rows, steps)``, NaN where there is none.
     """
     total = torch.nn.functional.softplus(scores.double()).nansum(dim=-1)
     # Beyond 20, exp() no longer notices the 1, and further on overflows.
@@ -51,11 +49,8 @@ def step_correction(answered: Tensor) -> Tensor:
 
     Measured with and without in `docs/decisions.md`, beside the logarithm of the summed odds.
 
-    Args:
-        answered: number of steps that count, ``(rows,)``.
-
-    Returns:
-        float64, of the same shape; what to take off.
+    ``answered``: number of steps that count, ``(rows,)``; gives float64, of the same shape; what to
+    take off.
     """
     return answered.clamp(min=1).double().log()
 

@@ -31,11 +31,7 @@ class Targeted(Protocol):
 
 
 def whole_numbers(targets: Tensor, labels: int, steps: bool) -> Tensor:
-    """Label indices, int64 on the CPU, of each row or (``IGNORE`` where there is none) each step.
-
-    Raises:
-        ValueError: if they have another shape or type, or are no labels.
-    """
+    """Label indices, int64 on the CPU, of each row or (``IGNORE`` where there is none) step."""
     if targets.ndim != 1 + steps or targets.is_floating_point() or targets.dtype == torch.bool:
         wanted = "(rows, steps)" if steps else "(rows,)"
         raise ValueError(
@@ -70,11 +66,7 @@ def carried(targets: Tensor, labels: int) -> Tensor:
 
 
 def check_range(targets: Tensor, labels: int, source: str, steps: bool) -> Tensor:
-    """A user's targets, if they are label indices, or negative where a step has none.
-
-    Raises:
-        ValueError: if they are not.
-    """
+    """A user's targets, if they are label indices, or negative where a step has none."""
     low, high = int(targets.min()), int(targets.max())
     if (low < 0 and not steps) or high >= labels:
         rest = " or, where a step has no label, a negative number" if steps else ""
@@ -191,12 +183,7 @@ def log_odds(logits: Tensor, index: int) -> Tensor:
     Unlike a float32 probability it neither saturates nor ties (`docs/method.md`). The papers'
     channeling by the mean of the others orders the labels of one parent in the same way.
 
-    Args:
-        logits: ``(..., labels)``.
-        index: which label.
-
-    Returns:
-        ``(...)``.
+    ``logits``: ``(..., labels)``; gives ``(...)``.
 
     Example:
         >>> log_odds(torch.tensor([[2.0, 0.0, 0.0]]), 0).exp()
@@ -249,9 +236,8 @@ class Reliability:
 def reliability(confidence: Tensor, right: Tensor) -> Reliability:
     """Confidence against what was right.
 
-    Args:
-        confidence: of each answer, from 0 to 1, float ``(answers,)``.
-        right: whether it is, bool ``(answers,)``.
+    ``confidence``: of each answer, from 0 to 1, float ``(answers,)``; ``right``: whether it is,
+    bool ``(answers,)``.
 
     Example:
         >>> found = reliability(torch.tensor([0.95, 0.95, 0.55]), torch.tensor([True, False, True]))

@@ -47,16 +47,8 @@ def corpus_bleu(
 ) -> tuple[float, str]:
     """BLEU of some translations, and how it was computed.
 
-    Args:
-        translations: one a row.
-        references: the right one of each row.
-        tokens: whether rows are tokens with spaces between them already, and are compared so.
-
-    Returns:
-        a share from 0 to 1 (sacrebleu's score is in points), and sacrebleu's signature.
-
-    Raises:
-        ValueError: if there are not as many of both, or none.
+    ``tokens``: whether rows are tokens with spaces between them already, and are compared so; gives
+    a share from 0 to 1 (sacrebleu's score is in points), and sacrebleu's signature.
 
     Example:
         >>> corpus_bleu(["Das ist ein Haus ."], ["Das ist ein Haus ."])[0]
@@ -74,11 +66,7 @@ def corpus_bleu(
 def corpus_chrf(translations: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
     """ChrF of some translations, and how it was computed (Popović, WMT 2015).
 
-    Returns:
-        a share from 0 to 1, and sacrebleu's signature.
-
-    Raises:
-        ValueError: if there are not as many of both, or none.
+    Gives a share from 0 to 1, and sacrebleu's signature.
 
     Example:
         >>> corpus_chrf(["Das ist ein Haus."], ["Das ist ein Haus."])[0]

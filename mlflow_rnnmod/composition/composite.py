@@ -372,12 +372,7 @@ class Composite:
 def check_limit(limit: Any, rejects: bool) -> None:
     """Whether a composite can carry this limit.
 
-    Args:
-        limit: below which the best score answers "none of these"; ``None`` for no limit.
-        rejects: whether its answers can be "none of these".
-
-    Raises:
-        ValueError: if it is no number, or answers can be no label at all.
+    ``limit``: below which the best score answers "none of these"; ``None`` for no limit.
     """
     if limit is None:
         return

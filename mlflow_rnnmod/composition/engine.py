@@ -61,19 +61,8 @@ class Engine:
     ) -> Tensor:
         """The score of every module for every input, on the CPU.
 
-        Args:
-            inputs: as :meth:`Input.check` returns them, at least one row.
-            strategy: how outputs become scores.
-            parameters: what the strategy needs.
-            way: one of :data:`~mlflow_rnnmod.networks.many.WAYS`.
-
-        Returns:
-            float ``(rows, modules)``, or ``(rows, steps, modules)`` for answers that have one for
-            each step: counted from the first valid one, NaN behind the last.
-
-        Raises:
-            ValueError: if there is no such way, or parents read a row as different numbers of steps
-                and are to answer them together.
+        Gives float ``(rows, modules)``, or ``(rows, steps, modules)`` for answers that have one for
+        each step: counted from the first valid one, NaN behind the last.
         """
         parts = alike(inputs)
         if len(parts) > 1:

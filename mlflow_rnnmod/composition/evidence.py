@@ -24,12 +24,7 @@ def _of(module: Module, steps: bool) -> Likelihood | None:
 
 
 def space_of(modules: Sequence[Module], steps: bool = False) -> str | None:
-    """The space that all of these modules have a likelihood in; ``None`` where there is none.
-
-    Args:
-        modules: at least one.
-        steps: of single steps, too.
-    """
+    """The space that all of these modules have a likelihood in; ``None`` where there is none."""
     if steps and any(_of(m, True) is None for m in modules):
         return None
     spaces = {None if m.likelihood is None else m.likelihood.space for m in modules}
@@ -83,8 +78,7 @@ class Evidence:
     def __call__(self, inputs: Any) -> tuple[Tensor, Tensor]:
         """Log-likelihoods of checked inputs, and how many steps or numbers each is.
 
-        Returns:
-            float32 ``(rows, modules)``, in nats, and sizes of the same shape.
+        Gives float32 ``(rows, modules)``, in nats, and sizes of the same shape.
         """
         found, sizes = [], []
         for group, stack in zip(self.groups, self.stacks, strict=True):
@@ -123,9 +117,7 @@ class Evidence:
 
         The whole text speaks for a parent: for that label of it which it fits best.
 
-        Args:
-            inputs: checked.
-            steps: how many there are of the longest row; 0 behind a row's last.
+        ``steps``: how many there are of the longest row; 0 behind a row's last.
         """
         rows, votes = len(inputs), self.votes(inputs)
         found = torch.zeros(rows, steps, len(self.modules))

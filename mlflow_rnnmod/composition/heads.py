@@ -58,9 +58,8 @@ class HeadStack:
     def __call__(self, readout: Tensor, log_odds: Tensor) -> Tensor:
         """Calibrated margins, ``(modules, rows)``.
 
-        Args:
-            readout: ``(1, rows, size)`` where the modules share it, else ``(modules, rows, size)``.
-            log_odds: the parent's, of each module's label, ``(modules, rows)``.
+        ``readout``: ``(1, rows, size)`` where the modules share it, else ``(modules, rows, size)``;
+        ``log_odds``: the parent's, of each module's label, ``(modules, rows)``.
         """
         margin = log_odds
         if self.weight is not None:
@@ -105,9 +104,8 @@ class ModuleStack:
 
         Where labels are no rivals, a label's logit is its log-odds: a sigmoid each.
 
-        Args:
-            logits: ``(1, rows, labels)`` where the modules share a trunk, else
-                ``(modules, rows, labels)``.
+        ``logits``: ``(1, rows, labels)`` where the modules share a trunk, else ``(modules, rows,
+        labels)``.
         """
         if len(logits) == 1 and len(self.modules) > 1:
             own = logits[0].T
@@ -127,8 +125,7 @@ def quick_log_odds(logits: Tensor) -> Tensor:
     A few numbers go through float64 probabilities, in three operations instead of a dozen, unless
     a label is so sure that its odds would lose digits there. Many numbers are worked on in place.
 
-    Args:
-        logits: ``(rows, labels)``.
+    ``logits``: ``(rows, labels)``.
     """
     if logits.dtype == torch.float32 and logits.numel() <= _FEW:
         odds = torch.softmax(logits, 1, dtype=torch.float64).logit()

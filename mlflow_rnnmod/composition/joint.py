@@ -126,12 +126,7 @@ def _never_right(composite: Composite, inputs: Any, labels: Sequence[Any]) -> di
 
 
 def parts_of(composite: Composite, inputs: Any) -> Parts:
-    """What the composite's scores add up, a single part for most scores.
-
-    Args:
-        composite: not of the score ``"joint"``.
-        inputs: as for :meth:`Composite.scores`; at least one.
-    """
+    """What the composite's scores add up, a single part for most scores."""
     inputs = composite.checked(inputs)
     strategy, engine = SCORES[composite.score], composite.engine
     given = composite.settings
@@ -308,8 +303,7 @@ def _fit_each(composite: Composite, scores: Tensor, labels: Sequence[Any]) -> li
 def _fit_anywhere(scores: Tensor, positive: Tensor, steps: int = 100) -> list[float]:
     """A scale and an offset for each place of a list, ``(rows, steps)``, as of Platt's method.
 
-    Returns:
-        the identity where there are not both positives and negatives.
+    Gives the identity where there are not both positives and negatives.
     """
     count, rows = int(positive.sum()), len(positive)
     if count in (0, rows):

@@ -171,14 +171,7 @@ def make_plan(
 ) -> Plan:
     """Plan a composite.
 
-    Args:
-        entries: its modules.
-        batch_size: rows to estimate the cost for.
-        steps: of an input; by default what the parents are fixed to, or 16.
-        more_problems: what was found wrong before.
-
-    Raises:
-        ValueError: if ``batch_size`` or ``steps`` is not positive.
+    ``steps``: of an input; by default what the parents are fixed to, or 16.
 
     Example:
         >>> make_plan([]).problems

@@ -20,9 +20,6 @@ def limit_at(composite: Composite, inputs: Any, share: float) -> float:
 
     Returns:
         the score of the row that is the first to stay.
-
-    Raises:
-        ValueError: if ``share`` is no such number, there are no rows, or answers can't be rejected.
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise ValueError(
@@ -44,11 +41,7 @@ def limit_at(composite: Composite, inputs: Any, share: float) -> float:
 def with_limit(
     composite: Composite, reject_below: float | None, reject_at: float | None, inputs: Any
 ) -> Composite:
-    """The composite with a limit of its own, said or found; as it was where neither is given.
-
-    Raises:
-        ValueError: if both are given, or one does not fit.
-    """
+    """The composite with a limit of its own, said or found; as it was where neither is given."""
     if reject_below is not None and reject_at is not None:
         raise ValueError(
             f"reject_below={reject_below!r} and reject_at={reject_at!r}; expected one of them: the "

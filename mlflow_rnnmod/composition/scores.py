@@ -153,9 +153,8 @@ def without_energy(
 ) -> tuple[ScoreStrategy, list[float] | None]:
     """The part of a score that is the label's own, and by how much the energy counts beside it.
 
-    Returns:
-        a strategy for the first part, and a weight for each module; ``None`` where the score has
-        nothing to do with the energy.
+    Gives a strategy for the first part, and a weight for each module; ``None`` where the score has
+    nothing to do with the energy.
     """
     if strategy.name in ENERGY_WEIGHTS:
         usual = ENERGY_WEIGHTS[strategy.name][0]
@@ -203,18 +202,7 @@ def note_on_default(modules: Sequence[Module], score: str) -> str | None:
 
 
 def check_score(score: str, base: str, answer: Answer, modules: Sequence[Module] = ()) -> None:
-    """Whether a score can be what modules are compared by.
-
-    Args:
-        score: a strategy's name.
-        base: of what ``"joint"`` scales.
-        answer: what the modules answer together.
-        modules: which are compared.
-
-    Raises:
-        ValueError: if there is no such strategy, or it only says which of several labels is best.
-        ValueError: if likelihoods are asked for, and some module has none that can be compared.
-    """
+    """Whether a score can be what modules are compared by."""
     if score not in SCORES:
         raise ValueError(f"score={score!r}, expected one of {tuple(SCORES)}.")
     under = SCORES[base]
@@ -317,12 +305,7 @@ def _fit_free(
 def check_scores(scores: Tensor, stepwise: bool) -> None:
     """Whether scores are numbers: of NaN, the first label would be the best.
 
-    Args:
-        scores: ``(rows, modules)``, or ``(rows, steps, modules)`` with NaN behind the last step.
-        stepwise: which of the two.
-
-    Raises:
-        ValueError: naming the first row whose are not.
+    ``scores``: ``(rows, modules)``, or ``(rows, steps, modules)`` with NaN behind the last step.
     """
     wrong = scores.isnan()
     if not bool(wrong.any()):

@@ -30,10 +30,6 @@ class TranslatingComposite(Composite):
         score: ``"routed"``: nothing is compared.
         parameters: none.
         recipe: what was done to get here, as JSON types.
-
-    Raises:
-        IncompatibleModules: if the modules do not fit together, with every reason.
-        ValueError: if there are a score or parameters.
     """
 
     score: str = ROUTED
@@ -74,11 +70,6 @@ class TranslatingComposite(Composite):
         Returns:
             for each input its translation: a text, or a list of token ids where the parents have no
             tokenizer. Where several modules are asked, a dict of them by label.
-
-        Raises:
-            TypeError: if an input is not of the composite's kind, with its position.
-            ValueError: if ``target`` is none of the labels, a token id is not the parents', or
-                ``beams`` no positive number.
         """
         if target is not None and target not in self.labels:
             raise ValueError(
@@ -113,11 +104,7 @@ class TranslatingComposite(Composite):
         return found if isinstance(found, dict) else {self.labels[0]: found}
 
     def scores(self, inputs: Any, engine: str = "auto") -> NoReturn:
-        """Translations have none.
-
-        Raises:
-            ValueError: always.
-        """
+        """Translations have none."""
         raise ValueError(
             "Modules that translate have no scores to compare; expected predict(inputs, target=)."
         )

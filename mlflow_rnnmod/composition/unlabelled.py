@@ -24,12 +24,7 @@ def shifted(composite: Composite, inputs: Any) -> Composite:
     parent that claims much gets more, one that claims little less. Scores of several parents are
     log-probabilities, up to a constant, where likelihoods are among them.
 
-    Args:
-        composite: of modules that compete, compared by a score with likelihoods.
-        inputs: as it will be asked, some hundreds.
-
-    Raises:
-        ValueError: if there are no inputs, or the score has no likelihoods, or there is one parent.
+    ``composite``: of modules that compete, compared by a score with likelihoods.
     """
     problem = None
     if len(inputs) == 0:

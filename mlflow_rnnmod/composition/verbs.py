@@ -135,11 +135,7 @@ def replace(composite: Composite, label: str, module: Module) -> Composite:
 
 
 def check_replacement(composite: Composite, label: str, new: str) -> int:
-    """The position of ``label``'s module, if one for the label ``new`` may take its place.
-
-    Raises:
-        ValueError: if no module answers for ``label``, or the new one answers for another label.
-    """
+    """The position of ``label``'s module, if one for the label ``new`` may take its place."""
     position = _position(composite, label)
     if new != label:
         raise ValueError(

@@ -242,11 +242,7 @@ def broken_promise(
 ) -> list[str]:
     """What to say where removal cost more on the report rows than it was chosen to cost at most.
 
-    Args:
-        net: composed minus control, as shares, on the report rows.
-        share: of the units that was removed.
-        config: the settings.
-        words: which rows were used for what.
+    ``net``: composed minus control, as shares, on the report rows.
     """
     if config.removal != "auto" or -100 * net <= config.tolerance:
         return []
@@ -265,15 +261,7 @@ def too_few_rows(
     metric: str,
     words: Mapping[str, str],
 ) -> list[str]:
-    """What to say where more would have been removed, had there been rows to tell what it costs.
-
-    Args:
-        sizing: what was tried.
-        share: of the units that was removed.
-        config: the settings.
-        metric: what was measured.
-        words: which rows were used for what.
-    """
+    """What to say where more would have been removed, had there been rows to tell what it costs."""
     unsure = []
     for tried in sizing:
         lost = 100 * (tried[f"control_{metric}"] - tried[metric])

@@ -23,10 +23,7 @@ def make_trunk(
     trunk depends on its mask alone. Where steps are told apart a unit's mean at that step stands in
     for it, where gates are, what makes the gate sit at its mean.
 
-    Args:
-        removed: by the names of the statistics; steps that nobody saw are left out.
-        statistics: of what was watched.
-        fold: whether to stand in for what is removed.
+    ``removed``: by the names of the statistics; steps that nobody saw are left out.
     """
     kinds = [split_name(name) for name in removed]
     unrolled = any(step is not None for _, step, _ in kinds)
@@ -66,8 +63,7 @@ def best_guess(statistics: LayerStatistics, keep: Tensor) -> tuple[Tensor, Tenso
     fold into weights that are there already, and takes away most of the damage (``python -m
     benchmarks.paper``, rows with and without ``fold``).
 
-    Returns:
-        constants ``(units,)`` and weights ``(units, units)``, as :class:`Trunk` takes them.
+    Gives constants ``(units,)`` and weights ``(units, units)``, as :class:`Trunk` takes them.
     """
     units = len(keep)
     mean, covariance = statistics.mean, statistics.covariance
@@ -103,14 +99,8 @@ def guarded_trunks(
     A guess that is right on average can still lead a network astray step after step, as it did a
     tanh RNN that answers with lists of toxicity labels, where others gain by guesses.
 
-    Args:
-        material: the rows.
-        statistics: what guesses are made from.
-        removed: for each label what its trunk leaves out, as :func:`make_trunk` takes it.
-        repairs: those that were asked for.
-
-    Returns:
-        the trunks, and the repairs without ``"fold"`` where it does not help.
+    ``removed``: for each label what its trunk leaves out, as :func:`make_trunk` takes it; gives the
+    trunks, and the repairs without ``"fold"`` where it does not help.
     """
     plain = [make_trunk(units, statistics, fold=False) for units in removed]
     if "fold" not in repairs:

@@ -22,11 +22,7 @@ ROWS_AT_ONCE = 8192
 
 
 def count_inputs(parent: Parent, rows: Rows) -> Any:
-    """What is seen of each label's inputs, to be merged with what other processes saw.
-
-    Returns:
-        :class:`~mlflow_rnnmod.inputs.likelihood.Counts`.
-    """
+    """What is seen of each label's inputs, to be merged with what other processes saw."""
     density = parent.density
     assert density is not None
     labels = len(parent.labels)
@@ -41,11 +37,8 @@ def count_inputs(parent: Parent, rows: Rows) -> Any:
 def fit_likelihoods(parent: Parent, train: Rows, held_out: Rows) -> list[Likelihood | None]:
     """A likelihood for each label, ``None`` where no row has it or inputs have no density.
 
-    Args:
-        parent: whose.
-        train: rows it was trained on, with targets.
-        held_out: rows it was not trained on: what a step of such an input usually says, to tell
-            strange inputs by.
+    ``held_out``: rows it was not trained on: what a step of such an input usually says, to tell
+    strange inputs by.
     """
     density = parent.density
     if density is None:
@@ -81,11 +74,7 @@ def fit_steps(parent: Parent, train: Rows) -> list[Likelihood | None]:
 
 
 def report_votes(modules: Sequence[Module], report: Rows) -> Tensor | None:
-    """What likelihoods add to the votes of all labels, ``(rows, labels)``.
-
-    Returns:
-        ``None`` where a label has none.
-    """
+    """What likelihoods add to the votes of all labels, ``(rows, labels)``."""
     parent = modules[0].parent
     found = [module.likelihood for module in modules if module.likelihood is not None]
     density = parent.density

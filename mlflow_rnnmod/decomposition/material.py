@@ -35,13 +35,7 @@ class Batches:
 
     @classmethod
     def of(cls, rows: Rows, batch_size: int, network: Network) -> Batches:
-        """All ``rows``; those of like length are run together where padding does not count.
-
-        Args:
-            rows: in any order.
-            batch_size: rows run at once, at the most.
-            network: the unmasked one.
-        """
+        """All ``rows``; those of like length are run together where padding does not count."""
         batch_size = network.rows_at_once(batch_size)
         order = network.order(rows) if len(rows) > batch_size else torch.arange(len(rows))
         parts, known, owners = [], [], []
@@ -157,20 +151,14 @@ class Material:
     def readouts(self, trunk: Trunk, kind: str) -> Tensor:
         """A trunk's readouts of all rows of a kind, float ``(observations, size)``, on the CPU.
 
-        Args:
-            trunk: over the parent.
-            kind: ``"fit"``, or the name of one of the fields that are rows.
+        ``kind``: ``"fit"``, or the name of one of the fields that are rows.
         """
         return self._known((trunk, kind), lambda: self._prepared(kind).run(self._view(trunk)))
 
     def margins(self, trunk: Trunk, kind: str, label: int, shared: bool) -> Tensor:
         """The parent's margins of a label on :meth:`readouts`, ``(observations,)``.
 
-        Args:
-            trunk: the label's.
-            kind: of rows.
-            label: its index.
-            shared: whether other labels have the same trunk: then all of them are taken at once.
+        ``shared``: whether other labels have the same trunk: then all of them are taken at once.
         """
         readouts = self.readouts(trunk, kind)
         if not (shared or trunk.full):
@@ -182,11 +170,7 @@ class Material:
     ) -> tuple[Tensor, Tensor]:
         """Readouts and margins of those training observations that a label's heads are fitted on.
 
-        Args:
-            trunk: the label's.
-            label: its index.
-            index: as :func:`pick_fit_rows` gives it.
-            shared: as for :meth:`margins`; then the trunk is run on all rows, once.
+        ``shared``: as for :meth:`margins`; then the trunk is run on all rows, once.
         """
         if shared or trunk.full:
             margins = self.margins(trunk, "fit", label, True)
@@ -295,8 +279,7 @@ def pick_fit_rows(material: Material, label: int) -> tuple[Tensor, Tensor]:
     Its own first; of the others rather those that the parent doubts, from which a fit learns
     (local case-control sampling: Fithian and Hastie, 2014), and some of all.
 
-    Returns:
-        their numbers, and weights that undo the choice.
+    Gives their numbers, and weights that undo the choice.
     """
     known, weights = material.fitted_on.known, material.fit_weights
     own = material.fitted_on.positive(label)[known]

@@ -141,11 +141,7 @@ def draw_pairs(pairs: Pairs, per_label: int, seed: int) -> Pairs:
 
 
 def forced_sample(pairs: Pairs, labels: Sequence[str]) -> Sample:
-    """Every translation by itself, as a positive of its language and a negative of all others.
-
-    Raises:
-        ValueError: if there is no translation.
-    """
+    """Every translation by itself, as a positive of its language and a negative of all others."""
     parts = []
     steps = max((rows.values.shape[1] for rows in pairs.targets.values()), default=1)
     for number, code in enumerate(labels):

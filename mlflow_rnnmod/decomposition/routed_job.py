@@ -155,11 +155,7 @@ class RoutedJob(Job):
 
     @staticmethod
     def sample(parent: Parent, train: Pairs, config: DecompositionConfig) -> Sample:
-        """The translations to watch: at most so many into each language.
-
-        Raises:
-            ValueError: if the settings ask for shared trunks.
-        """
+        """The translations to watch: at most so many into each language."""
         if config.trunks not in ("label", "auto"):
             raise ValueError(
                 f'trunks={config.trunks!r}; expected "label" or "auto": languages are told apart '
@@ -295,9 +291,6 @@ def language_trunks(
 ) -> list[Trunk]:
     """The trunk of each language; what is guessed is guessed for each by itself.
 
-    Args:
-        removed: for each language, what its trunk leaves out, as :func:`make_trunk` takes it.
-        statistics: as :func:`~mlflow_rnnmod.decomposition.watching.collect` finds them.
-        fold: whether to stand in for what is removed.
+    ``removed``: for each language, what its trunk leaves out, as :func:`make_trunk` takes it.
     """
     return [make_trunk(units, statistics.of(label), fold) for label, units in enumerate(removed)]

@@ -28,11 +28,8 @@ def order_of_removal(
 ) -> list[Unit]:
     """All units but one of each group, in the order in which they leave.
 
-    Args:
-        statistics: of a network whose groups are ranked together.
-        labels: one, or those that share a trunk, which count alike.
-        whole: names of groups that nothing leaves.
-        prices: of a unit of each group, where what removal costs is counted for what it saves.
+    ``labels``: one, or those that share a trunk, which count alike; ``prices``: of a unit of each
+    group, where what removal costs is counted for what it saves.
     """
     names = [name for name in statistics.layers if name not in whole]
     total: dict[str, Tensor] = {}
@@ -224,17 +221,8 @@ def removed_units(
     all where layers are ranked together, and at least one of each stays. What several labels share
     is ranked by their mean score, and leaves only if every one of them lets it go.
 
-    Args:
-        rule: what ranks.
-        statistics: of what was watched.
-        labels: one, or those that share a trunk.
-        share: from 0 to below 1.
-        seed: of what is drawn.
-        whole: names of groups that nothing leaves.
-        prices: see :func:`~mlflow_rnnmod.decomposition.rules.order_of_removal`.
-
-    Returns:
-        bool ``(units,)`` by layer, True where a unit is removed.
+    ``labels``: one, or those that share a trunk; ``share``: from 0 to below 1; gives bool
+    ``(units,)`` by layer, True where a unit is removed.
     """
     group = [labels] if isinstance(labels, int) else list(labels)
     if rule.together and statistics.ranks_together:

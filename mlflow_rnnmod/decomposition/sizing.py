@@ -69,13 +69,7 @@ class Job:
     told: Progress
 
     def make(self, removed: Sequence[Mapping[str, Tensor]], stage: str, last: bool = False) -> Made:
-        """Trunks, and what else modules need, of all labels.
-
-        Args:
-            removed: for each label, what its trunk leaves out.
-            stage: to tell progress by.
-            last: whether modules are made of it.
-        """
+        """Trunks, and what else modules need, of all labels."""
         raise NotImplementedError
 
     def sized(self, made: Made) -> float:
@@ -103,14 +97,7 @@ class Job:
     def modules(
         self, made: Made, share: float, words: Mapping[str, str], overlap: Tensor
     ) -> tuple[Module, ...]:
-        """The modules, with their figures.
-
-        Args:
-            made: the last setting.
-            share: of units removed.
-            words: which rows were used for what.
-            overlap: of every two trunks.
-        """
+        """The modules, with their figures."""
         raise NotImplementedError
 
     def likely(self, made: Made, modules: tuple[Module, ...]) -> dict[str, float]:
@@ -159,11 +146,7 @@ class Job:
     def choose(
         self, late: Callable[[], bool] = lambda: False
     ) -> tuple[float, list[list[int]], tuple[dict[str, float], ...]]:
-        """The share to remove, which labels share a trunk, and what was tried.
-
-        Args:
-            late: whether no more is to be tried.
-        """
+        """The share to remove, which labels share a trunk, and what was tried."""
         labels, config = len(self.parent.labels), self.config
         if not self.shares:
             count = labels if isinstance(config.trunks, str) else min(config.trunks, labels)

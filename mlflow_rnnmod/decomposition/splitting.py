@@ -22,12 +22,7 @@ class RowExamples:
     each: ClassVar[str] = "label"
 
     def checked(self, parent: Parent, name: str, given: Any) -> Rows:
-        """The rows as the network reads them, and as composites do with their inputs.
-
-        Raises:
-            TypeError: if they are none.
-            ValueError: if their targets are no targets of this network's answer.
-        """
+        """The rows as the network reads them, and as composites do with their inputs."""
         if not isinstance(given, Rows):
             other = "are for translators" if isinstance(given, Pairs) else "are no rows"
             raise TypeError(f"{name} is {type(given).__name__}, which {other}; expected Rows.")
@@ -49,12 +44,7 @@ class PairExamples:
     each: ClassVar[str] = "language"
 
     def checked(self, parent: Parent, name: str, given: Any) -> Pairs:
-        """The sentences.
-
-        Raises:
-            TypeError: if they are none.
-            ValueError: if none is translated, or into a language that the parent does not know.
-        """
+        """The sentences."""
         labels = list(parent.labels)
         if not isinstance(given, Pairs):
             raise TypeError(
@@ -116,17 +106,8 @@ def share_out(
 ) -> Shares:
     """Training, calibration and report rows.
 
-    Args:
-        parent: whose.
-        examples: what it is decomposed with (see :mod:`~mlflow_rnnmod.decomposition.splitting`).
-        train: rows it was trained on.
-        validation: rows it was not trained on, or ``None``: a fifth of the training rows then.
-        report: rows for the figures alone, or ``None``: half of the validation rows then.
-        config: the settings.
-
-    Raises:
-        TypeError: if they are no examples of this kind.
-        ValueError: if they do not fit, or there are too few.
+    ``validation``: rows it was not trained on, or ``None``: a fifth of the training rows then;
+    ``report``: rows for the figures alone, or ``None``: half of the validation rows then.
     """
     train, validation, report = (
         None if given is None and name != "train" else examples.checked(parent, name, given)
@@ -174,13 +155,8 @@ def split_by_hash(rows: Rows, seed: int, side: str = "right") -> tuple[Tensor, T
     The same row always falls on the same side, whatever its place, so rows that size and calibrate
     never give figures, even across runs.
 
-    Args:
-        rows: with lengths, where how far they are padded must not decide.
-        seed: another one splits otherwise.
-        side: where padding stands.
-
-    Returns:
-        two bool masks ``(rows,)``; the first half (calibration) and the second (figures).
+    ``rows``: with lengths, where how far they are padded must not decide; gives two bool masks
+    ``(rows,)``; the first half (calibration) and the second (figures).
     """
     key = seed.to_bytes(8, "little", signed=True)
     values = rows.values.to("cpu").contiguous()

@@ -25,9 +25,6 @@ from mlflow_rnnmod.networks.protocol import Network
 def share_of(sample: Sample, rank: int, world: int) -> Sample:
     """The part of a sample that one of ``world`` processes watches; the parts are disjoint.
 
-    Raises:
-        ValueError: if ``rank`` is not one of the processes.
-
     Example:
         >>> import torch
         >>> from mlflow_rnnmod.inputs.rows import Rows
@@ -50,10 +47,8 @@ def merge_across_processes(
     Everything in them is a sum, so merging is adding: counts and histograms are the same as one
     process's, other sums up to rounding. Without an initialised process group nothing is done.
 
-    Args:
-        statistics: of this process's part. All processes must have watched the same network for
-            the same things.
-        group: the processes; by default all.
+    ``statistics``: of this process's part. All processes must have watched the same network for the
+    same things.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return statistics

@@ -132,10 +132,7 @@ def told(agreement: Agreement) -> str:
 def without_padding(rows: Ids, pad_index: int | None, side: str = "right") -> list[list[int]]:
     """Ids of rows without the padding behind them, or on the left before them.
 
-    Args:
-        rows: ids.
-        pad_index: id that pads; ``None``: the one that most rows end with, if it comes in runs.
-        side: where padding stands.
+    ``pad_index``: id that pads; ``None``: the one that most rows end with, if it comes in runs.
 
     Example:
         >>> without_padding([[3, 9, 9], [4, 3, 9], [5, 9, 9]], None)
@@ -155,10 +152,7 @@ def padding_of(
 ) -> int | None:
     """The id that pads rows, where runs of it end a tenth of them, or it is nowhere else.
 
-    Args:
-        rows: ids.
-        side: where padding stands.
-        odd: whether no text has an id: such ones go first.
+    ``odd``: whether no text has an id: such ones go first.
 
     Example:
         >>> padding_of([[3, 9, 9], [4, 3, 9], [5, 9, 9]]), padding_of([[3, 9], [9, 4]])

@@ -225,11 +225,7 @@ class Input(ABC):
 
 
 def listed(inputs: Any, kind: str) -> Iterator[tuple[int, Any]]:
-    """Inputs with their positions.
-
-    Raises:
-        TypeError: for a single text, and for what iterating gives names or no order of.
-    """
+    """Inputs with their positions."""
     if isinstance(inputs, str | bytes):
         raise TypeError(f"inputs is the text {inputs!r:.60}; expected a list of {kind}.")
     if isinstance(inputs, Mapping | Set) or hasattr(inputs, "columns"):
@@ -241,11 +237,7 @@ def listed(inputs: Any, kind: str) -> Iterator[tuple[int, Any]]:
 
 
 def numbers(value: Any, where: str, expected: str, dtype: torch.dtype | None = None) -> Tensor:
-    """``value`` as a tensor; an empty one where it holds nothing.
-
-    Raises:
-        TypeError: if it holds anything but numbers, or is a single one.
-    """
+    """``value`` as a tensor; an empty one where it holds nothing."""
     try:
         if not len(value):
             return torch.zeros(0, dtype=dtype)
@@ -263,11 +255,7 @@ def numbers(value: Any, where: str, expected: str, dtype: torch.dtype | None = N
 
 
 def check_finite(values: Tensor, where: str) -> None:
-    """One NaN reaches all that a network makes of a row: its answer would mean nothing.
-
-    Raises:
-        ValueError: naming the first number that is none.
-    """
+    """One NaN reaches all that a network makes of a row: its answer would mean nothing."""
     finite = torch.isfinite(values)
     if not bool(finite.all()):
         place = (~finite).nonzero()[0].tolist()
@@ -278,11 +266,7 @@ def check_finite(values: Tensor, where: str) -> None:
 
 
 def check_numbers(rows: Rows) -> Rows:
-    """Rows that a network reads, as its own numbers: what is too large for these is none of them.
-
-    Raises:
-        ValueError: naming the first.
-    """
+    """Rows that a network reads, as its own numbers; what is too large for these is refused."""
     if rows.values.is_floating_point():
         check_finite(rows.values, f"inputs, as {str(rows.values.dtype).removeprefix('torch.')},")
     return rows

@@ -22,14 +22,7 @@ def cosines(channels: int, height: int, width: int, count: int = NUMBERS) -> Ten
 
     Frequencies are taken in the order of the squares of both, all channels of each.
 
-    Args:
-        channels: of the image.
-        height: of the image.
-        width: of the image.
-        count: of coefficients, at the most.
-
-    Returns:
-        float32 ``(channels * height * width, coefficients)``: what a flat image is multiplied by.
+    Gives float32 ``(channels * height * width, coefficients)``: what a flat image is multiplied by.
 
     Example:
         >>> basis = cosines(1, 28, 28)

@@ -43,12 +43,7 @@ class Images(Pixels):
     tensor = False
 
     def check(self, inputs: Any, size: Size) -> Any:
-        """Each image as uint8 ``(channels, height, width)``.
-
-        Raises:
-            TypeError: if something is no image, with its position.
-            ValueError: if an image is broken, too large, of another size, or of other colours.
-        """
+        """Each image as uint8 ``(channels, height, width)``."""
         if isinstance(inputs, Rows):
             raise TypeError("inputs are Rows; expected images: their preparation stands before.")
         return [self.read(item, f"inputs[{i}]", size) for i, item in listed(inputs, self.name)]
@@ -104,11 +99,7 @@ class Images(Pixels):
         return f'pd.DataFrame({{"{self.column}": {self.example(size)}}})'
 
     def parsed(self, line: str) -> Any:
-        """The path of a file; else base64.
-
-        Raises:
-            ValueError: if there is no such file, and it is no base64 either.
-        """
+        """The path of a file; else base64."""
         try:
             with open(line.strip(), "rb") as file:
                 return file.read()

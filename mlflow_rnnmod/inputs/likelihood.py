@@ -53,9 +53,7 @@ class Counts(ABC):
     def add(self, seen: Any, carried: Tensor) -> None:
         """Count some inputs.
 
-        Args:
-            seen: as the density's ``of_rows`` or ``of_inputs`` gave it.
-            carried: bool ``(rows, labels)``: which labels each carries.
+        ``carried``: bool ``(rows, labels)``: which labels each carries.
         """
 
     @abstractmethod

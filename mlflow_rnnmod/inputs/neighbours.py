@@ -168,11 +168,7 @@ class StepCounts(Counts):
 
 
 def check_table(likelihood: Likelihood) -> None:
-    """Whether a table of steps is one that this version reads.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Whether a table of steps is one that this version reads."""
     if likelihood.space != KIND:
         raise ValueError(
             f"likelihood of steps in the space {likelihood.space!r}; expected {KIND!r}. Upgrade "
@@ -187,11 +183,7 @@ def check_table(likelihood: Likelihood) -> None:
 
 
 def shapes_of(likelihood: Likelihood) -> dict[str, tuple[int, ...]]:
-    """Shapes of tables of bytes.
-
-    Raises:
-        ValueError: if one holds anything else.
-    """
+    """Shapes of tables of bytes."""
     for name, tensor in sorted(likelihood.tensors.items()):
         if tensor.dtype != torch.uint8:
             raise ValueError(

@@ -66,8 +66,7 @@ def mixed(a: Tensor, b: Tensor | int) -> Tensor:
 def grams_of(seen: Sequences, order: int) -> tuple[list[Grams], Tensor]:
     """N-grams of each order from 1, with one that ends each row.
 
-    Returns:
-        the n-grams, in each of the orders as many; and the row of each, int64.
+    Gives the n-grams, in each of the orders as many; and the row of each, int64.
     """
     rows, lengths = len(seen), seen.lengths
     padded = lengths + order  # order - 1 starts, one end

@@ -124,9 +124,7 @@ class Pixels(Input):
 def png_of(pixels: Tensor, most: int | None = None) -> bytes | None:
     """Uint8 ``(channels, height, width)`` as a PNG; ``None`` where it has no colours to show.
 
-    Args:
-        pixels: of the image.
-        most: pixels a side that larger ones are scaled down to.
+    ``most``: pixels a side that larger ones are scaled down to.
 
     Example:
         >>> png_of(torch.zeros(3, 2, 2, dtype=torch.uint8))[1:4]

@@ -231,11 +231,8 @@ class ImagePreparation:
     def __call__(self, images: Any) -> Rows:
         """Checked images as rows.
 
-        Args:
-            images: uint8 ``(channels, height, width)`` each.
-
-        Returns:
-            float32 ``(rows, channels, height, width)``.
+        ``images``: uint8 ``(channels, height, width)`` each; gives float32 ``(rows, channels,
+        height, width)``.
         """
         return Rows(self.scaled(torch.stack([self.resized(image) for image in images])))
 

@@ -26,13 +26,8 @@ _CLEAR = 3.0
 def shifted(rows: Sequence[Sequence[int]], tokens: Sequence[str]) -> tuple[int, float]:
     """What ids have to be less of for spellings to go with what stands beside them.
 
-    Args:
-        rows: ids.
-        tokens: in the order of their ids.
-
-    Returns:
-        1 or -1, and by how many standard deviations it stands out; 0 and 0 where ids as they are
-        stand out, or too little is there to tell.
+    Gives 1 or -1, and by how many standard deviations it stands out; 0 and 0 where ids as they are
+    stand out, or too little is there to tell.
 
     Example:
         >>> shifted([[1, 2, 3]], ["is", "the", "walking"])

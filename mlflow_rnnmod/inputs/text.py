@@ -81,11 +81,7 @@ class Text(Tokens):
         """Batches hold no text."""
 
     def padded(self, inputs: Sequence[Any], network: Reader, tokenizer: Any) -> Rows:
-        """As the tokenizer has it.
-
-        Raises:
-            ValueError: if it gives ids that the network has no embedding for.
-        """
+        """As the tokenizer has it."""
         rows: Rows = tokenizer(inputs)
         size, largest = (
             network.config.input_size,
@@ -202,9 +198,6 @@ class TextEncoder:
         Returns:
             :class:`Rows` without targets; at least one step, even where all texts are empty.
 
-        Raises:
-            TypeError: if anything else than text is among them, with the first one's position.
-
         Example:
             >>> from tokenizers import Tokenizer, models, pre_tokenizers
             >>> letters = Tokenizer(models.WordLevel({"[PAD]": 0, "?": 1, "a": 2}, unk_token="?"))
@@ -291,9 +284,6 @@ def _is_panic(error: BaseException) -> bool:
 
 def plain_texts(texts: Any) -> list[Any]:
     """``texts`` as strings, ``None`` and NaN as empty ones; texts of words as lists of strings.
-
-    Raises:
-        TypeError: if one of them is not text, or ``texts`` is a single string, a table or a set.
 
     Example:
         >>> plain_texts(["one two", None, ("one", "two")])

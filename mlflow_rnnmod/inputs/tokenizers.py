@@ -29,11 +29,7 @@ _PROBES = 64
 
 
 def check_tokenizer(data: Mapping[str, Any]) -> None:
-    """Whether a tokenizer asks for no more than any honest one does.
-
-    Raises:
-        ValueError: naming everything that it asks too much of.
-    """
+    """Whether a tokenizer asks for no more than any honest one does."""
     problems = [*_problems_of_padding(data), *_problems_of_template(data)]
     for name in ("normalizer", "pre_tokenizer", "decoder"):
         problems += _problems_of_parts(name, list(parts_of(data.get(name))))
@@ -42,11 +38,7 @@ def check_tokenizer(data: Mapping[str, Any]) -> None:
 
 
 def check_growth(data: Mapping[str, Any]) -> None:
-    """Try how much normalizers let texts grow that are made of what these look for.
-
-    Raises:
-        ValueError: if it is more than any honest one does.
-    """
+    """Try how much normalizers let texts grow that are made of what these look for."""
     from tokenizers import Tokenizer
 
     parts = list(parts_of(data.get("normalizer")))
@@ -172,9 +164,6 @@ def vocabulary_name(vocabulary: Any) -> str:
         vocabulary: a name of the user's own; the tokens, in the order of their ids, in a list or an
             array; ids by token; or what has these as ``get_vocab()``, as tokenizers do, or as
             ``get_stoi()``.
-
-    Raises:
-        ValueError: if it is none of these, or a token is in it twice.
 
     Example:
         >>> vocabulary_name("words of 2024"), vocabulary_name(["a", "b"])[:8]

@@ -40,11 +40,7 @@ class Architecture:
     seconds: Callable[[Any, Load], Mapping[str, float]] | None = None
 
     def build(self, structure: Mapping[str, Any]) -> Network:
-        """A network of this structure, on the meta device: its weights are still to come.
-
-        Raises:
-            ValueError: if it is no such structure.
-        """
+        """A network of this structure, on the meta device: its weights are still to come."""
         return network_of(self.config.from_dict(dict(structure)))
 
 
@@ -69,11 +65,7 @@ def network_of(config: Any) -> Network:
 
 
 def architecture_of(name: str) -> Architecture:
-    """The architecture with this name.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The architecture with this name."""
     if name not in ARCHITECTURES:
         known = " or ".join(map(repr, ARCHITECTURES))
         raise ValueError(f"architecture {name!r}; expected {known}.")

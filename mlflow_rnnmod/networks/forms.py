@@ -22,11 +22,7 @@ Arrangements = Mapping[str, Tensor]
 def user_answers(
     forward: Callable[[], Any], rows: Rows, outputs: int, spec: NetworkSpec
 ) -> Arrangements:
-    """What the user's network answers, asked for twice to see that it is steady.
-
-    Raises:
-        UnreadableNetwork: if it is not, or no answers can be seen in it.
-    """
+    """What the user's network answers, asked for twice to see that it is steady."""
     first, second = (answer_tensor(forward()) for _ in range(2))
     found = arrangements(first, len(rows), outputs, spec)
     if first.shape != second.shape or not _steady(first, second):
@@ -51,11 +47,7 @@ def user_answers(
 
 
 def answer_tensor(output: Any) -> Tensor:
-    """The tensor in what a forward gave: itself, its ``logits``, or the first of a tuple.
-
-    Raises:
-        UnreadableNetwork: if there is none of floats.
-    """
+    """The tensor in what a forward gave: itself, its ``logits``, or the first of a tuple."""
     if isinstance(output, Mapping):
         output = output.get("logits", output)
     elif isinstance(output, tuple | list) and output:
@@ -71,11 +63,7 @@ def answer_tensor(output: Any) -> Tensor:
 
 
 def arrangements(answers: Tensor, rows: int, outputs: int, spec: NetworkSpec) -> Arrangements:
-    """All ways in which a tensor may hold ``outputs`` numbers for each row, or row and step.
-
-    Raises:
-        UnreadableNetwork: if there is none.
-    """
+    """All ways in which a tensor may hold ``outputs`` numbers for each row, or row and step."""
     found: dict[str, Tensor] = {}
     if answers.is_floating_point():
         found = _arrangements(answers, rows, outputs)
@@ -140,9 +128,6 @@ def find_forms(
         vector: length of what stands for one token or step.
         reads: length of what the first recurrent layer reads at each of its steps.
         spec: what is known.
-
-    Raises:
-        UnreadableNetwork: if there is none; it says why.
     """
     forms, refused = [], []
     for axes, answers in found.items():

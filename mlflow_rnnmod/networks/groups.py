@@ -130,11 +130,7 @@ Groups = Mapping[str, Group]
 
 
 def check_fits(groups: Groups, trunk: Trunk) -> None:
-    """Whether a trunk is one over these groups.
-
-    Raises:
-        ValueError: if its layers are not the network's, or its steps or gates not theirs.
-    """
+    """Whether a trunk is one over these groups."""
     units = {name: group.units for name, group in groups.items()}
     if trunk.units != units:
         raise ValueError(
@@ -215,15 +211,8 @@ def trimmed_tensors(
     is neither fed nor biased. With separate gates only rows go, and constants stand in the place of
     pre-activations (in the first bias of a group).
 
-    Args:
-        tensors: the network's state.
-        groups: of the network.
-        trunk: a rolled one over the groups.
-        cut: whether removed rows and columns are cut out; joint gates only.
-
-    Returns:
-        the same names, and those of borders where there are constants; what no group owns or reads
-        is as it was.
+    ``cut``: whether removed rows and columns are cut out; joint gates only; gives the same names,
+    and those of borders where there are constants; what no group owns or reads is as it was.
 
     Example:
         >>> own, read = (Owner("a"),), (Reader("b", "c"),)

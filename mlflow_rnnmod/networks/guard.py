@@ -23,8 +23,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     PyTorch, NumPy and Python. Autocast is off inside, and float32 products are not shortened to
     TF32 or bfloat16, which would hide real differences.
 
-    Args:
-        module: what is looked at; its tensors are copied, so twice its memory is needed.
+    ``module``: what is looked at; its tensors are copied, so twice its memory is needed.
 
     Example:
         >>> layer = nn.Dropout()

@@ -121,13 +121,7 @@ class ManyTrunks:
         return self._chosen[rows, steps]
 
     def run(self, rows: Rows, way: str, finish: Finish) -> None:
-        """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
-
-        Args:
-            rows: a batch, on the network's device.
-            way: any of ``WAYS`` but ``auto``.
-            finish: called on this thread or on others.
-        """
+        """Hand the readouts of all trunks to ``finish``, some at a time, in any order."""
         if way == "stacked":
             with self._lock:
                 if self._stack is None:

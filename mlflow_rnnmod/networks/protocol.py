@@ -130,8 +130,7 @@ class Watch(Protocol):
         They are total derivatives: through all that comes behind. Only of watches that were made
         with ``gradients``.
 
-        Returns:
-            by the names of the observations, float64 ``(2, labels, units)``.
+        Gives by the names of the observations, float64 ``(2, labels, units)``.
         """
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
 
 from mlflow_rnnmod.answers import ANSWERS
 from mlflow_rnnmod.networks.recurrent.config import (
@@ -14,6 +18,7 @@ from mlflow_rnnmod.networks.recurrent.config import (
     OutputKind,
     Readout,
     Side,
+    outside,
 )
 
 Directions = Literal["concatenate", "sum", "mean", "backward"]
@@ -105,24 +110,21 @@ class NetworkSpec:
     steps: int | Literal["any"] | None = None
 
     def __post_init__(self) -> None:
-        problems = []
         for name in ("recurrent", "hidden", "activations"):
             value = getattr(self, name)
             if isinstance(value, list):  # as JSON and YAML have it
                 object.__setattr__(self, name, tuple(value))
-        for name, accepted in (
-            ("readout", READOUTS),
-            ("directions", DIRECTIONS_JOINED),
-            ("padding", SIDES),
-            ("output", OUTPUTS),
-            ("packed", (True, False)),
-            ("axes", AXES),
-            ("kind", get_args(OutputKind)),
-            ("feed", get_args(Feed)),
-        ):
-            value = getattr(self, name)
-            if value is not None and value not in accepted:
-                problems.append(f"{name}={value!r}, expected one of {accepted}")
+        choices = {
+            "readout": READOUTS,
+            "directions": DIRECTIONS_JOINED,
+            "padding": SIDES,
+            "output": OUTPUTS,
+            "packed": (True, False),
+            "axes": AXES,
+            "kind": get_args(OutputKind),
+            "feed": get_args(Feed),
+        }
+        problems = outside(self, choices, none=True)
         for name in ("embedding", "head"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -187,6 +189,17 @@ class NetworkSpec:
     def to_dict(self) -> dict[str, Any]:
         """This spec as JSON types; ``NetworkSpec(**spec.to_dict())`` reads it back."""
         return asdict(self)
+
+
+def problem_of_kinds(parameters: Iterable[Tensor]) -> str | None:
+    """What is wrong with the kinds of weights, which must be one of two."""
+    kinds = {parameter.dtype for parameter in parameters}
+    if kinds in ({torch.float32}, {torch.float64}):
+        return None
+    return (
+        f"weights are {sorted(map(str, kinds))}; expected torch.float32 or torch.float64 for all "
+        "(module.float() makes it so)"
+    )
 
 
 @dataclass(frozen=True)

@@ -73,13 +73,7 @@ class Trunks(Protocol):
         """The way that is taken for a batch of so many rows and steps."""
 
     def run(self, rows: Rows, way: str, finish: Finish) -> None:
-        """Hand the readouts of all trunks to ``finish``, some at a time, in any order.
-
-        Args:
-            rows: a batch, on the network's device.
-            way: as :meth:`way` gives it.
-            finish: called on this thread or on others.
-        """
+        """Hand the readouts of all trunks to ``finish``, some at a time, in any order."""
 
     def alone(self, rows: Rows) -> Tensor:
         """The readout of a single trunk, cut down to its units."""

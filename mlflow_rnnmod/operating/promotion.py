@@ -171,11 +171,7 @@ def promote(
 
 
 def compared(old: Thing, new: Thing, rows: Given) -> Comparison:
-    """What two models answer to the same rows, label by label.
-
-    Raises:
-        MlflowException: if their answers are of two kinds, or do not fit what is right.
-    """
+    """What two models answer to the same rows, label by label."""
     kinds = [answer_in(thing) for thing in (old, new)]
     inputs = [input_kind(thing) for thing in (old, new)]
     if kinds[0] != kinds[1] or inputs[0] != inputs[1]:
@@ -266,11 +262,7 @@ def _questions(new: Thing, rows: Given | None) -> list[Any]:
 
 
 def try_version(uri: str, thing: Thing, rows: Given | None = None) -> None:
-    """Whether a model answers in a fresh process, by its URI, what it answers here.
-
-    Raises:
-        MlflowException: if it does not.
-    """
+    """Whether a model answers in a fresh process, by its URI, what it answers here."""
     inputs = _questions(thing, rows)
     found = probe(uri, input_of(input_kind(thing)).column, inputs)
     expected = answers_in(RnnmodModel(thing).predict(list(inputs)))

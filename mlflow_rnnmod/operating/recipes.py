@@ -53,13 +53,8 @@ def compose_recipe(recipe: Recipe | str | os.PathLike[str]) -> Composite:
 def compose_asked(asked: Mapping[str, str]) -> Composite:
     """The composite that a ``rnnmod:/`` URI asks for.
 
-    Args:
-        asked: ``modules``, as ``a.x@champion,b.y/3`` (or URIs, without a comma in them), or
-            ``recipe``; and ``score`` and ``reject_below``.
-
-    Raises:
-        MlflowException: if something can't be found.
-        IncompatibleModules: if the modules don't go together.
+    ``asked``: ``modules``, as ``a.x@champion,b.y/3`` (or URIs, without a comma in them), or
+    ``recipe``; and ``score`` and ``reject_below``.
     """
     options: dict[str, Any] = {}
     if "score" in asked:

@@ -108,9 +108,6 @@ def _write(uri: str, path: Path) -> None:
 def read_uri(uri: str) -> dict[str, str]:
     """What a URI asks for, by key.
 
-    Raises:
-        MlflowException: if there are unknown keys, or not one of what can be asked for.
-
     Example:
         >>> read_uri("rnnmod:/?modules=a.x@champion,b.y/3&score=open")
         {'modules': 'a.x@champion,b.y/3', 'score': 'open'}

@@ -117,15 +117,8 @@ def parent_card(
 ) -> str:
     """The card of a parent.
 
-    Args:
-        parent: the network.
-        uri: what it can be loaded by.
-        figures: its own, ``accuracy`` for one; shares from 0 to 1.
-        rows: which rows the figures come from, in words.
-        modules: URI that stands for all modules made of it (``runs:/<run>``).
-
-    Returns:
-        Markdown of at most 8000 characters.
+    ``figures``: its own, ``accuracy`` for one; shares from 0 to 1; ``modules``: URI that stands for
+    all modules made of it (``runs:/<run>``).
     """
     config = parent.network.config
     opening = (
@@ -167,16 +160,7 @@ def registered_card(
 ) -> str:
     """The description of a registered model: what holds for all its versions, so no figures.
 
-    Args:
-        label: the module's; ``None`` for a parent.
-        kind: name of the input.
-        size: of the vocabulary, or of one step's features.
-        uri: what it can be loaded by.
-        others: URIs of a few other modules of the same parent.
-        output: kind of answer.
-
-    Returns:
-        Markdown of at most 8000 characters.
+    ``others``: URIs of a few other modules of the same parent.
     """
     answer = answer_of(output)
     if label is None:

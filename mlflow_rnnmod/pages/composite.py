@@ -61,13 +61,8 @@ class Places:
 def composite_page(composite: Composite, places: Places, found: Assessment | None = None) -> str:
     """The description of a composite, in Markdown.
 
-    Args:
-        composite: the composite.
-        places: where it and its parts are.
-        found: figures on given rows; ``None`` where none were measured.
-
-    Returns:
-        at most 8000 characters; what does not fit is left out from the end.
+    ``found``: figures on given rows; ``None`` where none were measured; gives at most 8000
+    characters; what does not fit is left out from the end.
     """
     count, parents = len(composite.modules), _parents(composite)
     named = ", ".join(escape(label, 40) for label in composite.labels[:5])

@@ -32,9 +32,7 @@ SHOWN = 24
 def confusion_svg(names: Sequence[str], counts: NDArray[np.int64]) -> str:
     """Rows by what is right and what was answered, as shares of each row.
 
-    Args:
-        names: of rows and columns.
-        counts: ``(names, names)``.
+    ``counts``: ``(names, names)``.
     """
     wrong = counts.sum(axis=1) + counts.sum(axis=0) - 2 * counts.diagonal()
     used = (counts.sum(axis=1) + counts.sum(axis=0)) > 0

@@ -61,11 +61,8 @@ def taken_of(
 def settings_svg(sizing: Sequence[Mapping[str, float]], taken: int | None, metric: str) -> str:
     """The picture as SVG.
 
-    Args:
-        sizing: settings tried, in the order to show them: ``removal``, the metric, and where known
-            ``trunks``, ``weights_kept``, ``cost`` and the metric with nothing removed.
-        taken: which of them was taken.
-        metric: ``accuracy``, ``f1`` or ``bleu``.
+    ``sizing``: settings tried, in the order to show them: ``removal``, the metric, and where known
+    ``trunks``, ``weights_kept``, ``cost`` and the metric with nothing removed.
     """
     shapes, width, height = _layout(sizing, taken, metric)
     return svg(width, height, [_as_svg(shape) for shape in shapes], 12, "Settings tried")

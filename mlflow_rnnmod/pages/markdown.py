@@ -72,10 +72,7 @@ def link(text: object, target: str) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> str:
     """A table from cells that are Markdown already.
 
-    Args:
-        header: names of the columns.
-        rows: as many cells each.
-        right: for each column ``r`` to align it on the right, anything else for the left.
+    ``right``: for each column ``r`` to align it on the right, anything else for the left.
     """
     marks = [
         "---:" if position < len(right) and right[position] == "r" else "---"

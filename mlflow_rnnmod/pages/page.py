@@ -100,8 +100,7 @@ _POINTS = ("delta_accuracy", "delta_f1", "delta_bleu", "net")
 def page(decomposition: Decomposition) -> str:
     """The whole report: figures, modules, sizing, overlap, rows behind the figures, warnings.
 
-    Returns:
-        HTML that needs no other file and no script.
+    Gives HTML that needs no other file and no script.
     """
     parent, modules = decomposition.parent, decomposition.modules
     title = f"{len(modules)} modules of one network"

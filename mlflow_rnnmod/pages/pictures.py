@@ -36,10 +36,7 @@ def write_overlap(overlap: Matrix, labels: Sequence[str], path: Path) -> None:
     It is painted directly: matplotlib takes seconds to lay out the labels of 150 modules, which is
     as long as logging them takes.
 
-    Args:
-        overlap: shares from 0 to 1, ``(labels, labels)``.
-        labels: one for each row and column.
-        path: the file to write.
+    ``overlap``: shares from 0 to 1, ``(labels, labels)``.
     """
     from PIL import Image, ImageDraw
 
@@ -81,9 +78,7 @@ def write_overlap(overlap: Matrix, labels: Sequence[str], path: Path) -> None:
 def overlap_svg(overlap: Matrix, labels: Sequence[str]) -> str:
     """The same heat map as SVG, to stand inside an HTML page.
 
-    Args:
-        overlap: shares from 0 to 1, ``(labels, labels)``.
-        labels: one for each row and column.
+    ``overlap``: shares from 0 to 1, ``(labels, labels)``.
     """
     count = len(labels)
     cell = 34 if count <= _VALUES_UP_TO else 18 if count <= 50 else 12
@@ -316,11 +311,8 @@ def write_drift(
 ) -> None:
     """Write the picture, as PNG or SVG by the file's ending.
 
-    Args:
-        panels: for each module its label, the verdict, and counts over the same bins: expected and
-            served; those that matter most first.
-        title: above it.
-        path: the file.
+    ``panels``: for each module its label, the verdict, and counts over the same bins: expected and
+    served; those that matter most first.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -365,9 +357,7 @@ def grouped(
 ) -> tuple[NDArray[np.floating], list[str]]:
     """Overlap and labels in an order of like ones: average linkage, leaves ordered optimally.
 
-    Args:
-        overlap: shares from 0 to 1, symmetric, ``(labels, labels)``.
-        labels: one for each row and column.
+    ``overlap``: shares from 0 to 1, symmetric, ``(labels, labels)``.
 
     Example:
         >>> one, two = [1.0, 0.1, 0.9, 0.1], [0.1, 1.0, 0.1, 0.8]

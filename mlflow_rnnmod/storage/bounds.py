@@ -44,12 +44,7 @@ HEADER_BYTES = 16 * 2**20
 def read_regular(path: Path, most: int | None = None) -> bytes:
     """A regular file's bytes.
 
-    Args:
-        path: the file, or a link to it.
-        most: bytes that it may have at the most; ``None`` for any number.
-
-    Raises:
-        ValueError: if it is missing, can't be read, is no regular file, or is larger.
+    ``most``: bytes that it may have at the most; ``None`` for any number.
     """
     try:
         # Looked at before it is opened, which alone may do something; and again when it is open,
@@ -91,11 +86,7 @@ def _kind(mode: int) -> str:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """JSON, in the strict sense: NaN and infinity are none, nor what nests without end.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """JSON, in the strict sense: NaN and infinity are none, nor what nests without end."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"it holds the number {word}, which JSON does not know")
@@ -113,11 +104,7 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def tensor_shapes(data: bytes) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a safetensors file, from its header alone.
-
-    Raises:
-        ValueError: if there is no such header.
-    """
+    """Names and shapes of the tensors in a safetensors file, from its header alone."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(HEADER_BYTES, len(data) - 8):
         raise ValueError(f"its header should have {size} bytes, and it has {len(data)} in all")
@@ -134,13 +121,7 @@ def tensor_shapes(data: bytes) -> dict[str, tuple[int, ...]]:
 def check_room(wanted: int, given: int, what: str) -> None:
     """Whether a file's size explains what it asks to be allocated.
 
-    Args:
-        wanted: bytes.
-        given: bytes of the file.
-        what: to name it by.
-
-    Raises:
-        ValueError: if it does not.
+    ``wanted``: bytes; ``given``: bytes of the file.
     """
     most = ROOM + GROWTH * given
     if wanted > most:
@@ -150,11 +131,7 @@ def check_room(wanted: int, given: int, what: str) -> None:
 
 
 def check_types(body: Mapping[str, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
-    """Whether fields of a document have their types.
-
-    Raises:
-        TypeError: naming all that do not.
-    """
+    """Whether fields of a document have their types."""
     problems = []
     for name, kind in types.items():
         kinds = kind if isinstance(kind, tuple) else (kind,)
@@ -218,11 +195,7 @@ def check_body(body: dict[str, Any]) -> None:
 
 
 def check_contract(contract: Contract) -> None:
-    """Whether a contract's fields have their types.
-
-    Raises:
-        TypeError: naming all that do not.
-    """
+    """Whether a contract's fields have their types."""
     texts, number = (str, type(None)), (int, type(None))
     types: dict[str, Any] = {"label": str, "index": int, "input": str}
     types["input_size"] = (int, list, tuple)

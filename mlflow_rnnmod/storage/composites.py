@@ -91,11 +91,7 @@ def read_composite(directory: Path) -> Composite:
 
 
 def digest_of_modules(directory: Path) -> str | None:
-    """SHA-256 of ``modules.json``; ``None`` where an older version gave each module a folder.
-
-    Raises:
-        ValueError: if ``composition.json`` is missing, truncated or altered.
-    """
+    """SHA-256 of ``modules.json``; ``None`` where an older version gave each module a folder."""
     path = Path(directory) / DOCUMENT
     body = read_document(path, "composite")
     readers = {1: lambda found: None, 4: lambda found: check_digest(found["files"][ALL], ALL, path)}
@@ -103,11 +99,7 @@ def digest_of_modules(directory: Path) -> str | None:
 
 
 def read_folders(directory: Path) -> list[tuple[str, str]]:
-    """Folders of a composite's modules and the digests of their documents, before format 4.
-
-    Raises:
-        ValueError: if ``composition.json`` is missing, truncated or altered.
-    """
+    """Folders of a composite's modules and the digests of their documents, before format 4."""
     path = Path(directory) / DOCUMENT
     body = read_document(path, "composite")
     return by_version({1: lambda found: _folders_1(found, path)}, body, path)

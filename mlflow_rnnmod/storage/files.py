@@ -39,20 +39,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def write_document(path: Path, kind: str, content: Mapping[str, Any], version: int = 1) -> str:
-    """Write ``content`` as a JSON document: sorted keys, UTF-8, with kind, format and digest.
-
-    Args:
-        path: the file; its folder exists.
-        kind: what the document describes, ``"parent"``, ``"module"`` or ``"composite"``.
-        content: JSON types (tuples become lists).
-        version: of the format.
-
-    Returns:
-        SHA-256 of the file.
-
-    Raises:
-        ValueError: if ``content`` holds something that JSON can't say, NaN and infinity included.
-    """
+    """Write ``content`` as a JSON document: sorted keys, UTF-8, with kind, format and digest."""
     try:
         # Through JSON and back, so that what is digested is what a reader will see.
         body = json.loads(json.dumps({**content, "kind": kind, "format": version}, allow_nan=False))
@@ -69,14 +56,7 @@ def write_document(path: Path, kind: str, content: Mapping[str, Any], version: i
 def read_document(path: Path, kind: str, sha256: str | None = None) -> dict[str, Any]:
     """The document that :func:`write_document` wrote, checked against its digest.
 
-    Args:
-        path: the file.
-        kind: what it should describe.
-        sha256: what the whole file's digest should be, where another file says so.
-
-    Raises:
-        ValueError: if the file is missing, truncated, altered, of another kind, or of a format that
-            is newer than this package.
+    ``sha256``: what the whole file's digest should be, where another file says so.
     """
     data = read_bytes(path, sha256, bounds.DOCUMENT_BYTES)
     try:
@@ -110,11 +90,7 @@ def read_document(path: Path, kind: str, sha256: str | None = None) -> dict[str,
 def by_version(
     readers: Mapping[int, Callable[[dict[str, Any]], T]], body: dict[str, Any], path: Path
 ) -> T:
-    """What the reader for the document's format, or else the latest before it, makes of it.
-
-    Raises:
-        ValueError: naming the file, if a field is missing or does not fit.
-    """
+    """What the reader for the document's format, or else the latest before it, makes of it."""
     try:
         return readers[max(version for version in readers if version <= body["format"])](body)
     except BaseException as error:
@@ -127,13 +103,6 @@ def raise_ours(error: BaseException, where: str) -> NoReturn:
     Whatever a file holds, that is all that reading it may come to: fields that are missing or of
     another type, numbers too large for whoever takes them, and the panics of libraries in Rust,
     which are no ``Exception``. Interruptions, and what is not of reading, stay what they are.
-
-    Args:
-        error: what was raised.
-        where: the file.
-
-    Raises:
-        ValueError: in its place.
     """
     if isinstance(error, ValueError) and where.partition(" (")[0] in str(error):
         raise error
@@ -154,14 +123,7 @@ def is_panic(error: BaseException) -> bool:
 def read_bytes(path: Path, sha256: str | None = None, most: int | None = None) -> bytes:
     """A file's bytes, checked.
 
-    Args:
-        path: the file.
-        sha256: what its digest should be.
-        most: bytes that it may have at the most.
-
-    Raises:
-        ValueError: if it is missing, no regular file or larger, or its SHA-256 is not ``sha256``;
-            both digests are shown.
+    ``most``: bytes that it may have at the most.
     """
     data = bounds.read_regular(path, most)
     found = hashlib.sha256(data).hexdigest()
@@ -189,15 +151,8 @@ def read_tensors(
 ) -> dict[str, Tensor]:
     """The tensors of a safetensors file with this SHA-256, on the CPU.
 
-    Args:
-        path: the file.
-        sha256: its digest.
-        expected: shapes by name, which its header has to say before anything is allocated.
-        most: bytes that its tensors may take at the most; by default what ``expected`` says.
-
-    Raises:
-        ValueError: if it is missing, truncated, altered, no safetensors file, or holds other
-            tensors, NaN or infinity.
+    ``expected``: shapes by name, which its header has to say before anything is allocated;
+    ``most``: bytes that its tensors may take at the most; by default what ``expected`` says.
     """
     if expected is not None and most is None:
         most = 8 * sum(torch.Size(shape).numel() for shape in expected.values())
@@ -232,11 +187,7 @@ def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Any]) 
 
 
 def check_digest(value: Any, name: str, path: Path) -> str:
-    """``value`` where it is a SHA-256 in hexadecimal: digests name folders, nothing else will do.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """``value`` where it is a SHA-256 in hexadecimal: digests name folders."""
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         raise ValueError(f"{path}: {name}={value!r}; expected 64 hexadecimal characters.")
     return value
@@ -256,9 +207,6 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 def unpack_bits(packed: Tensor, size: int) -> Tensor:
     """The bool tensor of ``size`` elements that :func:`pack_bits` packed.
-
-    Raises:
-        ValueError: if ``packed`` is not as long as ``size`` bits need.
 
     Example:
         >>> unpack_bits(torch.tensor([5, 1], dtype=torch.uint8), 9).nonzero()[:, 0].tolist()

@@ -66,11 +66,7 @@ def likelihood_body(found: Likelihood | None) -> dict[str, Any]:
 def read_likelihood(
     body: dict[str, Any] | None, tensors: dict[str, Tensor], path: Path
 ) -> Likelihood | None:
-    """A likelihood as :func:`likelihood_body` said it; ``None`` where there is none.
-
-    Raises:
-        ValueError: if it is of a newer format, or its tensors are not what its space has.
-    """
+    """A likelihood as :func:`likelihood_body` said it; ``None`` where there is none."""
     if body is None:
         return None
     if body["format"] != 1:
@@ -99,11 +95,7 @@ def _columns(parent: Parent, keep: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def weight_of(parent: Parent, name: str) -> Tensor:
-    """A parent's weight that reads its units.
-
-    Raises:
-        ValueError: if it has none of that name.
-    """
+    """A parent's weight that reads its units."""
     groups = parent.network.groups.values()
     if not any(reader.tensor == name for group in groups for reader in group.readers):
         raise ValueError(f"a window is of {name!r:.100}, which its parent {parent.digest} has not")

@@ -101,14 +101,7 @@ def write_module(module: Module, directory: Path, standalone: bool = False) -> s
 
 
 def write_modules(modules: Sequence[Module], directory: Path) -> str:
-    """Write the modules of a composite, all in two files; their parents are written elsewhere.
-
-    Returns:
-        SHA-256 of ``modules.json``.
-
-    Raises:
-        ValueError: if a number of a head is not finite, or figures are not JSON.
-    """
+    """Write the modules of a composite, all in two files; their parents are written elsewhere."""
     together: dict[str, Tensor] = {}
     contents: list[dict[str, Any]] = []
     labels: dict[str, tuple[str, ...]] = {}
@@ -131,32 +124,14 @@ def write_modules(modules: Sequence[Module], directory: Path) -> str:
 
 
 def read_modules(directory: Path, find_parent: FindParent, sha256: str) -> tuple[Module, ...]:
-    """The modules that :func:`write_modules` wrote.
-
-    Args:
-        directory: where it wrote.
-        find_parent: asked for their parents; see :func:`read_module`.
-        sha256: what the digest of ``modules.json`` should be.
-
-    Raises:
-        ValueError: if a file is missing, truncated or altered.
-    """
+    """The modules that :func:`write_modules` wrote."""
     path = Path(directory) / ALL
     body = read_document(path, "modules", sha256)
     return by_version({4: lambda found: _all_4(found, path, find_parent)}, body, path)
 
 
 def read_entries(directory: Path, name: str, sha256: str) -> list[tuple[Entry, dict[str, Any]]]:
-    """What a plan reads of a composite's modules, from ``modules.json`` alone.
-
-    Args:
-        directory: where the file is.
-        name: of the composite, to show the modules by.
-        sha256: what the file's digest should be.
-
-    Raises:
-        ValueError: if it is missing, truncated or altered.
-    """
+    """What a plan reads of a composite's modules, from ``modules.json`` alone."""
     path = Path(directory) / ALL
     body = read_document(path, "modules", sha256)
 
@@ -289,17 +264,8 @@ def read_entry(
 ) -> tuple[Entry, dict[str, Any]]:
     """What a plan reads of a module, from ``module.json`` alone.
 
-    Args:
-        directory: where the file is.
-        name: to show the module by.
-        sha256: what its digest should be, where another file says so.
-
-    Returns:
-        the entry, and the reference to the parent, with its ``tokenizer``'s digest and whether it
-        is ``bundled``.
-
-    Raises:
-        ValueError: if the file is missing, truncated or altered.
+    ``sha256``: what its digest should be, where another file says so; gives the entry, and the
+    reference to the parent, with its ``tokenizer``'s digest and whether it is ``bundled``.
     """
     path = Path(directory) / DOCUMENT
     body = read_document(path, "module", sha256)

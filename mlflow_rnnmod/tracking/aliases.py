@@ -52,9 +52,6 @@ class Alias:
     def of(cls, uri: str, argument: str = "target") -> Alias:
         """The alias that a URI names.
 
-        Raises:
-            MlflowException: if it names none.
-
         Example:
             >>> Alias.of("models:/names@champion")
             Alias(name='names', alias='champion')
@@ -93,11 +90,7 @@ class Alias:
         expected: str | None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Point it at ``version``, if it still points at ``expected``.
-
-        Raises:
-            MlflowException: if it points elsewhere by now, or somebody else is moving it.
-        """
+        """Point it at ``version``, if it still points at ``expected``."""
         with self._claimed(client, sleep):
             found = self.version(client)
             if found == version:

@@ -30,11 +30,7 @@ def log_or_leave_nothing(
     tags: Mapping[str, str] | None = None,
     rows: Given | None = None,
 ) -> ModelInfo:
-    """Log a model, and register it; what is interrupted leaves nothing behind.
-
-    Raises:
-        MlflowException: if the server refuses something.
-    """
+    """Log a model, and register it; what is interrupted leaves nothing behind."""
     attempt = Attempt(MlflowClient())
     try:
         return attempt.log(thing, name, registered, tags, rows)

@@ -32,9 +32,6 @@ def assess(composite: Composite, evaluate_on: Any, data: str = "given rows") -> 
             ``calibrate_on``: a label each, a list of labels, or one for each step; of translations
             a dict of right ones by language.
         data: what the rows are, in words.
-
-    Raises:
-        ValueError: if there are not as many of both, or none.
     """
     try:
         inputs, right = evaluate_on

@@ -16,11 +16,7 @@ CARD = "card/README.md"
 def logged_card(uri: str) -> str:
     """The card that was logged with a model, figures and all; or else one that is made of it.
 
-    Args:
-        uri: of the model, or its folder. Its card alone is fetched; the model where it has none.
-
-    Raises:
-        MlflowException: if there is no such model.
+    ``uri``: of the model, or its folder. Its card alone is fetched; the model where it has none.
     """
     file = Path(uri, CARD)
     if file.is_file():

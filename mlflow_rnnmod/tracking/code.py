@@ -90,13 +90,8 @@ def carry(path: Path) -> str:
 def borrow(path: Path, parent: str, server: str | None) -> str:
     """Put the file beside a module that finds this package, or its parent's archive.
 
-    Args:
-        path: the module's folder.
-        parent: model id of its parent, whose archive is this package's.
-        server: where that is.
-
-    Returns:
-        what the model names as its code, below ``path``.
+    ``parent``: model id of its parent, whose archive is this package's; gives what the model names
+    as its code, below ``path``.
     """
     lines = inspect.getsource(_borrowed).splitlines()
     known = {"PARENT": parent, "SHA256": archive_digest(), "SERVER": server or "its server"}

@@ -43,9 +43,6 @@ def read_inputs(data: Any, kind: str, size: int = 0, words: bool = False) -> lis
         size: of the vocabulary, or of one vector; of no matter to text.
         words: whether a column ``words`` may stand in for ``text``, with a list of words in a cell.
 
-    Raises:
-        MlflowException: naming the first input that does not fit, or the columns found.
-
     Example:
         >>> read_inputs({"text": ["a", "b", None]}, "text")
         ['a', 'b', '']

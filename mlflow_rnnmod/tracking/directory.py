@@ -195,9 +195,6 @@ def model_directory(
 
     Returns:
         ``mlflow_model``, as it was saved in ``MLmodel``.
-
-    Raises:
-        MlflowException: if ``path`` is not empty.
     """
     path = Path(path).absolute()
     what = kind(thing)

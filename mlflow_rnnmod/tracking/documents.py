@@ -78,13 +78,7 @@ class _Logged:
 
 @near_names()
 def look(uri: str) -> Found:
-    """What lies under ``uri``, told without reading weights.
-
-    Raises:
-        MlflowException: if there is no such model, or it holds no module.
-        ValueError: if a file is not what was written.
-        OSError: if it can't be read.
-    """
+    """What lies under ``uri``, told without reading weights."""
     folder = Path(uri) / download.DATA
     if folder.is_dir():
         kind = kind_of(folder)

@@ -51,11 +51,7 @@ def downloaded(
 
 
 def _fetched(uri: str, folder: str, tracking_uri: str | None) -> str:
-    """Where MLflow has put the files; what its stores raise bare is said with the URI.
-
-    Raises:
-        MlflowException: if there are none, or nothing here reads such URIs.
-    """
+    """Where MLflow has put the files; what its stores raise bare is said with the URI."""
     try:
         return mlflow.artifacts.download_artifacts(  # type: ignore[no-any-return]
             artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri
@@ -66,11 +62,7 @@ def _fetched(uri: str, folder: str, tracking_uri: str | None) -> str:
 
 
 def content(folder: str, name: str) -> bytes:
-    """One file of a folder of artifacts; MLflow's own way would list the folder first.
-
-    Raises:
-        MlflowException: if there is none.
-    """
+    """One file of a folder of artifacts; MLflow's own way would list the folder first."""
     with tempfile.TemporaryDirectory(prefix="rnnmod-") as temporary:
         file = Path(temporary) / "file"
         _mlflow.download_file(folder, name, file)
@@ -103,17 +95,7 @@ def digests_in(folder: str | os.PathLike[str]) -> dict[str, str]:
 def check_stored(
     location: str, digests: dict[str, str], what: str, tracking_uri: str | None = None
 ) -> None:
-    """Whether files that were sent can be read as they were sent.
-
-    Args:
-        location: the artifacts' folder.
-        digests: of all files, as :func:`digests_in` gives them.
-        what: the model, for an error.
-        tracking_uri: the server that hands out the artifacts.
-
-    Raises:
-        MlflowException: naming every file that is not there, or is another.
-    """
+    """Whether files that were sent can be read as they were sent."""
     repository = _mlflow.get_artifact_repository(location, tracking_uri=tracking_uri)
     problems = []
     with tempfile.TemporaryDirectory(prefix="rnnmod-") as folder:

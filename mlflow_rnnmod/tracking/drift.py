@@ -278,10 +278,6 @@ def _judged(label: str, what: str, expected: Spread | None, served: Spread) -> M
 def stability(expected: Sequence[int], served: Sequence[int]) -> tuple[float, float]:
     """Population stability index of two counts over the same bins, and a chi-squared test's p.
 
-    Args:
-        expected: counts, at least one above 0.
-        served: counts, likewise.
-
     Example:
         >>> stability([10] * 10, [10] * 10)
         (0.0, 1.0)

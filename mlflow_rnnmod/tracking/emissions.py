@@ -80,11 +80,7 @@ def measured(country: str) -> Iterator[Measurement]:
 def saved_of(
     thing: Any, emissions: Measurement | None, instead_of: Measurement | None
 ) -> Saved | None:
-    """What was measured for a composite that is being logged.
-
-    Raises:
-        MlflowException: if the model is no composite, or something is not measured, or not yet.
-    """
+    """What was measured for a composite that is being logged."""
     if emissions is None and instead_of is None:
         return None
     found: list[Emissions | None] = []

@@ -100,11 +100,7 @@ class EnvironmentFiles:
 def environment_files(
     conda_env: Any = None, pip_requirements: Any = None, extra_pip_requirements: Any = None
 ) -> EnvironmentFiles:
-    """The environment of a model, from the arguments that every MLflow flavor takes.
-
-    Raises:
-        ValueError, TypeError: from MLflow, if more than one of them is given, or one does not fit.
-    """
+    """The environment of a model, from the arguments that every MLflow flavor takes."""
     _mlflow.validate_env_arguments(conda_env, pip_requirements, extra_pip_requirements)
     if conda_env is None:
         own = [*torch_index(), *default_requirements()]

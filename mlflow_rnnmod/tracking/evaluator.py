@@ -80,11 +80,7 @@ class RnnmodEvaluator(ModelEvaluator):
         model_id: str | None = None,
         **_: Any,
     ) -> EvaluationResult | None:
-        """Called by ``mlflow.models.evaluate``; ``None`` for other flavors' classifiers.
-
-        Raises:
-            MlflowException: if there are no true labels, or nothing to compare them with.
-        """
+        """Called by ``mlflow.models.evaluate``; ``None`` for other flavors' classifiers."""
         from mlflow.exceptions import MlflowException
 
         config = evaluator_config or {}

@@ -37,10 +37,6 @@ def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | M
         uri: ``models:/name/version``, ``models:/name@alias``, ``models:/m-...``,
             ``runs:/run/name``, or the folder of a saved model.
         dst_path: where to download to; by default the files are gone after reading.
-
-    Raises:
-        MlflowException: if there is no such model, it is of another flavor, a file of it is not
-            what was written, or a module's parent can't be found.
     """
     uri = os.fspath(uri)
     with download.quiet_downloads():
@@ -73,12 +69,7 @@ def load(uri: str | os.PathLike[str], dst_path: str | None = None) -> Parent | M
 def read(data: str | os.PathLike[str], uri: str | None = None) -> Parent | Module | Composite:
     """What a model's data folder holds; the parents of modules are looked for.
 
-    Args:
-        data: the folder.
-        uri: what led there, where it is a copy that will be gone.
-
-    Raises:
-        MlflowException: if a file is not what was written, or a parent can't be found.
+    ``uri``: what led there, where it is a copy that will be gone.
     """
     folder = Path(data)
     try:
@@ -100,13 +91,7 @@ def read(data: str | os.PathLike[str], uri: str | None = None) -> Parent | Modul
 
 
 def told(error: BaseException, folder: Path, uri: str | None) -> str:
-    """What went wrong with a file, by the URI that led to it: a copy of it is gone when it is read.
-
-    Args:
-        error: names a file below ``folder``.
-        folder: the copy of the model's data.
-        uri: what led there.
-    """
+    """What went wrong with a file, by the URI that led to it: a copy will be gone."""
     words = str(error)
     if uri is None or uri in words:
         return words
@@ -114,11 +99,7 @@ def told(error: BaseException, folder: Path, uri: str | None) -> str:
 
 
 def _described(path: Path, uri: str) -> tuple[Path, str | None, str | None]:
-    """Where a model's data are, its model id and its run, as its ``MLmodel`` says.
-
-    Raises:
-        MlflowException: naming URI and file, if there is none, or it can't be read.
-    """
+    """Where a model's data are, its model id and its run, as its ``MLmodel`` says."""
     _check_model(path, uri)
     try:
         read_regular(path / MLMODEL_FILE_NAME, MODEL_BYTES)

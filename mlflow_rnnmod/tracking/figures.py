@@ -50,10 +50,8 @@ def figures(
 def top_accuracy(truth: Sequence[str], scores: pd.DataFrame, top: int = TOP) -> float:
     """How often the true label's score is among the highest; NaN without rows.
 
-    Args:
-        truth: the true label of each row; rows of others than the model's are misses.
-        scores: a column for each label.
-        top: how many are looked at; of scores that are equal the first columns'.
+    ``truth``: the true label of each row; rows of others than the model's are misses; ``top``: how
+    many are looked at; of scores that are equal the first columns'.
 
     Example:
         >>> import pandas as pd
@@ -92,9 +90,6 @@ def set_figures(
         ``recall_macro``, ``f1_macro``, and ``rows``; and a table as :func:`figures` gives it.
         Shares of nothing are 0, without rows NaN.
 
-    Raises:
-        ValueError: if a row is not a list of labels.
-
     Example:
         >>> overall, table = set_figures([["a", "b"], []], [["a"], ["b"]])
         >>> overall["f1"], overall["exact"], table["recall"].tolist()
@@ -127,10 +122,7 @@ def _shares(
 ) -> tuple[dict[str, float], pd.DataFrame, dict[str, float]]:
     """Precision, recall and F1 of all labels alike, by label, and the labels' means with rows.
 
-    Args:
-        wanted: which labels are right, bool ``(rows, labels)``.
-        given: which are answered, likewise.
-        names: of the labels.
+    ``wanted``: which labels are right, bool ``(rows, labels)``.
     """
     import pandas as pd
     import torch

@@ -282,11 +282,7 @@ class _Saved:
         self._digests = digests_in(Path(path, download.DATA))
 
     def check(self, info: ModelInfo) -> None:
-        """Whether what MLflow has sent is there; it says that a model is ready before.
-
-        Raises:
-            MlflowException: if it is not; the model is marked as failed and deleted then.
-        """
+        """Whether what MLflow has sent is there; it says that a model is ready before."""
         try:
             location = f"{info.artifact_path}/{download.DATA}"
             check_stored(location, self._digests, f"Model {info.model_id}")

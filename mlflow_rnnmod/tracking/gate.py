@@ -199,9 +199,6 @@ def compare(
         answer: the kind of answer.
         end_label: the label that ends a list, which does not count.
 
-    Raises:
-        ValueError: if a row's answers and what is right are not of one kind or length.
-
     Example:
         >>> from mlflow_rnnmod.answers import answer_of
         >>> found = compare(["a", "b"] * 20, ["a", "a"] * 20, ["a", "b"] * 20, ["a", "b"],

@@ -61,9 +61,6 @@ def read_given(data: Any, thing: Any, column: str | None = None, targets: bool =
         column: what is right stands here; by default in ``label``, ``labels`` or ``target``, or in
             the only other column. Of translations, each language has a column of its own.
         targets: whether there must be such a column.
-
-    Raises:
-        MlflowException: if the file can't be read, a column is missing, or there is no row.
     """
     import pandas as pd
 

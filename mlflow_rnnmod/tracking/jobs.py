@@ -60,13 +60,6 @@ def finish(work: Callable[[], None], name: str) -> None:
     Ctrl-C, and whatever else a signal handler raises, is raised in the main thread wherever that
     is. So the work is done in a thread of its own, and this one only waits.
 
-    Args:
-        work: bounded in time, as it can't be stopped.
-        name: of the thread.
-
-    Raises:
-        BaseException: the last interruption, or else what the work raised.
-
     Example:
         >>> finish(lambda: print("done"), "example")
         done

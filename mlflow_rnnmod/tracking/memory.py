@@ -14,11 +14,7 @@ MEGABYTES = 512
 
 
 def limit() -> int:
-    """Bytes that are kept: ``$RNNMOD_MEMORY`` in megabytes, 512 by default.
-
-    Raises:
-        ValueError: if the variable is no number, or a negative one.
-    """
+    """Bytes that are kept: ``$RNNMOD_MEMORY`` in megabytes, 512 by default."""
     given = os.environ.get(MEMORY_VARIABLE, str(MEGABYTES))
     try:
         megabytes = float(given)

@@ -28,11 +28,7 @@ def slug(label: str) -> str:
     NFKC, case-folded, runs of other characters than letters, digits and ``_`` as ``-``; and ``-``
     with six digits of the label's SHA-256 where that changed more than case.
 
-    Returns:
-        At least one character, at most 127, all of them letters, digits, ``_`` or ``-``.
-
-    Raises:
-        MlflowException: if ``label`` is not a string.
+    Gives at least one character, at most 127, all of them letters, digits, ``_`` or ``-``.
 
     Example:
         >>> slug("German"), slug("book_flight"), slug("a/b")
@@ -58,11 +54,7 @@ def slugs(labels: Iterable[str]) -> dict[str, str]:
     Labels that would share a slug all get digits of their SHA-256, so that none of their slugs
     depends on the labels' order.
 
-    Returns:
-        Slug by label, in the order of ``labels``.
-
-    Raises:
-        MlflowException: if a label is not a string, or comes twice.
+    Gives slug by label, in the order of ``labels``.
 
     Example:
         >>> slugs(["Polish", "polish", "dutch"])
@@ -88,9 +80,6 @@ def slugs(labels: Iterable[str]) -> dict[str, str]:
 def registered_name(prefix: str, label_slug: str | None = None) -> str:
     """The registered model's name of a module, or of the parent where ``label_slug`` is ``None``.
 
-    Raises:
-        MlflowException: if ``prefix`` is empty, too long, or holds ``/`` or ``:``.
-
     Example:
         >>> registered_name("surnames", "german"), registered_name("surnames")
         ('surnames.german', 'surnames')
@@ -111,19 +100,12 @@ def registered_name(prefix: str, label_slug: str | None = None) -> str:
 
 
 def check_registered_name(name: str, argument: str = "registered_model_name") -> str:
-    """A name that a registered model can have.
-
-    Raises:
-        MlflowException: if it is empty, too long, or holds ``/`` or ``:``.
-    """
+    """A name that a registered model can have."""
     return _checked(name, argument, "/:", 256, "a registered model")
 
 
 def check_logged_name(name: str, argument: str = "name") -> str:
     """A name that a LoggedModel can have.
-
-    Raises:
-        MlflowException: if it is empty, too long, or holds what MLflow keeps for URIs.
 
     Example:
         >>> check_logged_name("european")

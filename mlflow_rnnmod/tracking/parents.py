@@ -109,13 +109,8 @@ def cache_folder() -> Path | None:
 def find_parent(digest: str, reference: dict[str, Any]) -> Parent:
     """The parent with this digest, for a module that does not bundle it.
 
-    Args:
-        digest: of its network.
-        reference: ``model_id`` and ``tracking_uri`` it was logged under, and the ``tokenizer``'s
-            digest, as the module says.
-
-    Raises:
-        MlflowException: if it is nowhere; names digest, id and server, and says what to do.
+    ``reference``: ``model_id`` and ``tracking_uri`` it was logged under, and the ``tokenizer``'s
+    digest, as the module says.
     """
     tokenizer = reference.get("tokenizer")
     # Modules are loaded in threads; a parent is fetched once.
@@ -200,10 +195,6 @@ def servers(reference: Mapping[str, Any], tried: list[str]) -> list[str]:
     The latter only where the user allows it by name, in ``$RNNMOD_SERVERS`` (URIs between commas).
     A file can name any server and any database. MLflow sends the user's credentials to the one, and
     makes its tables in the other; and whoever is asked learns that the file was opened.
-
-    Args:
-        reference: of the module.
-        tried: told where the latter may not be asked.
     """
     current = mlflow.get_tracking_uri()
     named = reference.get("tracking_uri")

@@ -94,12 +94,7 @@ class Survey:
         return [*failed, *self.missing]
 
     def check(self, beside: Sequence[Module] = ()) -> None:
-        """Refuse what can't be put together, beside some modules: what a plan tells, all at once.
-
-        Raises:
-            MlflowException: if something can't be found or is no module.
-            IncompatibleModules: if everything is there but does not go together.
-        """
+        """Refuse what can't go together, beside some modules: what a plan tells, all at once."""
         if len(self.failures) == 1 and not self.missing and not self.entries:
             raise next(iter(self.failures.values()))  # which may say more than a line
         entries = [*map(entry_of, beside), *self.entries]
@@ -113,11 +108,7 @@ class Survey:
             raise IncompatibleModules(unfit)
 
     def load(self) -> list[Module]:
-        """All modules, in order; files are fetched side by side, and each parent once.
-
-        Raises:
-            MlflowException: if a file is not what was written, or a parent can't be found.
-        """
+        """All modules, in order; files are fetched side by side, and each parent once."""
 
         def loaded(part: tuple[Module, ...] | documents.Found) -> tuple[Module, ...]:
             return part.load() if isinstance(part, documents.Found) else part
@@ -127,11 +118,7 @@ class Survey:
 
 
 def survey(things: Source | Iterable[Any]) -> Survey:
-    """Look at what somebody named; the JSON files of modules are fetched side by side.
-
-    Raises:
-        MlflowException: if an object is no module, or a run has none.
-    """
+    """Look at what somebody named; the JSON files of modules are fetched side by side."""
     named = [x if isinstance(x, str) else modules_in(x) for x in flat(things)]
     uris = list(dict.fromkeys(x for x in named if isinstance(x, str)))
     with ThreadPoolExecutor(download.THREADS) as pool:

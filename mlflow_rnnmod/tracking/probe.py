@@ -38,14 +38,7 @@ _LAST_LINES = 5
 def probe(uri: str, column: str, inputs: Sequence[Any], timeout: float = _SECONDS) -> list[Any]:
     """What the model under ``uri`` answers in a fresh process, through ``mlflow.pyfunc``.
 
-    Args:
-        uri: as others will load it.
-        column: of the inputs.
-        inputs: plain ones, at least one.
-        timeout: seconds.
-
-    Raises:
-        MlflowException: if it does not load, does not answer, or takes too long.
+    ``timeout``: seconds.
     """
     asked = {"uri": uri, "column": column, "inputs": [_plain(item) for item in inputs]}
     root = str(Path(__file__).resolve().parents[2])
@@ -134,14 +127,8 @@ def measure(
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Figures over all rows and a table of each label's; logged to the model, too.
 
-    Args:
-        uri: of the model, by which MLflow's evaluation finds it.
-        thing: the model.
-        rows: with what is right.
-        log: whether ``mlflow.models.evaluate`` logs them, in a run of its own.
-
-    Raises:
-        MlflowException: if answers and what is right do not fit.
+    ``uri``: of the model, by which MLflow's evaluation finds it; ``log``: whether
+    ``mlflow.models.evaluate`` logs them, in a run of its own.
     """
     answer = answer_in(thing)
     if not answer.scored:

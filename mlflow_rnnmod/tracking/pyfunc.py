@@ -47,9 +47,6 @@ class RnnmodModel:
             :data:`DEFAULTS` and :class:`Limit`); ``blank``: ``"reject"``, where inputs that hold
             nothing (missing or blank text, no step) get ``reject_label``, or no label at all, or
             ``"answer"``, where they are asked like any other.
-
-    Raises:
-        MlflowException: if ``model_config`` does not fit.
     """
 
     def __init__(self, thing: Any, model_config: Mapping[str, Any] | None = None) -> None:
@@ -96,9 +93,6 @@ class RnnmodModel:
             ``prediction`` of them. With ``scores`` a DataFrame with the column ``prediction`` and
             one for each label: a number each, or a list of them, one for each step. A module by
             itself answers its label where its score is at least 0.
-
-        Raises:
-            MlflowException: if the data do not fit; the first value that does not is named.
         """
         params = params or {}
         composite, answer = self._composite, self._composite.answer
@@ -213,11 +207,7 @@ class Scores(pd.DataFrame):
         return pd.DataFrame
 
     def map(self, func: Any, *args: Any, **kwargs: Any) -> pd.DataFrame:
-        """As of any table; but ``str``, by which MLflow makes a column of texts, is refused.
-
-        Raises:
-            MlflowException: for ``str``.
-        """
+        """As of any table; but ``str``, by which MLflow makes a column of texts, is refused."""
         if func is str:
             fields = ", ".join(f"`{name}` double" for name in self.columns[1:4])
             more = ", ..." if len(self.columns) > 4 else ""
@@ -242,9 +232,6 @@ class Limit:
     Args:
         config: ``max_tokens``, a positive number, or ``None`` for no limit; ``too_long``,
             ``"refuse"`` or ``"cut"``.
-
-    Raises:
-        MlflowException: if one of them does not fit.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -261,11 +248,7 @@ class Limit:
         self.cuts = way == "cut"
 
     def bounded(self, inputs: list[Any], reads: Input, parents: Sequence[Parent]) -> list[Any]:
-        """Checked inputs, none of them longer than the limit.
-
-        Raises:
-            ValueError: naming the first that is too long, where they are not to be cut.
-        """
+        """Checked inputs, none of them longer than the limit."""
         if self.most is None or all(reads.length(x) <= self.most for x in inputs):
             return inputs
         return [self._one(x, row, reads, parents) for row, x in enumerate(inputs)]

@@ -106,12 +106,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """The recipe in a file, with those that it names.
-
-    Raises:
-        MlflowException: if it can't be read, has unknown keys or wrong types - all problems at
-            once -, a label comes twice, or recipes name each other in a circle.
-    """
+    """The recipe in a file, with those that it names."""
     return _read(Path(path), ())
 
 

@@ -103,12 +103,6 @@ def module_metrics(
     MLflow puts a model's figures on their run too, where the last module's would stand for all: so
     they get a run of their own, and the means come last there. All others are in the tables: every
     search for models returns all metrics of each.
-
-    Args:
-        decomposition: where the figures are.
-        model_ids: the modules', by label.
-        run_id: the run for them.
-        dataset: which rows the figures come from.
     """
     found: list[Metric] = []
     names: dict[str, list[float]] = {}
@@ -151,11 +145,8 @@ def run_tags(
 ) -> list[RunTag]:
     """Tags of the run; what others wrote into its description or list of tables stays.
 
-    Args:
-        decomposition: what was logged.
-        present: the run's tags as they are.
-        summary: Markdown for the description: a paragraph of links, then the rest.
-        table: path of the table that MLflow is to show as one.
+    ``summary``: Markdown for the description: a paragraph of links, then the rest; ``table``: path
+    of the table that MLflow is to show as one.
     """
     # Links come first, as MLflow folds a description after three lines: those, and then the rest.
     links, _, rest = summary.partition("\n\n")
@@ -181,11 +172,7 @@ def _without_links(note: str) -> str:
 
 
 def dataset_entity(dataset: Any) -> Dataset | None:
-    """A data set as MLflow's servers know it.
-
-    Raises:
-        MlflowException: if it is not one of ``mlflow.data``.
-    """
+    """A data set as MLflow's servers know it."""
     if dataset is None or isinstance(dataset, Dataset):
         return dataset
     try:

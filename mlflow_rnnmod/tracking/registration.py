@@ -78,12 +78,6 @@ class Registry:
 
         The version gets the alias ``champion`` where the model has no alias; one that exists stays
         where it is.
-
-        Returns:
-            The version.
-
-        Raises:
-            MlflowException: if the registry refuses, or gives no version.
         """
         with self._lock:
             self._intended.append(what)

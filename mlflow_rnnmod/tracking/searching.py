@@ -19,11 +19,7 @@ _MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
 
 
 def experiments(client: MlflowClient, name: str | None = None) -> list[Experiment]:
-    """All experiments, or the one with a name: searching models asks to name them.
-
-    Raises:
-        MlflowException: if there is none with that name; those with a similar one are named.
-    """
+    """All experiments, or the one with a name: searching models asks to name them."""
     found: list[Experiment] = []
     token = None
     while True:
@@ -49,17 +45,7 @@ def logged_models(
     kinds: Sequence[str] = KINDS,
     experiment: str | None = None,
 ) -> Iterator[LoggedModel]:
-    """Models of this flavor that are ready, newest first.
-
-    Args:
-        client: of the server.
-        conditions: of MLflow's filters, all of which must hold.
-        kinds: which of ``KINDS``.
-        experiment: name of the only one to look in.
-
-    Raises:
-        MlflowException: if there is no such experiment.
-    """
+    """Models of this flavor that are ready, newest first."""
     filters = model_filter(kinds, conditions)
     where = [found.experiment_id for found in experiments(client, experiment)]
     token = None
@@ -141,11 +127,7 @@ def near_model(text: str) -> str:
 
 @contextmanager
 def near_names() -> Iterator[None]:
-    """MLflow's error about a registered model that is not there, with what is there.
-
-    Raises:
-        MlflowException: with the name that is nearest.
-    """
+    """MLflow's error about a registered model that is not there, with what is there."""
     try:
         yield
     except MlflowException as error:

@@ -44,14 +44,8 @@ def check_http(uri: str, silence: float | None = None) -> None:
     Whatever it says is an answer: that it wants a certificate, that it is elsewhere, that it does
     not understand.
 
-    Args:
-        uri: of a server, or of anything else.
-        silence: seconds for its first byte; ``SILENCE`` by default. What the user has set for
-            MLflow's requests goes before.
-
-    Raises:
-        NoAnswer: naming the server, without credentials: within 3.5 seconds where there is no
-            connection, half a second after ``silence`` where nothing comes back on one.
+    ``silence`` is how many seconds its first byte may take; what the user has set for MLflow's
+    requests goes before.
     """
     if urlsplit(uri).scheme not in ("http", "https"):
         return
@@ -148,8 +142,7 @@ def asks(always: bool = True) -> Callable[[F], F]:
     user's settings are as they were. MLflow reads this from the environment of the whole process:
     what other threads ask meanwhile is tried thrice, too.
 
-    Args:
-        always: whether it asks them whatever it is given; else only where a URI is among that.
+    ``always``: whether it asks them whatever it is given; else only where a URI is among that.
     """
 
     def decorated(function: F) -> F:
@@ -168,11 +161,7 @@ def asks(always: bool = True) -> Callable[[F], F]:
 
 
 def check() -> None:
-    """Whether the servers in use are there.
-
-    Raises:
-        MlflowException: naming the one that is not.
-    """
+    """Whether the servers in use are there."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 

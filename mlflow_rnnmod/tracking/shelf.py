@@ -42,11 +42,7 @@ def places_of(
 ) -> pages.Places:
     """Where a composite's modules and parents have pages on the server in use.
 
-    Args:
-        composite: the composite.
-        uri: what it can be loaded by.
-        model: its experiment and model id, where it is logged.
-        saved: what making it emitted, where that was measured.
+    ``model``: its experiment and model id, where it is logged.
     """
     server = download.server()
     modules = {
@@ -200,13 +196,8 @@ def card_of(
 ) -> str:
     """The description of a model on its page in MLflow, which its file ``card/README.md`` is, too.
 
-    Args:
-        thing: the model.
-        uri: what it can be loaded by.
-        model_id: of the LoggedModel that is being made of it.
-        standalone: whether a module has its parent beside it.
-        found: of a composite, how good it is.
-        saved: of a composite, what making it emitted, where that was measured.
+    ``model_id``: of the LoggedModel that is being made of it; ``saved``: of a composite, what
+    making it emitted, where that was measured.
     """
     if isinstance(thing, Parent):
         return card.parent_card(thing, uri)
@@ -226,11 +217,7 @@ def _own_page(model_id: str | None) -> tuple[str, str] | None:
 
 
 def assessed(thing: Thing, evaluate_on: Any, evaluated_on: str) -> Assessment | None:
-    """How good a composite is on given rows; ``None`` without any.
-
-    Raises:
-        MlflowException: if the rows do not fit, or the model is no composite.
-    """
+    """How good a composite is on given rows; ``None`` without any."""
     if evaluate_on is None:
         return None
     if not isinstance(thing, Composite):

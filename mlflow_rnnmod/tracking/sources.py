@@ -40,11 +40,7 @@ def flat(things: Any) -> Iterator[Any]:
 
 
 def modules_in(thing: Any) -> tuple[Module, ...]:
-    """The modules of an object: itself, or those of a composite or a decomposition.
-
-    Raises:
-        MlflowException: if it is something else.
-    """
+    """The modules of an object: itself, or those of a composite or a decomposition."""
     if isinstance(thing, Module):
         return (thing,)
     found = getattr(thing, "modules", None)

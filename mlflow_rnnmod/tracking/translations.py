@@ -29,15 +29,7 @@ def compare_translations(
 ) -> Comparison:
     """What an old and a new model translated.
 
-    Args:
-        truth: for each source its right translations by language.
-        old: the old model's, a text where it knows one language, else by language.
-        new: the new model's, likewise.
-        old_labels: languages of the old model.
-        new_labels: of the new one.
-
-    Raises:
-        ValueError: if translations are token ids, not texts.
+    ``old``: the old model's, a text where it knows one language, else by language.
 
     Example:
         >>> right = [{"de": "das ist ein kleines altes Haus"}] * 20

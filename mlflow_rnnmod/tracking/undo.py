@@ -72,11 +72,7 @@ class Ledger:
         return model
 
     def make_ready(self, model: LoggedModel) -> None:
-        """Finalize a model.
-
-        Raises:
-            MlflowException: if the server does not say that it is ready now.
-        """
+        """Finalize a model."""
         found = self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         if found is None or found.status != LoggedModelStatus.READY:
             raise MlflowException(

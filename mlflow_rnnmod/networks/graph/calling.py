@@ -58,11 +58,7 @@ class Call:
 
 
 def find_call(module: nn.Module, rows: Rows, forward: Callable[[], Any]) -> Call:
-    """How ``forward`` calls ``module``; where it does not, the batch is its only argument.
-
-    Raises:
-        UnreadableNetwork: if the network is given something else than the batch.
-    """
+    """How ``forward`` calls ``module``; where it does not, the batch is its only argument."""
     seen: list[tuple[Any, Any]] = []
     hook = module.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
@@ -171,11 +167,7 @@ def padding_of(module: nn.Module, rows: Rows, spec: NetworkSpec) -> dict[str, An
 def reads_padding(module: nn.Module, network: Any, call: Call, rows: Rows) -> str | None:
     """Why an answer depends on how far rows are padded; ``None`` where it does not.
 
-    Args:
-        module: the user's network.
-        network: ours, with the weights of ``module`` and any number of steps.
-        call: how the user calls theirs.
-        rows: a batch.
+    ``network``: ours, with the weights of ``module`` and any number of steps.
     """
     config = network.config
     rows = network.content(rows.to(network.device)).to(network.device)

@@ -221,11 +221,7 @@ class GraphConfig:
         return 2 if self.plain else 3
 
     def given(self, rows: Rows, dtype: torch.dtype) -> dict[str, Tensor]:
-        """What goes in, ``(rows, units, *places)`` by name.
-
-        Raises:
-            ValueError: if rows are of another shape.
-        """
+        """What goes in, ``(rows, units, *places)`` by name."""
         feed = self.feed
         if not isinstance(feed, Stepwise):
             return feed.given(rows, self.input_shape, dtype)
@@ -289,11 +285,7 @@ class GraphConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GraphConfig:
-        """The structure that :meth:`to_dict` wrote.
-
-        Raises:
-            ValueError: if a field is missing, unknown or does not fit.
-        """
+        """The structure that :meth:`to_dict` wrote."""
         try:
             data = dict(data)
             if "input_size" in data:

@@ -17,9 +17,7 @@ STEPS = 16
 def multiply_adds(config: GraphConfig, keep: Mapping[str, Tensor] | None = None) -> float:
     """Multiply-adds of one row through a graph and its output layer.
 
-    Args:
-        config: of the network.
-        keep: which units of each group are kept; ``None`` for all.
+    ``keep``: which units of each group are kept; ``None`` for all.
     """
     structure = config.structure
     counts = {

@@ -120,11 +120,7 @@ class Draft:
         return tuple(nodes), weights, names
 
     def fold(self, end: str) -> str:
-        """Let dense layers before or behind take in every scale and shift that they can.
-
-        Returns:
-            the node that answers now.
-        """
+        """Let dense layers before or behind take in every scale and shift that they can."""
         self.keep_only(end)
         while any(self._over_concat(node) for node in self.nodes.values()):
             end = self._spread(end)

@@ -46,11 +46,7 @@ class Feed:
         return prod(size or 1 for size in shape)
 
     def given(self, rows: Rows, shape: Shape, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Tensors ``(rows, units, *places)`` of a batch, by name.
-
-        Raises:
-            ValueError: if rows are not of this shape.
-        """
+        """Tensors ``(rows, units, *places)`` of a batch, by name."""
         values = rows.values
         if tuple(values.shape[1:]) != shape:
             expected = ", ".join(map(str, shape))
@@ -109,14 +105,7 @@ class Stepwise(Feed):
     ) -> dict[str, Tensor]:
         """Tensors ``(rows, units, *places)`` of a batch, by name.
 
-        Args:
-            rows: a batch, with lengths.
-            shape: of one row.
-            dtype: of the network.
-            valid: bool ``(rows, steps)``.
-
-        Raises:
-            ValueError: if rows are not of this shape.
+        ``valid``: bool ``(rows, steps)``.
         """
         assert rows.lengths is not None
         values = self.values(rows.values, shape)

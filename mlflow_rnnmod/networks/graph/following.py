@@ -36,7 +36,7 @@ from mlflow_rnnmod.networks.graph.sequences import (
     whole,
 )
 from mlflow_rnnmod.networks.graph.tracing import trace
-from mlflow_rnnmod.networks.spec import AXES, UnreadableNetwork
+from mlflow_rnnmod.networks.spec import AXES, UnreadableNetwork, problem_of_kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +70,7 @@ class Followed:
         return len(self.weight)
 
     def config(self, labels: tuple[str, ...], kind: str, **steps: Any) -> GraphConfig:
-        """The structure; what has none is refused.
-
-        Args:
-            labels: names of the labels.
-            kind: of answer.
-            steps: how rows are padded, where there are steps.
-        """
+        """The structure; what has none is refused."""
         nodes, _, names = self.draft.finished()
         shape = self.draft.nodes[INPUT].shape
         given = self.kind or ("vectors" if len(shape) == 1 else "pixels")
@@ -152,12 +146,9 @@ def follow(module: nn.Module, call: Call) -> Followed:
     del draft.nodes[last]
     if output.inputs[0] == INPUT:
         raise refused("it has no hidden layer, so there is nothing to take apart")
-    kinds = {parameter.dtype for parameter in module.parameters()}
-    if len(kinds) != 1 or not kinds <= {torch.float32, torch.float64}:
-        raise refused(
-            f"weights are {sorted(map(str, kinds))}; expected torch.float32 or torch.float64 for "
-            "all (module.float() makes it so)"
-        )
+    problem = problem_of_kinds(module.parameters())
+    if problem is not None:
+        raise refused(problem)
     weights = output.weights
     return Followed(
         draft,
@@ -165,7 +156,7 @@ def follow(module: nn.Module, call: Call) -> Followed:
         weights["weight"],
         weights["bias"],
         end,
-        kinds.pop(),
+        next(module.parameters()).dtype,
         read,
         call.kind,
         axes,

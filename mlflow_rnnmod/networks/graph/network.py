@@ -101,11 +101,7 @@ class GraphNetwork(Network):
         return valid_of(self.config, self.lengths(rows), rows.values.shape[1])
 
     def given(self, rows: Rows) -> dict[str, Tensor]:
-        """What goes in, ``(rows, units, *places)`` by name.
-
-        Raises:
-            ValueError: if rows are of another shape.
-        """
+        """What goes in, ``(rows, units, *places)`` by name."""
         return self.config.given(rows, self.dtype)
 
     def weights(self, node: Node) -> dict[str, Tensor]:

@@ -88,10 +88,6 @@ def read_graph(
     Returns:
         Our network, on the device of ``module``, with copies of its weights; and what was found.
 
-    Raises:
-        UnreadableNetwork: a ``ValueError``, naming what is not covered and its line in the user's
-            code, or both answers where they differ.
-
     Example:
         >>> class Classifier(nn.Module):
         ...     def __init__(self):
@@ -138,11 +134,7 @@ def read_graph(
 
 
 def read_graph_weights(module: nn.Module, reading: GraphReading) -> GraphNetwork:
-    """Our network with the weights that ``module`` has now, by a reading made before.
-
-    Raises:
-        UnreadableNetwork: a ``ValueError``, if its structure is another one now.
-    """
+    """Our network with the weights that ``module`` has now, by a reading made before."""
     with undisturbed(module):
         return _network(module, reading)
 
@@ -154,22 +146,7 @@ def check_graph_parity(
     forward: Callable[[], Any],
     reading: GraphReading,
 ) -> float:
-    """Whether both networks answer a batch alike.
-
-    Args:
-        module: the user's network.
-        network: what was read from it.
-        rows: a batch.
-        forward: runs ``module`` on that batch.
-        reading: what :func:`read_graph` found.
-
-    Returns:
-        The largest difference.
-
-    Raises:
-        UnreadableNetwork: a ``ValueError``, if it is more than rounding explains; both answers are
-            shown.
-    """
+    """Whether both networks answer a batch alike."""
     with undisturbed(module):
         return _check(module, network, rows, forward, reading)
 

@@ -86,15 +86,7 @@ def find_structure(
 ) -> Structure:
     """Shapes and groups of a graph.
 
-    Args:
-        nodes: each behind those that it reads.
-        inputs: shapes of what goes in, for one row.
-        readout: name of the node that the output layer reads.
-        parted: see :class:`Units`.
-        stepwise: whether each step is answered.
-
-    Raises:
-        ValueError: if shapes do not fit, or the output layer reads what can't be masked.
+    ``readout``: name of the node that the output layer reads.
     """
     shapes: dict[str, Shape] = dict(inputs)
     units = Units(parted=parted)

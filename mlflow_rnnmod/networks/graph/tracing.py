@@ -148,14 +148,7 @@ class _Tracer(fx.Tracer):
 
 
 def trace(module: nn.Module, call: Call) -> fx.Graph:
-    """What becomes of the input, node by node.
-
-    Returns:
-        nodes with ``meta["value"]`` and ``meta["line"]``.
-
-    Raises:
-        UnreadableNetwork: if the code can't be followed; it names the line.
-    """
+    """What becomes of the input, node by node."""
     like = next(module.parameters(), call.example)
 
     def moved(value: Any) -> Any:

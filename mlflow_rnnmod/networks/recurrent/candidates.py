@@ -166,14 +166,8 @@ def settings(
 ) -> list[Setting]:
     """All settings that the spec leaves open, each function once.
 
-    Args:
-        base: the structure with any habits.
-        spec: habits that are known.
-        padding: what the batch shows about padding.
-        narrow: whether the first dense layer reads one direction's width of a bidirectional
-            network's two.
-        forms: what the user's answers may be.
-        steps: of the batch.
+    ``narrow``: whether the first dense layer reads one direction's width of a bidirectional
+    network's two.
     """
     found: dict[Setting, None] = {}
     for form in forms:

@@ -40,6 +40,25 @@ MAX_LAYERS = 1_000
 _LATER: dict[str, Any] = {"feed": "steps", "output_steps": None, "end_label": None}
 
 
+_CHOICES = {
+    "input": get_args(InputKind),
+    "cell": CELLS,
+    "readout": READOUTS,
+    "output": get_args(OutputKind),
+    "side": get_args(Side),
+    "feed": get_args(Feed),
+}
+
+
+def outside(thing: Any, choices: Mapping[str, Sequence[Any]], none: bool = False) -> list[str]:
+    """Which attributes hold nothing that is accepted, in words; ``none``: None is, for all."""
+    return [
+        f"{name}={value!r}, expected one of {accepted}"
+        for name, accepted in choices.items()
+        if (value := getattr(thing, name)) not in accepted and not (none and value is None)
+    ]
+
+
 @dataclass(frozen=True)
 class HiddenLayer:
     """One dense layer between the readout of the recurrent layers and the output layer."""
@@ -108,22 +127,12 @@ class NetworkConfig:
     end_label: str | None = None
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.input not in get_args(InputKind):
-            problems.append(f"input={self.input!r}, expected one of {get_args(InputKind)}")
+        problems = outside(self, _CHOICES)
         if (self.embedding_size is None) == (self.input == "tokens"):
             problems.append(
                 f"embedding_size={self.embedding_size!r} with input={self.input!r}; tokens need an "
                 "embedding size, features have none"
             )
-        if self.cell not in CELLS:
-            problems.append(f"cell={self.cell!r}, expected one of {CELLS}")
-        if self.readout not in READOUTS:
-            problems.append(f"readout={self.readout!r}, expected one of {READOUTS}")
-        if self.output not in get_args(OutputKind):
-            problems.append(f"output={self.output!r}, expected one of {get_args(OutputKind)}")
-        if self.side not in get_args(Side):
-            problems.append(f"side={self.side!r}, expected one of {get_args(Side)}")
         if not self.recurrent or any(
             len(layer) not in (1, 2) or min(layer) < 1 for layer in self.recurrent
         ):
@@ -165,11 +174,10 @@ class NetworkConfig:
                 f"readout={self.readout!r} with output={self.output!r}; all_steps goes with "
                 f"{' and '.join(stepwise)}, and only with them"
             )
-        if self.feed not in get_args(Feed):
-            problems.append(f"feed={self.feed!r}, expected one of {get_args(Feed)}")
-        elif self.feed != "steps" and self.steps is None:
+        at_once = self.feed in ("flat", "repeat")
+        if at_once and self.steps is None:
             problems.append(f"steps=None with feed={self.feed!r}, expected a positive number")
-        elif self.feed != "steps" and self.packed:
+        elif at_once and self.packed:
             problems.append(f"packed=True with feed={self.feed!r}; packing needs feed='steps'")
         if (self.feed == "repeat") != (self.output_steps is not None):
             problems.append(

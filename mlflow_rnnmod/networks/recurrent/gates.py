@@ -8,14 +8,8 @@ from torch import Tensor
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, cell_weights
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
+from mlflow_rnnmod.networks.recurrent.slots import CELL_GATES
 
-# What each gate's value passes, in PyTorch's order of gates.
-_NONLINEAR = {
-    "lstm": ("sigmoid", "sigmoid", "tanh", "sigmoid"),
-    "gru": ("sigmoid", "sigmoid", "tanh"),
-    "rnn_tanh": ("tanh",),
-    "rnn_relu": ("relu",),
-}
 _FUNCTIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
 
 
@@ -68,11 +62,12 @@ def _gates(
     bias_hh: Tensor,
 ) -> Tensor:
     """``(rows, steps, gates, units)`` from what each step reads."""
-    kinds, units = _NONLINEAR[cell], before.shape[-1]
+    units = before.shape[-1]
     given = torch.nn.functional.linear(inputs, weight_ih, bias_ih).unflatten(-1, (-1, units))
     state = torch.nn.functional.linear(before, weight_hh, bias_hh).unflatten(-1, (-1, units))
     values = (given + state).unbind(dim=2)
-    found = [_FUNCTIONS[kind](value) for kind, value in zip(kinds, values, strict=True)]
+    pairs = zip(CELL_GATES[cell], values, strict=True)
+    found = [_FUNCTIONS[gate.function](value) for gate, value in pairs]
     if cell == "gru":
         found[2] = torch.tanh(given[:, :, 2] + found[0] * state[:, :, 2])
     return torch.stack(found, dim=2)

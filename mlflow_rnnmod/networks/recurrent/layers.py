@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,6 +54,18 @@ def build_embedding(tokens: int, size: int) -> nn.Embedding:
     if not weight.is_meta:
         nn.init.normal_(weight)
     return nn.Embedding(tokens, size, _weight=weight)
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Outputs of several directions in one; of a single one as they are."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
+
+
+def reversed_steps(x: Tensor, lengths: Tensor) -> Tensor:
+    """The valid steps of ``(rows, steps, ...)`` in reverse order, padding behind them as it is."""
+    position = torch.arange(x.shape[1], device=x.device)[None, :]
+    index = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
+    return x.gather(1, index[..., None].expand_as(x))
 
 
 class RecurrentLayers(Network):
@@ -135,6 +147,11 @@ class RecurrentLayers(Network):
         assert isinstance(found, nn.Linear)
         return found
 
+    def dense_output(self, index: int, x: Tensor) -> Tensor:
+        """What one hidden dense layer puts out."""
+        function = ACTIVATION_FUNCTIONS[self.config.hidden[index].activation]
+        return function(self.dense(index)(x))
+
     def content(self, rows: Rows) -> Rows:
         """The rows with the lengths that are found where none are given, on the CPU."""
         return replace(rows, lengths=self.lengths(rows).cpu())
@@ -208,11 +225,7 @@ class RecurrentLayers(Network):
         return Rows(rows.values[:, :steps], rows.lengths, targets)
 
     def feed(self, rows: Rows) -> Tensor:
-        """What the first recurrent layer reads, float ``(rows, steps, step size)``.
-
-        Raises:
-            ValueError: if the rows have no step, or steps of the wrong size or number.
-        """
+        """What the first recurrent layer reads, float ``(rows, steps, step size)``."""
         values, config = rows.values, self.config
         if values.ndim < 2 or values.shape[1] == 0:
             raise ValueError(f"values has shape {tuple(values.shape)}; expected at least one step.")
@@ -227,11 +240,7 @@ class RecurrentLayers(Network):
         return x.flatten(1)[:, None].expand(-1, config.output_steps or 1, -1)
 
     def states(self, rows: Rows) -> States:
-        """Run the network and keep what every layer sent out.
-
-        Raises:
-            ValueError: if the rows have no step, or steps of the wrong size or number.
-        """
+        """Run the network and keep what every layer sent out."""
         x = self.feed(rows)
         lengths, steps = self.spans(rows)
         valid = self.valid(lengths, steps)
@@ -247,13 +256,13 @@ class RecurrentLayers(Network):
                     out = out * valid[..., None]
                 layers[f"recurrent.{index}.{direction}"] = out
                 parts.append(out)
-            x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+            x = side_by_side(parts)
         if self.completion is not None:
             x = self.completion(x)
         last = [layers[name] for name in self.config.inputs_of(len(self.recurrent))]
         readout = self.read(last, x, lengths, valid)
-        for index, (dense, spec) in enumerate(zip(self.hidden, self.config.hidden, strict=True)):
-            readout = ACTIVATION_FUNCTIONS[spec.activation](dense(readout))
+        for index in range(len(self.hidden)):
+            readout = self.dense_output(index, readout)
             layers[f"hidden.{index}"] = readout
         return States(layers, valid, readout)
 
@@ -281,8 +290,8 @@ class RecurrentLayers(Network):
             x = x[:, min(max(int(rows.lengths[0]), 1), x.shape[1]) - 1]
         else:
             x = self._last_valid(x, self.lengths(rows))
-        for dense, spec in zip(self.hidden, config.hidden, strict=True):
-            x = ACTIVATION_FUNCTIONS[spec.activation](dense(x))
+        for index in range(len(self.hidden)):
+            x = self.dense_output(index, x)
         return x
 
     def logits(self, readout: Tensor) -> Tensor:
@@ -324,9 +333,7 @@ class RecurrentLayers(Network):
         """Steps in reverse order: of the valid ones when packed, else of all, as PyTorch does."""
         if not self.config.packed:
             return x.flip(1)
-        position = torch.arange(x.shape[1], device=x.device)[None, :]
-        index = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
-        return x.gather(1, index[..., None].expand_as(x))
+        return reversed_steps(x, lengths)
 
     def _last_valid(self, x: Tensor, lengths: Tensor) -> Tensor:
         if self.config.side == "left":

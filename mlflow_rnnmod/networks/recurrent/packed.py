@@ -148,8 +148,8 @@ def packed_states(network: RecurrentLayers) -> Callable[[Rows], States]:
             found[f"recurrent.{index}.fwd"] = x.transpose(0, 1)
         last = x.transpose(0, 1)
         readout = network.read([last], last, lengths, valid)
-        for index, spec in enumerate(config.hidden):
-            readout = ACTIVATION_FUNCTIONS[spec.activation](network.dense(index)(readout))
+        for index in range(len(config.hidden)):
+            readout = network.dense_output(index, readout)
             found[f"hidden.{index}"] = readout
         return States(found, valid, readout)
 

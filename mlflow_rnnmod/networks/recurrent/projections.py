@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.inputs.rows import Rows
-from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
+from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, side_by_side
 
 # Below as many rows, packing does not pay: the packed routine takes longer to get going.
 MIN_ROWS = 16
@@ -104,13 +104,10 @@ def project_outputs(
 ) -> list[Tensor]:
     """What a higher layer's directions read: ``(steps, trunks, rows, gates)``.
 
-    Args:
-        network: whose layers.
-        layers: by direction.
-        below: outputs of the layer below, by direction, ``(trunks, rows, steps, units)``.
-        lengths: valid steps, ``(rows,)``.
+    ``below``: outputs of the layer below, by direction, ``(trunks, rows, steps, units)``;
+    ``lengths``: valid steps, ``(rows,)``.
     """
-    x = below[0] if len(below) == 1 else torch.cat(below, dim=-1)
+    x = side_by_side(below)
     count, rows, steps, size = x.shape
     found = []
     for d, layer in enumerate(layers):

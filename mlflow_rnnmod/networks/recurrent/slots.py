@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from mlflow_rnnmod.networks.groups import Gate, Group, Owner, Reader, by_name
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, NetworkConfig
 
@@ -13,6 +16,16 @@ CELL_GATES: dict[str, tuple[Gate, ...]] = {
     "rnn_relu": (Gate("h", "relu"),),
 }
 """The gates of each cell, in PyTorch's order; a plain cell's output is its one gate."""
+
+
+def tanh_factor(cell: str, like: Tensor) -> Tensor:
+    """2 for each of the rows ``like`` whose gate passes a tanh, else 1, ``(gates x units,)``.
+
+    ``tanh(x) = 2 sigmoid(2 x) - 1``: with doubled weights the sigmoid does for all gates.
+    """
+    gates = CELL_GATES[cell]
+    factor = torch.tensor([2.0 if gate.function == _TANH else 1.0 for gate in gates])
+    return factor.repeat_interleave(len(like) // len(gates)).to(like)
 
 
 def cell_group(

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, cell_weights
-from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers
+from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, side_by_side
 from mlflow_rnnmod.networks.recurrent.projections import Product, project_outputs, project_rows
+from mlflow_rnnmod.networks.recurrent.slots import tanh_factor
 from mlflow_rnnmod.networks.trunk import Trunk
 
 _LAST = ("last_step", "last_valid", "final_state")
@@ -142,10 +143,7 @@ class Stepwise:
 
         With a step dimension behind the rows' where the network answers each step.
 
-        Args:
-            rows: the batch.
-            part: which of the trunks.
-            projected: what :meth:`project` gave for these rows, where several parts share it.
+        ``projected``: what :meth:`project` gave for these rows, where several parts share it.
         """
         network, config = self.network, self.network.config
         lengths, steps = network.spans(rows)
@@ -163,8 +161,7 @@ class Stepwise:
                     _run_last(layer, given, at, count, part, fill)
                     for layer, given, (at, fill) in zip(layers, inputs, wanted, strict=True)
                 ]
-                readout = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-                return self._dense(readout, part)
+                return self._dense(side_by_side(parts), part)
             outputs = [
                 self._run(layer, given, lengths, valid, count, part, bool(d))
                 for d, (layer, given) in enumerate(zip(layers, inputs, strict=True))
@@ -208,16 +205,15 @@ class Stepwise:
     def _read(self, outputs: list[Tensor], lengths: Tensor, valid: Tensor) -> Tensor:
         count, rows, steps, _ = outputs[0].shape
         flat = [out.reshape(count * rows, steps, -1) for out in outputs]
-        x = flat[0] if len(flat) == 1 else torch.cat(flat, dim=-1)
+        x = side_by_side(flat)
         if self.network.completion is not None:
             x = self.network.completion(x)
         found = self.network.read(flat, x, lengths.repeat(count), valid.repeat(count, 1))
         return found.view(count, rows, *found.shape[1:])
 
     def _dense(self, readout: Tensor, part: slice) -> Tensor:
-        config = self.network.config
-        for i, (guesses, spec) in enumerate(zip(self._hidden, config.hidden, strict=True)):
-            readout = ACTIVATION_FUNCTIONS[spec.activation](self.network.dense(i)(readout))
+        for i, guesses in enumerate(self._hidden):
+            readout = self.network.dense_output(i, readout)
             if guesses is not None:
                 readout = guesses(readout.flatten(1, -2), part).view_as(readout)
         return readout
@@ -234,11 +230,7 @@ def _prepare(
     weight_ih, weight_hh, bias_ih, bias_hh = cell_weights(network.cell(index, direction))
     units = weight_hh.shape[1]
     scale = 1.0 if cell == "rnn_relu" else 2.0
-    # Gates that pass a tanh are doubled: sigmoid(2 x).
-    doubled = {"rnn_relu": (), "rnn_tanh": (0,), "lstm": (2,), "gru": (2,)}[cell]
-    factor = torch.ones(len(weight_hh), 1).to(like)
-    for gate in doubled:
-        factor[gate * units : (gate + 1) * units] = 2.0
+    factor = tanh_factor(cell, bias_ih)
     inside = bias_hh if cell == "gru" else None  # stays inside the reset gate's product
     bias = bias_ih if inside is not None else bias_ih + bias_hh
     name = f"recurrent.{index}.{direction}"
@@ -247,10 +239,10 @@ def _prepare(
         cell=cell,
         units=units,
         scale=scale,
-        project=Product(weight_ih * factor),
-        bias=bias * factor[:, 0],
-        recur=Product(weight_hh * factor * scale),
-        recur_bias=None if inside is None else inside * factor[:, 0],
+        project=Product(weight_ih * factor[:, None]),
+        bias=bias * factor,
+        recur=Product(weight_hh * factor[:, None] * scale),
+        recur_bias=None if inside is None else inside * factor,
         guesses=None if trunks is None else Guesses(trunks, name, like, scale),
     )
 

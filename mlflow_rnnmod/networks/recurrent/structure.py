@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from mlflow_rnnmod.networks.recurrent.submodules import describe, listing, of_type, walk
-from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork
+from mlflow_rnnmod.networks.spec import NetworkSpec, UnreadableNetwork, problem_of_kinds
 
 _MOST_LINEAR_LAYERS_TO_ORDER = 5
 
@@ -54,9 +53,6 @@ def find_parts(
         labels: names of the labels, as many as the head has outputs (two for a single output).
         spec: names that are known.
         steps_known: whether real inputs have as many steps as ``values``.
-
-    Raises:
-        UnreadableNetwork: listing all that is missing, ambiguous or not covered.
     """
     found = list(walk(module))
     problems = _refused(found)
@@ -356,10 +352,5 @@ def _size_problems(
 
 def _dtype_problems(module: nn.Module, names: Sequence[str | None]) -> list[str]:
     parts = [module.get_submodule(name) for name in names if name is not None]
-    found = {parameter.dtype for part in parts for parameter in part.parameters()}
-    if found in ({torch.float32}, {torch.float64}):
-        return []
-    return [
-        f"weights are {sorted(str(dtype) for dtype in found)}; expected torch.float32 or "
-        "torch.float64 for all (module.float() makes it so)"
-    ]
+    problem = problem_of_kinds(parameter for part in parts for parameter in part.parameters())
+    return [] if problem is None else [problem]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlflow_rnnmod.networks.recurrent.config import cell_weights
 from mlflow_rnnmod.networks.recurrent.projections import Product
+from mlflow_rnnmod.networks.recurrent.slots import tanh_factor
 
 
 def make_tape(cell: str, layer: nn.RNNBase) -> Tape:
@@ -27,7 +28,7 @@ class Tape:
 
     def __init__(self, layer: nn.RNNBase) -> None:
         self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = cell_weights(layer)
-        self.units = layer.hidden_size
+        self.cell, self.units = layer.mode.lower(), layer.hidden_size
         self.kept: list[Any] = []
         self.outputs: Tensor
 
@@ -86,9 +87,8 @@ class Tape:
     def step_back(self, t: int, slope: Tensor) -> tuple[Tensor, Tensor | None]:
         """From total derivatives ``(sides x rows, units)`` at a step.
 
-        Returns:
-            those by the recurrent product, ``(sides x rows, gates)``; and what reaches the output
-            of the step before otherwise, or None.
+        Gives those by the recurrent product, ``(sides x rows, gates)``; and what reaches the output
+        of the step before otherwise, or None.
         """
         raise NotImplementedError
 
@@ -109,18 +109,11 @@ class Tape:
 
 
 class _Joint(Tape):
-    """A cell that adds what its inputs and its states give: one product does both.
-
-    ``doubled`` gates pass a tanh, which is had from the sigmoid of twice their value.
-    """
-
-    doubled: tuple[int, ...] = ()
+    """A cell that adds what its inputs and its states give: one product does both."""
 
     def start(self, x: Tensor) -> None:
         steps, rows, size = x.shape
-        factor = torch.ones_like(self.bias_ih)
-        for gate in self.doubled:
-            factor[gate * self.units : (gate + 1) * self.units] = 2.0
+        factor = tanh_factor(self.cell, self.bias_ih)
         weight = torch.cat([self.weight_ih, self.weight_hh], dim=1) * factor[:, None]
         self.product, self.bias = Product(weight), (self.bias_ih + self.bias_hh) * factor
         self.both = x.new_empty(steps + 1, rows, size + self.units)
@@ -130,7 +123,6 @@ class _Joint(Tape):
 
 
 class _LstmTape(_Joint):
-    doubled = (2,)
     carried: Tensor  # derivatives by the cell state of the step behind
 
     def step(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,8 +158,6 @@ class _LstmTape(_Joint):
 
 
 class _TanhTape(_Joint):
-    doubled = (0,)
-
     def step(self, t: int) -> None:
         gates = self.product.sigmoid(self.both[t], self.bias)
         self.outputs[t] = gates.mul_(2).sub_(1)

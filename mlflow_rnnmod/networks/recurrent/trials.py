@@ -12,7 +12,6 @@ from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.forms import Arrangements, shown
 from mlflow_rnnmod.networks.guard import tolerance
 from mlflow_rnnmod.networks.recurrent.candidates import Setting
-from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS
 from mlflow_rnnmod.networks.recurrent.network import RecurrentNetwork
 from mlflow_rnnmod.networks.recurrent.structure import Parts
 from mlflow_rnnmod.networks.recurrent.submodules import refused_kinds, uncovered
@@ -101,8 +100,8 @@ def _finish(network: RecurrentNetwork, last: list[Tensor], rows: Rows) -> Tensor
     lengths, steps = network.spans(rows)
     valid = network.valid(lengths, steps)
     readout = network.read(last, torch.cat(last, dim=-1), lengths, valid)
-    for dense, layer in zip(network.hidden, network.config.hidden, strict=True):
-        readout = ACTIVATION_FUNCTIONS[layer.activation](dense(readout))
+    for index in range(len(network.hidden)):
+        readout = network.dense_output(index, readout)
     return network.logits(readout)
 
 

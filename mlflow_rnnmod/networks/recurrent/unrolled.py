@@ -17,8 +17,9 @@ from torch import Tensor
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.groups import check_fits
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, GATES, cell_weights
-from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers
+from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, side_by_side
 from mlflow_rnnmod.networks.recurrent.projections import Product, project_outputs, project_rows
+from mlflow_rnnmod.networks.recurrent.slots import tanh_factor
 from mlflow_rnnmod.networks.trunk import Trunk
 
 
@@ -67,9 +68,6 @@ class Unrolled:
         network: the parent's.
         trunks: at least one, none of them sliceable (rolled, with joint gates).
 
-    Raises:
-        ValueError: if a trunk is sliceable, or does not fit the network.
-
     Example:
         >>> from mlflow_rnnmod.networks.recurrent.config import NetworkConfig
         >>> config = NetworkConfig("features", 3, None, "lstm", ((4,),), ("a", "b"))
@@ -114,10 +112,7 @@ class Unrolled:
     ) -> Tensor:
         """Readouts of some trunks, float ``(trunks, rows, readout size)``, or with steps before it.
 
-        Args:
-            rows: the batch.
-            part: which of the trunks.
-            projected: what :meth:`project` gave for these rows, where several parts share it.
+        ``projected``: what :meth:`project` gave for these rows, where several parts share it.
         """
         network, config = self.network, self.network.config
         lengths, steps = network.spans(rows)
@@ -139,11 +134,11 @@ class Unrolled:
                     out = _without_padding(layer, out, index, valid, part)
                 outputs.append(out)
         flat = [out.flatten(0, 1) for out in outputs]
-        x = flat[0] if len(flat) == 1 else torch.cat(flat, dim=-1)
+        x = side_by_side(flat)
         readout = network.read(flat, x, lengths.repeat(count), valid.repeat(count, 1))
         readout = readout.unflatten(0, (count, len(rows)))
-        for i, (table, spec) in enumerate(zip(self._hidden, config.hidden, strict=True)):
-            readout = ACTIVATION_FUNCTIONS[spec.activation](network.dense(i)(readout))
+        for i, table in enumerate(self._hidden):
+            readout = network.dense_output(i, readout)
             if not table.nothing:
                 shape = (count, *[1] * (readout.ndim - 2), readout.shape[-1])
                 fold, keep = table.fold[part].view(shape), table.keep[part].view(shape)
@@ -180,10 +175,7 @@ def _prepare(
     cell, name = network.config.cell, f"recurrent.{index}.{direction}"
     weight_ih, weight_hh, bias_ih, bias_hh = cell_weights(network.cell(index, direction))
     units = weight_hh.shape[1]
-    # Gates that pass a tanh are doubled: sigmoid(2 x).
-    factor = torch.ones(len(weight_hh)).to(weight_hh)
-    for gate in {"rnn_relu": (), "rnn_tanh": (0,), "lstm": (2,), "gru": (2,)}[cell]:
-        factor[gate * units : (gate + 1) * units] = 2.0
+    factor = tanh_factor(cell, bias_ih)
     outputs = [_padded(trunk, name, steps, "joint", 1) for trunk in trunks]
     keep, fold = _stacked([_padded(t, name, steps, "separate", GATES[cell]) for t in trunks])
     return _Layer(
@@ -231,13 +223,8 @@ def _without_padding(
 def _run(layer: _Layer, inputs: Tensor, index: Tensor, count: int, part: slice) -> Tensor:
     """Outputs as others read them, ``(trunks, rows, steps, units)``, in the order of running.
 
-    Args:
-        layer: whose.
-        inputs: ``(steps, rows, gates)`` where trunks share it, else ``(steps, trunks, rows,
-            gates)``.
-        index: which mask each step has, ``(rows, steps)``.
-        count: number of trunks.
-        part: which ones.
+    ``inputs``: ``(steps, rows, gates)`` where trunks share it, else ``(steps, trunks, rows,
+    gates)``; ``index``: which mask each step has, ``(rows, steps)``.
     """
     rows = inputs.shape[-2]
     read = inputs.new_zeros(count, rows, layer.units)

@@ -13,7 +13,7 @@ from mlflow_rnnmod.networks.parts import part_name
 from mlflow_rnnmod.networks.protocol import Observations, Told
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS
 from mlflow_rnnmod.networks.recurrent.gates import gate_activations
-from mlflow_rnnmod.networks.recurrent.layers import ACTIVATION_FUNCTIONS, RecurrentLayers, States
+from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers, States, side_by_side
 from mlflow_rnnmod.networks.recurrent.tapes import Tape, make_tape
 
 # Numbers of one layer's derivatives that are held at once.
@@ -92,7 +92,7 @@ class Tapes:
                     out = out * self.valid[..., None]
                 layers[name] = out
                 parts.append(out)
-            x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+            x = side_by_side(parts)
         return layers
 
     def _in_order(self, values: Tensor, direction: int) -> Tensor:
@@ -109,10 +109,10 @@ class Tapes:
         names = list(config.inputs_of(len(config.recurrent)))
         with torch.enable_grad():
             leaves = [self.layers[name].detach().requires_grad_() for name in names]
-            x = leaves[0] if len(leaves) == 1 else torch.cat(leaves, dim=-1)
+            x = side_by_side(leaves)
             readout = network.read(leaves, x, self.lengths, self.valid)
-            for i, spec in enumerate(config.hidden):
-                readout = ACTIVATION_FUNCTIONS[spec.activation](network.dense(i)(readout))
+            for i in range(len(config.hidden)):
+                readout = network.dense_output(i, readout)
                 self.dense[f"hidden.{i}"] = readout.detach()
                 leaves.append(torch.zeros_like(readout).requires_grad_())
                 names.append(f"hidden.{i}")
@@ -122,9 +122,8 @@ class Tapes:
     def _from_above(self, sides: Tensor, signs: Tensor | None) -> dict[str, Tensor]:
         """By the outputs of the last recurrent layer, and totals by dense layers' outputs.
 
-        Returns:
-            ``(sides, rows, steps, units)``; ``(sides, rows, units)`` where a dense layer reads one
-            vector a row.
+        Gives ``(sides, rows, steps, units)``; ``(sides, rows, units)`` where a dense layer reads
+        one vector a row.
         """
         names, leaves, _, logits = self._head
         found = []

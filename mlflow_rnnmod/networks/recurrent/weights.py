@@ -54,12 +54,8 @@ def copy_network(
 def own_network(build: Callable[[], Network], tensors: dict[str, Tensor]) -> Network:
     """What ``build`` makes, with copies of the tensors as its weights.
 
-    Args:
-        build: makes a network whose state has the names of ``tensors``.
-        tensors: one of them is ``"output.weight"``; all get its kind and device.
-
-    Returns:
-        In evaluation mode and without gradients.
+    ``build``: makes a network whose state has the names of ``tensors``; ``tensors``: one of them is
+    ``"output.weight"``; all get its kind and device.
     """
     like = tensors["output.weight"]
     with torch.device("meta"):

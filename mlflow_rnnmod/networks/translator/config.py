@@ -14,6 +14,7 @@ from mlflow_rnnmod.networks.recurrent.config import (
     Cell,
     NetworkConfig,
     Side,
+    outside,
 )
 
 Bridge = Literal["linear", "state"]
@@ -105,15 +106,13 @@ class TranslatorConfig:
             raise ValueError(f"The translator's encoder does not fit: {error}") from error
 
     def _problems_of_values(self) -> list[str]:
-        problems = []
-        for name, accepted in (
-            ("cell", CELLS),
-            ("bridge", get_args(Bridge)),
-            ("bridge_activation", get_args(BridgeActivation)),
-            ("bridge_from", get_args(BridgeFrom)),
-        ):
-            if getattr(self, name) not in accepted:
-                problems.append(f"{name}={getattr(self, name)!r}, expected one of {accepted}")
+        choices = {
+            "cell": CELLS,
+            "bridge": get_args(Bridge),
+            "bridge_activation": get_args(BridgeActivation),
+            "bridge_from": get_args(BridgeFrom),
+        }
+        problems = outside(self, choices)
         for name in ("source_size", "source_embedding", "target_size", "target_embedding"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)!r}, expected a positive number")

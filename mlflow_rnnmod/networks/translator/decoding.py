@@ -52,13 +52,8 @@ class Decoder:
     def step(self, tokens: Tensor, states: States, number: int) -> tuple[Tensor, States]:
         """Read one token of each row.
 
-        Args:
-            tokens: int64 ``(rows,)``.
-            states: before.
-            number: of the step, from 0.
-
-        Returns:
-            logits of the next token, ``(rows, tokens)``, and the states afterwards.
+        ``tokens``: int64 ``(rows,)``; ``number``: of the step, from 0; gives logits of the next
+        token, ``(rows, tokens)``, and the states afterwards.
         """
         x = F.embedding(tokens, self.embedding)
         after = []
@@ -143,16 +138,8 @@ def beam_search(
     A beginning that has ended stays among them as it is. In the end, the one with the largest mean
     log-likelihood of its tokens, the end included, is taken: by the sum alone, short ones win.
 
-    Args:
-        decoder: what is run.
-        states: that the encoder hands over, ``(rows, units)`` each.
-        start: the first token that is read.
-        end: the token that ends a translation; it is not part of it.
-        limits: most tokens of each row, int64 ``(rows,)``.
-        beams: how many; 1 is :func:`greedy`.
-
-    Raises:
-        ValueError: if ``beams`` is no positive number.
+    ``states``: that the encoder hands over, ``(rows, units)`` each; ``end``: the token that ends a
+    translation; it is not part of it; ``limits``: most tokens of each row, int64 ``(rows,)``.
     """
     if isinstance(beams, bool) or not isinstance(beams, int) or beams < 1:
         raise ValueError(f"beams={beams!r}; expected a positive whole number.")

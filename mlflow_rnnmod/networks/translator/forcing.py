@@ -208,8 +208,7 @@ class TranslatorWatch:
     def observations(self, sides: Tensor) -> Iterator[Observations]:
         """What each layer's units did.
 
-        Args:
-            sides: bool ``(2, rows, labels)``.
+        ``sides``: bool ``(2, rows, labels)``.
         """
         row, number = self.valid.nonzero(as_tuple=True)
         of_steps = sides[:, row]

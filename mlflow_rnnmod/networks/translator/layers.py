@@ -26,6 +26,7 @@ from mlflow_rnnmod.networks.recurrent.layers import (
     RecurrentLayers,
     build_cell,
     build_embedding,
+    side_by_side,
 )
 from mlflow_rnnmod.networks.recurrent.slots import cell_group
 from mlflow_rnnmod.networks.translator.config import TranslatorConfig
@@ -133,12 +134,8 @@ class TranslatorLayers(Network):
     def encode(self, rows: Rows) -> States:
         """Read the sources.
 
-        Returns:
-            the decoder's first states: for each layer ``(h,)`` or, for an LSTM, ``(h, c)``, each
-            ``(rows, units)``.
-
-        Raises:
-            ValueError: if the rows have no step.
+        Gives the decoder's first states: for each layer ``(h,)`` or, for an LSTM, ``(h, c)``, each
+        ``(rows, units)``.
         """
         finals = self._final_states(rows)
         picked = [
@@ -175,16 +172,14 @@ class TranslatorLayers(Network):
                 states.append(state)
                 outputs.append(encoder.reverse(out, lengths) if direction == "bwd" else out)
             finals.append(tuple(torch.cat(part, dim=-1) for part in zip(*states, strict=True)))
-            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+            x = side_by_side(outputs)
         return finals
 
     def force(self, states: States, tokens: Tensor, logits: bool = True) -> Forced:
         """Run the decoder over given tokens.
 
-        Args:
-            states: its first ones, as :meth:`encode` gives them.
-            tokens: int64 ``(rows, steps)``, the target's start token first.
-            logits: whether to run the output layer, which is most of the work.
+        ``tokens``: int64 ``(rows, steps)``, the target's start token first; ``logits``: whether to
+        run the output layer, which is most of the work.
         """
         x = self.embedding(tokens)
         layers = {}
@@ -198,17 +193,14 @@ class TranslatorLayers(Network):
     def forward(self, rows: Rows, tokens: Tensor) -> Tensor:  # type: ignore[override]
         """Logits of the token after each of ``tokens``, float ``(rows, steps, target tokens)``.
 
-        Args:
-            rows: the sources.
-            tokens: int64 ``(rows, steps)``: the target's start token, then its translation.
+        ``tokens``: int64 ``(rows, steps)``: the target's start token, then its translation.
         """
         return self.force(self.encode(rows), tokens).logits
 
     def stepper(self, tensors: Mapping[str, Tensor] | None = None) -> Decoder:
         """The decoder as plain tensors, to be run token by token.
 
-        Args:
-            tensors: its weights through a trunk, by the names of the state; ``None`` for its own.
+        ``tensors``: its weights through a trunk, by the names of the state; ``None`` for its own.
         """
         state = self.state_dict() if tensors is None else tensors
         return Decoder(
@@ -248,11 +240,7 @@ class TranslatorLayers(Network):
 
     @torch.inference_mode()
     def translate(self, rows: Rows, target: str, beams: int = 1) -> list[list[int]]:
-        """Translations into a language, as tokens, without start and end.
-
-        Raises:
-            ValueError: if ``target`` is none of the labels, or ``beams`` no positive number.
-        """
+        """Translations into a language, as tokens, without start and end."""
         config = self.config
         start, limits = config.start_of(target), self.limits(rows)
         return beam_search(self.stepper(), self.encode(rows), start, config.end, limits, beams)

@@ -117,14 +117,8 @@ def from_gates(cell: str, given: Tensor, recurred: Tensor, state: State) -> Stat
 def trunk_decoder(translator: TranslatorLayers, trunk: Trunk, cut: bool = True) -> Decoder:
     """The translator's decoder through ``trunk``.
 
-    Args:
-        translator: it is read, never changed.
-        trunk: a mask over the decoder's layers.
-        cut: cut removed units out where they are removed at every step and in every gate, which is
-            exact; False zeroes their weights instead.
-
-    Raises:
-        ValueError: if the trunk's layers are not the decoder's; both are shown.
+    ``cut``: cut removed units out where they are removed at every step and in every gate, which is
+    exact; False zeroes their weights instead.
 
     Example:
         >>> from mlflow_rnnmod.networks.translator.config import TranslatorConfig

@@ -40,9 +40,6 @@ def translations(
 
     Returns:
         for each job and source the tokens, without start and end.
-
-    Raises:
-        ValueError: if ``beams`` is no positive number.
     """
     rows = translator.prepare(rows)
     lengths = translator.lengths(rows).cpu()

@@ -57,11 +57,7 @@ class TranslatorParts:
 
 
 def find_translator_parts(module: nn.Module, spec: TranslatorSpec) -> TranslatorParts:
-    """The parts of an encoder-decoder: those that ``spec`` names, the others by type and order.
-
-    Raises:
-        UnreadableNetwork: listing all that is missing, ambiguous or not covered.
-    """
+    """The parts of an encoder-decoder: those that ``spec`` names, the others by type and order."""
     found, problems = list(walk(module)), []
     given = {
         nn.Embedding: [spec.source_embedding, spec.target_embedding],
@@ -182,14 +178,8 @@ def translator_weights(
 ) -> Translator:
     """Our translator with copies of the weights of a user's one.
 
-    Args:
-        module: the user's network.
-        parts: names of its submodules.
-        config: the structure, which must be that of ``parts``.
-        spec: says what each dense layer of the bridge is for.
-
-    Returns:
-        In evaluation mode, without gradients, on the device of ``module``; no memory is shared.
+    ``spec``: says what each dense layer of the bridge is for; gives in evaluation mode, without
+    gradients, on the device of ``module``; no memory is shared.
     """
     embeddings = {
         "encoder.embedding.weight": parts.source_embedding,

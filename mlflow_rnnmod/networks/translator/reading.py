@@ -151,14 +151,7 @@ def check_translator_parity(
     tokens: Tensor,
     forward: Callable[[], Any],
 ) -> float:
-    """Whether both networks say the same of each next token of a batch.
-
-    Returns:
-        The largest difference of log-likelihoods.
-
-    Raises:
-        UnreadableNetwork: a ``ValueError``, if it is more than rounding explains.
-    """
+    """Whether both networks say the same of each next token of a batch."""
     with undisturbed(module):
         like = translator.output.weight
         wanted = _answers(forward(), tokens, like)
@@ -299,11 +292,7 @@ def _bridge_layers(count: int, lstm: bool, layers: int) -> list[BridgeLayers | N
 
 
 def _check_sizes(module: nn.Module, parts: TranslatorParts, config: TranslatorConfig) -> None:
-    """Whether dense layers and directions lead from the encoder's states to the decoder's.
-
-    Raises:
-        ValueError: if they do not.
-    """
+    """Whether dense layers and directions lead from the encoder's states to the decoder's."""
     for i, units in enumerate(config.decoder):
         size = config.bridge_size(i)
         for name in parts.bridge:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from mlflow_rnnmod.networks.recurrent.config import Side
+from mlflow_rnnmod.networks.recurrent.config import Side, outside
 from mlflow_rnnmod.networks.translator.config import (
     BridgeActivation,
     BridgeFrom,
@@ -79,22 +79,19 @@ class TranslatorSpec:
     length_extra: int = 10
 
     def __post_init__(self) -> None:
-        problems = []
         for name in ("starts", *_LISTS):
             value = getattr(self, name)
             if isinstance(value, list):  # as JSON and YAML have it
                 object.__setattr__(self, name, tuple(value))
-        for name, accepted in (
-            ("bridge_layers", get_args(BridgeLayers)),
-            ("bridge_activation", get_args(BridgeActivation)),
-            ("bridge_from", get_args(BridgeFrom)),
-            ("directions", get_args(HandedOn)),
-            ("padding", get_args(Side)),
-            ("packed", (True, False)),
-        ):
-            value = getattr(self, name)
-            if value is not None and value not in accepted:
-                problems.append(f"{name}={value!r}, expected one of {accepted}")
+        choices = {
+            "bridge_layers": get_args(BridgeLayers),
+            "bridge_activation": get_args(BridgeActivation),
+            "bridge_from": get_args(BridgeFrom),
+            "directions": get_args(HandedOn),
+            "padding": get_args(Side),
+            "packed": (True, False),
+        }
+        problems = outside(self, choices, none=True)
         for name in _NAMES:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):

@@ -17,9 +17,7 @@ from mlflow_rnnmod.networks.graph.calls.base import (
     NotCovered,
     Rows,
     Turned,
-    like,
 )
-from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
 
 ENDS = ("log_softmax", "softmax", "sigmoid")
@@ -27,18 +25,14 @@ ENDS = ("log_softmax", "softmax", "sigmoid")
 
 
 def _activation(operation: Activation) -> Handler:
-    def handle(call: Called) -> str | Turned:
+    def handle(call: Called) -> Any:
         made = call.made
         call.plain(*operation.defaults, "inplace")
         settings = {
-            name: getattr(call.module, name)
-            if call.module is not None
-            else call.constant(1 + at, name, default)
+            name: call.setting(1 + at, name, default)
             for at, (name, default) in enumerate(operation.defaults.items())
         }
-        shape = call.draft.nodes[made.name].shape
-        node = Drafted(operation.name, [made.name], shape, settings, {}, call.line)
-        return like(made, call.draft.add(node))
+        return made.like(call.node(operation.name, made.name, settings=settings))
 
     return handle
 
@@ -56,15 +50,13 @@ def _end(name: str) -> Handler:
             raise NotCovered("it does not say over which dimension it goes")
         given, axis = call.axis(made, dim)
         if len(made.shape) == 2 and axis == UNITS:
-            shape = call.draft.nodes[given].shape
-            return like(made, call.draft.add(Drafted(name, [given], shape, {}, {}, call.line)))
+            return made.like(call.node(name, given))
         if name != "softmax" or axis == ROWS:
             raise NotCovered(f"it goes over dimension {dim} of {made.shape}")
         op, settings = (
             ("softmax_units", {}) if axis == UNITS else ("softmax_places", {"axis": axis - 2})
         )
-        node = Drafted(op, [given], call.draft.nodes[given].shape, settings, {}, call.line)
-        return like(made, call.draft.add(node))
+        return made.like(call.node(op, given, settings=settings))
 
     return handle
 
@@ -99,8 +91,9 @@ def _rows() -> Rows:
     return tuple(found)
 
 
+UNIT_BY_UNIT = _rows()
 ROWS_OF_CALLS: Rows = (
-    *_rows(),
+    *UNIT_BY_UNIT,
     (_end("log_softmax"), (nn.LogSoftmax, functional.log_softmax, torch.log_softmax)),
     (_end("log_softmax"), ("log_softmax",)),
     (_end("softmax"), (nn.Softmax, functional.softmax, torch.softmax, "softmax")),

@@ -19,9 +19,7 @@ from mlflow_rnnmod.networks.graph.calls.base import (
     Rows,
     Turned,
     double,
-    like,
 )
-from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS
 
 
@@ -54,15 +52,11 @@ def _product(call: Called, made: Made, weight: Tensor, bias: Tensor | None) -> s
     name, axis = call.axis(made, -1)
     if weight.ndim != 2 or axis != UNITS or made.shape[-1] != weight.shape[1]:
         raise NotCovered(f"it reads {made.shape} with a weight of {tuple(weight.shape)}")
-    return like(made, call.draft.linear(name, weight, bias, call.line))
+    return made.like(call.draft.linear(name, weight, bias, call.line))
 
 
 def norm_of(call: Called) -> tuple[Tensor, Tensor]:
-    """The scale and shift of each unit that a batch norm is in evaluation mode, float64.
-
-    Raises:
-        NotCovered: if it takes statistics of the batch.
-    """
+    """The scale and shift of each unit that a batch norm is in evaluation mode, float64."""
     part = call.module
     if part is not None:
         mean, var, weight, bias = part.running_mean, part.running_var, part.weight, part.bias
@@ -94,7 +88,7 @@ def norm(call: Called) -> str | Turned:
     name, axis = call.axis(made, 1)
     if axis != UNITS or len(scale) != made.shape[1]:
         raise NotCovered(f"it reads {made.shape}")
-    return like(made, call.draft.affine(name, scale, shift, call.line))
+    return made.like(call.draft.affine(name, scale, shift, call.line))
 
 
 def scaled(call: Called, made: Made, scale: Any = None, shift: Any = None) -> str | Turned:
@@ -111,13 +105,13 @@ def scaled(call: Called, made: Made, scale: Any = None, shift: Any = None) -> st
     if all(tensor.numel() == 1 for tensor in both):
         name, units = made.name, call.draft.nodes[made.name].shape[0]
         vectors = [tensor.reshape(1).expand(units) for tensor in both]
-        return like(made, call.draft.affine(name, vectors[0], _second(vectors), call.line))
+        return made.like(call.draft.affine(name, vectors[0], _second(vectors), call.line))
     name, axes = call.placed(made)
     dimension = axes.index(UNITS)
     spread = [_along(tensor, made.shape, dimension) for tensor in both]
     if all(vector is not None for vector in spread):
         vectors = [vector for vector in spread if vector is not None]
-        return like(made, call.draft.affine(name, vectors[0], _second(vectors), call.line))
+        return made.like(call.draft.affine(name, vectors[0], _second(vectors), call.line))
     if made.axes is not None:
         raise NotCovered("it has other constants at each place")
     # Other constants at each place: numbers in a line have one each.
@@ -182,7 +176,7 @@ def joined(call: Called, op: str, names: list[str], axes: tuple[int, ...] | None
     except ValueError as error:
         raise NotCovered(f"it {error}") from None
     known = tuple(size for size in shape if size is not None)
-    name = call.draft.add(Drafted(op, names, known, {}, {}, call.line))
+    name = call.node(op, names, known)
     return name if axes is None else Turned(name, axes)
 
 
@@ -215,11 +209,11 @@ def _concat(call: Called) -> str | Turned:
     if any(axis != UNITS for _, axis in found) or len({part.axes for part in parts}) > 1:
         raise NotCovered(f"it puts values together to {call.shape}, across rows or places")
     if len(parts) == 1:
-        return like(parts[0], found[0][0])
+        return parts[0].like(found[0][0])
     names = [name for name, _ in found]
     shapes = [call.draft.nodes[name].shape for name in names]
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-    return like(parts[0], call.draft.add(Drafted("concat", names, shape, {}, {}, call.line)))
+    return parts[0].like(call.node("concat", names, shape))
 
 
 def _beside(call: Called) -> str | Turned:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlflow_rnnmod.networks.graph.draft import Draft
+from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
+from mlflow_rnnmod.networks.graph.operations import Settings, Sizes
 
 ROWS, UNITS = 0, 1
 """Axes of a node's value; places come behind."""
@@ -43,6 +44,10 @@ class Made:
     def numbers(self) -> int:
         """Of one row."""
         return prod(self.shape) // max(self.shape[self.axes.index(ROWS) if self.axes else 0], 1)
+
+    def like(self, name: str) -> Any:
+        """Another node's value with the axes of this one, as handlers give it."""
+        return name if self.axes is None else Turned(name, self.axes)
 
     @property
     def size(self) -> int:
@@ -125,6 +130,19 @@ class Called:
         if more:
             raise NotCovered(f"its argument {more[0]!r} is not covered")
 
+    def node(
+        self,
+        op: str,
+        inputs: str | Sequence[str],
+        shape: Sizes | None = None,
+        settings: Settings | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> str:
+        """The name of a new node; of the shape of what it reads, where none is said."""
+        names = [inputs] if isinstance(inputs, str) else list(inputs)
+        shape = self.draft.nodes[names[0]].shape if shape is None else shape
+        return self.draft.add(Drafted(op, names, shape, settings or {}, weights or {}, self.line))
+
     def result(self, given: str | Turned) -> Made:
         """What a node gives, as a value of the shape of this call's result."""
         return value_of(given, self.shape)
@@ -183,11 +201,6 @@ def value_of(given: str | Turned, shape: tuple[int, ...]) -> Made:
     # What is left out has size 1: in this order all numbers are in line.
     line = given.axes[:1] == (ROWS,) and list(given.axes) == sorted(given.axes)
     return Made(given.name, shape, None if line else given.axes)
-
-
-def like(made: Made, name: str) -> str | Turned:
-    """A node's value with the axes that another has."""
-    return name if made.axes is None else Turned(name, made.axes)
 
 
 def double(constant: Any) -> Tensor:

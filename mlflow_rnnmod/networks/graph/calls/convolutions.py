@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.calls.base import Called, Handler, NotCovered, Rows
-from mlflow_rnnmod.networks.graph.draft import Drafted
 
 
 def listed(value: Any, dimensions: int) -> list[int]:
@@ -21,7 +20,7 @@ def listed(value: Any, dimensions: int) -> list[int]:
     return [int(number) for number in found]
 
 
-def _around(padding: Any, kernel: list[int], dilation: list[int]) -> list[list[int]]:
+def around_of(padding: Any, kernel: list[int], dilation: list[int]) -> list[list[int]]:
     """Places before and behind."""
     if padding == "valid":
         padding = 0
@@ -49,7 +48,7 @@ def _convolution(dimensions: int) -> Handler:
             "kernel": kernel,
             "stride": listed(stride, dimensions),
             "dilation": apart,
-            "padding": _around(padding, kernel, apart),
+            "padding": around_of(padding, kernel, apart),
             "mode": mode,
         }
         op = "conv"
@@ -58,7 +57,7 @@ def _convolution(dimensions: int) -> Handler:
             settings |= {"groups": groups} if op == "grouped_conv" else {}
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         weights = {"weight": weight, "bias": bias}
-        return call.draft.add(Drafted(op, [name], call.shape[1:], settings, weights, call.line))
+        return call.node(op, name, call.shape[1:], settings, weights)
 
     return handle
 

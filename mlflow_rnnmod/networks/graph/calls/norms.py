@@ -16,9 +16,7 @@ from mlflow_rnnmod.networks.graph.calls.base import (
     NotCovered,
     Rows,
     Turned,
-    like,
 )
-from mlflow_rnnmod.networks.graph.draft import Drafted
 
 
 def _group_norm(call: Called) -> str:
@@ -27,10 +25,10 @@ def _group_norm(call: Called) -> str:
     weight, bias = call.setting(2, "weight"), call.setting(3, "bias")
     settings = {"groups": call.setting(1, "num_groups"), "eps": call.setting(4, "eps", 1e-5)}
     name = call.straight(made)
-    return _added(call, "group_norm", name, settings, weight, bias)
+    return normed(call, "group_norm", name, settings, weight, bias)
 
 
-def _added(
+def normed(
     call: Called,
     op: str,
     name: str,
@@ -38,13 +36,13 @@ def _added(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> str:
-    shape = call.draft.nodes[name].shape
-    ones = torch.ones(shape[0], dtype=torch.float64)
+    """A node of a norm; without a scale or shift of its own that is one, or none."""
+    ones = torch.ones(call.draft.nodes[name].shape[0], dtype=torch.float64)
     weights = {
         "scale": ones if weight is None else weight,
         "shift": torch.zeros_like(ones) if bias is None else bias,
     }
-    return call.draft.add(Drafted(op, [name], shape, settings, weights, call.line))
+    return call.node(op, name, None, settings, weights)
 
 
 def _instance_norm(call: Called) -> str | Turned:
@@ -58,7 +56,7 @@ def _instance_norm(call: Called) -> str | Turned:
         return norm(call)
     settings = {"eps": call.setting(7, "eps", 1e-5)}
     weight, bias = call.setting(3, "weight"), call.setting(4, "bias")
-    return _added(call, "instance_norm", call.straight(call.made), settings, weight, bias)
+    return normed(call, "instance_norm", call.straight(call.made), settings, weight, bias)
 
 
 def _layer_norm(call: Called) -> str | Turned:
@@ -70,10 +68,10 @@ def _layer_norm(call: Called) -> str | Turned:
     settings: dict[str, Any] = {"eps": call.setting(4, "eps", 1e-5)}
     name, axes = call.placed(made)
     if axes[-dimensions:] == (UNITS,):
-        return like(made, _added(call, "layer_norm", name, settings, weight, bias))
+        return made.like(normed(call, "layer_norm", name, settings, weight, bias))
     if axes[ROWS] != ROWS or set(axes[-dimensions:]) != set(range(1, len(axes))):
         raise NotCovered(f"it goes over the last {dimensions} dimensions of {made.shape}")
-    plain = like(made, _added(call, "group_norm", name, {**settings, "groups": 1}))
+    plain = made.like(normed(call, "group_norm", name, {**settings, "groups": 1}))
     if weight is None:
         return plain
     return scaled(call, call.result(plain), weight, bias)

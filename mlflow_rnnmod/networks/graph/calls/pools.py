@@ -18,7 +18,6 @@ from mlflow_rnnmod.networks.graph.calls.base import (
     Turned,
 )
 from mlflow_rnnmod.networks.graph.calls.convolutions import listed
-from mlflow_rnnmod.networks.graph.draft import Drafted
 
 
 def _max_pool(dimensions: int) -> Handler:
@@ -70,7 +69,7 @@ def _window(dimensions: int, kernel: Any, stride: Any, padding: Any, ceil: Any) 
 
 def _added(call: Called, op: str, dimensions: int, settings: dict[str, Any]) -> str:
     name = call.straight(call.made, dimensions + 2)
-    return call.draft.add(Drafted(op, [name], call.shape[1:], settings, {}, call.line))
+    return call.node(op, name, call.shape[1:], settings)
 
 
 def _adaptive(op: str, dimensions: int) -> Handler:
@@ -106,7 +105,7 @@ def _reduced(op: str, pair: bool = False) -> Handler:
             for at, size in enumerate(shape)
             if keep or at - 1 not in places
         )
-        name = call.draft.add(Drafted(op, [name], left, settings, {}, call.line))
+        name = call.node(op, name, left, settings)
         given = name if made.axes is None else Turned(name, _without(made.axes, axes, keep))
         return [given, NotCovered("the places of what is largest are asked for")] if pair else given
 

@@ -19,7 +19,6 @@ from mlflow_rnnmod.networks.graph.calls.base import (
     Rows,
     Turned,
 )
-from mlflow_rnnmod.networks.graph.draft import Drafted
 
 
 def keep(call: Called) -> str | Turned:
@@ -105,8 +104,7 @@ def _sliced(call: Called, name: str, bounds: list[Any], axes: tuple[int, ...]) -
     )
     if 0 in shape:
         raise NotCovered("it takes nothing of its input")
-    node = Drafted("slice", [name], shape, {"bounds": bounds}, {}, call.line)
-    return Turned(call.draft.add(node), axes)
+    return Turned(call.node("slice", name, shape, {"bounds": bounds}), axes)
 
 
 def _narrow(call: Called) -> Turned:
@@ -206,7 +204,7 @@ def _padded(call: Called, pad: Sequence[int], mode: str, value: Any) -> str | Tu
     words = {"constant": "zeros", "reflect": "reflect", "replicate": "replicate"}
     settings = {"units": units, "places": places, "mode": words.get(mode, mode)}
     new = tuple(size + sum(pair) for size, pair in zip(shape, pairs, strict=True))
-    return Turned(call.draft.add(Drafted("pad", [name], new, settings, {}, call.line)), axes)
+    return Turned(call.node("pad", name, new, settings), axes)
 
 
 _DROPOUT = nn.modules.dropout._DropoutNd

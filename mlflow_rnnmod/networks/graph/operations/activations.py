@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
+    READ,
     Operation,
+    Plain,
     Settings,
     Shape,
     Weights,
@@ -51,35 +53,22 @@ class Activation(Operation):
         return self.function(inputs[0], **settings)
 
 
-class _Softmax(Operation):
-    """A softmax over all units at each place."""
-
-    name = "softmax_units"
-    fresh = whole = reads = True
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0].softmax(1)
-
-
-class _SoftmaxPlaces(Operation):
-    """A softmax of each unit over one axis of places."""
-
-    name = "softmax_places"
-    settings = {"axis": lambda value: type(value) is int and 0 <= value < 4}
-    bounded = True
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if settings["axis"] >= len(shapes[0]) - 1:
-            raise ValueError(f"goes over axis {settings['axis']} of the places of {shapes[0]}")
-        return shapes[0]
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0].softmax(2 + settings["axis"])
+def _has_axis(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if settings["axis"] >= len(shapes[0]) - 1:
+        raise ValueError(f"goes over axis {settings['axis']} of the places of {shapes[0]}")
+    return shapes[0]
 
 
 ROWS: tuple[Operation, ...] = (
-    _Softmax(),
-    _SoftmaxPlaces(),
+    Plain("softmax_units", lambda _, x: x.softmax(1), **READ),
+    # Of each unit over one axis of places.
+    Plain(
+        "softmax_places",
+        lambda settings, x: x.softmax(2 + settings["axis"]),
+        _has_axis,
+        {"axis": lambda value: type(value) is int and 0 <= value < 4},
+        bounded=True,
+    ),
     Activation("relu", torch.relu, idles=True),
     Activation("tanh", torch.tanh, bounded=True),
     Activation("sigmoid", torch.sigmoid, bounded=True),

@@ -8,17 +8,22 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.networks.graph.operations.base import Operation, Settings, Shape, Sizes, Weights
+from mlflow_rnnmod.networks.graph.operations.base import (
+    PASSED,
+    Operation,
+    Plain,
+    Settings,
+    Shape,
+    Sizes,
+    Weights,
+)
 
 
 class _Attention(Operation):
     """Two inputs, whose units are read with guesses in, into ones that nobody masks."""
 
     fresh = whole = reads = True
-
-    def problems(self, settings: Settings, inputs: int) -> list[str]:
-        found = [] if inputs == 2 else [f"has {inputs} inputs, expected two"]
-        return found + super().problems(settings, 1)
+    takes_inputs = 2
 
     def work(
         self, settings: Settings, read: Sequence[Sizes], put_out: Sizes, weights: int
@@ -56,20 +61,17 @@ class _Mixed(_Attention):
         return torch.matmul(inputs[1], inputs[0][:, 0].transpose(1, 2))
 
 
-class _Across(Operation):
-    """What is said of each step, said of it for each step that reads it."""
-
-    name = "across"
-    gathers = carries = True
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if len(shapes[0]) != 2:
-            raise ValueError(f"spreads shape {shapes[0]}, expected units and steps")
-        return (*shapes[0], shapes[0][1])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        x = inputs[0]
-        return x.unsqueeze(2).expand(*x.shape[:2], x.shape[2], x.shape[2])
+def _for_each(_: Settings, shapes: Sequence[Shape]) -> Shape:
+    if len(shapes[0]) != 2:
+        raise ValueError(f"spreads shape {shapes[0]}, expected units and steps")
+    return (*shapes[0], shapes[0][1])
 
 
-ROWS: tuple[Operation, ...] = (_Pairs(), _Mixed(), _Across())
+ROWS: tuple[Operation, ...] = (
+    _Pairs(),
+    _Mixed(),
+    # What is said of each step, said of it for each step that reads it.
+    Plain(
+        "across", lambda _, x: x.unsqueeze(2).expand(-1, -1, x.shape[2], -1), _for_each, **PASSED
+    ),
+)

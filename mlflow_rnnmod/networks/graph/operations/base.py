@@ -55,8 +55,8 @@ class Operation:
     """Weights by name, with what their dimensions go along (see :meth:`parameter_shapes`)."""
     borders: ClassVar[tuple[str, ...]] = ()
     """Weights that only views have: constants that guesses put behind a border of zeros."""
-    several: bool = False
-    """Whether two inputs or more are taken, in the place of one."""
+    takes_inputs: int | None = 1
+    """How many inputs; ``None`` for two or more."""
     gathers: bool = False
     """Whether it puts its inputs side by side as they are."""
     reads: bool = False
@@ -81,8 +81,9 @@ class Operation:
     def problems(self, settings: Settings, inputs: int) -> list[str]:
         """What does not fit in a node."""
         found = []
-        if (inputs < 2) if self.several else (inputs != 1):
-            expected = "two or more" if self.several else "one"
+        wanted = self.takes_inputs
+        if inputs < 2 if wanted is None else inputs != wanted:
+            expected = "two or more" if wanted is None else ("none", "one", "two")[wanted]
             found.append(f"has {inputs} inputs, expected {expected}")
         for key in sorted(set(settings) ^ set(self.rules)):
             found.append(f"has no {key}" if key in self.rules else f"has an unknown {key!r}")
@@ -205,6 +206,46 @@ class Operation:
         return self.run(settings, inputs, weights)
 
 
+class Plain(Operation):
+    """An operation without weights, which a function says.
+
+    Args:
+        name: in files.
+        function: of the settings and the inputs, to what is put out.
+        shape: of the settings and the inputs' shapes, to that of what is put out; by default the
+            first input's.
+        settings: see :class:`Operation`.
+        traits: what else is special in it, of the attributes of :class:`Operation`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Tensor],
+        shape: Callable[[Settings, Sequence[Shape]], Shape] = lambda settings, shapes: shapes[0],
+        settings: Mapping[str, Callable[[Any], bool]] | None = None,
+        **traits: Any,
+    ) -> None:
+        vars(self).update(traits, name=name, settings=settings or {})
+        self._function, self._shape = function, shape
+
+    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        """What is put out."""
+        return self._shape(settings, shapes)
+
+    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
+        """The function of the inputs."""
+        return self._function(settings, *inputs)
+
+
+WHOLE: dict[str, Any] = {"fresh": True, "whole": True}
+"""Traits of what puts out units that nobody masks."""
+READ: dict[str, Any] = {**WHOLE, "reads": True}
+"""The same, of units that are read with guesses in."""
+PASSED: dict[str, Any] = {"gathers": True, "carries": True}
+"""Traits of what puts out the units that it reads."""
+
+
 class Reads:
     """Columns of a weight that read a node's first input.
 
@@ -235,6 +276,16 @@ def units_of(shape: Shape) -> int:
 def is_count(value: Any) -> bool:
     """Whether it is a number of units."""
     return type(value) is int and 1 <= value <= MAX_SIZE
+
+
+def is_flag(value: Any) -> bool:
+    """Whether it is ``True`` or ``False``."""
+    return type(value) is bool
+
+
+def is_list(value: Any, most: int, fits: Callable[[Any], bool]) -> bool:
+    """Whether it is a list of one to ``most`` items that all fit."""
+    return isinstance(value, list | tuple) and 1 <= len(value) <= most and all(map(fits, value))
 
 
 def is_number(value: Any) -> bool:

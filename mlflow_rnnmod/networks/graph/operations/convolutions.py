@@ -20,6 +20,7 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     Sizes,
     Weights,
     is_count,
+    is_list,
     units_of,
 )
 from mlflow_rnnmod.networks.graph.units import Layout
@@ -40,17 +41,14 @@ _RUN: dict[int, Callable[..., Tensor]] = {
 
 def is_counts(value: Any) -> bool:
     """Whether it is a list of one to three counts."""
-    return isinstance(value, list | tuple) and 1 <= len(value) <= 3 and all(map(is_count, value))
+    return is_list(value, 3, is_count)
 
 
 def is_border(value: Any) -> bool:
     """Whether it is a list of pairs: how many places are put before and behind."""
-    return (
-        isinstance(value, list | tuple)
-        and 1 <= len(value) <= 3
-        and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value)
-        and all(number == 0 or is_count(number) for pair in value for number in pair)
-    )
+    return is_list(
+        value, 3, lambda pair: isinstance(pair, list | tuple) and len(pair) == 2
+    ) and all(number == 0 or is_count(number) for pair in value for number in pair)
 
 
 class _Convolution(Operation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ class _Add(Operation):
     """A sum: what meets in it can only be masked together."""
 
     name = "add"
-    several = stacks = True
+    takes_inputs = None
+    stacks = True
 
     def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
         return _met(shapes, "adds up")
@@ -45,10 +47,7 @@ class _Add(Operation):
         return flow.units.joined(flow.layouts)
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        found = inputs[0] + inputs[1]
-        for more in inputs[2:]:
-            found = found + more
-        return found
+        return reduce(torch.add, inputs)
 
 
 class _Multiply(Operation):
@@ -58,7 +57,7 @@ class _Multiply(Operation):
     """
 
     name = "multiply"
-    several = True
+    takes_inputs = None
 
     def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
         most = max(units_of(shape) for shape in shapes)
@@ -76,17 +75,15 @@ class _Multiply(Operation):
         return flow.units.joined(same)
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        found = inputs[0] * inputs[1]
-        for more in inputs[2:]:
-            found = found * more
-        return found
+        return reduce(torch.mul, inputs)
 
 
 class _Concat(Operation):
     """All units side by side."""
 
     name = "concat"
-    several = gathers = carries = stacks = True
+    takes_inputs = None
+    gathers = carries = stacks = True
 
     def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
         if len({shape[1:] for shape in shapes}) > 1:

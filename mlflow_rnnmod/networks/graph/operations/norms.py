@@ -40,6 +40,10 @@ class _Across(_Norm):
 
     fresh = reads = True
 
+    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
+        kept = None if bool(put_out.all()) else put_out.nonzero()[:, 0].tolist()
+        return settings if kept is None else {**settings, "kept": kept}
+
 
 class _Group(_Across):
     """Over all places of so many groups of units."""
@@ -52,10 +56,6 @@ class _Group(_Across):
             raise ValueError(f"shares {shapes[0][0]} units out among {settings['groups']} groups")
         return shapes[0]
 
-    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
-        kept = None if bool(put_out.all()) else put_out.nonzero()[:, 0].tolist()
-        return settings if kept is None else {**settings, "kept": kept}
-
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
         found = functional.group_norm(inputs[0], settings["groups"], eps=settings["eps"])
         return _finished(found, settings, weights)
@@ -65,10 +65,6 @@ class _Layer(_Across):
     """Over the units at each place by itself."""
 
     name = "layer_norm"
-
-    def resized(self, settings: Settings, read: Sequence[Tensor], put_out: Tensor) -> Settings:
-        kept = None if bool(put_out.all()) else put_out.nonzero()[:, 0].tolist()
-        return settings if kept is None else {**settings, "kept": kept}
 
     def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
         x = inputs[0].movedim(1, -1)

@@ -11,26 +11,20 @@ from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
     Operation,
+    Plain,
     Settings,
     Shape,
     Weights,
     is_count,
+    is_flag,
+    is_list,
 )
 from mlflow_rnnmod.networks.graph.operations.convolutions import is_counts
 
 
-def is_flag(value: Any) -> bool:
-    """Whether it is true or false."""
-    return isinstance(value, bool)
-
-
 def is_sizes(value: Any) -> bool:
     """Whether it is a list of one to three numbers from 0 up."""
-    return (
-        isinstance(value, list | tuple)
-        and 1 <= len(value) <= 3
-        and all(number == 0 or is_count(number) for number in value)
-    )
+    return is_list(value, 3, lambda number: number == 0 or is_count(number))
 
 
 class _Pool(Operation):
@@ -111,59 +105,32 @@ class _Average(_Pool):
         return found
 
 
-class _Adaptive(Operation):
-    """Windows that give so many places.
+def _adaptive(name: str, functions: Sequence[Callable[..., Any]]) -> Plain:
+    """Windows that give so many places, by functions for one, two and three dimensions."""
 
-    Args:
-        name: in files.
-        functions: for one, two and three dimensions.
-    """
+    def shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+        places = settings["places"]
+        if len(shapes[0]) != 1 + len(places):
+            raise ValueError(f"reads shape {shapes[0]}, and gives {list(places)} places")
+        return (shapes[0][0], *places)
 
-    settings = {"places": is_counts}
-    carries = True
-
-    def __init__(self, name: str, functions: Sequence[Callable[..., Any]]) -> None:
-        self.name, self.functions = name, functions
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if len(shapes[0]) != 1 + len(settings["places"]):
-            raise ValueError(
-                f"reads shape {shapes[0]}, and gives {list(settings['places'])} places"
-            )
-        return (shapes[0][0], *settings["places"])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        found: Tensor = self.functions[len(settings["places"]) - 1](
-            inputs[0], tuple(settings["places"])
-        )
+    def run(settings: Settings, x: Tensor) -> Tensor:
+        found: Tensor = functions[len(settings["places"]) - 1](x, tuple(settings["places"]))
         return found
+
+    return Plain(name, run, shape, {"places": is_counts}, carries=True)
 
 
 def is_axes(value: Any) -> bool:
     """Whether it is a list of different axes of places, counted from 0."""
-    return (
-        isinstance(value, list | tuple)
-        and 1 <= len(value) <= 4
-        and all(type(axis) is int and 0 <= axis < 4 for axis in value)
-        and len(set(value)) == len(value)
-    )
+    fits = is_list(value, 4, lambda axis: type(axis) is int and 0 <= axis < 4)
+    return fits and len(set(value)) == len(value)
 
 
-class _Reduced(Operation):
-    """One number in the place of all along some axes of places.
+def _reduced(name: str, function: Callable[[Tensor, list[int], bool], Tensor]) -> Plain:
+    """One number in the place of all along some axes of places."""
 
-    Args:
-        name: in files.
-        function: from a tensor and its dimensions.
-    """
-
-    settings = {"axes": is_axes, "keep": is_flag}
-    carries = True
-
-    def __init__(self, name: str, function: Callable[[Tensor, list[int], bool], Tensor]) -> None:
-        self.name, self.function = name, function
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    def shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
         read, axes = shapes[0], settings["axes"]
         if max(axes) >= len(read) - 1:
             raise ValueError(f"goes over axes {list(axes)} of the places of shape {read}")
@@ -171,8 +138,10 @@ class _Reduced(Operation):
             return (read[0], *(1 if i in axes else size for i, size in enumerate(read[1:])))
         return (read[0], *(size for i, size in enumerate(read[1:]) if i not in axes))
 
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return self.function(inputs[0], [2 + axis for axis in settings["axes"]], settings["keep"])
+    def run(settings: Settings, x: Tensor) -> Tensor:
+        return function(x, [2 + axis for axis in settings["axes"]], settings["keep"])
+
+    return Plain(name, run, shape, {"axes": is_axes, "keep": is_flag}, carries=True)
 
 
 _MEANS = (
@@ -188,8 +157,8 @@ _LARGEST = (
 ROWS: tuple[Operation, ...] = (
     _Max(),
     _Average(),
-    _Adaptive("adaptive_avg_pool", _MEANS),
-    _Adaptive("adaptive_max_pool", _LARGEST),
-    _Reduced("mean", lambda x, dims, keep: x.mean(dims, keep)),
-    _Reduced("largest", lambda x, dims, keep: torch.amax(x, dims, keep)),
+    _adaptive("adaptive_avg_pool", _MEANS),
+    _adaptive("adaptive_max_pool", _LARGEST),
+    _reduced("mean", lambda x, dims, keep: x.mean(dims, keep)),
+    _reduced("largest", lambda x, dims, keep: torch.amax(x, dims, keep)),
 )

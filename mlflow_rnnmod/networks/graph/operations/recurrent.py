@@ -19,13 +19,14 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     Sizes,
     Weights,
     is_count,
+    is_flag,
     units_of,
 )
-from mlflow_rnnmod.networks.graph.operations.steps import is_flag, valid_steps
+from mlflow_rnnmod.networks.graph.operations.steps import valid_steps
 from mlflow_rnnmod.networks.graph.units import Layout
-from mlflow_rnnmod.networks.recurrent.config import STEPS, State
+from mlflow_rnnmod.networks.recurrent.config import GATES, STEPS, State
+from mlflow_rnnmod.networks.recurrent.layers import reversed_steps
 
-_GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 _KERNELS: dict[str, Any] = {
     "rnn_tanh": torch.rnn_tanh,
     "rnn_relu": torch.rnn_relu,
@@ -59,7 +60,7 @@ class _Recurrent(Operation):
     reads = recurs = True
 
     def __init__(self, cell: str) -> None:
-        self.name, self.cell, self.gates = cell, cell, _GATES[cell]
+        self.name, self.cell, self.gates = cell, cell, GATES[cell]
         self.bounded, self.idles = cell != "rnn_relu", cell == "rnn_relu"
 
     def problems(self, settings: Settings, inputs: int) -> list[str]:
@@ -244,9 +245,7 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Steps ``(rows, steps, ...)`` in reverse order: valid ones where there are lengths."""
     if lengths is None:
         return x.flip(1)
-    position = torch.arange(x.shape[1], device=x.device)[None, :]
-    index = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
-    return x.gather(1, index[..., None].expand_as(x))
+    return reversed_steps(x, lengths)
 
 
-ROWS = tuple(_Recurrent(cell) for cell in _GATES)
+ROWS = tuple(_Recurrent(cell) for cell in GATES)

@@ -17,6 +17,7 @@ from mlflow_rnnmod.networks.graph.operations.base import (
     Shape,
     Weights,
     is_count,
+    is_list,
     units_of,
 )
 from mlflow_rnnmod.networks.graph.operations.convolutions import (
@@ -32,12 +33,8 @@ MAX_PLACES = 4
 
 def is_shape(value: Any) -> bool:
     """Whether it is a list of sizes, the last of which may be ``None`` for all that is left."""
-    return (
-        isinstance(value, list | tuple)
-        and 1 <= len(value) <= MAX_PLACES + 1
-        and all(is_count(size) or (at and size is None) for at, size in enumerate(value))
-        and sum(size is None for size in value) <= 1
-    )
+    fits = is_list(value, MAX_PLACES + 1, lambda size: size is None or is_count(size))
+    return fits and value[0] is not None and list(value).count(None) <= 1
 
 
 class _Reshape(Operation):
@@ -81,9 +78,7 @@ class _Reshape(Operation):
 def is_bounds(value: Any) -> bool:
     """Whether it is a list of slices: first, one past the last (or ``None``) and step each."""
     return (
-        isinstance(value, list | tuple)
-        and 1 <= len(value) <= MAX_PLACES + 1
-        and all(isinstance(bounds, list | tuple) and len(bounds) == 3 for bounds in value)
+        is_list(value, MAX_PLACES + 1, lambda b: isinstance(b, list | tuple) and len(b) == 3)
         and all(
             type(start) is int
             and abs(start) < MAX_SIZE

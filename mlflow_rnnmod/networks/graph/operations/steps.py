@@ -10,24 +10,22 @@ from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.operations.base import (
     MAX_SIZE,
+    PASSED,
+    READ,
     Flow,
     Operation,
+    Plain,
     Settings,
     Shape,
     Weights,
+    is_list,
     is_number,
     units_of,
 )
-from mlflow_rnnmod.networks.graph.operations.tokens import Whole
 from mlflow_rnnmod.networks.graph.units import Layout
 
 INFINITE = "-inf"
 """How files say minus infinity."""
-
-
-def is_flag(value: Any) -> bool:
-    """Whether it is ``True`` or ``False``."""
-    return type(value) is bool
 
 
 def is_index(value: Any) -> bool:
@@ -40,47 +38,13 @@ def valid_steps(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 
-class _Compare(Whole):
-    """1 where a comparison with a number holds, else 0."""
-
-    name = "compare"
-    HOW: dict[str, Callable[[Tensor, float], Tensor]] = {
-        "eq": torch.eq,
-        "ne": torch.ne,
-        "lt": torch.lt,
-        "le": torch.le,
-        "gt": torch.gt,
-        "ge": torch.ge,
-    }
-    settings = {"how": lambda value: value in _Compare.HOW, "value": is_number}
-    reads = True
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return self.HOW[settings["how"]](inputs[0], settings["value"]).to(inputs[0].dtype)
+_HOW: dict[str, Callable[[Tensor, float], Tensor]] = {
+    how: getattr(torch, how) for how in ("eq", "ne", "lt", "le", "gt", "ge")
+}
 
 
-class _Two(Whole):
-    """Two inputs, one of which may have one unit, or no steps, for all of the other's."""
-
-    reads = True
-
-    def problems(self, settings: Settings, inputs: int) -> list[str]:
-        found = [] if inputs == 2 else [f"has {inputs} inputs, expected two"]
-        return found + super().problems(settings, 1)
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        return common_shape(shapes)
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return self.both(settings, *spread(inputs))
-
-    def both(self, settings: Settings, one: Tensor, other: Tensor) -> Tensor:
-        """What is made of two of one shape."""
-        raise NotImplementedError
-
-
-def common_shape(shapes: Sequence[Shape]) -> Shape:
-    """The shape that all can be spread to."""
+def common_shape(_: Settings, shapes: Sequence[Shape]) -> Shape:
+    """The shape that all can be spread to: one may have one unit, or no steps, for all."""
     longest = max(len(shape) for shape in shapes)
     places = {shape[1:] for shape in shapes if len(shape) == longest}
     units = {units_of(shape) for shape in shapes} - {1}
@@ -90,107 +54,59 @@ def common_shape(shapes: Sequence[Shape]) -> Shape:
     return (max(units, default=1), *places.pop())
 
 
-def spread(inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Without places as with one of each."""
-    longest = max(x.ndim for x in inputs)
-    return [x if x.ndim == longest else x.view(*x.shape, *[1] * (longest - x.ndim)) for x in inputs]
+def _two(name: str, function: Callable[[Settings, Tensor, Tensor], Tensor], **more: Any) -> Plain:
+    """Two inputs, one of which may have one unit, or no steps, for all of the other's."""
+
+    def both(settings: Settings, *inputs: Tensor) -> Tensor:
+        longest = max(x.ndim for x in inputs)
+        one, other = (x.view(*x.shape, *[1] * (longest - x.ndim)) for x in inputs)
+        return function(settings, one, other)
+
+    return Plain(name, both, common_shape, takes_inputs=2, **READ, **more)
 
 
-class _Multiply(_Two):
-    """A product, number by number."""
-
-    name = "product"
-
-    def both(self, settings: Settings, one: Tensor, other: Tensor) -> Tensor:
-        return one * other
+def without_steps(_: Settings, shapes: Sequence[Shape]) -> Shape:
+    """One number for all steps of a unit."""
+    if len(shapes[0]) != 2:
+        raise ValueError(f"goes over the steps of shape {shapes[0]}, expected units and steps")
+    return shapes[0][:-1]
 
 
-class _Divide(_Two):
-    """One by the other."""
-
-    name = "divide"
-
-    def both(self, settings: Settings, one: Tensor, other: Tensor) -> Tensor:
-        return one / other
+def _with_steps(_: Settings, shapes: Sequence[Shape]) -> Shape:
+    without_steps(_, shapes)
+    return shapes[0]
 
 
-class _Plus(_Two):
-    """A sum of what is not alike in shape: one number for all units, or for all steps."""
-
-    name = "plus"
-
-    def both(self, settings: Settings, one: Tensor, other: Tensor) -> Tensor:
-        return one + other
+def one_unit(_: Settings, shapes: Sequence[Shape]) -> Shape:
+    """One number for all units, at each step by itself."""
+    return (1, *shapes[0][1:])
 
 
-class _Fill(_Two):
-    """The first, and a number where the second is not 0."""
-
-    name = "fill"
-    settings = {"value": lambda value: is_number(value) or value == INFINITE}
-
-    def both(self, settings: Settings, one: Tensor, other: Tensor) -> Tensor:
-        return one.masked_fill(other != 0, float(settings["value"]))
+def _step(_: Settings, shapes: Sequence[Shape]) -> Shape:
+    if len(shapes[0]) < 2:
+        raise ValueError(f"takes a step of shape {shapes[0]}, which has none")
+    return shapes[0][:-1]
 
 
-class _OverSteps(Whole):
-    """One number for all steps of a unit.
-
-    Args:
-        name: in files.
-        function: of a tensor ``(rows, units, steps)``.
-    """
-
-    reads = True
-
-    def __init__(self, name: str, function: Callable[[Tensor], Tensor]) -> None:
-        self.name, self.function = name, function
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        return without_steps(shapes[0])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return self.function(inputs[0])
+def _row_own(_: Settings, shapes: Sequence[Shape]) -> Shape:
+    if len(shapes[0]) != 2 or shapes[1] != (1,):
+        raise ValueError(f"takes steps {shapes[1]} of shape {shapes[0]}, expected one a row")
+    return shapes[0][:-1]
 
 
-class _StepsMean(Operation):
-    """The mean over steps. That of guesses is the guess of means: units pass on."""
-
-    name = "steps_mean"
-    gathers = carries = True
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        return without_steps(shapes[0])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0].mean(2)
+def _gathered(_: Settings, x: Tensor, numbers: Tensor) -> Tensor:
+    number = numbers[:, 0].long()
+    number = torch.where(number < 0, number + x.shape[2], number).clamp(0, x.shape[2] - 1)
+    return x[torch.arange(len(x), device=x.device), :, number]
 
 
-class _OverUnits(Whole):
-    """One number for all units, at each step by itself.
-
-    Args:
-        name: in files.
-        function: of a tensor and a dimension.
-    """
-
-    reads = True
-
-    def __init__(self, name: str, function: Callable[[Tensor, int], Tensor]) -> None:
-        self.name, self.function = name, function
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        return (1, *shapes[0][1:])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return self.function(inputs[0], 1).unsqueeze(1)
-
-
-def without_steps(shape: Shape) -> Shape:
-    """A shape without its last places."""
-    if len(shape) != 2:
-        raise ValueError(f"goes over the steps of shape {shape}, expected units and steps")
-    return shape[:-1]
+def _some_steps(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if len(shapes[0]) != 2:
+        raise ValueError(f"takes steps of shape {shapes[0]}, expected units and steps")
+    steps = shapes[0][1]
+    if steps is None:
+        return shapes[0]
+    return (shapes[0][0], len(range(steps)[settings["start"] : settings["stop"]]))
 
 
 class _Take(Operation):
@@ -198,10 +114,8 @@ class _Take(Operation):
 
     name = "take"
     settings = {
-        "units": lambda value: (
-            isinstance(value, list | tuple)
-            and 1 <= len(value) <= MAX_SIZE
-            and all(type(unit) is int and 0 <= unit < MAX_SIZE for unit in value)
+        "units": lambda value: is_list(
+            value, MAX_SIZE, lambda unit: type(unit) is int and 0 <= unit < MAX_SIZE
         )
     }
     gathers = carries = True
@@ -236,130 +150,56 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-class _Softmax(Whole):
-    """A softmax of each unit over steps."""
-
-    name = "softmax_steps"
-    reads = bounded = True
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        without_steps(shapes[0])
-        return shapes[0]
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0].softmax(2)
+def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
 
 
-class _Step(Operation):
-    """What stands at one step of all rows."""
-
-    name = "step"
-    settings = {"index": is_index}
-    gathers = carries = True
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if len(shapes[0]) < 2:
-            raise ValueError(f"takes a step of shape {shapes[0]}, which has none")
-        return shapes[0][:-1]
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0][..., settings["index"]]
-
-
-class _Gather(Operation):
-    """What stands at a step of each row's own."""
-
-    name = "gather"
-    gathers = carries = True
-
-    def problems(self, settings: Settings, inputs: int) -> list[str]:
-        found = [] if inputs == 2 else [f"has {inputs} inputs, expected two"]
-        return found + super().problems(settings, 1)
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if len(shapes[0]) != 2 or shapes[1] != (1,):
-            raise ValueError(f"takes steps {shapes[1]} of shape {shapes[0]}, expected one a row")
-        return shapes[0][:-1]
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        x, number = inputs[0], inputs[1][:, 0].long()
-        number = torch.where(number < 0, number + x.shape[2], number).clamp(0, x.shape[2] - 1)
-        return x[torch.arange(len(x), device=x.device), :, number]
-
-
-class _Cut(Operation):
-    """Some steps: from one to before another."""
-
-    name = "cut"
-    settings = {"start": is_index, "stop": lambda value: value is None or is_index(value)}
-    gathers = carries = True
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if len(shapes[0]) != 2:
-            raise ValueError(f"takes steps of shape {shapes[0]}, expected units and steps")
-        steps = shapes[0][1]
-        if steps is None:
-            return shapes[0]
-        return (shapes[0][0], len(range(steps)[settings["start"] : settings["stop"]]))
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0][..., settings["start"] : settings["stop"]]
-
-
-class _Flip(Operation):
-    """Steps in reverse order."""
-
-    name = "flip"
-    gathers = carries = True
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0].flip(-1)
-
-
-class _Clamp(Whole):
-    """No smaller than one number, no larger than another."""
-
-    name = "clamp"
-    settings = {
-        "min": lambda value: value is None or is_number(value),
-        "max": lambda value: value is None or is_number(value),
-    }
-    reads = True
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0].clamp(settings["min"], settings["max"])
-
-
-class _Power(Whole):
-    """To a power."""
-
-    name = "power"
-    settings = {"exponent": is_number}
-    reads = True
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        return inputs[0] ** settings["exponent"]
-
-
+_OVER_STEPS: dict[str, Any] = {"shape": without_steps, **READ}
+_OVER_UNITS: dict[str, Any] = {"shape": one_unit, **READ}
 ROWS: tuple[Operation, ...] = (
-    _Compare(),
-    _Multiply(),
-    _Divide(),
-    _Plus(),
-    _Fill(),
-    _OverSteps("steps_sum", lambda x: x.sum(2)),
-    _OverSteps("steps_max", lambda x: x.amax(2)),
-    _OverSteps("steps_min", lambda x: x.amin(2)),
-    _StepsMean(),
-    _OverUnits("units_sum", lambda x, dim: x.sum(dim)),
-    _OverUnits("units_mean", lambda x, dim: x.mean(dim)),
-    _OverUnits("units_max", lambda x, dim: x.amax(dim)),
-    _Softmax(),
-    _Step(),
-    _Gather(),
-    _Cut(),
-    _Flip(),
-    _Clamp(),
-    _Power(),
+    # 1 where a comparison with a number holds, else 0.
+    Plain(
+        "compare",
+        lambda settings, x: _HOW[settings["how"]](x, settings["value"]).to(x.dtype),
+        settings={"how": lambda value: value in _HOW, "value": is_number},
+        **READ,
+    ),
+    _two("product", lambda _, one, other: one * other),
+    _two("divide", lambda _, one, other: one / other),
+    # A sum of what is not alike in shape: one number for all units, or for all steps.
+    _two("plus", lambda _, one, other: one + other),
+    # The first, and a number where the second is not 0.
+    _two(
+        "fill",
+        lambda settings, x, mask: x.masked_fill(mask != 0, float(settings["value"])),
+        settings={"value": lambda value: is_number(value) or value == INFINITE},
+    ),
+    Plain("steps_sum", lambda _, x: x.sum(2), **_OVER_STEPS),
+    Plain("steps_max", lambda _, x: x.amax(2), **_OVER_STEPS),
+    Plain("steps_min", lambda _, x: x.amin(2), **_OVER_STEPS),
+    # That of guesses is the guess of means: units pass on.
+    Plain("steps_mean", lambda _, x: x.mean(2), without_steps, **PASSED),
+    Plain("units_sum", lambda _, x: x.sum(1, keepdim=True), **_OVER_UNITS),
+    Plain("units_mean", lambda _, x: x.mean(1, keepdim=True), **_OVER_UNITS),
+    Plain("units_max", lambda _, x: x.amax(1, keepdim=True), **_OVER_UNITS),
+    Plain("softmax_steps", lambda _, x: x.softmax(2), _with_steps, bounded=True, **READ),
+    # What stands at one step of all rows, or of each row's own.
+    Plain("step", lambda s, x: x[..., s["index"]], _step, {"index": is_index}, **PASSED),
+    Plain("gather", _gathered, _row_own, takes_inputs=2, **PASSED),
+    Plain(
+        "cut",
+        lambda settings, x: x[..., settings["start"] : settings["stop"]],
+        _some_steps,
+        {"start": is_index, "stop": _or_none(is_index)},
+        **PASSED,
+    ),
+    Plain("flip", lambda _, x: x.flip(-1), **PASSED),
+    Plain(
+        "clamp",
+        lambda settings, x: x.clamp(settings["min"], settings["max"]),
+        settings={"min": _or_none(is_number), "max": _or_none(is_number)},
+        **READ,
+    ),
+    Plain("power", lambda s, x: x ** s["exponent"], settings={"exponent": is_number}, **READ),
     _Take(),
 )

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
+    WHOLE,
     Flow,
     Operation,
+    Plain,
     Settings,
     Shape,
     Sizes,
@@ -21,23 +23,33 @@ from mlflow_rnnmod.networks.graph.operations.base import (
 from mlflow_rnnmod.networks.graph.units import Layout
 
 
-class Whole(Operation):
-    """Puts out units that nobody masks."""
+def _of_token(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    """So many units for each token id."""
+    if shapes[0][0] != 1:
+        raise ValueError(f"reads {shapes[0][0]} units, expected one token id")
+    return (settings["units"], *shapes[0][1:])
 
-    fresh = whole = True
+
+def _one_hot(settings: Settings, x: Tensor) -> Tensor:
+    return functional.one_hot(x[:, 0].long(), settings["units"]).movedim(-1, 1).to(x.dtype)
 
 
-class _Embedding(Whole):
+def _positions(_: Settings, x: Tensor) -> Tensor:
+    """The number of each step, from 0."""
+    steps = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    return steps.expand(len(x), 1, -1)
+
+
+class _Embedding(Operation):
     """A vector for each token id."""
 
     name = "embedding"
+    fresh = whole = True
     settings = {"units": is_count, "tokens": is_count}
     parameters = {"weight": ("tokens", "out")}
 
     def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if shapes[0][0] != 1:
-            raise ValueError(f"reads {shapes[0][0]} units, expected one token id")
-        return (settings["units"], *shapes[0][1:])
+        return _of_token(settings, shapes)
 
     def parameter_shapes(
         self, settings: Settings, shapes: Sequence[Shape], put_out: Shape
@@ -56,32 +68,13 @@ class _Embedding(Whole):
         return functional.embedding(inputs[0][:, 0].long(), weights["weight"]).movedim(-1, 1)
 
 
-class _OneHot(Whole):
-    """A one for each token id, among zeros."""
-
-    name = "one_hot"
-    settings = {"units": is_count}
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if shapes[0][0] != 1:
-            raise ValueError(f"reads {shapes[0][0]} units, expected one token id")
-        return (settings["units"], *shapes[0][1:])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        x = inputs[0]
-        return functional.one_hot(x[:, 0].long(), settings["units"]).movedim(-1, 1).to(x.dtype)
-
-
 class _Constant(Operation):
     """What is the same for all rows: learned first states, places."""
 
     name = "constant"
     settings = {"shape": lambda value: 1 <= len(value) <= 2 and all(map(is_count, value))}
     parameters = {"value": ("out",)}
-
-    def problems(self, settings: Settings, inputs: int) -> list[str]:
-        found = [] if inputs == 0 else [f"has {inputs} inputs, expected none"]
-        return found + super().problems(settings, 1)
+    takes_inputs = 0
 
     def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
         return tuple(settings["shape"])
@@ -106,18 +99,9 @@ class _Constant(Operation):
         return weights["value"][None]
 
 
-class _Positions(Whole):
-    """The number of each step, from 0."""
-
-    name = "positions"
-
-    def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        return (1, *shapes[0][1:])
-
-    def run(self, settings: Settings, inputs: Sequence[Tensor], weights: Weights) -> Tensor:
-        x = inputs[0]
-        steps = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
-        return steps.expand(len(x), 1, -1)
-
-
-ROWS: tuple[Operation, ...] = (_Embedding(), _OneHot(), _Constant(), _Positions())
+ROWS: tuple[Operation, ...] = (
+    _Embedding(),
+    Plain("one_hot", _one_hot, _of_token, {"units": is_count}, **WHOLE),
+    _Constant(),
+    Plain("positions", _positions, lambda _, shapes: (1, *shapes[0][1:]), **WHOLE),
+)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mlflow_rnnmod.networks.graph.calls import activations
+from mlflow_rnnmod.networks.graph.calls.activations import UNIT_BY_UNIT
 from mlflow_rnnmod.networks.graph.calls.base import UNITS, Called, NotCovered, Rows, double
-from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
+from mlflow_rnnmod.networks.graph.draft import Draft
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS, Activation
 from mlflow_rnnmod.networks.graph.sequences.shaping import part_of
 from mlflow_rnnmod.networks.graph.sequences.values import (
@@ -22,7 +23,6 @@ from mlflow_rnnmod.networks.graph.sequences.values import (
     Stepped,
     constant_along,
     meet,
-    renamed,
     stepped,
     value,
 )
@@ -39,11 +39,7 @@ def two(call: Called, op: str, one: Stepped, other: Stepped) -> Stepped:
         raise NotCovered(f"values of {one.shape} and {other.shape} do not meet")
     for made in (one, other):
         _check_meets(call, made)
-    settings: dict[str, Any] = {}
-    name = call.draft.add(
-        Drafted(op, [one.name, other.name], (units, *places), settings, {}, call.line)
-    )
-    return value(name, dims)
+    return value(call.node(op, [one.name, other.name], (units, *places)), dims)
 
 
 def _across(call: Called, made: Stepped, other: Stepped) -> Stepped:
@@ -55,7 +51,7 @@ def _across(call: Called, made: Stepped, other: Stepped) -> Stepped:
         raise NotCovered(f"values of {made.shape} and {other.shape} do not meet")
     units, steps = call.draft.nodes[made.name].shape
     shape = (units, steps, steps)
-    name = call.draft.add(Drafted("across", [made.name], shape, {}, {}, call.line))
+    name = call.node("across", made.name, shape)
     if made.name in call.draft.flags:
         call.draft.flags.add(name)
     dims = list(made.dims)
@@ -67,10 +63,7 @@ def _check_meets(call: Called, made: Stepped) -> None:
     """Units of a value stand in all of it, or it has one for all."""
     node = call.draft.nodes[made.name]
     along = [f for dim in made.dims for f in dim if f.axis == UNITS]
-    total = 1
-    for factor in along:
-        total *= factor.size
-    if total != node.shape[0]:
+    if prod(factor.size for factor in along) != node.shape[0]:
         raise NotCovered(f"a part of {node.shape[0]} units meets others")
 
 
@@ -95,15 +88,14 @@ def scaled(call: Called, made: Stepped, scale: Any, shift: Any = None) -> Steppe
         both = scale if shift is None else torch.cat([scale, shift])
         if bool((both == both.round()).all()):
             call.draft.whole.add(name)
-    return renamed(made, name)
+    return made.like(name)
 
 
 def _constant(call: Called, table: Tensor, made: Stepped) -> Stepped:
     """A constant with steps, ``(units or 1, steps)``; then every input has as many."""
     call.draft.fixed = True
     shape = tuple(table.shape)
-    node = Drafted("constant", [], shape, {"shape": list(shape)}, {"value": table}, call.line)
-    name = call.draft.add(node)
+    name = call.node("constant", [], shape, {"shape": list(shape)}, {"value": table})
     dims = [
         tuple(f for f in dim if f.axis == STEPS or (f.axis == UNITS and shape[0] > 1))
         for dim in made.dims
@@ -134,7 +126,7 @@ def positions(call: Called, constant: Any, like: Stepped) -> Stepped | None:
     meets = like.dims[at - constant.ndim] if constant.ndim - at <= len(like.dims) else ()
     if {f.axis for f in meets} - {STEPS, None}:
         return None
-    name = draft.add(Drafted("positions", [source], (1, len(counted)), {}, {}, call.line))
+    name = call.node("positions", source, (1, len(counted)))
     draft.whole.add(name)
     dims = [() if size == 1 else (Factor(STEPS, size),) for size in constant.shape]
     found = value(name, dims)
@@ -238,48 +230,20 @@ def clamped(call: Called, made: Stepped, least: Any, most: Any) -> Stepped:
         key: None if given is None else float(given)
         for key, given in (("min", least), ("max", most))
     }
-    node = call.draft.nodes[made.name]
-    name = call.draft.add(Drafted("clamp", [made.name], node.shape, settings, {}, call.line))
+    name = call.node("clamp", made.name, settings=settings)
     if made.name in call.draft.whole and all(v is None or v == round(v) for v in settings.values()):
         call.draft.whole.add(name)
-    return renamed(made, name)
+    return made.like(name)
 
 
 def _power(exponent: float | None) -> Callable[[Called], Stepped]:
     def handle(call: Called) -> Stepped:
         made = stepped(call)
         number = call.constant(1, "exponent") if exponent is None else exponent
-        node, settings = call.draft.nodes[made.name], {"exponent": float(number)}
-        name = call.draft.add(Drafted("power", [made.name], node.shape, settings, {}, call.line))
-        return renamed(made, name)
+        settings = {"exponent": float(number)}
+        return made.like(call.node("power", made.name, settings=settings))
 
     return handle
-
-
-def _activation(operation: Activation) -> Callable[[Called], Stepped]:
-    def handle(call: Called) -> Stepped:
-        made = stepped(call)
-        call.plain(*operation.defaults, "inplace")
-        settings = {
-            name: call.setting(1 + at, name, default)
-            for at, (name, default) in enumerate(operation.defaults.items())
-        }
-        node = call.draft.nodes[made.name]
-        name = call.draft.add(
-            Drafted(operation.name, [made.name], node.shape, settings, {}, call.line)
-        )
-        return renamed(made, name)
-
-    return handle
-
-
-def _activations() -> list[tuple[Callable[[Called], Stepped], tuple[Any, ...]]]:
-    found = []
-    for name, targets in activations.ACTIVATIONS:
-        operation = OPERATIONS[name]
-        assert isinstance(operation, Activation)
-        found.append((_activation(operation), targets))
-    return found
 
 
 def _glu(call: Called) -> Stepped:
@@ -290,9 +254,7 @@ def _glu(call: Called) -> Stepped:
         raise NotCovered(f"it goes over dimension {dim} of {made.shape}, not units")
     at, half = dim % len(made.dims), made.shape[dim] // 2
     one, other = (part_of(call, made, at, slice(i * half, (i + 1) * half)) for i in (0, 1))
-    node = call.draft.nodes[other.name]
-    gate = call.draft.add(Drafted("sigmoid", [other.name], node.shape, {}, {}, call.line))
-    return two(call, "product", one, renamed(other, gate))
+    return two(call, "product", one, other.like(call.node("sigmoid", other.name)))
 
 
 ROWS_OF_CALLS: Rows = (
@@ -312,5 +274,5 @@ ROWS_OF_CALLS: Rows = (
     (_power(2.0), (torch.square, "square")),
     (_power(-1.0), (torch.reciprocal, "reciprocal")),
     (_glu, (functional.glu, torch.nn.GLU)),
-    *_activations(),
+    *UNIT_BY_UNIT,
 )

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils import rnn
 
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
-from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.shaping import part_of
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
@@ -105,12 +104,12 @@ def _cell(call: Called) -> Any:
             one = _one_cell(call, part, layer, direction, name, lengths, starts[index], ends, steps)
             index += 1
             if ends:
-                cells.append(_end(call, one, size))
+                cells.append(call.node("step", one, (size,), {"index": -1}))
                 settings = {"start": 0, "stop": -1}
-                one = call.draft.add(Drafted("cut", [one], (size, steps), settings, {}, call.line))
+                one = call.node("cut", one, (size, steps), settings)
             outputs.append(one)
             states.append(_last(call, one, size, direction, lengths))
-        name = outputs[0] if len(outputs) == 1 else _joined(call, outputs, (size * 2, steps))
+        name = outputs[0] if len(outputs) == 1 else call.node("concat", outputs, (size * 2, steps))
     units = size * (2 if part.bidirectional else 1)
     dims = [made.dims[0], made.dims[1], (Factor(UNITS, units),)]
     out: Any = value(name, dims)
@@ -159,34 +158,24 @@ def _one_cell(
     inputs = [name, *([lengths] if lengths else []), *starts]
     shape = (size, steps + ends)
     own = {key: weights[key] for key in order if key in weights}
-    return call.draft.add(Drafted(part.mode.lower(), inputs, shape, settings, own, call.line))
+    return call.node(part.mode.lower(), inputs, shape, settings, own)
 
 
 def _last(call: Called, name: str, size: int, direction: str, lengths: str | None) -> str:
     """The state that a direction ends with."""
     draft = call.draft
-    if direction == "bwd":
-        return draft.add(Drafted("step", [name], (size,), {"index": 0}, {}, call.line))
-    if lengths is None:
-        return draft.add(Drafted("step", [name], (size,), {"index": -1}, {}, call.line))
+    if direction == "bwd" or lengths is None:
+        return call.node("step", name, (size,), {"index": 0 if direction == "bwd" else -1})
     ones = torch.ones(1, dtype=torch.float64, device=draft.device)
     number = draft.affine(lengths, ones, -ones, call.line)
     draft.whole.add(number)
-    return draft.add(Drafted("gather", [name, number], (size,), {}, {}, call.line))
-
-
-def _end(call: Called, name: str, size: int) -> str:
-    return call.draft.add(Drafted("step", [name], (size,), {"index": -1}, {}, call.line))
-
-
-def _joined(call: Called, names: Sequence[str], shape: tuple[int, ...]) -> str:
-    return call.draft.add(Drafted("concat", list(names), shape, {}, {}, call.line))
+    return call.node("gather", [name, number], (size,))
 
 
 def _layers(call: Called, names: Sequence[str], size: int, rows: Dim) -> Stepped:
     """States of all layers and directions, ``(layers, rows, units)`` in the user's code."""
     count = len(names)
-    name = names[0] if count == 1 else _joined(call, names, (count * size,))
+    name = names[0] if count == 1 else call.node("concat", names, (count * size,))
     return value(name, [(Factor(UNITS, count, size),), rows, (Factor(UNITS, size),)])
 
 
@@ -218,8 +207,7 @@ def _start(call: Called, state: Any, index: int, size: int) -> str:
         own = state[index]
         if own.ndim != 2 or not bool((own == own[:1]).all()):
             raise NotCovered("its first states differ from row to row")
-        node = Drafted("constant", [], (size,), {"shape": [size]}, {"value": own[0]}, call.line)
-        return call.draft.add(node)
+        return call.node("constant", [], (size,), {"shape": [size]}, {"value": own[0]})
     raise NotCovered("its first states are not covered")
 
 

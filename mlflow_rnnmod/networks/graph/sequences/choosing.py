@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, Called, NotCovered, Rows
-from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Dim,
@@ -49,7 +48,7 @@ def gathered(call: Called, made: Stepped, number: Stepped) -> str:
     if axes != {ROWS} or index.shape != (1,) or number.name not in call.draft.whole:
         raise NotCovered(f"it takes steps by numbers of shape {number.shape}")
     shape = (call.draft.nodes[made.name].shape[0],)
-    return call.draft.add(Drafted("gather", [made.name, number.name], shape, {}, {}, call.line))
+    return call.node("gather", [made.name, number.name], shape)
 
 
 def _gather(call: Called) -> Stepped:

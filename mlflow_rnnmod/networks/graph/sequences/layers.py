@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.calls.affine import dense_of, norm_of
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
-from mlflow_rnnmod.networks.graph.draft import Drafted
+from mlflow_rnnmod.networks.graph.calls.convolutions import around_of
+from mlflow_rnnmod.networks.graph.calls.norms import normed
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import scaled
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
     Factor,
     Stepped,
-    renamed,
     stepped,
     units_at,
     value,
@@ -45,8 +45,8 @@ def _embedding(call: Called) -> Stepped:
     tokens, units = weight.shape
     shape = (units, *call.draft.nodes[made.name].shape[1:])
     settings = {"units": units, "tokens": tokens}
-    node = Drafted("embedding", [made.name], shape, settings, {"weight": weight}, call.line)
-    return value(call.draft.add(node), [*made.dims, (Factor(UNITS, units),)])
+    node = call.node("embedding", made.name, shape, settings, {"weight": weight})
+    return value(node, [*made.dims, (Factor(UNITS, units),)])
 
 
 def _one_hot(call: Called) -> Stepped:
@@ -55,8 +55,7 @@ def _one_hot(call: Called) -> Stepped:
     if count < 1:
         raise NotCovered("how many classes there are depends on the input; expected num_classes=")
     shape = (count, *call.draft.nodes[made.name].shape[1:])
-    node = Drafted("one_hot", [made.name], shape, {"units": count}, {}, call.line)
-    name = call.draft.add(node)
+    name = call.node("one_hot", made.name, shape, {"units": count})
     call.draft.whole.add(name)
     return value(name, [*made.dims, (Factor(UNITS, count),)])
 
@@ -67,28 +66,18 @@ def _linear(call: Called) -> Stepped:
 
 
 def _layer_norm(call: Called) -> Stepped:
-    made, part = stepped(call), call.module
-    if part is not None:
-        shape, weight, bias, eps = part.normalized_shape, part.weight, part.bias, part.eps
-    else:
-        call.plain("normalized_shape", "weight", "bias", "eps")
-        names = (("normalized_shape", None), ("weight", None), ("bias", None), ("eps", 1e-5))
-        shape, weight, bias, eps = (
-            call.constant(1 + at, name, default) for at, (name, default) in enumerate(names)
-        )
+    made = stepped(call)
+    call.plain("normalized_shape", "weight", "bias", "eps")
+    shape, weight, bias = (
+        call.setting(at, name) for at, name in enumerate(("normalized_shape", "weight", "bias"), 1)
+    )
+    eps = call.setting(4, "eps", 1e-5)
     if len(tuple(shape)) != 1:
         raise NotCovered(f"it goes over {tuple(shape)}, more than units")
     name = units_at(call, made, -1)
-    node = call.draft.nodes[name]
-    ones = torch.ones(node.shape[0], dtype=torch.float64, device=call.draft.device)
-    weights = {
-        "scale": ones if weight is None else weight,
-        "shift": torch.zeros_like(ones) if bias is None else bias,
-    }
-    drafted = Drafted("layer_norm", [name], node.shape, {"eps": eps}, weights, call.line)
-    return renamed(
-        value(name, [*made.dims[:-1], (Factor(UNITS, len(ones)),)]), call.draft.add(drafted)
-    )
+    units = call.draft.nodes[name].shape[0]
+    found = normed(call, "layer_norm", name, {"eps": eps}, weight, bias)
+    return value(found, [*made.dims[:-1], (Factor(UNITS, units),)])
 
 
 def _batch_norm(call: Called) -> Stepped:
@@ -116,12 +105,8 @@ def _convolution(call: Called) -> Stepped:
         _first(call.setting(at, key, 1)) for at, key in ((3, "stride"), (5, "dilation"))
     )
     around = call.setting(4, "padding", 0)
+    around = around if isinstance(around, str) else _first(around)
     kernel, groups = weight.shape[2], call.setting(6, "groups", 1)
-    if around == "same":
-        total = dilation * (kernel - 1)
-        border = [total // 2, total - total // 2]
-    else:
-        border = [0, 0] if around == "valid" else [_first(around)] * 2
     if made.axis(-1) != STEPS or len(made.dims) != 3 or made.axis(0) != ROWS:
         raise NotCovered(f"it reads {made.shape}, not (rows, units, steps)")
     name = units_at(call, made, 1)
@@ -131,7 +116,7 @@ def _convolution(call: Called) -> Stepped:
         "kernel": [kernel],
         "stride": [stride],
         "dilation": [dilation],
-        "padding": [border],
+        "padding": around_of(around, [kernel], [dilation]),
         "mode": "zeros" if part is None else part.padding_mode,
     }
     op = "conv" if groups == 1 else "depthwise" if groups == units else "grouped_conv"
@@ -139,8 +124,8 @@ def _convolution(call: Called) -> Stepped:
         settings["groups"] = groups
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     shape = (len(weight), call.shape[2])
-    node = Drafted(op, [name], shape, settings, {"weight": weight, "bias": bias}, call.line)
-    found = whole(call.draft, call.draft.add(node), (ROWS, UNITS, STEPS))
+    node = call.node(op, name, shape, settings, {"weight": weight, "bias": bias})
+    found = whole(call.draft, node, (ROWS, UNITS, STEPS))
     dims = [made.dims[0], *found.dims[1:], *([()] if flat else [])]
     return value(found.name, dims)
 
@@ -172,7 +157,7 @@ def _first(given: Any, at: int = 0) -> Any:
 _CONVOLUTIONS = (nn.Conv1d, functional.conv1d, torch.conv1d, nn.Conv2d, functional.conv2d)
 ROWS_OF_CALLS: Rows = (
     (_embedding, (nn.Embedding, functional.embedding)),
-    (_one_hot, (functional.one_hot, torch.nn.functional.one_hot)),
+    (_one_hot, (functional.one_hot,)),
     (_linear, (nn.Linear, functional.linear)),
     (_layer_norm, (nn.LayerNorm, functional.layer_norm)),
     (_batch_norm, (nn.BatchNorm1d, nn.SyncBatchNorm, functional.batch_norm)),

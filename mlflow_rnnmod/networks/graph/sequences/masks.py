@@ -9,10 +9,9 @@ from typing import Any
 import torch
 
 from mlflow_rnnmod.networks.graph.calls.base import Called, NotCovered, Rows
-from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.operations.steps import INFINITE
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, two
-from mlflow_rnnmod.networks.graph.sequences.values import Stepped, renamed, stepped
+from mlflow_rnnmod.networks.graph.sequences.values import Stepped, stepped
 
 _MASKS = "one made of it in forward, as x != 0, or steps < lengths"
 
@@ -29,11 +28,10 @@ def _compare(how: str) -> Callable[[Called], Stepped]:
 
 def compared(call: Called, made: Stepped, how: str, number: float) -> Stepped:
     """1 where a comparison holds, else 0."""
-    node, settings = call.draft.nodes[made.name], {"how": how, "value": number}
-    name = call.draft.add(Drafted("compare", [made.name], node.shape, settings, {}, call.line))
+    name = call.node("compare", made.name, settings={"how": how, "value": number})
     call.draft.whole.add(name)
     call.draft.flags.add(name)
-    return renamed(made, name)
+    return made.like(name)
 
 
 def flag(call: Called, made: Any) -> Stepped:

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
-from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.arithmetic import added, scaled, times
 from mlflow_rnnmod.networks.graph.sequences.layers import product
 from mlflow_rnnmod.networks.graph.sequences.shaping import part_of, stacked
@@ -21,7 +20,6 @@ from mlflow_rnnmod.networks.graph.sequences.values import (
     Dim,
     Factor,
     Stepped,
-    renamed,
     stepped,
     units_at,
     value,
@@ -71,13 +69,11 @@ def reduced(call: Called, made: Stepped, at: int, how: str, keep: bool = False) 
     if not axes:
         return value(made.name, dims)
     if axes == {STEPS}:
-        name = call.draft.add(
-            Drafted(f"steps_{how}", [made.name], node.shape[:1], {}, {}, call.line)
-        )
+        name = call.node(f"steps_{how}", made.name, node.shape[:1])
         return value(name, dims)
     if axes == {UNITS} and dim == (Factor(UNITS, node.shape[0]),) and how != "min":
         shape = (1, *node.shape[1:])
-        name = call.draft.add(Drafted(f"units_{how}", [made.name], shape, {}, {}, call.line))
+        name = call.node(f"units_{how}", made.name, shape)
         return value(name, dims)
     if axes == {UNITS} and how in ("sum", "mean"):
         return _parts_summed(call, made, at, how, keep)
@@ -105,14 +101,11 @@ def _softmax(call: Called) -> Stepped:
         raise NotCovered("it does not say which dimension it goes over")
     axis = made.axis(dim)
     if axis == OTHERS:
-        node = call.draft.nodes[made.name]
-        drafted = Drafted("softmax_places", [made.name], node.shape, {"axis": 1}, {}, call.line)
-        return renamed(made, call.draft.add(drafted))
+        return made.like(call.node("softmax_places", made.name, settings={"axis": 1}))
     if axis not in (STEPS, UNITS):
         raise NotCovered(f"it goes over dimension {dim} of {made.shape}, neither steps nor units")
-    node = call.draft.nodes[made.name]
     op = "softmax_steps" if axis == STEPS else "softmax_units"
-    return renamed(made, call.draft.add(Drafted(op, [made.name], node.shape, {}, {}, call.line)))
+    return made.like(call.node(op, made.name))
 
 
 def _log_softmax(call: Called) -> Stepped:
@@ -121,10 +114,7 @@ def _log_softmax(call: Called) -> Stepped:
     dim = call.setting(1, "dim")
     if dim is not None and made.axis(dim) != UNITS:
         raise NotCovered(f"it goes over dimension {dim} of {made.shape}, not units")
-    node = call.draft.nodes[made.name]
-    return renamed(
-        made, call.draft.add(Drafted("log_softmax", [made.name], node.shape, {}, {}, call.line))
-    )
+    return made.like(call.node("log_softmax", made.name))
 
 
 def contracted(
@@ -191,12 +181,12 @@ def _each_other(
     if axes == [{UNITS}, {UNITS}]:
         names = [units_at(call, m, o.index(shared)) for m, o in ((one, first), (other, second))]
         shape = (1, rows, draft.nodes[other.name].shape[1])
-        name = draft.add(Drafted("pairs", names, shape, {}, {}, call.line))
+        name = call.node("pairs", names, shape)
         kinds[steps[1]] = (Factor(OTHERS, shape[2]),)
     elif axes == [{OTHERS}, {STEPS}] and draft.nodes[one.name].shape[0] == 1:
         mixed = (draft.nodes[other.name].shape[0], rows)
         names = [one.name, other.name]
-        name = draft.add(Drafted("mixed", names, mixed, {}, {}, call.line))
+        name = call.node("mixed", names, mixed)
     else:
         raise refused
     return value(name, [kinds[c] for c in out])
@@ -308,7 +298,7 @@ def _window(op: str) -> Callable[[Called], Stepped]:
         else:
             settings["zeros"] = bool(call.setting(5, "count_include_pad", True))
         shape = (node.shape[0], call.shape[-1])
-        name = call.draft.add(Drafted(op, [made.name], shape, settings, {}, call.line))
+        name = call.node(op, made.name, shape, settings)
         return value(name, [*made.dims[:-1], (Factor(STEPS, call.shape[-1]),)])
 
     return handle

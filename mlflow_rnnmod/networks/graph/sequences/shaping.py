@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, NotCovered, Rows
-from mlflow_rnnmod.networks.graph.draft import Drafted
 from mlflow_rnnmod.networks.graph.sequences.choosing import in_order, rows_own
 from mlflow_rnnmod.networks.graph.sequences.values import (
     STEPS,
@@ -21,7 +20,6 @@ from mlflow_rnnmod.networks.graph.sequences.values import (
     Order,
     Stepped,
     regrouped,
-    renamed,
     stepped,
     taken,
     unit_numbers,
@@ -185,11 +183,11 @@ def _steps_part(call: Called, made: Stepped, at: int, part: Any) -> Stepped:
             given[1] = None
         settings = {"start": given[0] or 0, "stop": given[1]}
         shape = (units, stop - start)
-        name = call.draft.add(Drafted("cut", [made.name], shape, settings, {}, call.line))
+        name = call.node("cut", made.name, shape, settings)
         dims[at] = (Factor(STEPS, stop - start),)
     else:
         settings = {"index": part}
-        name = call.draft.add(Drafted("step", [made.name], (units,), settings, {}, call.line))
+        name = call.node("step", made.name, (units,), settings)
         del dims[at]
     _pass_whole(call, made.name, name)
     return value(name, dims)
@@ -231,10 +229,9 @@ def _flip(call: Called) -> Stepped:
     dims = dims[0] if isinstance(dims[0], tuple | list) else dims
     if len(dims) != 1 or made.axis(dims[0]) != STEPS:
         raise NotCovered(f"it turns dimensions {tuple(dims)} of {made.shape} round")
-    node = call.draft.nodes[made.name]
-    name = call.draft.add(Drafted("flip", [made.name], node.shape, {}, {}, call.line))
+    name = call.node("flip", made.name)
     _pass_whole(call, made.name, name)
-    return renamed(made, name)
+    return made.like(name)
 
 
 def _chunk(call: Called) -> Any:
@@ -278,7 +275,7 @@ def _beside(call: Called, parts: Sequence[Any], dim: int) -> Stepped:
     if len(names) == 1:
         return value(names[0], dims)
     shape = (size, *shapes[0][1:])
-    return value(call.draft.add(Drafted("concat", names, shape, {}, {}, call.line)), dims)
+    return value(call.node("concat", names, shape), dims)
 
 
 def _concat(call: Called) -> Stepped:
@@ -308,7 +305,7 @@ def stacked(call: Called, parts: Sequence[Stepped], dim: int) -> Stepped:
     units, *places = shapes.pop()
     names = [part.name for part in parts]
     whole = (units * len(names), *places)
-    name = call.draft.add(Drafted("concat", names, whole, {}, {}, call.line))
+    name = call.node("concat", names, whole)
     dims = list(parts[0].dims)
     dims.insert(dim % (len(dims) + 1), (Factor(UNITS, len(names), units),))
     return value(name, dims)

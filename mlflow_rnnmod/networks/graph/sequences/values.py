@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.calls.base import ROWS, UNITS, Called, Made, NotCovered
-from mlflow_rnnmod.networks.graph.draft import Draft, Drafted
+from mlflow_rnnmod.networks.graph.draft import Draft
 
 STEPS, OTHERS = 2, 3
 """The axes of a node's value that its steps are, and those that each step reads."""
@@ -49,6 +49,10 @@ class Stepped(Made):
     """
 
     dims: tuple[Dim, ...] = ()
+
+    def like(self, name: str) -> Stepped:
+        """Another node's value with the same dimensions."""
+        return replace(self, name=name)
 
     def single(self, dimension: int) -> Dim:
         """What a dimension is."""
@@ -145,11 +149,7 @@ def regrouped(made: Stepped, shape: Sequence[int]) -> Stepped:
 
 
 def units_at(call: Called, made: Stepped, dimension: int) -> str:
-    """A node whose units are what stands along a dimension, in its order.
-
-    Raises:
-        NotCovered: if rows, or a number of steps that may be another, are along it.
-    """
+    """A node whose units are what stands along a dimension, in its order."""
     dim = tuple(f for f in made.single(dimension) if f.axis is not None)
     node = call.draft.nodes[made.name]
     if not dim and node.shape[0] == 1 and made.shape[dimension] == 1:
@@ -207,7 +207,7 @@ def taken(call: Called, name: str, index: Sequence[int]) -> str:
                 return taken(call, given, [i - offset for i in index])
             offset += size
     shape = (len(index), *node.shape[1:])
-    return draft.add(Drafted("take", [name], shape, {"units": index}, {}, call.line))
+    return call.node("take", name, shape, {"units": index})
 
 
 def aligned(one: Stepped, other: Stepped) -> tuple[tuple[Dim, Dim], ...]:
@@ -238,9 +238,8 @@ def meet(one: Stepped, other: Stepped) -> tuple[Dim, ...]:
 def constant_along(call: Called, made: Stepped, constant: Any) -> tuple[Any, Tensor | None]:
     """A constant that meets a value: as a vector over its units, or with steps.
 
-    Returns:
-        ``(numbers, None)`` with one number, or one for each unit, float64; or ``(None, table)``
-        with ``(units or 1, steps)``, where it differs from step to step.
+    Gives ``(numbers, None)`` with one number, or one for each unit, float64; or ``(None, table)``
+    with ``(units or 1, steps)``, where it differs from step to step.
     """
     tensor = torch.as_tensor(constant, dtype=torch.float64).detach()
     if tensor.numel() == 1:
@@ -279,11 +278,6 @@ def constant_along(call: Called, made: Stepped, constant: Any) -> tuple[Any, Ten
     vector = torch.empty_like(flat)
     vector[:, numbers] = flat
     return (None, vector.T) if steps else (vector[0], None)
-
-
-def renamed(made: Stepped, name: str) -> Stepped:
-    """Another node's value with the same dimensions."""
-    return replace(made, name=name)
 
 
 def stepped(call: Called, position: int = 0, name: str = "input") -> Stepped:
