@@ -62,8 +62,9 @@ MOVED = {
     "mlflow_rnnmod.decomposition.tapes": "mlflow_rnnmod.networks.recurrent.tapes",
     **{
         f"mlflow_rnnmod.composition.{name}": f"mlflow_rnnmod.networks.recurrent.{name}"
-        for name in ("cost", "machine", "ways")
+        for name in ("cost", "ways")
     },
+    "mlflow_rnnmod.composition.machine": "mlflow_rnnmod.networks.recurrent.cost",
     "mlflow_rnnmod.composition.workers": "mlflow_rnnmod.networks.many",
     "mlflow_rnnmod.composition.answers": "mlflow_rnnmod.answers.base",
     "mlflow_rnnmod.composition.kinds": "mlflow_rnnmod.answers.joining",
