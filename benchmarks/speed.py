@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.speed_decomposing import first_answer, tagger, whole_decompositions
+from benchmarks.speed_decomposing import tagger, whole_decompositions
 from benchmarks.speed_parents import (
     STEPS,
     VOCABULARY,
@@ -313,7 +313,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     if arguments.data_dir:
         figures += dial(arguments.data_dir, arguments.cache, repeats)
     figures += watching(repeats)
-    figures += [*whole_decompositions(), *tagger(), first_answer()]
+    figures += [*whole_decompositions(), *tagger()]
     return [*figures, sizes(), memory(), served(repeats)]
 
 

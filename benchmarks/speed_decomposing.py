@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -157,28 +153,3 @@ def tagger() -> list[Figure]:
         once(f"tagging {len(test)} sentences / parent, {TAGS} tags, default", ours / alone, 3.0,
              f"{ours:.2f} s"),
     ]  # fmt: skip
-
-
-_FIRST = """
-import time
-from mlflow_rnnmod.networks.recurrent.machine import Machine, packing_works
-packing_works()
-started = time.perf_counter()
-found = Machine.measured()
-print(time.perf_counter() - started, found is not None)
-"""
-
-
-def first_answer() -> Figure:
-    """Seconds that a process takes to measure the machine, which its first answer waits for."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "RNNMOD_CACHE": folder}
-        done = subprocess.run(
-            [sys.executable, "-c", _FIRST], capture_output=True, text=True, check=True,
-            env=environment,
-        )  # fmt: skip
-    seconds, quiet = done.stdout.split()
-    note = "" if quiet == "True" else "a busy machine: forgotten"
-    return once(
-        "first answer of a process: the machine measured, seconds", float(seconds), 0.2, note
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,12 +35,17 @@ def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test finds a parent that another one, or the user, left in the process or on disk."""
-    import sys
-
     monkeypatch.setenv("RNNMOD_CACHE", str(tmp_path / "rnnmod-cache"))
     yield
     if parents := sys.modules.get("mlflow_rnnmod.tracking.parents"):
         parents.forget_parents()
+
+
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ways of running trunks are taken as they are estimated: no test depends on timing."""
+    if trying := sys.modules.get("mlflow_rnnmod.networks.trying"):
+        monkeypatch.setattr(trying, "LEAST", float("inf"))
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def estimated_cost(network: Network, trunks: Sequence[Trunk]) -> float:
     """Passes of the parent that running these trunks, each distinct one once, takes: an estimate.
 
     It depends on nothing but the masks, so that a decomposition comes out the same on any machine;
-    the engine's own cost model, which is measured, decides how they are run.
+    the engine decides by what batches take how they are run.
     """
     cost = 0.0
     for trunk in dict.fromkeys(trunks):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from mlflow_rnnmod._locks import Lock
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.protocol import Finish, Network
 from mlflow_rnnmod.networks.trunk import Trunk
+from mlflow_rnnmod.networks.trying import Trials
 
 T = TypeVar("T")
 _lock = Lock()
@@ -70,7 +72,8 @@ WAYS = ("auto", "loop", "sliced", "threads", "stacked")
 
 ``loop``: one masked network after the other, as everybody else does; ``sliced``: one after the
 other, cut down to their units; ``threads``: the same on a thread each; ``stacked``: all at once.
-``auto`` takes what should be fastest. Trunks with masks for single steps or gates are never cut
+``auto`` takes what should be fastest, tries what may be as fast on the first batches of a size, and
+keeps to what was. Trunks with masks for single steps or gates are never cut
 down, but run in any of these ways.
 """
 
@@ -90,7 +93,7 @@ def check_way(way: str) -> None:
 class ManyTrunks:
     """Some trunks of one parent, none of them full; what each way needs is made when it is used.
 
-    What an architecture adds are :meth:`choose`, :meth:`make_stack` and :meth:`run_stack`; and
+    What an architecture adds are :meth:`expected`, :meth:`make_stack` and :meth:`run_stack`; and
     :meth:`feed` and :meth:`cut` where views share what they read.
 
     Args:
@@ -104,31 +107,40 @@ class ManyTrunks:
         self._lock = Lock()
         self._views: dict[bool, list[Run]] = {}
         self._stack: Any = None
-        self._chosen: dict[tuple[int, int], str] = {}
+        self._trials = Trials(self.expected)
 
     def way(self, way: str, rows: Rows) -> str:
         """The way that is taken for a batch, where ``"auto"`` is asked for."""
-        return self.planned(len(rows), self.steps(rows)) if way == "auto" else way
+        if way != "auto":
+            return way
+        size = len(rows), self.steps(rows)
+        return self._only() or self._trials.due(*size)
 
     def planned(self, rows: int, steps: int) -> str:
-        """The way that is taken for a batch of so many rows and steps."""
+        """The way that is fastest for a batch of so many rows and steps, as far as is known."""
+        return self._only() or self._trials.best(rows, steps)
+
+    def _only(self) -> str | None:
+        """The way that is always taken, if there is one."""
         if len(self.trunks) == 1:
             return "sliced"
-        if self.network.device.type != "cpu":
-            return "stacked"
-        if (rows, steps) not in self._chosen:  # asked once for each size of batch
-            self._chosen[rows, steps] = self.choose(rows, steps)
-        return self._chosen[rows, steps]
+        return "stacked" if self.network.device.type != "cpu" else None
 
     def run(self, rows: Rows, way: str, finish: Finish) -> None:
         """Hand the readouts of all trunks to ``finish``, some at a time, in any order."""
+        ready = self._stacked() if way == "stacked" else self._runs(way == "loop")
+        started = time.perf_counter()
         if way == "stacked":
-            with self._lock:
-                if self._stack is None:
-                    self._stack = self.make_stack()
-            self.run_stack(self._stack, rows, finish)
-            return
-        views, fed = self._runs(way == "loop"), self.feed(rows)
+            self.run_stack(ready, rows, finish)
+        else:
+            self._run_each(ready, way, rows, finish)
+        if self._only() is None:
+            taken = time.perf_counter() - started
+            self._trials.note(way, len(rows), self.steps(rows), taken)
+
+    def _run_each(self, views: Sequence[Run], way: str, rows: Rows, finish: Finish) -> None:
+        """Run every trunk by itself, on a thread each or not."""
+        fed = self.feed(rows)
 
         def task(part: slice) -> Callable[[], None]:
             return lambda: finish(part, torch.stack([view(fed) for view in views[part]]))
@@ -156,6 +168,13 @@ class ManyTrunks:
                 self._views[plain] = [self.cut(trunk, not plain) for trunk in self.trunks]
         return self._views[plain]
 
+    def _stacked(self) -> Any:
+        """What :meth:`run_stack` needs; made once."""
+        with self._lock:
+            if self._stack is None:
+                self._stack = self.make_stack()
+        return self._stack
+
     def workers(self) -> int:
         """Threads that may be used."""
         return threads() if self.network.device.type == "cpu" else 1
@@ -172,9 +191,9 @@ class ManyTrunks:
         """How one trunk is run, cut down to its units or masked."""
         return self.network.view(trunk, cut).readout
 
-    def choose(self, rows: int, steps: int) -> str:
-        """The way that should be fastest on the CPU for a batch of this size."""
-        return "sliced"
+    def expected(self, rows: int, steps: int) -> Mapping[str, float]:
+        """Seconds that each way that may be taken on the CPU should take."""
+        return {"sliced": 0.0}
 
     def make_stack(self) -> Any:
         """What :meth:`run_stack` needs, made once."""

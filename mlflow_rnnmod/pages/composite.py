@@ -188,7 +188,7 @@ def _three(composite: Composite, found: Assessment | None) -> str:
     if cost is not None:
         under.append(
             f"A batch of {BATCH} rows takes {cost[1]:.1f} times what a pass of a parent takes, one "
-            f"row {cost[0]:.1f} times (estimated for this machine; {_advice(composite)})."
+            f"row {cost[0]:.1f} times (estimated; {_advice(composite)})."
         )
     return shown + "\n\n" + " ".join(under)
 

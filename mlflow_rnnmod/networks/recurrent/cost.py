@@ -1,4 +1,4 @@
-"""What running trunks in each way costs: counted from their sizes, in seconds of this machine."""
+"""What running trunks in each way should cost: counted from their sizes, in seconds."""
 
 from __future__ import annotations
 
@@ -9,19 +9,52 @@ from dataclasses import dataclass
 from mlflow_rnnmod.networks.many import threads as threads_here
 from mlflow_rnnmod.networks.protocol import Load
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, GATES, NetworkConfig
-from mlflow_rnnmod.networks.recurrent.machine import (
-    SHIPPED,
-    Machine,
-    Product,
-    current_machine,
-    read_cached,
-)
 from mlflow_rnnmod.networks.recurrent.packed import packable
 from mlflow_rnnmod.networks.trunk import Trunk
 
-# Below this, the choice is made with the figures that the package comes with: measuring the machine
-# would take longer than it could ever save, and small tests stay the same everywhere.
-WORTH_MEASURING = 5e-4
+# How much of each thing that takes time there is to do.
+Product = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Seconds that each thing takes.
+
+    Args:
+        layer: of PyTorch's recurrent layer, with all threads: a call with what surrounds it, a
+            step, a floating-point operation, a weight that is read.
+        layer_one: the same with one thread.
+        kernel: of one whose weights were packed, with all threads.
+        kernel_one: the same with one thread.
+        stepped: of stepping many states at once: a step, a floating-point operation, a gate, a
+            weight of the guesses.
+        handoff: of handing tasks to threads and waiting for them.
+        alone: of a kernel's call on a thread, in which no other thread makes one: Python's share.
+    """
+
+    layer: Product
+    layer_one: Product
+    kernel: Product
+    kernel_one: Product
+    stepped: Product
+    handoff: float
+    alone: float
+
+    def time(self, what: str, counts: Product) -> float:
+        """Seconds for so much of each thing."""
+        return sum(a * b for a, b in zip(getattr(self, what), counts, strict=True))
+
+
+# Of a common one; what a machine really takes is seen when it runs.
+COMMON = Machine(
+    layer=(1.5e-4, 5e-6, 7e-12, 3e-11),
+    layer_one=(1.5e-4, 5e-6, 1.1e-11, 3e-11),
+    kernel=(1e-4, 1e-6, 7e-12, 3e-11),
+    kernel_one=(1e-4, 1e-6, 1.1e-11, 3e-11),
+    stepped=(6e-5, 1.1e-11, 1.6e-9, 5e-10),
+    handoff=5e-5,
+    alone=6e-5,
+)
 
 
 @dataclass(frozen=True)
@@ -123,12 +156,13 @@ def _kernel(sizes: Sequence[tuple[int, int]], gates: int, rows: int, steps: int)
     return tuple(counts)
 
 
-def seconds(work: Work, machine: Machine, threads: int) -> Mapping[str, float]:
+def seconds(work: Work, threads: int, machine: Machine = COMMON) -> Mapping[str, float]:
     """What each way of running the trunks should take, and one pass of the parent."""
     count, kernel = work.trunks, "kernel" if work.packs else "layer"
+    alone = "_one" if threads == 1 else ""
     found = {
-        "parent": machine.time("layer", work.parent()),
-        "sliced": count * machine.time(kernel, work.one()),
+        "parent": machine.time(f"layer{alone}", work.parent()),
+        "sliced": count * machine.time(f"{kernel}{alone}", work.one()),
     }
     if threads > 1 and count > 1:
         rounds = -(-count // threads)
@@ -140,28 +174,10 @@ def seconds(work: Work, machine: Machine, threads: int) -> Mapping[str, float]:
     return found
 
 
-def choose(work: Work, threads: int, machine: Machine | None = None) -> str:
-    """The way that should be fastest: ``"sliced"``, ``"threads"`` or ``"stacked"``.
-
-    Args:
-        work: the batch and the trunks.
-        threads: how many may be used.
-        machine: its figures; by default this one's, measured when that is worth it.
-    """
-    found = _ways(seconds(work, machine or SHIPPED, threads))
-    if machine is None and min(found.values()) > WORTH_MEASURING:
-        found = _ways(seconds(work, current_machine(), threads))
-    return min(found, key=lambda way: found[way])
-
-
-def _ways(times: Mapping[str, float]) -> dict[str, float]:
-    return {way: time for way, time in times.items() if way != "parent"}
-
-
 def estimate(config: NetworkConfig, load: Load) -> Mapping[str, float]:
-    """Seconds of each way of running some trunks here, and of ``"parent"``, one of its passes."""
+    """Seconds of each way of running some trunks, and of ``"parent"``, one of its passes."""
     steps = load.steps or config.steps or 16
     if config.feed != "steps":
         steps = config.output_steps or 1
     work = Work.from_sizes(config, load.kept, load.mixed, load.rows, steps)
-    return seconds(work, read_cached() or SHIPPED, threads_here())
+    return seconds(work, threads_here())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -15,7 +15,7 @@ from mlflow_rnnmod.networks.groups import Completion, Groups, check_fits, trimme
 from mlflow_rnnmod.networks.many import ManyTrunks, Run, on_threads, threads
 from mlflow_rnnmod.networks.protocol import Finish, TrunkNetwork, View
 from mlflow_rnnmod.networks.recurrent.config import DIRECTIONS, NetworkConfig
-from mlflow_rnnmod.networks.recurrent.cost import Work, choose
+from mlflow_rnnmod.networks.recurrent.cost import Work, seconds
 from mlflow_rnnmod.networks.recurrent.layers import RecurrentLayers
 from mlflow_rnnmod.networks.recurrent.packed import PackedNetwork, can_pack, feed
 from mlflow_rnnmod.networks.recurrent.stepwise import Stepwise
@@ -140,11 +140,12 @@ class RecurrentTrunks(ManyTrunks):
         config = self.network.config
         return rows.values.shape[1] if config.feed == "steps" else config.output_steps or 1
 
-    def choose(self, rows: int, steps: int) -> str:
-        """The way that the cost model says is fastest."""
+    def expected(self, rows: int, steps: int) -> Mapping[str, float]:
+        """What the cost model says of each way."""
         if any(trunk.variant == "unrolled" for trunk in self.trunks):
-            return "stacked"  # no kernel has masks for single steps
-        return choose(Work.of(self.network.config, self.trunks, rows, steps), threads())
+            return {"stacked": 0.0}  # no kernel has masks for single steps
+        found = seconds(Work.of(self.network.config, self.trunks, rows, steps), threads())
+        return {way: time for way, time in found.items() if way != "parent"}
 
     def feed(self, rows: Rows) -> Any:
         """What all views of a batch read."""
