@@ -98,7 +98,10 @@ def calibrated(
         targets = torch.tensor([index[label] for label in labels])
         others = [changed(composite, score=score) for score in also]
         given = [(composite, parts), *((other, parts_of(other, inputs)) for other in others)]
+        usual = composite.score
         composite, fitted, note = _guarded(given, targets)
+        if composite.score != usual:
+            note = {**note, "chosen": composite.score}
     scales = {label: list(found) for label, found in zip(composite.labels, fitted, strict=True)}
     step: dict[str, Any] = {"verb": "calibrate", "rows": len(labels), **note}
     found = changed(

@@ -213,6 +213,8 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
         else:
             score = parameters.pop("base")
             parameters.pop("scales")
+            if any(step.get("chosen") == score for step in composite.recipe):
+                score = default_score(composite.modules)  # rows chose it, nobody named it
             notes.append("scales fitted on joint rows were dropped")
     if parameters.pop("offsets", None) is not None:
         notes.append("offsets found from unlabelled inputs were dropped")

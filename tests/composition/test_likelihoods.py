@@ -83,9 +83,14 @@ def test_the_score_that_joint_rows_prefer_is_taken():
     with pytest.warns(UserWarning, match=rf"has \['{gone}'.*\]: nothing was fitted"):
         found = compose(modules, calibrate_on=given)
     assert found.base == "bayes" and found.predict(inputs) == right
+    # With other modules what these rows chose says nothing.
+    other = composition.replace(found, "c", likely("text", FIRST, seed=7)[2])
+    assert other.score == compose(other.modules).score == "hybrid"
     # What was asked for by name stays.
     named = compose(modules, score="hybrid", calibrate_on=(inputs, right))
     assert named.base == "hybrid"
+    named = compose(modules, score="bayes", calibrate_on=(inputs, right))
+    assert composition.replace(named, "c", other.modules[2]).score == "bayes"
 
 
 def test_old_modules_compose_as_before():
