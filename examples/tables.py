@@ -75,6 +75,7 @@ def show_modules(parent: ModuleDecomposition, limit: int = 12) -> None:
         f"together {percent(figures['composed_accuracy'])}; taking it apart took "
         f"{decomposition.seconds:.1f} s."
     )
+    console.print(f"their pages: {logged.page}", soft_wrap=True)
 
 
 def show_answers(

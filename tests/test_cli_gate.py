@@ -76,6 +76,8 @@ def test_replace_behind_the_gate_and_back(registry):
         "irish",
         "more.irish/1",
     ]
+    tried = run("rollback", "models:/names@champion", "--dry-run").output
+    assert "version 2 -> 1 (only tried)" in tried
     assert "version 2 -> 1" in run("rollback", "models:/names@champion").output
     found = json.loads(run("diff", "models:/names/1", "models:/names/2", "--json").output)
     assert found["differences"] == [
@@ -122,6 +124,14 @@ def test_recipes(registry, tmp_path):
     (tmp_path / "r.yml").write_text("name: mine\nregister: mine\nmodules: [models:/names/1]\n")
     assert "modules\t3" in run("plan", str(tmp_path / "r.yml")).output
     assert "models:/mine/1" in run("compose", str(tmp_path / "r.yml")).output
+    one = "modules: [models:/a.german/1, {uri: models:/names/1, label: %s}]\n"
+    (tmp_path / "one.yml").write_text(one % "irish")
+    planned = json.loads(run("plan", str(tmp_path / "one.yml"), "--json").output)
+    assert planned["labels"] == ["german", "irish"] and not planned["problems"]
+    (tmp_path / "one.yml").write_text(one % "irsh")
+    for command in ("plan", "compose"):
+        output = run(command, str(tmp_path / "one.yml"), code=1).output
+        assert "Did you mean 'irish'?" in " ".join(output.split())
     found = json.loads(run("plan", "models:/a.irish/1", "--json").output)
     assert found["labels"] == ["irish"]
     assert "2 modules answer" in run("plan", *["models:/a.irish/1"] * 2, code=1).output
@@ -153,6 +163,9 @@ def test_recipes(registry, tmp_path):
         (["list", "--experiment", "Defalt"], 1, "Did you mean 'Default'?"),
         (["search", "--figure", "f1"], 2, "expected NAME>NUMBER"),
         (["open", "models:/nobody"], 1, "nobody"),
+        (["show", "models:/names@chmpion"], 1, "models:/names@chmpion is not there"),
+        (["compose", "models:/names@chmpion"], 1, "It has 1, @champion is 1."),
+        (["predict", "models:/names/9", "x"], 1, "It has 1, @champion is 1."),
         (["open", "here"], 1, "has no page"),
     ],
 )
@@ -162,6 +175,13 @@ def test_what_is_wrong_is_one_clear_message(registry, arguments, code, said):
     assert said in output
     assert "Traceback" not in output
     assert state() == before
+
+
+def test_rows_of_labels_that_neither_model_has(registry, tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "a", "label": "Irish"}\n')
+    given = ["--data", str(tmp_path / "x.jsonl"), "--promote", "champion"]
+    output = run(*REPLACE, *given, code=3).output
+    assert "rows are labelled 'Irish', which is no label of either model" in output
 
 
 def test_data_without_what_is_right(registry, tmp_path):
@@ -260,6 +280,17 @@ def process(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+def test_a_servers_error_comes_without_its_code():
+    """As a database's does."""
+    from mlflow.exceptions import RestException
+
+    from mlflow_rnnmod.cli.base import _told
+
+    error = RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "No such thing"})
+    assert str(error).startswith("RESOURCE_DOES_NOT_EXIST")
+    assert _told(error).message == "No such thing"
 
 
 @pytest.mark.slow

@@ -83,7 +83,8 @@ def _told(error: Exception) -> Exception:
     """An error as one that click shows; what nobody can do anything about stays what it is."""
     from mlflow.exceptions import MlflowException
 
-    text = str(error).strip()
+    # A server's errors begin with their code, a database's do not.
+    text = re.sub(r"^[A-Z_]{6,}: ", "", str(error).strip())
     if type(error).__name__ == "PromotionRefused":
         return Failure(text, REFUSED)
     if isinstance(error, MlflowException) and (code := _REFUSED.search(text)):

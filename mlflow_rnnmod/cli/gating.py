@@ -237,7 +237,7 @@ def rollback(alias: str, version: str | None, dry_run: bool, as_json: bool) -> N
     if as_json:
         print_json(found.to_dict())
     else:
-        click.echo(f"{found}{' (--dry-run)' if dry_run else ''}")
+        click.echo(str(found))
 
 
 @click.command()
@@ -267,7 +267,7 @@ def evaluate(
         return
     columns = list(table.columns)
     for name, value in overall.items():
-        click.echo(f"{name}: {cell(value)}")
+        click.echo(f"{name}: {cell(int(value) if name == 'rows' else value)}")
     shown = [[cell(row[c]) for c in columns] for row in found]
     print_table(columns, shown, right=columns[1:])
 

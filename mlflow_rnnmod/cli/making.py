@@ -142,8 +142,10 @@ def plan(uris: tuple[str, ...], batch_size: int, as_json: bool) -> None:
     """Say what composing URIS, or a recipe (FILE.yml), would give; no weight is loaded."""
     from mlflow_rnnmod.tracking import planning, recipes
 
-    things = recipes.read_recipe(uris[0]).uris if is_recipe(uris) else list(uris)
-    found = planning.plan(things, batch_size)
+    if is_recipe(uris):
+        found = planning.plan_recipe(recipes.read_recipe(uris[0]), batch_size)
+    else:
+        found = planning.plan(list(uris), batch_size)
     if as_json:
         click.echo(found.to_json())
     elif somebody_looks_on():

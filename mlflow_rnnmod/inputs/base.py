@@ -199,6 +199,23 @@ class Input(ABC):
     def example(self, size: Any) -> str:
         """A list with one made-up input, as Python."""
 
+    def made_up(self, size: Any) -> Any:
+        """One input that such a model can read, as JSON types.
+
+        Example:
+            >>> from mlflow_rnnmod.inputs import input_of
+            >>> [input_of(kind).made_up(2) for kind in ("text", "tokens", "vectors", "features")]
+            ['some text', [0, 0, 0], [0.5, 0.5], [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]]
+        """
+
+        def cell(column_type: ColumnType) -> Any:
+            if isinstance(column_type, str):
+                return {"string": "some text", "long": 0, "double": 0.5}[column_type]
+            inner = column_type[1]
+            return [cell(inner)] * (size if inner == "double" else 3)
+
+        return cell(self.column_type)
+
     def picture(self, values: Tensor, tokenizer: Any = None) -> bytes | None:
         """A row as people see it, a PNG; ``None`` where there is nothing to see.
 

@@ -94,6 +94,12 @@ class Images(Pixels):
         """A list with one made-up input, as Python."""
         return '[open("image.png", "rb").read()]'
 
+    def made_up(self, size: Size) -> str:
+        """A grey image's file, as base64; where the preparation resizes, of any size."""
+        channels, height, width = shape_of(size)
+        grey = torch.full((channels, height or 8, width or 8), 128, dtype=torch.uint8)
+        return base64.b64encode(png_of(grey) or b"").decode()
+
     def table(self, size: Size) -> str:
         """A column of files' bytes."""
         return f'pd.DataFrame({{"{self.column}": {self.example(size)}}})'

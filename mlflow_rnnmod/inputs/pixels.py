@@ -110,6 +110,10 @@ class Pixels(Input):
         _, height, width = shape_of(size)
         return f"[[[[0.5] * {width}] * {height}] * {shape_of(size)[0]}]"
 
+    def made_up(self, size: Size) -> Any:
+        """One array, as lists."""
+        return torch.full(shape_of(size), 0.5).tolist()
+
     def table(self, size: Size) -> str:
         """One array of all inputs."""
         return f'np.full({(1, *shape_of(size))}, 0.5, dtype="float32")'

@@ -67,12 +67,14 @@ class Promotion:
         version: it points at now; ``None`` where that was only tried (``dry_run``).
         before: version that it pointed at before; ``None`` where there was none.
         comparison: of old and new; ``None`` without rows, and for the first version.
+        tried: a version that is there and was only tried.
     """
 
     alias: Alias
     version: str | None
     before: str | None
     comparison: Comparison | None
+    tried: str | None = None
 
     @property
     def uri(self) -> str | None:
@@ -91,7 +93,8 @@ class Promotion:
 
     def __str__(self) -> str:
         moved = f"{self.alias.uri}: version {self.before or 'none'}"
-        return f"{moved} -> {self.version or 'the new one (only tried)'}"
+        tried = f"{self.tried or 'the new one'} (only tried)"
+        return f"{moved} -> {self.version or tried}"
 
 
 @asks()
@@ -159,7 +162,7 @@ def promote(
             told = f"{alias.uri} stays at version {before}: {reason}."
             raise PromotionRefused(told, comparison)
     if dry_run:
-        return Promotion(alias, None, before, comparison)
+        return Promotion(alias, None, before, comparison, tried=version)
     if version is None and rows is not None and isinstance(new, Composite):
         new = with_expected(new, rows.inputs)
     with _attempt(client, alias) as attempt:

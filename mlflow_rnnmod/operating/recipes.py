@@ -13,7 +13,6 @@ from mlflow_rnnmod import verbs
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.tracking.recipes import Recipe, composite_digest, read_recipe
-from mlflow_rnnmod.tracking.searching import suggestion
 
 
 def compose_recipe(recipe: Recipe | str | os.PathLike[str]) -> Composite:
@@ -78,10 +77,7 @@ def _modules(recipe: Recipe) -> list[Module]:
         if entry.label is not None:
             labels = [module.label for module in here]
             if entry.label not in labels:
-                raise MlflowException.invalid_parameter_value(
-                    f"the recipe wants {entry.label!r} of {entry.uri}, which has {labels}."
-                    + suggestion(entry.label, labels)
-                )
+                raise MlflowException.invalid_parameter_value(entry.missing(labels))
             here = [module for module in here if module.label == entry.label]
         found += here
     return found

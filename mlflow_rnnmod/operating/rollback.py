@@ -54,7 +54,7 @@ def rollback(target: str, to: str | int | None = None, *, dry_run: bool = False)
     if not dry_run:
         try_version(uri, thing)
         alias.move(client, version, now)
-    return Promotion(alias, None if dry_run else version, now, None)
+    return Promotion(alias, None if dry_run else version, now, None, version if dry_run else None)
 
 
 def _before(client: MlflowClient, alias: Alias, version: str) -> str:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import mlflow
 from mlflow import MlflowClient
 
 from mlflow_rnnmod.composition import Composite
@@ -65,6 +66,7 @@ class Attempt:
         figures: dict[str, Any] = {}
         if rows is not None and rows.targets and isinstance(thing, Composite):
             figures = {"evaluate_on": rows.pair, "evaluated_on": rows.name}
+        own = mlflow.active_run() is None
         info = flavor.log_model(
             thing,
             name=name,
@@ -74,6 +76,8 @@ class Attempt:
             **figures,
         )
         self._undo.pop()
+        if own and info.run_id:
+            self.later("its run", self.client.delete_run, info.run_id)
         self.later("the new model", self.client.delete_logged_model, info.model_id)
         if registered is not None:
             version = str(info.registered_model_version)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -187,7 +188,7 @@ def model_directory(
         standalone: for a module: with its parent.
         code_paths: code of the user's own, put beside this package's.
         model_signature: instead of the one that :func:`signature_for` makes.
-        input_example: stored as an example of the model's input.
+        input_example: stored as an example of the model's input; a composite has a made-up one.
         metadata: stored in ``MLmodel``.
         extra_files: copied to ``extra_files``.
         model_config: instead of :data:`DEFAULTS`.
@@ -205,6 +206,8 @@ def model_directory(
     )
     if metadata is not None:
         model.metadata = metadata
+    if input_example is None and model_signature is None:
+        input_example = _example(thing)
     _mlflow.save_example(model, input_example, str(path))
     _write(thing, path / download.DATA, standalone)
     if isinstance(thing, Composite):
@@ -228,6 +231,15 @@ def model_directory(
     model.save(str(path / MLMODEL_FILE_NAME))
     (environment or environment_files()).write(path)
     return model
+
+
+def _example(thing: Thing) -> Any:
+    """A made-up row for a composite; none of arrays of images, which would be the largest file."""
+    reads = input_of(input_kind(thing))
+    if not isinstance(thing, Composite) or reads.tensor:
+        return None
+    made_up = [reads.made_up(thing.input_size)]
+    return pd.DataFrame({reads.column: pd.Series(made_up, dtype=object)})
 
 
 def _write(thing: Thing, data: Path, standalone: bool) -> None:

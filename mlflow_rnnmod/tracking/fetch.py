@@ -23,7 +23,7 @@ from mlflow_rnnmod.storage.bounds import MODEL_BYTES, read_regular
 from mlflow_rnnmod.tracking import _mlflow, download
 from mlflow_rnnmod.tracking.code import FLAVOR_NAME
 from mlflow_rnnmod.tracking.parents import find_parent, remember
-from mlflow_rnnmod.tracking.searching import near_names
+from mlflow_rnnmod.tracking.searching import near_names, versions_there
 
 _FOLDER = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
@@ -136,7 +136,19 @@ def origin_of(uri: str) -> dict[str, Any]:
     """Where ``uri`` leads, with the version that an alias or ``latest`` stands for now."""
     origin: dict[str, Any] = {"uri": uri}
     if uri.startswith("models:/"):
-        found = _mlflow.get_model_name_and_version(MlflowClient(), uri)
+        client, (name, at, _) = (
+            MlflowClient(),
+            uri.removeprefix("models:/").strip("/").partition("@"),
+        )
+        try:
+            found = _mlflow.get_model_name_and_version(client, uri)
+        except MlflowException as error:
+            if not at or "alias" not in str(error):
+                raise
+            # MLflow names the alias alone.
+            words = f"{uri} is not there: {error.message}{versions_there(client, name)}"
+            code = ErrorCode.Value(error.error_code)
+            raise MlflowException(words, error_code=code) from error
         if len(found) == 2:
             origin.update(name=found[0], version=str(found[1]))
     if "://" in uri or ":/" in uri:

@@ -5,7 +5,9 @@ Reached as ``mlflow_rnnmod.save_model`` and so on: the package itself is what ML
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ from mlflow_rnnmod.tracking.environment import (
     own_requirement,
     torch_index,
 )
+from mlflow_rnnmod.tracking.logged import own_run
 from mlflow_rnnmod.tracking.names import slug
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
 from mlflow_rnnmod.tracking.servers import asks
@@ -94,7 +97,7 @@ def save_model(
         code_paths: code of your own that should go along.
         mlflow_model: the ``mlflow.models.Model`` that the flavor is added to.
         signature: instead of the one that fits the kind of input.
-        input_example: stored as an example of the model's input.
+        input_example: stored as an example of the model's input; a composite has a made-up one.
         pip_requirements: instead of :func:`get_default_pip_requirements`; a list or a file.
         extra_pip_requirements: besides them.
         metadata: stored in ``MLmodel``.
@@ -149,6 +152,20 @@ def save_model(
     write_card(model, Path(path), mlflow_model, standalone, assessment, saved)
 
 
+def _in_a_run(log: Callable[..., ModelInfo]) -> Callable[..., ModelInfo]:
+    """Figures, and the modules as inputs, need a run: a composite gets one where there is none."""
+
+    @functools.wraps(log)
+    def logging_to(model: Thing, *arguments: Any, **named: Any) -> ModelInfo:
+        if not isinstance(model, Composite) or named.get("run_id") or mlflow.active_run():
+            return log(model, *arguments, **named)
+        with own_run(MlflowClient(), named.get("name") or "composite") as run_id:
+            return log(model, *arguments, **{**named, "run_id": run_id})
+
+    return logging_to
+
+
+@_in_a_run
 def log_model(
     model: Thing,
     artifact_path: str | None = None,
@@ -179,7 +196,8 @@ def log_model(
     """Log a parent, a module or a composite as an MLflow model.
 
     A module is logged without its parent, which it names by digest and model id. A parent that is
-    not on the tracking server yet is logged first, once, in the same run.
+    not on the tracking server yet is logged first, once, in the same run. A composite is logged in
+    a run of its own where none is active.
 
     Args:
         model: what to log.
@@ -226,6 +244,8 @@ def log_model(
     if isinstance(model, Composite):
         kwargs = {**kwargs, "assessment": found, "saved": saved_by_reuse}
         params = {**(saved_by_reuse.params() if saved_by_reuse else {}), **(params or {})}
+        if input_example is None:  # ours need not be tried
+            kwargs.setdefault("validate_serving_input", False)
     saved = _Saved()
     own_tags = {**model_tags(model), **(tags or {})}
     info = Model.log(

@@ -88,6 +88,8 @@ class Comparison:
     metric: str
     rows: int
     figure: str = "F1"
+    strange: tuple[str, ...] = ()
+    """Labels that rows have and neither model."""
 
     def lost(self, max_drop: float) -> list[Change]:
         """Labels that lost more than ``max_drop`` points, those that lost most first."""
@@ -116,6 +118,9 @@ class Comparison:
                 f"too few rows to tell for {told}{more}; expected {min_rows} of each label (see "
                 "min_rows)"
             )
+            if self.strange:
+                told = ", ".join(map(repr, self.strange[:5]))
+                reasons.append(f"rows are labelled {told}, which is no label of either model")
         return "; ".join(reasons) or None
 
     def to_dict(self) -> dict[str, Any]:
@@ -227,7 +232,11 @@ def compare(
         before, after = (columns[0] == said for said in columns[1:])
         found.append(_change(label, int(columns[0].sum()), counts, before, after, row))
     rows = int(row[-1]) + 1 if len(row) else 0
-    return Comparison(overall, tuple(found), answer.metric.replace("f1", "F1"), rows)
+    metric = answer.metric.replace("f1", "F1")
+    known = {*labels, None}
+    said = union(*([cell] if isinstance(cell, str) else cell for cell in truth))
+    strange = tuple(label for label in said if label not in known)
+    return Comparison(overall, tuple(found), metric, rows, strange=strange)
 
 
 _Pair = tuple[np.ndarray, np.ndarray]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -65,7 +65,7 @@ def read_given(data: Any, thing: Any, column: str | None = None, targets: bool =
     import pandas as pd
 
     from mlflow_rnnmod.inputs import input_of
-    from mlflow_rnnmod.tracking.directory import answer_in, input_kind, labels_of
+    from mlflow_rnnmod.tracking.directory import answer_in, input_kind, labels_of, size_of
 
     reads = input_of(input_kind(thing))
     answer = answer_in(thing)
@@ -77,12 +77,11 @@ def read_given(data: Any, thing: Any, column: str | None = None, targets: bool =
         raise MlflowException.invalid_parameter_value(f"{name} has no rows; expected some.")
     if own not in table.columns and not (words and WORDS in table.columns):
         raise _missing(name, own, table, "the model's input")
-    for read in (own, WORDS) if reads.column_type != "string" else (WORDS,):
+    for read, parsed in ((own, reads.parsed), (WORDS, json.loads)):
         if read in table.columns:
-            cells = [_parsed(cell, name, i) for i, cell in enumerate(table[read])]
+            cells = [_parsed(cell, parsed, name, i) for i, cell in enumerate(table[read])]
             table = table.assign(**{read: pd.Series(cells, dtype=object)})
-    size = input_size(thing)
-    found = read_inputs(table, reads.name, size, words)
+    found = read_inputs(table, reads.name, size_of(thing), words)
     if len(found) != len(table):
         raise MlflowException.invalid_parameter_value(
             f"{name} has {len(table)} rows with {len(found)} inputs in them; expected one a row."
@@ -95,16 +94,6 @@ def read_given(data: Any, thing: Any, column: str | None = None, targets: bool =
     elif targets:
         right = _right(table, name, column, own, answer.form().columns is not None)
     return Given(found, right, name, table)
-
-
-def input_size(thing: Any) -> int:
-    """Size of the vocabulary or of one vector that a model reads."""
-    from mlflow_rnnmod.networks import Parent
-
-    if isinstance(thing, Parent):
-        return thing.network.config.input_size
-    modules = getattr(thing, "modules", (thing,))
-    return min(module.contract.input_size for module in modules)
 
 
 def _table(data: Any, column: str) -> pd.DataFrame:
@@ -170,16 +159,17 @@ def _line(line: str, path: Path, number: int) -> dict[str, Any]:
     return found
 
 
-def _parsed(cell: Any, name: str, row: int) -> Any:
-    """A cell that CSV made a text of."""
+def _parsed(cell: Any, parsed: Callable[[str], Any], name: str, row: int) -> Any:
+    """A cell that is a text, because CSV makes one of a list, or because it stands for a file."""
     if not isinstance(cell, str):
         return cell
     try:
-        return json.loads(cell)
+        return parsed(cell)
+    except json.JSONDecodeError as error:
+        told = f"{cell!r:.60} is not JSON; expected a list."
+        raise MlflowException.invalid_parameter_value(f"{name}, row {row}: {told}") from error
     except ValueError as error:
-        raise MlflowException.invalid_parameter_value(
-            f"{name}, row {row}: {cell!r:.60} is not JSON; expected a list."
-        ) from error
+        raise MlflowException.invalid_parameter_value(f"{name}, row {row}: {error}") from error
 
 
 def _right(table: pd.DataFrame, name: str, column: str | None, own: str, lists: bool) -> list[Any]:
@@ -202,7 +192,7 @@ def _right(table: pd.DataFrame, name: str, column: str | None, own: str, lists: 
 
 def _list(cell: Any, name: str, column: str, row: int) -> list[str | None]:
     if isinstance(cell, str):
-        cell = _parsed(cell, name, row) if cell.lstrip().startswith("[") else None
+        cell = _parsed(cell, json.loads, name, row) if cell.lstrip().startswith("[") else None
     if not isinstance(cell, list | tuple):
         raise MlflowException.invalid_parameter_value(
             f"{name}, column {column!r}, row {row}: {cell!r:.60}; expected a list of labels, as "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import mlflow
@@ -104,6 +104,20 @@ def run_to_log_to(
         finish(lambda: _fail(client, run.info.run_id), "rnnmod-end-run")
         raise
     client.set_terminated(run.info.run_id)
+
+
+@contextmanager
+def own_run(client: MlflowClient, name: str) -> Iterator[str]:
+    """The id of a new run in the current experiment; one that came to nothing is deleted."""
+    place = _mlflow.get_experiment_id() or "0"
+    run_id = client.create_run(place, tags=_mlflow.resolve_tags(), run_name=name).info.run_id
+    try:
+        yield run_id
+        client.set_terminated(run_id)
+    except BaseException:
+        with suppress(Exception):
+            client.delete_run(run_id)
+        raise
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_proble
 from mlflow_rnnmod.composition.plan import Entry, Plan, entry_of, make_plan
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.tracking import documents, download, parents
+from mlflow_rnnmod.tracking.recipes import Recipe
 from mlflow_rnnmod.tracking.servers import asks
 from mlflow_rnnmod.tracking.sources import Source, flat, modules_in
 
@@ -52,8 +53,29 @@ def plan(
     """
     with download.quiet_downloads():
         found = survey(things)
-    made = make_plan(found.entries, batch_size, steps, found.problems)
+    return _shown(make_plan(found.entries, batch_size, steps, found.problems))
+
+
+def _shown(made: Plan) -> ShownPlan:
     return ShownPlan(**{name: getattr(made, name) for name in Plan.__dataclass_fields__})
+
+
+@asks()
+def plan_recipe(recipe: Recipe, batch_size: int = 64) -> ShownPlan:
+    """As :func:`plan`, of a recipe: of some composites it takes single modules."""
+    with download.quiet_downloads():
+        found = survey(recipe.uris)
+    there = (uri for uri in recipe.uris if uri not in found.failures)
+    by_uri = dict(zip(there, found.parts, strict=True))
+    entries, problems = list[Entry](), found.problems
+    for wanted in recipe.modules:
+        part = by_uri.get(wanted.uri)
+        here = part.entries if isinstance(part, documents.Found) else ()
+        taken = [e for e in here if wanted.label in (None, e.contract.label)]
+        if here and not taken:
+            problems.append(wanted.missing([e.contract.label for e in here]))
+        entries += taken
+    return _shown(make_plan(entries, batch_size, None, problems))
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from mlflow.protos.databricks_pb2 import INVALID_STATE
 
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.tracking import fetch
-from mlflow_rnnmod.tracking.directory import answer_in, input_kind, labels_of
+from mlflow_rnnmod.tracking.directory import answer_in, input_kind, labels_of, size_of
 from mlflow_rnnmod.tracking.figures import figures, set_figures
-from mlflow_rnnmod.tracking.given import TARGETS, Given, input_size
+from mlflow_rnnmod.tracking.given import TARGETS, Given
 from mlflow_rnnmod.tracking.parents import CACHE_VARIABLE
 from mlflow_rnnmod.tracking.pyfunc import RnnmodModel
 
@@ -98,24 +98,21 @@ def _plain(item: Any) -> Any:
 
 def made_up(thing: Any) -> Any:
     """An input that a parent, a module or a composite can read."""
-    return _made_up(input_of(input_kind(thing)).column_type, input_size(thing))
-
-
-def _made_up(column_type: Any, size: int) -> Any:
-    if isinstance(column_type, str):
-        return {"string": "some text", "long": 0, "double": 0.5}[column_type]
-    inner = column_type[1]
-    return [_made_up(inner, size)] * (size if inner == "double" else 3)
+    return input_of(input_kind(thing)).made_up(size_of(thing))
 
 
 def main() -> None:
     """What :func:`probe` runs: a question on the standard input, answers on the output."""
+    import numpy as np
     import pandas as pd
 
     asked = json.load(sys.stdin)
     model = mlflow.pyfunc.load_model(asked["uri"])
-    frame = pd.DataFrame({asked["column"]: pd.Series(asked["inputs"], dtype=object)})
-    print(_MARK + json.dumps(answers_in(model.predict(frame))), flush=True)
+    given: Any = pd.DataFrame({asked["column"]: pd.Series(asked["inputs"], dtype=object)})
+    schema = model.metadata.get_input_schema()
+    if schema is not None and schema.is_tensor_spec():
+        given = np.asarray(asked["inputs"], schema.inputs[0].type)
+    print(_MARK + json.dumps(answers_in(model.predict(given))), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_rnnmod._digest import canonical_json, digest_text
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.storage.module_parts import knowledge
+from mlflow_rnnmod.tracking.searching import suggestion
 from mlflow_rnnmod.tracking.uses import used
 
 FILE = "recipe.yml"
@@ -59,6 +60,11 @@ class Ingredient:
 
     uri: str
     label: str | None = None
+
+    def missing(self, labels: Sequence[str]) -> str:
+        """What is said where the label is none of those that are there."""
+        told = f"the recipe wants {self.label!r} of {self.uri}, which has {list(labels)}"
+        return f"{told}.{suggestion(str(self.label), labels)}"
 
 
 @dataclass(frozen=True)

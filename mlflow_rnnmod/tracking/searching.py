@@ -115,14 +115,26 @@ def registered_aliases(client: MlflowClient) -> dict[str, dict[str, str]]:
 
 
 def near_model(text: str) -> str:
-    """A question after MLflow's error about a registered model that is not there; else nothing."""
-    named = _UNKNOWN.search(text)
-    if named is None or "Did you mean" in text:
+    """What is there, after MLflow's error about a registered model or version that is not."""
+    if "Did you mean" in text or "It has" in text:
         return ""
     try:
-        return suggestion(named[1], registered_names(MlflowClient()))
+        if named := _UNKNOWN.search(text):
+            return suggestion(named[1], registered_names(MlflowClient()))
+        if named := _NO_VERSION.search(text):
+            return versions_there(MlflowClient(), named[1])
     except Exception:  # there is an error to tell already
-        return ""
+        pass
+    return ""
+
+
+def versions_there(client: MlflowClient, name: str) -> str:
+    """A sentence on a registered model's aliases and newest versions."""
+    found = client.search_model_versions(name_is(name), max_results=5)
+    versions = ", ".join(str(version.version) for version in found) or "no version"
+    aliases = client.get_registered_model(name).aliases
+    named = "".join(f", @{alias} is {version}" for alias, version in sorted(aliases.items()))
+    return f" It has {versions}{named}."
 
 
 @contextmanager
@@ -141,6 +153,7 @@ def _code(error: MlflowException) -> int:
     return int(ErrorCode.Value(error.error_code))
 
 
+_NO_VERSION = re.compile(r"Model Version \(name=(\S+), version=\S+\) not found")
 _UNKNOWN = re.compile(r"Registered Model with name=(\S+) not found")
 
 

@@ -59,7 +59,8 @@ def state() -> dict[str, Any]:
         (v.name, v.version): (dict(v.tags), v.description) for v in client.search_model_versions()
     }
     logged = {m.model_id: dict(m.tags) for m in searching.logged_models(client)}
-    return {"models": models, "versions": versions, "logged": logged}
+    runs = {run.info.run_id: run.info.status for run in client.search_runs(["0"])}
+    return {"models": models, "versions": versions, "logged": logged, "runs": runs}
 
 
 def promoted(data: Any, **options: Any) -> mlflow_rnnmod.Promotion:

@@ -190,3 +190,33 @@ def test_confidence_is_a_probability_for_every_score() -> None:
         assert found.reliability is not None
         sure = torch.tensor([c for c in found.reliability.confidence if c == c])
         assert bool(((sure >= 0) & (sure <= 1)).all())
+
+
+def test_a_composite_that_no_run_is_open_for_gets_one(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would have no figures, and its modules' pages would not list it."""
+    client = MlflowClient()
+    modules = [mlflow_rnnmod.log_model(m) for m in tiny_modules(tiny_parent("text"))]
+    assert not client.search_runs(["0"])  # which is for composites alone
+    composite = mlflow_rnnmod.compose([info.model_uri for info in modules])
+    right = composite.predict(TEXTS)
+    info = mlflow_rnnmod.log_model(composite, evaluate_on=(TEXTS, right))
+    (run,) = client.search_runs(["0"])
+    run = client.get_run(run.info.run_id)
+    assert run.info.status == "FINISHED"
+    assert {m.model_id for m in run.inputs.model_inputs} == {m.model_id for m in modules}
+    assert [m.model_id for m in run.outputs.model_outputs] == [info.model_id]
+    figures = {m.key: m.value for m in client.get_logged_model(info.model_id).metrics}
+    assert figures["accuracy"] == 1.0
+
+    def fails(*arguments: Any, **named: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("mlflow_rnnmod.tracking.directory.write_composite", fails)
+    with pytest.raises(OSError, match="No space left"):
+        mlflow_rnnmod.log_model(composite)
+    assert [r.info.run_id for r in client.search_runs(["0"])] == [run.info.run_id]
+    with mlflow.start_run() as mine, pytest.raises(OSError, match="No space left"):
+        mlflow_rnnmod.log_model(composite)
+    assert client.get_run(mine.info.run_id).info.lifecycle_stage == "active"
