@@ -240,7 +240,7 @@ def _from_server(
     try:
         others = logged_parents(client, digest)
     except Exception as error:  # whatever a store or a connection raises
-        tried.append(f"{shown} can't be searched: {_first_line(error)}")
+        tried.append(f"{shown} can't be searched: {download.first_line(error)}")
         return None
     for other in others:
         if other != model_id:
@@ -306,13 +306,9 @@ def _logged(
         with download.downloaded(f"{location}/{download.DATA}", tracking_uri=server) as folder:
             parent = read_parent(folder, digest)
     except Exception as error:  # whatever a store, a connection or a spoilt file raises
-        tried.append(f"not {shown}: {_first_line(error)}")
+        tried.append(f"not {shown}: {download.first_line(error)}")
         return None
     if _tokenizer(parent) != reference.get("tokenizer"):
         tried.append(f"with another tokenizer {shown}")
         return None
     return parent.known_as(model_id, without_credentials(server))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
