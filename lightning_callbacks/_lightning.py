@@ -19,6 +19,7 @@ from typing import Any
 from torch import distributed as dist
 
 from mlflow_rnnmod.decomposition import Team
+from mlflow_rnnmod.tracking.download import first_line
 
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 NAMESPACES = ("lightning.pytorch", "pytorch_lightning")
@@ -187,8 +188,3 @@ def failure_message(
             f"callback.decompose_checkpoint({where}, model, {data})"
         )
     return message
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error, or else its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -57,10 +57,7 @@ def corpus_bleu(
     # Imported here: nothing but a decomposition of a translator needs it.
     from sacrebleu.metrics import BLEU
 
-    _check_pairs(translations, references)
-    metric = BLEU(tokenize="none") if tokens else BLEU()
-    score = metric.corpus_score(list(translations), [list(references)]).score / 100
-    return min(float(score), 1.0), str(metric.get_signature())
+    return _corpus(BLEU(tokenize="none") if tokens else BLEU(), translations, references)
 
 
 def corpus_chrf(translations: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
@@ -74,10 +71,7 @@ def corpus_chrf(translations: Sequence[str], references: Sequence[str]) -> tuple
     """
     from sacrebleu.metrics import CHRF
 
-    _check_pairs(translations, references)
-    metric = CHRF()
-    score = metric.corpus_score(list(translations), [list(references)]).score / 100
-    return min(float(score), 1.0), str(metric.get_signature())
+    return _corpus(CHRF(), translations, references)
 
 
 def chrf_signature() -> str:
@@ -85,9 +79,14 @@ def chrf_signature() -> str:
     return corpus_chrf([""], [""])[1]
 
 
-def _check_pairs(translations: Sequence[str], references: Sequence[str]) -> None:
+def _corpus(
+    metric: Any, translations: Sequence[str], references: Sequence[str]
+) -> tuple[float, str]:
+    """A metric of sacrebleu's as a share, and its signature."""
     if len(translations) != len(references) or not references:
         raise ValueError(
             f"{len(translations)} translations and {len(references)} references; expected as many "
             "of both, and at least one."
         )
+    score = metric.corpus_score(list(translations), [list(references)]).score / 100
+    return min(float(score), 1.0), str(metric.get_signature())

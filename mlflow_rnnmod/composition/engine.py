@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,15 +15,33 @@ from mlflow_rnnmod.answers.lists import whole_input
 from mlflow_rnnmod.composition.heads import ModuleOutputs, ModuleStack, Observed, widened
 from mlflow_rnnmod.composition.scores import ScoreStrategy, without_energy
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.inputs.rows import Rows
+from mlflow_rnnmod.inputs.rows import MAX_STEPS, Rows, bucket
 from mlflow_rnnmod.networks.many import check_way
 from mlflow_rnnmod.networks.parent import Parent
 
-# Steps times rows that are run at once: a single very long text must not pad a whole batch to its
-# length.
-MAX_STEPS = 65_536
 # Numbers that are padded together: at 8 bytes, 32 MB.
 MAX_PADDED = 4_194_304
+
+
+@dataclass(frozen=True, eq=False)
+class How:
+    """How scores are made.
+
+    Args:
+        strategy: that compares modules.
+        parameters: what it needs.
+        way: in which trunks are run.
+        batch_size: rows run at once, at the most.
+    """
+
+    strategy: ScoreStrategy
+    parameters: Mapping[str, Any]
+    way: str = "auto"
+    batch_size: int = 512
+
+    def score(self, outputs: ModuleOutputs) -> Tensor:
+        """Scores of some modules from what they put out."""
+        return self.strategy.score(outputs, self.parameters)
 
 
 class Engine:
@@ -76,14 +95,13 @@ class Engine:
             tables = self.tables(inputs, strategy, parameters, way)
             return self.joined([scores for _, scores in tables])
         check_way(way)
-        found = []
+        how, found = How(strategy, parameters, way, self.batch_size), []
         for group in self.groups:
-            rows, given = group.parent.rows(inputs), (strategy, parameters, way)
+            rows = group.parent.rows(inputs)
             if group.stepwise:
-                scores = group.whole(rows, *given, self.batch_size, self.answer.rivals)
+                found.append(group.whole(rows, how, self.answer.rivals))
             else:
-                scores = group.scores(rows, *given, self.batch_size)
-            found.append(scores)
+                found.append(group.scores(rows, how))
         return self.joined(found)
 
     @torch.inference_mode()
@@ -99,10 +117,10 @@ class Engine:
         Arguments as for :meth:`scores`; :meth:`joined` puts such tables together.
         """
         check_way(way)
-        found = []
+        how, found = How(strategy, parameters, way, self.batch_size), []
         for group in self.groups:
             rows = group.parent.rows(inputs)
-            scores = group.scores(rows, strategy, parameters, way, self.batch_size)
+            scores = group.scores(rows, how)
             if self.answer.each_step:  # other kinds have to answer something for nothing, too
                 assert rows.lengths is not None
                 scores[:, rows.lengths == 0] = torch.nan
@@ -166,27 +184,20 @@ class _Group:
         self.trunks = parent.network.through(masks) if masks else None
         self.spans = spans
 
-    def scores(
-        self,
-        rows: Rows,
-        strategy: ScoreStrategy,
-        parameters: Mapping[str, Any],
-        way: str,
-        batch_size: int,
-    ) -> Tensor:
+    def scores(self, rows: Rows, how: How) -> Tensor:
         """Scores of all modules, ``(modules, rows)`` or ``(modules, rows, steps)``, on the CPU."""
         network = self.parent.network
         if len(rows) == 1 and rows.values.numel() <= MAX_STEPS:
-            return self._batch(self._here(rows), strategy, parameters, way).cpu()
+            return self._batch(self._here(rows), how).cpu()
         rows, sizes = Rows(rows.values, network.lengths(rows)), network.sizes(rows)
-        if len(rows) <= batch_size and int(sizes.max()) * len(rows) <= MAX_STEPS:
+        if len(rows) <= how.batch_size and int(sizes.max()) * len(rows) <= MAX_STEPS:
             part = network.trimmed(rows)
-            return self._batch(self._here(part), strategy, parameters, way).cpu()
+            return self._batch(self._here(part), how).cpu()
         found = []
-        chunks = bucket(sizes, batch_size)
+        chunks = bucket(sizes, how.batch_size)
         for chunk in chunks:
             part = network.trimmed(rows[chunk])
-            found.append(self._batch(self._here(part), strategy, parameters, way).cpu())
+            found.append(self._batch(self._here(part), how).cpu())
         return torch.cat(widened(found), dim=1)[:, torch.cat(chunks).argsort()]
 
     def _here(self, rows: Rows) -> Rows:
@@ -198,27 +209,19 @@ class _Group:
         """Whether the modules answer each step."""
         return self.parent.network.config.answer.stepwise
 
-    def whole(
-        self,
-        rows: Rows,
-        strategy: ScoreStrategy,
-        parameters: Mapping[str, Any],
-        way: str,
-        batch_size: int,
-        competing: bool,
-    ) -> Tensor:
+    def whole(self, rows: Rows, how: How, competing: bool) -> Tensor:
         """Scores for whole inputs of modules that answer each step, ``(modules, rows)``.
 
         A label's part is that of its best step; the parent's energy, which says whether it knows
         the input, is the mean over the steps.
         """
         labels = [module.label for module in self.stack.modules]
-        own, weights = without_energy(strategy, parameters, labels)
-        table = self.scores(rows, own, parameters, way, batch_size)
-        scores = whole_input(table, competing, self.ending, strategy.odds)
+        own, weights = without_energy(how.strategy, how.parameters, labels)
+        table = self.scores(rows, replace(how, strategy=own))
+        scores = whole_input(table, competing, self.ending, how.strategy.odds)
         if weights is None:
             return scores
-        return scores + scores.new_tensor(weights)[:, None] * self.energies(rows, batch_size)
+        return scores + scores.new_tensor(weights)[:, None] * self.energies(rows, how.batch_size)
 
     @torch.inference_mode()
     def energies(self, rows: Rows, batch_size: int) -> Tensor:
@@ -234,48 +237,39 @@ class _Group:
         mean, deviation = self.stack.energy.cpu().T[..., None]
         return (torch.cat(found) - mean) / deviation
 
-    def _batch(
-        self, rows: Rows, strategy: ScoreStrategy, parameters: Mapping[str, Any], way: str
-    ) -> Tensor:
+    def _batch(self, rows: Rows, how: How) -> Tensor:
         """Scores of one batch, ``(modules, rows)`` or ``(modules, rows, steps)``."""
         observed = Observed.of(self.parent.network, rows)
         if observed is None:
-            return self._score(rows, None, strategy, parameters, way)
-        return observed.place(self._score(rows, observed, strategy, parameters, way))
+            return self._score(rows, None, how)
+        return observed.place(self._score(rows, observed, how))
 
-    def _score(
-        self,
-        rows: Rows,
-        observed: Observed | None,
-        strategy: ScoreStrategy,
-        parameters: Mapping[str, Any],
-        way: str,
-    ) -> Tensor:
+    def _score(self, rows: Rows, observed: Observed | None, how: How) -> Tensor:
         """Scores of a batch's observations, ``(modules, observations)``."""
         network, energy, found = self.parent.network, None, None
-        if self.full is not None or strategy.energy:
+        if self.full is not None or how.strategy.energy:
             readout = self._whole(rows)[None]
             readout = readout if observed is None else observed.pick(readout)
             logits = network.logits(readout)
-            if strategy.energy:
+            if how.strategy.energy:
                 energy = torch.logsumexp(logits[0], dim=1)
             if self.full is not None:
                 found = self._outputs(self.full, readout, logits, energy)
                 if self.trunks is None:
-                    return strategy.score(found, parameters)
+                    return how.score(found)
         assert self.trunks is not None
         count = len(rows) if observed is None else len(observed)
         scores = network.like.new_empty(len(self.positions), count)
         if found is not None and self.full is not None:
-            scores[self.full] = strategy.score(found, parameters)
+            scores[self.full] = how.score(found)
 
         def finish(part: slice, readout: Tensor) -> None:
             readout = readout if observed is None else observed.pick(readout)
             for span, given in self._parts(part, readout):
                 outputs = self._outputs(span, given, network.logits(given), energy)
-                scores[span] = strategy.score(outputs, parameters)
+                scores[span] = how.score(outputs)
 
-        taken = self.trunks.way(way, rows)
+        taken = self.trunks.way(how.way, rows)
         self.trunks.run(rows, taken, finish)
         return scores
 
@@ -328,19 +322,3 @@ def _size(item: Any) -> int:
     if isinstance(item, list | tuple) and item and isinstance(item[0], str):
         return sum(len(word) + 1 for word in item)
     return len(item) if hasattr(item, "__len__") else 1
-
-
-def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:
-    """Row numbers in batches of like length, longest last.
-
-    Batches hold at most ``batch_size`` rows, and fewer where the rows are very long.
-    """
-    order = lengths.argsort(stable=True)
-    chunks, start = [], 0
-    while start < len(order):
-        end = min(start + batch_size, len(order))
-        while end > start + 1 and int(lengths[order[end - 1]]) * (end - start) > MAX_STEPS:
-            end = start + (end - start) // 2
-        chunks.append(order[start:end])
-        start = end
-    return chunks

@@ -14,6 +14,7 @@ from torch import Tensor
 from mlflow_rnnmod.answers import IGNORE
 from mlflow_rnnmod.answers.lists import anywhere, best_step, step_correction
 from mlflow_rnnmod.composition.composite import Composite
+from mlflow_rnnmod.composition.engine import How
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.composition.scores import (
     ENERGY_WEIGHTS,
@@ -148,7 +149,7 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
         rows, size = group.parent.rows(inputs), engine.batch_size
         if group.stepwise:  # they count at the step where the label is surest
             own, _ = without_energy(strategy, given, composite.labels)
-            scores = group.scores(rows, own, given, "auto", size)
+            scores = group.scores(rows, How(own, given, batch_size=size))
             step = best_step(scores)[1]
             step[group.ending] = 0
             found = [scores.gather(2, step[..., None])[..., 0]]
@@ -156,7 +157,7 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
             correction = step_correction((~scores.isnan()).sum(dim=2)).to(scores)
             correction[group.ending] = 0.0
         else:
-            found = [group.scores(rows, one, given, "auto", size) for one in runs]
+            found = [group.scores(rows, How(one, given, batch_size=size)) for one in runs]
             correction = torch.zeros_like(found[0])
         values.append(torch.stack(found, dim=-1))
         fixed.append(-correction)
@@ -303,7 +304,7 @@ def _fit_each(composite: Composite, scores: Tensor, labels: Sequence[Any]) -> li
     return fitted
 
 
-def _fit_anywhere(scores: Tensor, positive: Tensor, steps: int = 100) -> list[float]:
+def _fit_anywhere(scores: Tensor, positive: Tensor) -> list[float]:
     """A scale and an offset for each place of a list, ``(rows, steps)``, as of Platt's method.
 
     Gives the identity where there are not both positives and negatives.
@@ -315,7 +316,7 @@ def _fit_anywhere(scores: Tensor, positive: Tensor, steps: int = 100) -> list[fl
     x = scores.detach().double()
     x = x.masked_fill(x.isnan(), -1e4)  # as good as never
     found = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # log of the scale, offset
-    optimizer = torch.optim.LBFGS([found], max_iter=steps, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([found], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,28 +66,12 @@ def _open(outputs: ModuleOutputs, parameters: Mapping[str, Any], name: str = "op
     return F.logsigmoid(outputs.open_margin) + weight * outputs.standard_energy
 
 
-def _hybrid(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    return _open(outputs, parameters, "hybrid")
-
-
-def _bayes(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    return F.logsigmoid(outputs.margin)
-
-
-def _nothing(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    return torch.zeros_like(outputs.log_odds)
-
-
 def _joint(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
     base = SCORES[parameters["base"]]
     parts = base.split(outputs, parameters)
     fitted = parts.new_tensor([parameters["scales"][m.label] for m in outputs.modules])
     scales, offset = fitted[:, : len(parts)], fitted[:, -1:]
     return (parts * scales.T[:, :, None]).sum(dim=0) + offset
-
-
-def _probability(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    return torch.sigmoid(outputs.log_odds)
 
 
 SCORES: dict[str, ScoreStrategy] = {
@@ -111,7 +96,7 @@ SCORES: dict[str, ScoreStrategy] = {
             "hybrid",
             "log-probability of the open head, the parent's standardized energy and the label's "
             "likelihood of the input (default for parents of different labels)",
-            _hybrid,
+            partial(_open, name="hybrid"),
             energy=True,
             parts=_open_parts,
             likelihood=True,
@@ -119,13 +104,13 @@ SCORES: dict[str, ScoreStrategy] = {
         ScoreStrategy(
             "bayes",
             "log-probability of the label inside its parent and its likelihood of the input",
-            _bayes,
+            lambda outputs, _: F.logsigmoid(outputs.margin),
             likelihood=True,
         ),
         ScoreStrategy(
             "likelihood",
             "the label's likelihood of the input alone, without any network (control)",
-            _nothing,
+            lambda outputs, _: torch.zeros_like(outputs.log_odds),
             likelihood=True,
             network=False,
         ),
@@ -142,7 +127,9 @@ SCORES: dict[str, ScoreStrategy] = {
             lambda outputs, parameters: outputs.logit,
         ),
         ScoreStrategy(
-            "probability", "the parent's probability, as in the papers (control)", _probability
+            "probability",
+            "the parent's probability, as in the papers (control)",
+            lambda outputs, _: torch.sigmoid(outputs.log_odds),
         ),
     )
 }
@@ -223,11 +210,13 @@ def check_score(score: str, base: str, answer: Answer, modules: Sequence[Module]
         )
 
 
+# What pulls scales and offsets back, and steps of L-BFGS at the most.
+_PENALTY, _STEPS = 0.1, 200
+
+
 def fit_joint(
     parts: Tensor,
     targets: Tensor,
-    penalty: float = 0.1,
-    steps: int = 200,
     fixed: Tensor | None = None,
     groups: Tensor | None = None,
 ) -> list[tuple[float, ...]]:
@@ -240,8 +229,6 @@ def fit_joint(
         parts: ``(rows, modules)``, or ``(rows, modules, parts)`` for scores that are made of
             several parts, each of which gets a scale.
         targets: int64 ``(rows,)``, the column that is right.
-        penalty: at least 0.
-        steps: of L-BFGS, at the most.
         fixed: what is added to the scores afterwards, ``(rows, modules)``; nothing where missing.
         groups: of the modules, int64 ``(modules,)`` from 0 on: those of one group have the same
             scales and offset. Each module has its own where this is missing.
@@ -261,7 +248,7 @@ def fit_joint(
     free = torch.ones(int(groups.max()) + 1, count, dtype=torch.bool)
     added = torch.zeros(()) if fixed is None else fixed.detach()
     while True:
-        scale, offset = _fit_free(x, targets, free, groups, penalty, steps, added.to(x))
+        scale, offset = _fit_free(x, targets, free, groups, added.to(x))
         below = free & (scale < 0)
         if not below.any():
             break
@@ -273,27 +260,21 @@ def fit_joint(
 
 
 def _fit_free(
-    x: Tensor,
-    targets: Tensor,
-    free: Tensor,
-    groups: Tensor,
-    penalty: float,
-    steps: int,
-    fixed: Tensor,
+    x: Tensor, targets: Tensor, free: Tensor, groups: Tensor, fixed: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scales ``(groups, parts)``, 0 where not ``free``, and offsets ``(groups,)``."""
     level = torch.ones(free.shape[1], dtype=x.dtype, requires_grad=True)
     own = torch.zeros(free.shape, dtype=x.dtype, requires_grad=True)
     offset = torch.zeros(len(free), dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [level, own, offset], max_iter=steps, line_search_fn="strong_wolfe"
+        [level, own, offset], max_iter=_STEPS, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         scale = ((level + own) * free)[groups]
         value = F.cross_entropy((x * scale).sum(-1) + offset[groups] + fixed, targets)
-        value = value + penalty * ((own**2).sum() + (offset**2).sum()) / len(groups)
+        value = value + _PENALTY * ((own**2).sum() + (offset**2).sum()) / len(groups)
         value.backward()
         return value
 

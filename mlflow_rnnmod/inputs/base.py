@@ -282,6 +282,19 @@ def check_finite(values: Tensor, where: str) -> None:
         )
 
 
+def check_floats(rows: Rows, size: tuple[int, ...], shape: str) -> None:
+    """Whether rows are finite floats ``(rows, *size)``, which ``shape`` is in words."""
+    values = rows.values
+    if not values.is_floating_point():
+        raise TypeError(
+            f"values is {values.dtype} of shape {tuple(values.shape)}; expected floats of shape "
+            f"{shape}."
+        )
+    if tuple(values.shape[1:]) != size:
+        raise ValueError(f"values has shape {tuple(values.shape)}; expected {shape}.")
+    check_finite(values, "values")
+
+
 def check_numbers(rows: Rows) -> Rows:
     """Rows that a network reads, as its own numbers; what is too large for these is refused."""
     if rows.values.is_floating_point():

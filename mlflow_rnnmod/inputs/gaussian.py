@@ -59,33 +59,33 @@ def rooted(images: Tensor) -> Tensor:
     return images.sign() * images.abs().sqrt()
 
 
-def like_image(size: int, count: int = NUMBERS) -> bool:
+def like_image(size: int) -> bool:
     """Whether a vector is read as a square image.
 
     Example:
         >>> like_image(784), like_image(64), like_image(100), like_image(101)
         (True, False, True, False)
     """
-    return size > count and math.isqrt(size) ** 2 == size
+    return size > NUMBERS and math.isqrt(size) ** 2 == size
 
 
 @lru_cache(maxsize=32)
-def projection(size: int, count: int = NUMBERS) -> Tensor:
+def projection(size: int) -> Tensor:
     """What vectors of ``size`` numbers are multiplied by, float32 ``(size, numbers)``.
 
-    Up to ``count`` numbers stay as they are. As many as a square image has pixels are read as one
-    (any orthonormal basis would do, and for images this one is good); others are added up with
+    Up to :data:`NUMBERS` numbers stay as they are. As many as a square image has pixels are read as
+    one (any orthonormal basis would do, and for images this one is good); others are added up with
     signs (Achlioptas, 2003), which a fixed hash gives.
 
     Example:
         >>> projection(3).tolist()
         [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    if size <= count:
+    if size <= NUMBERS:
         return torch.eye(size)
-    if like_image(size, count):
-        return cosines(1, math.isqrt(size), math.isqrt(size), count)
-    place = torch.arange(size * count).view(size, count)
+    if like_image(size):
+        return cosines(1, math.isqrt(size), math.isqrt(size))
+    place = torch.arange(size * NUMBERS).view(size, NUMBERS)
     mixed = ((place + 1) * 0x9E3779B1) & 0xFFFFFFFF
     mixed = ((mixed ^ (mixed >> 15)) * 0x85EBCA77) & 0xFFFFFFFF
     signs = ((mixed ^ (mixed >> 13)) >> 16 & 1) * 2 - 1

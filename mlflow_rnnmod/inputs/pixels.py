@@ -14,6 +14,7 @@ from mlflow_rnnmod.inputs.base import (
     Reader,
     Size,
     check_finite,
+    check_floats,
     numbers,
 )
 from mlflow_rnnmod.inputs.gaussian import ImageDensity
@@ -56,18 +57,8 @@ class Pixels(Input):
 
     def check_rows(self, rows: Rows, size: Size) -> None:
         """Float ``(rows, channels, height, width)``."""
-        values = rows.values
-        if not values.is_floating_point():
-            raise TypeError(
-                f"values is {values.dtype} of shape {tuple(values.shape)}; expected floats of "
-                "shape (rows, channels, height, width)."
-            )
-        if values.ndim != 4 or tuple(values.shape[1:]) != size:
-            raise ValueError(
-                f"values has shape {tuple(values.shape)}; expected (rows, channels, height, width) "
-                f"with {size}."
-            )
-        check_finite(values, "values")
+        words = f"(rows, channels, height, width) with {size}"
+        check_floats(rows, shape_of(size), words)
 
     def of_batch(self, values: Tensor) -> Tensor | None:
         """Numbers ``(rows, channels, height, width)``, as floats."""

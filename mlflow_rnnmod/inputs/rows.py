@@ -189,3 +189,27 @@ def trimmed(config: Any, rows: Rows) -> Rows:
     if targets is not None and config.answer.stepwise:
         targets = targets[:, :steps]
     return Rows(rows.values[:, :steps], rows.lengths, targets)
+
+
+MAX_STEPS = 65_536
+"""Steps times rows that are run at once: one very long text must not pad a whole batch."""
+
+
+def bucket(lengths: Tensor, batch_size: int) -> list[Tensor]:
+    """Row numbers in batches of like length, the shortest first.
+
+    Batches hold at most ``batch_size`` rows, and fewer where the rows are very long.
+
+    Example:
+        >>> [index.tolist() for index in bucket(torch.tensor([5, 2, 5, 2]), 3)]
+        [[1, 3, 0], [2]]
+    """
+    order = lengths.argsort(stable=True)
+    chunks, start = [], 0
+    while start < len(order):
+        end = min(start + batch_size, len(order))
+        while end > start + 1 and int(lengths[order[end - 1]]) * (end - start) > MAX_STEPS:
+            end = start + (end - start) // 2
+        chunks.append(order[start:end])
+        start = end
+    return chunks

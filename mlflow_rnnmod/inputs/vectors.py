@@ -11,6 +11,7 @@ from mlflow_rnnmod.inputs.base import (
     Input,
     Reader,
     check_finite,
+    check_floats,
     check_numbers,
     numbers,
 )
@@ -43,15 +44,7 @@ class Vectors(Input):
 
     def check_rows(self, rows: Rows, size: int) -> None:
         """Float ``(rows, size)``."""
-        values = rows.values
-        if not values.is_floating_point():
-            raise TypeError(
-                f"values is {values.dtype} of shape {tuple(values.shape)}; expected floats of "
-                f"shape (rows, {size})."
-            )
-        if values.ndim != 2 or values.shape[1] != size:
-            raise ValueError(f"values has shape {tuple(values.shape)}; expected (rows, {size}).")
-        check_finite(values, "values")
+        check_floats(rows, (size,), f"(rows, {size})")
 
     def of_batch(self, values: Tensor) -> Tensor | None:
         """Floats ``(rows, size)``."""

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
-from mlflow_rnnmod.tracking import download, fetch
+from mlflow_rnnmod.tracking import download, fetch, record
 from mlflow_rnnmod.tracking.all_or_nothing import log_or_leave_nothing
 from mlflow_rnnmod.tracking.directory import kind
 from mlflow_rnnmod.tracking.names import check_registered_name
@@ -196,8 +196,7 @@ def _log_figures(client: MlflowClient, run_id: str, model_id: str, model: Logged
         )
         for m in model.metrics or ()
     ]
-    for start in range(0, len(metrics), 1000):
-        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    record.log_metrics(client, run_id, metrics)
 
 
 def _uri_of(client: MlflowClient, model_id: str) -> str:

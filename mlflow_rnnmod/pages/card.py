@@ -16,7 +16,7 @@ from mlflow_rnnmod.pages.markdown import escape, fenced, fit, inline, link, tabl
 from mlflow_rnnmod.pages.wording import (
     SHOWN,
     answer_words,
-    bleu,
+    figure,
     figure_rows,
     input_words,
     label_words,
@@ -251,9 +251,7 @@ def _sizes(module: Module) -> list[tuple[str, str]]:
 
 def _figures(figures: Mapping[str, float], rows: str | None, counted: str) -> str:
     shown = [
-        (words, bleu(figures[name]) if name.endswith("bleu") else percent(figures[name]))
-        for name, words in FIGURES.items()
-        if name in figures
+        (words, figure(name, figures[name])) for name, words in FIGURES.items() if name in figures
     ]
     if "support" in figures:
         shown.append((counted, f"{figures['support']:.0f}"))
@@ -274,14 +272,10 @@ def _layers(module: Module) -> str:
     rows = []
     for name, mask in module.trunk.keep.items():
         kept, total = int(mask.sum()), mask.numel()
-        bar = f"{_bar(kept / total)}&emsp;"
+        full = round(20 * kept / total)
+        bar = "█" * full + "░" * (20 - full) + "&emsp;"
         rows.append((f"{inline(name)}&emsp;", bar, f"{kept}&emsp;", str(total)))
     return "## Units by layer\n\n" + table(("layer", "", "kept&emsp;", "of"), rows, "  rr")
-
-
-def _bar(share: float, width: int = 20) -> str:
-    full = round(share * width)
-    return "█" * full + "░" * (width - full)
 
 
 def _parent_name(parent: Parent, parent_link: str | None) -> str:

@@ -25,7 +25,7 @@ from mlflow_rnnmod.pages.markdown import (
     registered_page,
     table,
 )
-from mlflow_rnnmod.pages.wording import Saved, percent, plural, points
+from mlflow_rnnmod.pages.wording import Saved, figure, percent, plural, points, some
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
@@ -65,10 +65,9 @@ def composite_page(composite: Composite, places: Places, found: Assessment | Non
     characters; what does not fit is left out from the end.
     """
     count, parents = len(composite.modules), _parents(composite)
-    named = ", ".join(escape(label, 40) for label in composite.labels[:5])
-    more = f" and {count - 5} more" if count > 5 else ""
+    named = some([escape(label, 40) for label in composite.labels], 5)
     sections = [
-        f"# A model of {count} {plural('module', count)}: {named}{more}",
+        f"# A model of {count} {plural('module', count)}: {named}",
         _three(composite, found),
         places.saved.words() if places.saved else "",
         _report_link(places),
@@ -93,9 +92,9 @@ def version_line(composite: Composite, found: Assessment | None = None) -> str:
     count, parents = len(composite.modules), len(_parents(composite))
     words = f"{count} {plural('module', count)} of {parents} {plural('parent', parents)}"
     if found is not None:
-        best = ", ".join(_figure(found.metric, parent.value) for parent in found.parents)
+        best = ", ".join(figure(found.metric, parent.value) for parent in found.parents)
         words += (
-            f"; {_figure(found.metric, found.composed)} {METRICS[found.metric]} on "
+            f"; {figure(found.metric, found.composed)} {METRICS[found.metric]} on "
             f"{plain(found.data, 60)} ({found.rows} rows)"
         )
         if best:
@@ -106,11 +105,10 @@ def version_line(composite: Composite, found: Assessment | None = None) -> str:
 
 def registered_page_of(composite: Composite, uri: str) -> str:
     """The description of a composite's registered model: what holds for all its versions."""
-    labels = ", ".join(escape(label, 40) for label in composite.labels[:MANY])
-    more = f" and {len(composite.labels) - MANY} more" if len(composite.labels) > MANY else ""
+    labels = some([escape(label, 40) for label in composite.labels], MANY)
     opening = (
-        f"Models put together from modules of trained networks, without training, for: {labels}"
-        f"{more}. Each version says in a line what it is and how good it was on which rows; the "
+        f"Models put together from modules of trained networks, without training, for: {labels}. "
+        "Each version says in a line what it is and how good it was on which rows; the "
         "page of its source model shows every label beside its parent, and where it came from."
     )
     contract = composite.modules[0].contract
@@ -137,10 +135,10 @@ def lineage(composite: Composite, found: Assessment | None = None) -> str:
     values = {} if found is None else {p.digest: p.value for p in found.parents}
     sources = []
     for digest, (parent, labels) in _parents(composite).items():
-        own = f", {_figure(found.metric, values[digest])}" if found and digest in values else ""
+        own = f", {figure(found.metric, values[digest])}" if found and digest in values else ""
         sources.append(Source(parent.network.words(), labels, digest[:12] + own))
     words = f"{len(composite.modules)} {plural('label', len(composite.modules))}"
-    note = "" if found is None else f"{_figure(found.metric, found.composed)} {found.metric}"
+    note = "" if found is None else f"{figure(found.metric, found.composed)} {found.metric}"
     return lineage_svg(sources, words, note)
 
 
@@ -153,12 +151,6 @@ def _parents(composite: Composite) -> dict[str, tuple[Any, tuple[str, ...]]]:
     return found
 
 
-def _figure(metric: str, value: float) -> str:
-    if value != value:
-        return "none"
-    return f"{100 * value:.1f}" if metric == "bleu" else percent(value)
-
-
 def _three(composite: Composite, found: Assessment | None) -> str:
     """The three figures that count: composed, parents, cost."""
     cost = passes(composite)
@@ -166,8 +158,8 @@ def _three(composite: Composite, found: Assessment | None) -> str:
     if found is None:
         told = "not measured", "not measured"
     else:
-        parents = ", ".join(f"**{_figure(found.metric, p.value)}**" for p in found.parents)
-        composed = f"**{_figure(found.metric, found.composed)}** {METRICS[found.metric]}"
+        parents = ", ".join(f"**{figure(found.metric, p.value)}**" for p in found.parents)
+        composed = f"**{figure(found.metric, found.composed)}** {METRICS[found.metric]}"
         told = composed, parents or "no row is of their labels"
     each = "" if found is None or len(found.parents) < 2 else " (each on its own labels)"
     spaced = "&nbsp;&nbsp;&emsp;"
@@ -227,10 +219,10 @@ def _labels(composite: Composite, places: Places, found: Assessment | None) -> s
         lines.append(
             (
                 _label_cell(row.label, sources[row.label], places),
-                f"&emsp;{_figure(main, row.module[main])}",
-                "" if beside is None else f"&emsp;{_figure(main, beside)}",
+                f"&emsp;{figure(main, row.module[main])}",
+                "" if beside is None else f"&emsp;{figure(main, beside)}",
                 "" if row.difference != row.difference else f"&emsp;{points(row.difference)}",
-                *(f"&emsp;{_figure(n, row.module[n])}" for n in names if n != main),
+                *(f"&emsp;{figure(n, row.module[n])}" for n in names if n != main),
                 f"&emsp;{row.support}",
                 _parent_cell(sources[row.label], places),
             )
@@ -316,5 +308,4 @@ def _step(step: Mapping[str, Any]) -> str:
 
 
 def _list(labels: Sequence[Any]) -> str:
-    shown = ", ".join(escape(label, 40) for label in list(labels)[:12])
-    return shown + (f" and {len(labels) - 12} more" if len(labels) > 12 else "")
+    return some([escape(label, 40) for label in labels], 12)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from html import escape as html
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,19 +11,19 @@ from numpy.typing import NDArray
 
 from mlflow_rnnmod.answers.targets import BINS, Reliability
 from mlflow_rnnmod.pages.assessed import Assessment
-from mlflow_rnnmod.pages.composite import BATCH, _figure, lineage, passes, story
+from mlflow_rnnmod.pages.composite import BATCH, lineage, passes, story
 from mlflow_rnnmod.pages.dial import METRICS
 from mlflow_rnnmod.pages.markdown import plain
-from mlflow_rnnmod.pages.page import STYLE
+from mlflow_rnnmod.pages.page import document, tiles
 from mlflow_rnnmod.pages.pictures import ACCENT, INK, LINE, OTHER, SOFT, svg
-from mlflow_rnnmod.pages.sortable import SCRIPT, Cell, sortable
-from mlflow_rnnmod.pages.sortable import STYLE as SORTING
-from mlflow_rnnmod.pages.wording import percent, plural, points
+from mlflow_rnnmod.pages.sortable import Cell, sortable
+from mlflow_rnnmod.pages.wording import figure, percent, plural, points
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.composition import Composite
 
 
+_UNMARKED = str.maketrans("", "", "*`\\")
 SHOWN = 24
 """Labels that a confusion matrix has room for; of more, those that are confused most."""
 
@@ -127,14 +126,15 @@ def composite_report(composite: Composite, found: Assessment | None = None) -> s
     parts = [f"<h1>{title}</h1>", _tiles(composite, found)]
     if found is not None:
         parts.append(
-            f'<p class="soft">Measured on {html(plain(found.data, 300))}, {found.rows} rows; each '
-            "parent was asked about rows of its own labels alone.</p>"
+            f'<p class="soft">Measured on {escape(plain(found.data, 300))}, {found.rows} rows; '
+            "each parent was asked about rows of its own labels alone.</p>"
         )
         parts += ["<h2>Labels beside their parents</h2>", _label_table(found)]
+    told = (step.translate(_UNMARKED) for step in story(composite))
     parts += [
         "<h2>Where it comes from</h2>",
         f'<div class="wide">{lineage(composite, found)}</div>',
-        f"<ol>{''.join(f'<li>{html(_unmarked(s))}</li>' for s in story(composite))}</ol>",
+        f"<ol>{''.join(f'<li>{escape(s)}</li>' for s in told)}</ol>",
     ]
     if found is not None and found.confusion is not None:
         parts += [
@@ -151,39 +151,26 @@ def composite_report(composite: Composite, found: Assessment | None = None) -> s
             f'<div class="wide">{reliability_svg(found.reliability)}</div>',
         ]
     if found is not None and found.signatures:
-        told = "; ".join(f"{name}: {s}" for name, s in found.signatures.items())
-        parts.append(f'<p class="soft">{html(told)}</p>')
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}{SORTING}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + f"\n<script>{SCRIPT}</script></body></html>\n"
-    )
-
-
-def _unmarked(markdown: str) -> str:
-    """A sentence of the story without its marks."""
-    return markdown.replace("**", "").replace("`", "").replace("\\", "")
+        computed = "; ".join(f"{name}: {s}" for name, s in found.signatures.items())
+        parts.append(f'<p class="soft">{escape(computed)}</p>')
+    return document(title, parts)
 
 
 def _tiles(composite: Composite, found: Assessment | None) -> str:
-    tiles = []
+    shown = []
     if found is not None:
-        tiles.append((_figure(found.metric, found.composed), f"{METRICS[found.metric]}, composed"))
-        tiles += [
-            (_figure(found.metric, p.value), f"its parent {p.digest[:12]}, on {p.rows} rows")
+        shown.append((figure(found.metric, found.composed), f"{METRICS[found.metric]}, composed"))
+        shown += [
+            (figure(found.metric, p.value), f"its parent {p.digest[:12]}, on {p.rows} rows")
             for p in found.parents
         ]
     if cost := passes(composite):
-        tiles.append((f"{cost[1]:.1f}", f"passes of a parent for a batch of {BATCH} (estimated)"))
+        shown.append((f"{cost[1]:.1f}", f"passes of a parent for a batch of {BATCH} (estimated)"))
     if found is not None and found.agreement is not None:
-        tiles.append((percent(found.agreement), "of the rows are answered as the parent does"))
+        shown.append((percent(found.agreement), "of the rows are answered as the parent does"))
     if found is not None and found.reliability is not None:
-        tiles.append((percent(found.reliability.error), "expected calibration error"))
-    return '<div class="tiles">' + "".join(
-        f'<div class="tile"><b>{html(value)}</b><span>{html(words)}</span></div>'
-        for value, words in tiles
-    ) + "</div>"  # fmt: skip
+        shown.append((percent(found.reliability.error), "expected calibration error"))
+    return tiles((escape(value), escape(words)) for value, words in shown)
 
 
 def _label_table(found: Assessment) -> str:

@@ -6,7 +6,6 @@ loaded from elsewhere; one small script sorts and filters the table of modules.
 
 from __future__ import annotations
 
-import math
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -18,7 +17,7 @@ from mlflow_rnnmod.pages.markdown import plain
 from mlflow_rnnmod.pages.pictures import grouped, is_taken, overlap_svg, sizing_svg
 from mlflow_rnnmod.pages.sortable import SCRIPT, Cell, sortable
 from mlflow_rnnmod.pages.sortable import STYLE as SORTING
-from mlflow_rnnmod.pages.wording import percent, points
+from mlflow_rnnmod.pages.wording import figures_of, percent, points, worst
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
@@ -104,6 +103,7 @@ def page(decomposition: Decomposition) -> str:
     """
     parent, modules = decomposition.parent, decomposition.modules
     title = f"{len(modules)} modules of one network"
+    measured = decomposition.rows.get("figures", "rows that are not recorded")
     parts = [
         f"<h1>{title}</h1>",
         f'<p class="soft">Parent {escape(parent.digest[:12])}, '
@@ -114,7 +114,7 @@ def page(decomposition: Decomposition) -> str:
             for w in decomposition.warnings
         ),
         _tiles(decomposition.figures, decomposition.metric),
-        f'<p class="soft">Measured on {escape(_figure_rows(decomposition))}.</p>',
+        f'<p class="soft">Measured on {escape(plain(measured, 500))}.</p>',
         "<h2>Modules</h2>",
         _modules(modules),
     ]
@@ -133,12 +133,23 @@ def page(decomposition: Decomposition) -> str:
         parts += ["<h2>Examples</h2>", _pictures(decomposition.pictures)]
     parts += ["<h2>Rows</h2>", _pairs(decomposition.rows)]
     parts += ["<h2>Settings</h2>", _pairs(_settings(decomposition, chosen))]
+    return document(title, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A whole file of HTML, with the script that sorts its tables."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{STYLE}{SORTING}</style></head>\n<body>\n"
         + "\n".join(parts)
         + f"\n<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def tiles(shown: Iterable[tuple[str, str]]) -> str:
+    """Figures with what they are, HTML both, beside one another."""
+    each = (f'<div class="tile"><b>{b}</b><span>{words}</span></div>' for b, words in shown)
+    return f'<div class="tiles">{"".join(each)}</div>'
 
 
 def _in_all(units: Mapping[str, int]) -> str:
@@ -164,12 +175,11 @@ def _named(words: Mapping[str, str], metric: str) -> dict[str, str]:
 
 
 def _tiles(figures: Mapping[str, float], metric: str) -> str:
-    tiles = [
-        f'<div class="tile"><b>{_figure(name, figures[name])}</b><span>{words}</span></div>'
+    return tiles(
+        (_figure(name, figures[name]), words)
         for name, words in _named(_TILES, metric).items()
         if name in figures
-    ]
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+    )
 
 
 def _figure(name: str, value: float) -> str:
@@ -180,11 +190,11 @@ def _figure(name: str, value: float) -> str:
 
 def _modules(modules: Sequence[Module]) -> str:
     """The table of modules, worst first; it sorts by the column that is clicked on."""
-    known = [(module, {**module.figures, **_gap(module)}) for module in modules]
+    known = [(module, figures_of(module)) for module in modules]
     shown = [name for name in _COLUMNS if any(name in figures for _, figures in known)]
     header = ["label", *(_COLUMNS[name] for name in shown), "rows of the label"]
     rows = []
-    for module, figures in sorted(known, key=lambda item: _order(item[1])):
+    for module, figures in sorted(known, key=lambda item: worst(item[1])):
         cells = [Cell.text(module.label)]
         for name in shown:
             value = figures.get(name)
@@ -194,19 +204,6 @@ def _modules(modules: Sequence[Module]) -> str:
                 cells.append(Cell.share(value))
         rows.append([*cells, Cell.number(figures.get("support"))])
     return sortable(header, rows)
-
-
-def _gap(module: Module) -> dict[str, float]:
-    """The module's main figure less its parent's, where both are known."""
-    for name in ("f1", "bleu"):
-        if name in module.figures and f"parent_{name}" in module.figures:
-            return {"points": module.figures[name] - module.figures[f"parent_{name}"]}
-    return {}
-
-
-def _order(figures: Mapping[str, float]) -> tuple[float, float]:
-    found = figures.get("points"), figures.get("f1", figures.get("bleu"))
-    return tuple(math.inf if x is None or x != x else x for x in found)  # type: ignore[return-value]
 
 
 def _sizing(decomposition: Decomposition, chosen: Any) -> str:
@@ -272,17 +269,9 @@ def _settings(decomposition: Decomposition, chosen: Any) -> dict[str, Any]:
 
 
 def _pairs(pairs: Mapping[str, Any]) -> str:
-    rows = _rows((name.replace("_", " "), value) for name, value in pairs.items())
-    return f"<table><tbody>{rows}</tbody></table>"
-
-
-def _rows(pairs: Iterable[tuple[str, Any]]) -> str:
-    return "".join(
-        f"<tr><td>{escape(plain(name))}</td>"
+    rows = "".join(
+        f"<tr><td>{escape(plain(name.replace('_', ' ')))}</td>"
         f'<td class="words">{escape(plain(value, 2000))}</td></tr>'
-        for name, value in pairs
+        for name, value in pairs.items()
     )
-
-
-def _figure_rows(decomposition: Decomposition) -> str:
-    return plain(decomposition.rows.get("figures", "rows that are not recorded"), 500)
+    return f"<table><tbody>{rows}</tbody></table>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from mlflow_rnnmod.pages.dial import METRICS, sorted_settings, taken_of, write_s
 from mlflow_rnnmod.pages.markdown import escape, link, model_page, registered_page, table
 from mlflow_rnnmod.pages.page import page
 from mlflow_rnnmod.pages.pictures import grouped, write_overlap
-from mlflow_rnnmod.pages.wording import bleu, percent, points, removal_words
+from mlflow_rnnmod.pages.wording import bleu, figures_of, percent, points, removal_words, worst
 
 if TYPE_CHECKING:
     from mlflow_rnnmod.decomposition import Decomposition
@@ -135,7 +134,7 @@ def index_markdown(
     own lists stop at 50 models, or have no search (docs/mlflow.md).
     """
     registered = any(entry.registered_name for entry in entries)
-    known = [{**e.module.figures, **_points(e.module)} for e in entries]
+    known = [figures_of(entry.module) for entry in entries]
     shown = [name for name in _HEADER if any(name in figures for figures in known)]
     header = ["label", *(_HEADER[n] for n in shown), "rows", *(["version"] if registered else [])]
     lines = []
@@ -143,7 +142,7 @@ def index_markdown(
         label = escape(entry.module.label, 80)
         if entry.model_id:
             label = link_raw(label, model_page(experiment_id, entry.model_id))
-        figures = {**entry.module.figures, **_points(entry.module)}
+        figures = figures_of(entry.module)
         cells = [label, *(_cell(n, figures[n]) if n in figures else "" for n in shown)]
         cells.append(f"{figures['support']:.0f}" if "support" in figures else "")
         if registered:
@@ -167,23 +166,7 @@ def index_markdown(
 
 def worst_first(entries: Sequence[Entry]) -> list[Entry]:
     """By what a label lost against its parent, then by how good it is; unknown ones last."""
-
-    def key(entry: Entry) -> tuple[float, float]:
-        figures = entry.module.figures
-        own = figures.get("f1", figures.get("bleu", math.inf))
-        gap = _points(entry.module).get("points", math.inf)
-        return tuple(math.inf if value != value else value for value in (gap, own))  # type: ignore[return-value]
-
-    return sorted(entries, key=key)
-
-
-def _points(module: Module) -> dict[str, float]:
-    """The module's main figure less its parent's, where both are known."""
-    for name in ("f1", "bleu"):
-        both = module.figures.get(name), module.figures.get(f"parent_{name}")
-        if both[0] is not None and both[1] is not None:
-            return {"points": both[0] - both[1]}
-    return {}
+    return sorted(entries, key=lambda entry: worst(figures_of(entry.module)))
 
 
 def _cell(name: str, value: float) -> str:
@@ -285,7 +268,7 @@ def _registered(entry: Entry) -> str:
 
 def _row(entry: Entry, experiment_id: str) -> dict[str, Any]:
     """Plain values for the CSV file and MLflow's table view, which sorts: figures first."""
-    figures, module = {**entry.module.figures, **_points(entry.module)}, entry.module
+    figures, module = figures_of(entry.module), entry.module
     row: dict[str, Any] = {"label": module.label, "points": _rounded(figures.get("points"))}
     row.update({n: _rounded(figures.get(n)) for n in _SHARES if n in figures})
     row["support"] = int(figures["support"]) if "support" in figures else None

@@ -76,11 +76,11 @@ class Cell:
         return cls(percent(share), share, min(max(share, 0.0), 1.0))
 
     @classmethod
-    def number(cls, number: float | None, form: str = "{:.0f}") -> Cell:
+    def number(cls, number: float | None) -> Cell:
         """A number, or nothing."""
         if number is None or number != number:
             return cls("", None)
-        return cls(form.format(number), number)
+        return cls(f"{number:.0f}", number)
 
     def __str__(self) -> str:
         known = "" if self.value is None else escape(str(self.value), quote=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.inputs import input_of
 from mlflow_rnnmod.pages.markdown import escape, plain
+
+if TYPE_CHECKING:
+    from mlflow_rnnmod.decomposition.module import Module
 
 # Labels, modules or steps that are listed one by one.
 SHOWN = 40
@@ -43,6 +47,37 @@ def points(difference: float) -> str:
     """
     rounded = round(100 * difference, 1)
     return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def figure(metric: str, share: float) -> str:
+    """A figure as people read it: BLEU in points, all others as shares."""
+    return bleu(share) if metric.endswith("bleu") else percent(share)
+
+
+def some(items: Sequence[str], most: int) -> str:
+    """The first of some items, and how many more there are.
+
+    Example:
+        >>> some(["a", "b", "c"], 2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def figures_of(module: Module) -> dict[str, float]:
+    """A module's figures, with the main one less its parent's where both are known: points."""
+    figures = dict(module.figures)
+    for name in ("f1", "bleu"):
+        if name in figures and f"parent_{name}" in figures:
+            return {**figures, "points": figures[name] - figures[f"parent_{name}"]}
+    return figures
+
+
+def worst(figures: Mapping[str, float]) -> tuple[float, ...]:
+    """What to sort by: points lost, then the main figure; what is not known comes last."""
+    found = figures.get("points"), figures.get("f1", figures.get("bleu"))
+    return tuple(math.inf if value is None or value != value else value for value in found)
 
 
 def removal_words(made: Mapping[str, Any]) -> str:

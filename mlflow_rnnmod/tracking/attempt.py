@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from mlflow.entities import (
     LoggedModel,
     LoggedModelOutput,
     LoggedModelStatus,
-    Metric,
     Run,
 )
 from mlflow.models import Model
@@ -62,7 +61,6 @@ _logger = logging.getLogger(__name__)
 FOLDER = "rnnmod"
 PARENT_RUN = "mlflow.parentRunId"
 _THREADS = 8
-_CHUNK = 1000  # metrics that MLflow takes at once
 
 
 class Attempt:
@@ -253,21 +251,15 @@ class Attempt:
             metrics += record.parent_metrics(
                 self.decomposition, parent.model_id, self.run_id, start, self.dataset
             )
-        self._log_batches(self.run_id, metrics)
+        record.log_metrics(self.client, self.run_id, metrics)
         ids = {label: model.model_id for label, model in models.items()}
         tags = {**_mlflow.resolve_tags(), PARENT_RUN: self.run_id, "rnnmod.role": "figures"}
         name = f"figures of the modules of {self.prefix or self.decomposition.parent.digest[:6]}"
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
         self.figures_run = run.info.run_id
-        self._log_batches(
-            self.figures_run,
-            record.module_metrics(self.decomposition, ids, self.figures_run, self.dataset),
-        )
+        metrics = record.module_metrics(self.decomposition, ids, self.figures_run, self.dataset)
+        record.log_metrics(self.client, self.figures_run, metrics)
         self.client.set_terminated(self.figures_run)
-
-    def _log_batches(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        for first in range(0, len(metrics), _CHUNK):
-            self.client.log_batch(run_id, metrics=metrics[first : first + _CHUNK])
 
     def _register(
         self, parent: LoggedModel, models: Mapping[str, LoggedModel], progress: Progress

@@ -149,19 +149,13 @@ def _documents(kind: str, uri: str, content: Fetch) -> tuple[Document, ...]:
             "mlflow_rnnmod.decompose."
         )
     opening = {composites.DOCUMENT: content(composites.DOCUMENT)}
-    with _folder_of(opening) as folder:
-        try:
-            together = composites.digest_of_modules(folder)
-            parts = [] if together else composites.read_folders(folder)
-        except ValueError as error:
-            raise ValueError(fetch.told(error, folder, uri)) from error
+    with _folder_of(opening, uri) as folder:
+        together = composites.digest_of_modules(folder)
+        parts = [] if together else composites.read_folders(folder)
     if together:
         data = content(ALL)
-        with _folder_of({ALL: data}) as folder:
-            try:
-                entries = read_entries(folder, uri, together)
-            except ValueError as error:
-                raise ValueError(fetch.told(error, folder, uri)) from error
+        with _folder_of({ALL: data}, uri) as folder:
+            entries = read_entries(folder, uri, together)
         size = len(data) // max(len(entries), 1)  # what one of them takes, counted once in all
         return tuple(
             Document(data[:size], entry, {**reference, "bundled": True})
@@ -178,11 +172,8 @@ def _documents(kind: str, uri: str, content: Fetch) -> tuple[Document, ...]:
 
 
 def _document(content: bytes, name: str, sha256: str | None = None) -> Document:
-    with _folder_of({DOCUMENT: content}) as folder:
-        try:
-            entry, reference = read_entry(folder, name, sha256)
-        except ValueError as error:
-            raise ValueError(fetch.told(error, folder, name)) from error
+    with _folder_of({DOCUMENT: content}, name) as folder:
+        entry, reference = read_entry(folder, name, sha256)
     return Document(content, entry, reference)
 
 
@@ -198,11 +189,16 @@ def _elsewhere(uri: str) -> Found:
 
 
 @contextmanager
-def _folder_of(files: Mapping[str, bytes]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="rnnmod-") as folder:
+def _folder_of(files: Mapping[str, bytes], uri: str) -> Iterator[Path]:
+    """A folder with some files; what is wrong with them is told by the URI that led to them."""
+    with tempfile.TemporaryDirectory(prefix="rnnmod-") as temporary:
+        folder = Path(temporary)
         for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        yield Path(folder)
+            (folder / name).write_bytes(content)
+        try:
+            yield folder
+        except ValueError as error:
+            raise ValueError(fetch.told(error, folder, uri)) from error
 
 
 def _load_module(document: Document, data: str, origin: Mapping[str, Any]) -> Module:
@@ -217,7 +213,7 @@ def _load_module(document: Document, data: str, origin: Mapping[str, Any]) -> Mo
             module = fetch.read(folder, origin["uri"])
     else:
         files = {DOCUMENT: document.content, TENSORS: download.content(data, TENSORS)}
-        with _folder_of(files) as folder:
+        with _folder_of(files, origin["uri"]) as folder:
             module = fetch.read(folder, origin["uri"])
     assert isinstance(module, Module)
     # Without its parent, which is kept by itself: it is much larger, and others share it.

@@ -234,6 +234,8 @@ def _log(
     from mlflow.entities import Metric
     from mlflow.models.evaluation.artifacts import CsvEvaluationArtifact
 
+    from mlflow_rnnmod.tracking.record import log_metrics
+
     client, now = MlflowClient(), int(time.time() * 1000)
     entities = []
     if told is not None:
@@ -244,8 +246,7 @@ def _log(
             "run_id": run_id,
         }
         entities = [Metric(key, value, now, 0, **where) for key, value in metrics.items()]
-    for start in range(0, len(entities), 1000):
-        client.log_batch(run_id, metrics=entities[start : start + 1000])
+    log_metrics(client, run_id, entities)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.csv")
         table.to_csv(path, index=False)

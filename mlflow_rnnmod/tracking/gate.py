@@ -102,21 +102,21 @@ class Comparison:
 
     def refusal(self, max_drop: float, min_rows: int = MIN_ROWS) -> str | None:
         """Why the new model may not take the old one's place, with labels and amounts."""
+        from mlflow_rnnmod.pages.wording import some
+
         reasons = []
         if lost := self.lost(max_drop):
-            told = ", ".join(
+            told = [
                 f"{c.label!r} {100 * c.old:.1f} to {100 * c.new:.1f} "
                 f"({100 * c.difference:+.1f} points of {self.figure}, p={c.p:.2g}, {c.rows} rows)"
-                for c in lost[:20]
-            )
-            more = f" and {len(lost) - 20} more" if len(lost) > 20 else ""
-            reasons.append(f"more than {max_drop:g} points were lost by {told}{more}")
+                for c in lost
+            ]
+            reasons.append(f"more than {max_drop:g} points were lost by {some(told, 20)}")
         if few := self.untold(min_rows):
-            told = ", ".join(f"{c.label!r} ({c.rows})" for c in few[:20])
-            more = f" and {len(few) - 20} more" if len(few) > 20 else ""
+            told = [f"{c.label!r} ({c.rows})" for c in few]
             reasons.append(
-                f"too few rows to tell for {told}{more}; expected {min_rows} of each label (see "
-                "min_rows)"
+                f"too few rows to tell for {some(told, 20)}; expected {min_rows} of each label "
+                "(see min_rows)"
             )
             if self.strange:
                 told = ", ".join(map(repr, self.strange[:5]))
@@ -216,15 +216,12 @@ def compare(
     names = [label for label in labels if label != end_label]
     tables, row = _tables((truth, old, new), names, answer)
     wanted, said_old, said_new = tables
-    single = answer.metric == "accuracy"
-    if single:
-        first, second = ((wanted == said).all(axis=1) for said in (said_old, said_new))
+    first, second = ((wanted == said).all(axis=1) for said in (said_old, said_new))
+    if answer.metric == "accuracy":
         counts = [(right.astype(float), np.ones(len(wanted))) for right in (first, second)]
-        overall = _change(OVERALL, len(wanted), counts, first, second, row)
     else:
         counts = [_f1(wanted, said, all_labels=True) for said in (said_old, said_new)]
-        first, second = ((wanted == said).all(axis=1) for said in (said_old, said_new))
-        overall = _change(OVERALL, len(wanted), counts, first, second, row)
+    overall = _change(OVERALL, len(wanted), counts, first, second, row)
     found = []
     for number, label in enumerate(names):
         columns = [table[:, number] for table in tables]

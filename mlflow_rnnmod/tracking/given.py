@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 
 from mlflow_rnnmod.tracking.columns import WORDS, read_inputs
+from mlflow_rnnmod.tracking.searching import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,9 +213,8 @@ def _translations(table: pd.DataFrame, name: str, labels: Sequence[str]) -> list
 
 
 def _missing(name: str, column: str, table: pd.DataFrame, what: str) -> MlflowException:
-    near = get_close_matches(column, [str(c) for c in table.columns], 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    known = [str(c) for c in table.columns]
     return MlflowException.invalid_parameter_value(
-        f"{name} has the columns {[str(c) for c in table.columns]}; expected a column {column!r} "
-        f"for {what}.{hint}"
+        f"{name} has the columns {known}; expected a column {column!r} for {what}."
+        + suggestion(column, known)
     )

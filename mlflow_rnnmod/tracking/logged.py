@@ -97,7 +97,14 @@ def run_to_log_to(
         return
     current = uri == mlflow.get_tracking_uri()
     experiment = (_mlflow.get_experiment_id() if current else None) or "0"
-    run = client.create_run(experiment, tags=_mlflow.resolve_tags(), run_name="decomposition")
+    with _begun(client, experiment, _mlflow.resolve_tags()) as run:
+        yield run
+
+
+@contextmanager
+def _begun(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    """A new run, which is ended here."""
+    run = client.create_run(experiment_id, tags=dict(tags), run_name="decomposition")
     try:
         yield run
     except BaseException:
@@ -128,13 +135,8 @@ def _apart(client: MlflowClient, experiment: str, origin: str | None) -> Iterato
     tags = _mlflow.resolve_tags()
     if origin is not None:
         tags["rnnmod.source_run"] = origin
-    run = client.create_run(place, tags=tags, run_name="decomposition")
-    try:
+    with _begun(client, place, tags) as run:
         yield run
-    except BaseException:
-        finish(lambda: _fail(client, run.info.run_id), "rnnmod-end-run")
-        raise
-    client.set_terminated(run.info.run_id)
     if origin is not None:
         note = client.get_run(origin).data.tags.get(NOTE, "")
         link = f"**Modules:** [in the experiment {escape(experiment)}]"

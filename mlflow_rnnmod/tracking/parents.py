@@ -53,7 +53,7 @@ class _Kept:
             return self._alive.get((digest, tokenizer)) if found is None else found
 
     def put(self, parent: Parent) -> None:
-        key = (parent.digest, _tokenizer(parent))
+        key = (parent.digest, parent.tokenizers)
         with self._lock:
             present = self._alive.get(key)
             # The one that is there stays, so that modules go on sharing it, unless the new one
@@ -71,10 +71,6 @@ class _Kept:
 
 _kept = _Kept(MEMORY)
 _one_at_a_time: defaultdict[str, Lock] = defaultdict(Lock)
-
-
-def _tokenizer(parent: Parent) -> str | None:
-    return parent.tokenizers
 
 
 def remember(parent: Parent) -> None:
@@ -166,7 +162,7 @@ def _from_disk(digest: str, tokenizer: str | None, tried: list[str]) -> Parent |
         tried.append(f"spoilt in the cache {root}")
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    if _tokenizer(parent) != tokenizer:
+    if parent.tokenizers != tokenizer:
         tried.append(f"with another tokenizer in the cache {root}")
         return None
     return parent
@@ -240,7 +236,7 @@ def _from_server(
     try:
         others = logged_parents(client, digest)
     except Exception as error:  # whatever a store or a connection raises
-        tried.append(f"{shown} can't be searched: {_first_line(error)}")
+        tried.append(f"{shown} can't be searched: {download.first_line(error)}")
         return None
     for other in others:
         if other != model_id:
@@ -263,7 +259,7 @@ def logged_id(parent: Parent) -> str | None:
             return parent.model_id
     tried: list[str] = []
     for model_id in logged_parents(client, parent.digest):
-        reference = {"tokenizer": _tokenizer(parent)}
+        reference = {"tokenizer": parent.tokenizers}
         uri = mlflow.get_tracking_uri()
         if _logged(client, uri, model_id, parent.digest, reference, tried) is not None:
             return model_id
@@ -277,7 +273,7 @@ def is_readable(
 
     That it is called ready does not say so: what stood between may have stored nothing.
     """
-    reference = {"tokenizer": _tokenizer(parent)}
+    reference = {"tokenizer": parent.tokenizers}
     return _logged(client, server, model_id, parent.digest, reference, tried) is not None
 
 
@@ -306,13 +302,9 @@ def _logged(
         with download.downloaded(f"{location}/{download.DATA}", tracking_uri=server) as folder:
             parent = read_parent(folder, digest)
     except Exception as error:  # whatever a store, a connection or a spoilt file raises
-        tried.append(f"not {shown}: {_first_line(error)}")
+        tried.append(f"not {shown}: {download.first_line(error)}")
         return None
-    if _tokenizer(parent) != reference.get("tokenizer"):
+    if parent.tokenizers != reference.get("tokenizer"):
         tried.append(f"with another tokenizer {shown}")
         return None
     return parent.known_as(model_id, without_credentials(server))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

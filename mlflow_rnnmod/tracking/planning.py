@@ -112,7 +112,7 @@ class Survey:
     @property
     def problems(self) -> list[str]:
         """What is wrong before anything is put together."""
-        failed = [f"{uri}: {_first_line(error)}" for uri, error in self.failures.items()]
+        failed = [f"{uri}: {download.first_line(error)}" for uri, error in self.failures.items()]
         return [*failed, *self.missing]
 
     def check(self, beside: Sequence[Module] = ()) -> None:
@@ -193,7 +193,3 @@ def _missing(reference: Mapping[str, Any]) -> str | None:
         f"here nor on {download.server()}; where it can still be read, "
         "mlflow_rnnmod.export(module, path) writes a module that needs no other files" + told
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

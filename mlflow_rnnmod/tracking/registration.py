@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from mlflow_rnnmod.tracking.searching import name_is
+from mlflow_rnnmod.tracking.searching import name_is, paged
 
 _logger = logging.getLogger(__name__)
 
@@ -142,14 +142,9 @@ class Registry:
                 _logger.warning("The empty registered model %s is left: %s", what.name, error)
 
     def _versions_of(self, what: Registration) -> list[ModelVersion]:
-        found: list[ModelVersion] = []
-        token = None
-        while True:
-            page = self._client.search_model_versions(name_is(what.name), page_token=token)
-            found.extend(v for v in page if v.tags.get(ATTEMPT) == self._attempt)
-            token = page.token
-            if not token:
-                return found
+        named = name_is(what.name)
+        versions = paged(lambda token: self._client.search_model_versions(named, page_token=token))
+        return [version for version in versions if version.tags.get(ATTEMPT) == self._attempt]
 
     def _link(self, model: LoggedModel, name: str, version: str) -> None:
         known = json.loads(self._client.get_logged_model(model.model_id).tags.get(_VERSIONS, "[]"))

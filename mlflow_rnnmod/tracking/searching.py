@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, LoggedModel, LoggedModelStatus
@@ -18,16 +19,20 @@ from mlflow_rnnmod.tracking.listing import KINDS, model_filter
 _MODEL_ID = re.compile(r"models:/(m-[^/@]+)/?")
 
 
-def experiments(client: MlflowClient, name: str | None = None) -> list[Experiment]:
-    """All experiments, or the one with a name: searching models asks to name them."""
-    found: list[Experiment] = []
+def paged(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """What is on all pages of a search, asked for one by one by their tokens."""
     token = None
     while True:
-        page = client.search_experiments(page_token=token)
-        found.extend(page)
+        page = ask(token)
+        yield from page
         token = page.token
         if not token:
-            break
+            return
+
+
+def experiments(client: MlflowClient, name: str | None = None) -> list[Experiment]:
+    """All experiments, or the one with a name: searching models asks to name them."""
+    found = list(paged(lambda token: client.search_experiments(page_token=token)))
     if name is None:
         return found
     chosen = [one for one in found if one.name == name]
@@ -48,13 +53,9 @@ def logged_models(
     """Models of this flavor that are ready, newest first."""
     filters = model_filter(kinds, conditions)
     where = [found.experiment_id for found in experiments(client, experiment)]
-    token = None
-    while where:
-        page = client.search_logged_models(where, filters, page_token=token)
-        yield from (model for model in page if model.status == LoggedModelStatus.READY)
-        token = page.token
-        if not token:
-            return
+    if where:
+        models = paged(lambda token: client.search_logged_models(where, filters, page_token=token))
+        yield from (model for model in models if model.status == LoggedModelStatus.READY)
 
 
 def quoted(value: str) -> str:
@@ -85,16 +86,13 @@ def registered_versions(client: MlflowClient) -> dict[str, list[ModelVersion]]:
     for name, known in registered_aliases(client).items():
         for alias, number in known.items():
             aliases[name, number].append(alias)
-    token = None
-    while True:
-        page = client.search_model_versions(page_token=token, max_results=10_000)
-        for version in page:
-            if model_id := model_id_of(version):
-                version.aliases = aliases.get((version.name, str(version.version)), [])
-                found[model_id].append(version)
-        token = page.token
-        if not token:
-            return found
+    for version in paged(
+        lambda token: client.search_model_versions(page_token=token, max_results=10_000)
+    ):
+        if model_id := model_id_of(version):
+            version.aliases = aliases.get((version.name, str(version.version)), [])
+            found[model_id].append(version)
+    return found
 
 
 def registered_names(client: MlflowClient) -> list[str]:
@@ -104,14 +102,10 @@ def registered_names(client: MlflowClient) -> list[str]:
 
 def registered_aliases(client: MlflowClient) -> dict[str, dict[str, str]]:
     """Versions by alias, of all registered models by name."""
-    found: dict[str, dict[str, str]] = {}
-    token = None
-    while True:
-        page = client.search_registered_models(page_token=token, max_results=1000)
-        found |= {m.name: {a: str(v) for a, v in m.aliases.items()} for m in page}
-        token = page.token
-        if not token:
-            return found
+    models = paged(
+        lambda token: client.search_registered_models(page_token=token, max_results=1000)
+    )
+    return {m.name: {a: str(v) for a, v in m.aliases.items()} for m in models}
 
 
 def near_model(text: str) -> str:
@@ -145,15 +139,11 @@ def near_names() -> Iterator[None]:
     except MlflowException as error:
         text = error.message or str(error)
         if near := near_model(text):
-            raise MlflowException(f"{text}.{near}", error_code=_code(error)) from error
+            code = int(ErrorCode.Value(error.error_code))
+            raise MlflowException(f"{text}.{near}", error_code=code) from error
         raise
 
 
-def _code(error: MlflowException) -> int:
-    return int(ErrorCode.Value(error.error_code))
-
-
-_NO_VERSION = re.compile(r"Model Version \(name=(\S+), version=\S+\) not found")
 _UNKNOWN = re.compile(r"Registered Model with name=(\S+) not found")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, LoggedModelInput, Metric
+from mlflow.entities import LoggedModelInput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.model import ModelInfo
@@ -94,19 +94,14 @@ def write_pages(
         (folder / name).write_text(content, encoding="utf-8")
 
 
-def log_figures(
-    client: MlflowClient, run_id: str, model_id: str, found: Assessment, data: Dataset | None
-) -> None:
+def log_figures(client: MlflowClient, run_id: str, model_id: str, found: Assessment) -> None:
     """A composite's figures, on its model; dated so that the run's own keep their place there."""
     start = client.get_run(run_id).info.start_time
-    extra = {"dataset_name": data.name, "dataset_digest": data.digest} if data else {}
-    client.log_batch(
-        run_id,
-        metrics=[
-            Metric(name, value, start, 0, model_id=model_id, run_id=run_id, **extra)
-            for name, value in found.metrics().items()
-        ],
-    )
+    metrics = [
+        Metric(name, value, start, 0, model_id=model_id, run_id=run_id)
+        for name, value in found.metrics().items()
+    ]
+    client.log_batch(run_id, metrics=metrics)
 
 
 def log_lineage(client: MlflowClient, run_id: str, composite: Composite) -> None:
@@ -244,7 +239,7 @@ def present(
     if run_id:
         log_lineage(client, run_id, composite)
         if found is not None:
-            log_figures(client, run_id, info.model_id, found, None)
+            log_figures(client, run_id, info.model_id, found)
     if name is not None and info.registered_model_version is not None:
         version = str(info.registered_model_version)
         dress(client, name, version, composite, found, first_alias)

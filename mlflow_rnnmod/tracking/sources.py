@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_rnnmod.composition import Composite
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks import Parent
+from mlflow_rnnmod.tracking.searching import paged
 
 Source: TypeAlias = Module | Composite | str | os.PathLike[str]
 """A module, a composite, or a URI or folder of one."""
@@ -62,18 +63,9 @@ def named(thing: Any) -> str:
 def _modules_of_run(run_id: str) -> list[str]:
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
-    found: list[LoggedModel] = []
-    token = None
-    while True:
-        page = client.search_logged_models(
-            experiment_ids=[experiment],
-            filter_string=f"source_run_id = '{run_id}' AND tags.`rnnmod.kind` = 'module'",
-            page_token=token,
-        )
-        found.extend(model for model in page if model.status == LoggedModelStatus.READY)
-        token = page.token
-        if not token:
-            break
+    query = f"source_run_id = '{run_id}' AND tags.`rnnmod.kind` = 'module'"
+    pages = paged(lambda t: client.search_logged_models([experiment], query, page_token=t))
+    found: list[LoggedModel] = [m for m in pages if m.status == LoggedModelStatus.READY]
     if not found:
         raise MlflowException.invalid_parameter_value(
             f"The run {run_id} has no modules on {mlflow.get_tracking_uri()}; expected a run that "

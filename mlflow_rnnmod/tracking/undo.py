@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_rnnmod.tracking import _mlflow
 from mlflow_rnnmod.tracking.download import first_line
 from mlflow_rnnmod.tracking.registration import ATTEMPT, Registry
+from mlflow_rnnmod.tracking.searching import paged
 
 _logger = logging.getLogger(__name__)
 MODULE = "rnnmod-module"
@@ -142,17 +143,9 @@ class Ledger:
 
     def _found(self, query: str) -> list[LoggedModel] | None:
         """Models that a search gives; ``None`` where it is not answered."""
-        found: list[LoggedModel] = []
-        token = None
+        where, search = [self._experiment_id], self._client.search_logged_models
         try:
-            while True:
-                page = self._client.search_logged_models(
-                    [self._experiment_id], query, page_token=token
-                )
-                found.extend(page)
-                token = page.token
-                if not token:
-                    return found
+            return list(paged(lambda token: search(where, query, page_token=token)))
         except Exception as error:  # of whatever kind
             _logger.warning("Models of this attempt can't be searched: %s", first_line(error))
             return None

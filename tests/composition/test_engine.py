@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.composition import SCORES, Composite, compose
-from mlflow_rnnmod.composition.engine import bucket
 from mlflow_rnnmod.composition.scores import ENERGY_WEIGHT
 from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
+from mlflow_rnnmod.inputs.rows import bucket
 from mlflow_rnnmod.networks import Parent, Rows, Trunk
 from mlflow_rnnmod.networks.guard import tolerance
 from mlflow_rnnmod.networks.many import WAYS

@@ -16,7 +16,6 @@ from mlflow_rnnmod.decomposition.routed_job import known_rows, references
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.recurrent.config import CELLS
 from mlflow_rnnmod.networks.translator.masked_decoder import trunk_decoder
-from mlflow_rnnmod.networks.translator.network import translations
 from tests.translators import (
     PAD,
     collect_translations,
@@ -70,9 +69,7 @@ def test_figures_are_bleu_of_what_modules_translate(learned):
     for module in found.modules:
         decoder = trunk_decoder(parent.network, module.trunk, cut=False)
         start = parent.network.config.start_of(module.label)
-        texts = parent.tokenizer.decode(
-            translations(parent.network, report.sources, [(decoder, start)])[0]
-        )
+        texts = parent.tokenizer.decode(parent.network.write(report.sources, [(decoder, start)])[0])
         scores.append(corpus_bleu(texts, report.references[module.label])[0])
         assert module.figures["bleu"] == pytest.approx(scores[-1], abs=1e-12)
         assert module.figures["support"] == 40

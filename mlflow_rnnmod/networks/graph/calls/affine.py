@@ -25,8 +25,8 @@ from mlflow_rnnmod.networks.graph.operations import OPERATIONS
 
 def dense_of(call: Called) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of a dense layer, called as a submodule or as a function."""
-    call.plain("weight", "bias")
-    return call.setting(1, "weight"), call.setting(2, "bias")
+    weight, bias = call.settings(weight=None, bias=None)
+    return weight, bias
 
 
 def _linear(call: Called) -> str | Turned:
@@ -62,14 +62,10 @@ def norm_of(call: Called) -> tuple[Tensor, Tensor]:
         mean, var, weight, bias = part.running_mean, part.running_var, part.weight, part.bias
         eps = part.eps
     else:
-        names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        call.plain(*names)
-        mean, var, weight, bias, training, _, eps = (
-            call.constant(1 + at, name, default)
-            for at, (name, default) in enumerate(
-                zip(names, (None, None, None, None, False, 0.1, 1e-5), strict=True)
-            )
-        )
+        mean, var, weight, bias, training, _, eps = call.settings(
+            running_mean=None, running_var=None, weight=None, bias=None, training=False,
+            momentum=0.1, eps=1e-5,
+        )  # fmt: skip
         mean, var = (None, None) if training else (mean, var)
     if mean is None or var is None:
         raise NotCovered(

@@ -143,6 +143,12 @@ class Called:
         shape = self.draft.nodes[names[0]].shape if shape is None else shape
         return self.draft.add(Drafted(op, names, shape, settings or {}, weights or {}, self.line))
 
+    def settings(self, **defaults: Any) -> list[Any]:
+        """All settings behind the first argument, in their order; no other is covered."""
+        self.plain(*defaults)
+        pairs = enumerate(defaults.items(), 1)
+        return [self.setting(at, name, default) for at, (name, default) in pairs]
+
     def result(self, given: str | Turned) -> Made:
         """What a node gives, as a value of the shape of this call's result."""
         return value_of(given, self.shape)

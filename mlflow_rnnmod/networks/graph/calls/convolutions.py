@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.calls.base import Called, Handler, NotCovered, Rows
@@ -32,11 +32,9 @@ def around_of(padding: Any, kernel: list[int], dilation: list[int]) -> list[list
 
 def _convolution(dimensions: int) -> Handler:
     def handle(call: Called) -> str:
-        call.plain("weight", "bias", "stride", "padding", "dilation", "groups")
-        weight: Tensor = call.setting(1, "weight")
-        bias: Tensor | None = call.setting(2, "bias")
-        stride, padding = call.setting(3, "stride", 1), call.setting(4, "padding", 0)
-        dilation, groups = call.setting(5, "dilation", 1), call.setting(6, "groups", 1)
+        weight, bias, stride, padding, dilation, groups = call.settings(
+            weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
+        )
         mode = getattr(call.module, "padding_mode", "zeros")
         made = call.made
         name = call.straight(made, dimensions + 2)

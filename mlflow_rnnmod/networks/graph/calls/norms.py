@@ -20,12 +20,9 @@ from mlflow_rnnmod.networks.graph.calls.base import (
 
 
 def _group_norm(call: Called) -> str:
-    call.plain("num_groups", "weight", "bias", "eps")
-    made = call.made
-    weight, bias = call.setting(2, "weight"), call.setting(3, "bias")
-    settings = {"groups": call.setting(1, "num_groups"), "eps": call.setting(4, "eps", 1e-5)}
-    name = call.straight(made)
-    return normed(call, "group_norm", name, settings, weight, bias)
+    groups, weight, bias, eps = call.settings(num_groups=None, weight=None, bias=None, eps=1e-5)
+    settings = {"groups": groups, "eps": eps}
+    return normed(call, "group_norm", call.straight(call.made), settings, weight, bias)
 
 
 def normed(
@@ -60,12 +57,10 @@ def _instance_norm(call: Called) -> str | Turned:
 
 
 def _layer_norm(call: Called) -> str | Turned:
-    call.plain("normalized_shape", "weight", "bias", "eps")
     made = call.made
-    over = call.setting(1, "normalized_shape")
+    over, weight, bias, eps = call.settings(normalized_shape=None, weight=None, bias=None, eps=1e-5)
     dimensions = len(over) if isinstance(over, tuple | list) else 1
-    weight, bias = call.setting(2, "weight"), call.setting(3, "bias")
-    settings: dict[str, Any] = {"eps": call.setting(4, "eps", 1e-5)}
+    settings: dict[str, Any] = {"eps": eps}
     name, axes = call.placed(made)
     if axes[-dimensions:] == (UNITS,):
         return made.like(normed(call, "layer_norm", name, settings, weight, bias))

@@ -22,14 +22,10 @@ from mlflow_rnnmod.networks.graph.calls.convolutions import listed
 
 def _max_pool(dimensions: int) -> Handler:
     def handle(call: Called) -> str:
-        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-        call.plain(*names)
-        kernel, stride, padding, dilation, ceil, indices = (
-            call.setting(1 + at, name, default)
-            for at, (name, default) in enumerate(
-                zip(names, (None, None, 0, 1, False, False), strict=True)
-            )
-        )
+        kernel, stride, padding, dilation, ceil, indices = call.settings(
+            kernel_size=None, stride=None, padding=0, dilation=1, ceil_mode=False,
+            return_indices=False,
+        )  # fmt: skip
         if indices:
             raise NotCovered("it gives the places of what is largest")
         settings = {**_window(dimensions, kernel, stride, padding, ceil)}
@@ -41,15 +37,11 @@ def _max_pool(dimensions: int) -> Handler:
 
 def _avg_pool(dimensions: int) -> Handler:
     def handle(call: Called) -> str:
-        names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
-        call.plain(*names, "divisor_override")
-        kernel, stride, padding, ceil, zeros = (
-            call.setting(1 + at, name, default)
-            for at, (name, default) in enumerate(
-                zip(names, (None, None, 0, False, True), strict=True)
-            )
-        )
-        if call.setting(6, "divisor_override") is not None:
+        kernel, stride, padding, ceil, zeros, divisor = call.settings(
+            kernel_size=None, stride=None, padding=0, ceil_mode=False, count_include_pad=True,
+            divisor_override=None,
+        )  # fmt: skip
+        if divisor is not None:
             raise NotCovered("it has a divisor of its own")
         settings = {**_window(dimensions, kernel, stride, padding, ceil), "zeros": bool(zeros)}
         return _added(call, "avg_pool", dimensions, settings)
@@ -74,8 +66,7 @@ def _added(call: Called, op: str, dimensions: int, settings: dict[str, Any]) -> 
 
 def _adaptive(op: str, dimensions: int) -> Handler:
     def handle(call: Called) -> str:
-        call.plain("output_size", "return_indices")
-        if call.setting(2, "return_indices", False):
+        if call.settings(output_size=None, return_indices=False)[1]:
             raise NotCovered("it gives the places of what is largest")
         places = list(call.shape[2:])  # as the batch has them, where none are asked for
         return _added(call, op, dimensions, {"places": places})

@@ -67,11 +67,9 @@ def _linear(call: Called) -> Stepped:
 
 def _layer_norm(call: Called) -> Stepped:
     made = stepped(call)
-    call.plain("normalized_shape", "weight", "bias", "eps")
-    shape, weight, bias = (
-        call.setting(at, name) for at, name in enumerate(("normalized_shape", "weight", "bias"), 1)
+    shape, weight, bias, eps = call.settings(
+        normalized_shape=None, weight=None, bias=None, eps=1e-5
     )
-    eps = call.setting(4, "eps", 1e-5)
     if len(tuple(shape)) != 1:
         raise NotCovered(f"it goes over {tuple(shape)}, more than units")
     name = units_at(call, made, -1)
