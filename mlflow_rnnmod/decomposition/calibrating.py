@@ -35,6 +35,8 @@ _ROWS = 4096
 _WIDE = 100.0
 _STEPS = 20
 _DONE = 1e-7
+# What a sum of losses may seem to grow by, as a share of it.
+_ROUNDING = 1e-13
 
 # Scales and offsets, float64 ``(labels,)``.
 Calibrations = tuple[Tensor, Tensor]
@@ -232,14 +234,16 @@ def _newton(
         a, b = (curved * m).sum(1) + narrow[0], curved.sum(1)
         c = curve.sum(1) + narrow[1]
         area = (a * c - b * b).clamp(min=1e-300)
-        turn, move = (c * by_scale - b * by_offset) / area, (a * by_offset - b * by_scale) / area
+        turn = (c * by_scale - b * by_offset) / area
+        turn = scale - (scale - turn).clamp(MIN_SCALE, MAX_SCALE)
+        move = (by_offset - b * turn) / c  # the best offset for the scale there, at a bound or not
         if float((by_scale * turn + by_offset * move).max()) < _DONE:
             break
         size = torch.ones_like(scale)
         while True:
-            taken = (scale - size * turn).clamp(MIN_SCALE, MAX_SCALE), offset - size * move
+            taken = scale - size * turn, offset - size * move
             value = loss(*taken)
-            worse = value > current + 1e-12
+            worse = value > current + _ROUNDING * (1 + current)
             if not bool(worse.any()):
                 break
             size = torch.where(worse, size / 2 * (size > 1e-6), size)

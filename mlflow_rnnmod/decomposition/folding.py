@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod.decomposition.material import Material
-from mlflow_rnnmod.decomposition.repairs import calibrated_loss
+from mlflow_rnnmod.decomposition.repairs import calibrated_losses
 from mlflow_rnnmod.decomposition.statistics import RIDGE, ActivationStatistics, LayerStatistics
 from mlflow_rnnmod.networks.parts import split_name, stacked
 from mlflow_rnnmod.networks.trunk import Trunk
@@ -50,6 +50,15 @@ def make_trunk(
     return Trunk(keep, constants, weights)
 
 
+def make_trunks(
+    removed: Sequence[Mapping[str, Tensor]], statistics: ActivationStatistics, fold: bool
+) -> list[Trunk]:
+    """:func:`make_trunk` of each; labels that share what is removed share the trunk."""
+    made = {id(units): units for units in removed}
+    trunks = {key: make_trunk(units, statistics, fold) for key, units in made.items()}
+    return [trunks[id(units)] for units in removed]
+
+
 def _constant(statistics: ActivationStatistics, name: str, mean: Tensor) -> Tensor:
     """What stands in for a removed unit or gate: its mean, or what goes in where that comes out."""
     group, gate = statistics.group(name), split_name(name)[2]
@@ -81,9 +90,9 @@ def best_guess(statistics: LayerStatistics, keep: Tensor) -> tuple[Tensor, Tenso
     return constants.float(), rows.float()
 
 
-# About so many labels are looked at: whether guesses help is a matter of the network more than of a
-# label.
-LABELS = 10
+# About so many labels are looked at, and such with trunks of their own: whether guesses help is a
+# matter of the network more than of a label.
+LABELS, APART = 10, 4
 # Share of the loss by which guesses must do worse: less than that is chance.
 CLEARLY = 0.01
 
@@ -102,10 +111,10 @@ def guarded_trunks(
     ``removed``: for each label what its trunk leaves out, as :func:`make_trunk` takes it; gives the
     trunks, and the repairs without ``"fold"`` where it does not help.
     """
-    plain = [make_trunk(units, statistics, fold=False) for units in removed]
+    plain = make_trunks(removed, statistics, fold=False)
     if "fold" not in repairs:
         return plain, tuple(repairs)
-    folded = [material.refitted(make_trunk(units, statistics, fold=True)) for units in removed]
+    folded = [material.refitted(trunk) for trunk in make_trunks(removed, statistics, fold=True)]
     if all(trunk.full for trunk in folded):
         return folded, tuple(repairs)
     if _loss(material, folded) <= (1 + CLEARLY) * _loss(material, plain):
@@ -117,8 +126,7 @@ def _loss(material: Material, trunks: Sequence[Trunk]) -> float:
     """Calibrated log-loss of some labels' margins on some calibration rows, added up."""
     kind, truth = material.some
     known, shared = truth.known, len(set(trunks)) < len(trunks)
-    total = 0.0
-    for label in range(0, len(trunks), max(1, len(trunks) // LABELS)):
-        own = material.margins(trunks[label], kind, label, shared)[known]
-        total += calibrated_loss(own, truth.positive(label)[known])
-    return total
+    labels = range(0, len(trunks), max(1, len(trunks) // (LABELS if shared else APART)))
+    margins = [material.margins(trunks[y], kind, y, shared)[known] for y in labels]
+    positive = [truth.positive(y)[known] for y in labels]
+    return float(calibrated_losses(torch.stack(margins), torch.stack(positive)).sum())

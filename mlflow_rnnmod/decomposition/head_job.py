@@ -22,12 +22,12 @@ from mlflow_rnnmod.decomposition.fitting import (
     fit_report,
     report_table,
 )
-from mlflow_rnnmod.decomposition.folding import LABELS, guarded_trunks, make_trunk
+from mlflow_rnnmod.decomposition.folding import guarded_trunks, make_trunks
 from mlflow_rnnmod.decomposition.likelihoods import report_votes
 from mlflow_rnnmod.decomposition.material import Material, prepare_material
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.decomposition.rules import RULES
-from mlflow_rnnmod.decomposition.sizing import SIZING, Job, Made, Progress
+from mlflow_rnnmod.decomposition.sizing import Job, Made, Progress
 from mlflow_rnnmod.decomposition.splitting import RowExamples
 from mlflow_rnnmod.decomposition.statistics import ActivationStatistics
 from mlflow_rnnmod.inputs.rows import Rows
@@ -48,24 +48,16 @@ def held_out_table(heads: Heads) -> Tensor:
     return torch.stack([found.held_out for found in heads], dim=1)
 
 
-def clearly_better(
-    answer: Answer, one: Heads, others: Sequence[Heads], truth: Labelled
-) -> int | None:
-    """Which of ``others`` answers more rows right than ``one``, by more than chance.
+def clearly_better(answer: Answer, one: Heads, other: Heads, truth: Labelled) -> bool:
+    """Whether ``other`` answers more rows right than ``one``, by more than chance.
 
-    By more than the standard error of the difference, row by row; the best of those that do.
+    By more than the standard error of the difference, row by row.
     """
-    table = held_out_table(one)
-    score, right = answer.measure(table, truth)[answer.metric], _right(answer, table, truth)
-    found: list[tuple[float, int]] = []
-    for number, other in enumerate(others):
-        table = held_out_table(other)
-        gained = answer.measure(table, truth)[answer.metric] - score
-        change = _right(answer, table, truth) - right
-        error = float(change.std(correction=0)) / max(len(change), 1) ** 0.5
-        if gained > max(error, 1e-9):
-            found.append((gained, -number))
-    return -max(found)[1] if found else None
+    tables = held_out_table(one), held_out_table(other)
+    scores = [answer.measure(table, truth)[answer.metric] for table in tables]
+    change = _right(answer, tables[1], truth) - _right(answer, tables[0], truth)
+    error = float(change.std(correction=0)) / max(len(change), 1) ** 0.5
+    return scores[1] - scores[0] > max(error, 1e-9)
 
 
 def _right(answer: Answer, table: Tensor, truth: Labelled) -> Tensor:
@@ -99,21 +91,30 @@ def fit_guarded(
     Returns:
         the trunks and the heads that are taken.
     """
-    heads = _fitted(material, trunks, repairs, start, told)
-    truth = material.calibrated_on
-    if not bool(truth.known.any()):
-        return trunks, heads
-    fewer = tuple(name for name in repairs if name != "refit")
-    others: list[Choice] = []
-    if any("refit" in fitted.kept for fitted in heads):
-        others.append((trunks, _fitted(material, trunks, fewer)))
-    if removed is not None and "fold" in repairs and not all(trunk.full for trunk in trunks):
-        plain = [make_trunk(units, statistics, fold=False) for units in removed]
-        fewer = tuple(name for name in fewer if name != "fold")
-        others.append((plain, _fitted(material, plain, fewer)))
+    heads, truth = _fitted(material, trunks, repairs, start, told), material.calibrated_on
     answer = material.parent.network.config.answer
-    better = clearly_better(answer, heads, [found for _, found in others], truth)
-    return (trunks, heads) if better is None else others[better]
+    if any("refit" in fitted.kept for fitted in heads) and bool(truth.known.any()):
+        fewer = _fitted(material, trunks, tuple(name for name in repairs if name != "refit"))
+        heads = fewer if clearly_better(answer, heads, fewer, truth) else heads
+    found = trunks, heads
+    return found if removed is None else unguessed(material, statistics, removed, found, repairs)
+
+
+def unguessed(
+    material: Material,
+    statistics: ActivationStatistics,
+    removed: Sequence[Mapping[str, Tensor]],
+    found: Choice,
+    repairs: tuple[str, ...],
+) -> Choice:
+    """What was ``found``, or calibrated trunks without guesses where they are clearly better."""
+    truth, answer = material.calibrated_on, material.parent.network.config.answer
+    guessed = "fold" in repairs and not all(trunk.full for trunk in found[0])
+    if not (guessed and bool(truth.known.any())):
+        return found
+    plain = make_trunks(removed, statistics, fold=False)
+    heads = _fitted(material, plain, tuple(name for name in repairs if name == "calibrate"))
+    return (plain, heads) if clearly_better(answer, found[1], heads, truth) else found
 
 
 def _fitted(
@@ -172,27 +173,24 @@ class HeadJob(Job):
         return [told] if missing else []
 
     def make(self, removed: Sequence[Mapping[str, Tensor]], stage: str, last: bool = False) -> Made:
-        """Trunks and heads of all labels; open heads for the last setting alone."""
+        """Trunks and heads of all labels.
+
+        Open heads, and trunks without guesses beside the others, for the last setting alone.
+        """
         asked = self.config.repairs
         trunks, repairs = guarded_trunks(self.material, self.statistics, removed, asked)
         told = partial(self.told, stage)
-        # Trunks without guesses were run already where labels are few; else once, at the end.
-        plain = len(trunks) <= LABELS or not stage.startswith(SIZING)
-        key = (*(trunk.digest for trunk in trunks), str(plain))
+        key = tuple(trunk.digest for trunk in trunks)
         if key not in self._known:
-            self._known[key] = fit_guarded(
-                self.material,
-                self.statistics,
-                removed if plain else None,
-                trunks,
-                repairs,
-                self._fits,
-                told,
-            )
-            fits = {y: h.fit for y, h in enumerate(self._known[key][1])}
+            more = self._fits, told
+            found = fit_guarded(self.material, self.statistics, None, trunks, repairs, *more)
+            self._known[key] = found
+            fits = {y: h.fit for y, h in enumerate(found[1])}
             self._fits.update({y: fit for y, fit in fits.items() if fit is not None})
         trunks, heads = self._known[key]
         if last:
+            given = self.material, self.statistics, removed
+            trunks, heads = unguessed(*given, self._known[key], repairs)
             by_label = dict(enumerate(trunks))
             opened = fit_open_heads(self.material, by_label, dict(enumerate(heads)), told)
             heads = [opened[label] for label in by_label]

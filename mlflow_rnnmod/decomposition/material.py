@@ -68,6 +68,8 @@ MIN_FIT_ROWS, MAX_FIT_ROWS = 2000, 6000
 ALL_ROWS, SOME_ROWS = 2000, 1000
 # Numbers that are kept of readouts, and of the weights of trunks that were cut out.
 KEPT = 2**25
+# Labels whose choice of training observations is kept.
+PICKS = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +241,11 @@ class Material:
         return self._found[key]
 
     @cached_property
+    def picks(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """What :func:`pick_fit_rows` chose."""
+        return {}
+
+    @cached_property
     def _batches(self) -> dict[str, Batches]:
         return {}
 
@@ -281,6 +288,15 @@ def pick_fit_rows(material: Material, label: int) -> tuple[Tensor, Tensor]:
 
     Gives their numbers, and weights that undo the choice.
     """
+    if label not in material.picks:
+        found = _pick(material, label)
+        if len(material.picks) >= PICKS:
+            return found
+        material.picks[label] = found
+    return material.picks[label]
+
+
+def _pick(material: Material, label: int) -> tuple[Tensor, Tensor]:
     known, weights = material.fitted_on.known, material.fit_weights
     own = material.fitted_on.positive(label)[known]
     rows = known.nonzero()[:, 0]

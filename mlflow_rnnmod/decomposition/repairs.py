@@ -111,7 +111,6 @@ class _Fits:
         self.ridge[-1] = 1e-8
         # What a loss may seem to grow by where its margins are rounded.
         self.noise = 0.0 if x.dtype == torch.float64 else 1e-7
-        self.current: Tensor | None = None
 
     def of(self, some: Tensor) -> _Fits:
         """Some of the fits."""
@@ -211,10 +210,14 @@ def fit_calibrations(
     for _ in range(50):
         if len(active) == 0:
             break
-        part = m[active], y[active], weight[active]
+        part = (m, y, weight) if len(active) == len(m) else (m[active], y[active], weight[active])
         scale[active], offset[active], decrease = _platt(*part, scale[active], offset[active])
         active = active[decrease >= 1e-12]
     return scale, offset
+
+
+# Share of what a Newton step promises by which a loss must fall for no shorter one to be tried.
+_KEPT_PROMISE = 0.4
 
 
 def _platt(
@@ -222,35 +225,40 @@ def _platt(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of each calibration: scales, offsets, and by how much the losses fell."""
 
-    def loss(scale: Tensor, offset: Tensor) -> Tensor:
-        value = torch.addcmul(offset[:, None], scale[:, None], m)
-        losses = F.softplus(value, threshold=40).sub_(y * value)
-        return losses.mul_(weight).sum(1)
+    def losses(margins: Tensor, some: Tensor | slice) -> Tensor:
+        found = F.softplus(margins, threshold=40).addcmul_(y[some], margins, value=-1.0)
+        return found.mul_(weight[some]).sum(1)
 
-    current = loss(scale, offset)
-    p = torch.addcmul(offset[:, None], scale[:, None], m).sigmoid_()
-    slope, curvature = weight * (p - y), weight * p * (1 - p) + 1e-12 * weight
+    margins = torch.addcmul(offset[:, None], scale[:, None], m)
+    current, p = losses(margins, slice(None)), margins.sigmoid_()
+    slope, curvature = weight * (p - y), (1 - p).mul_(p).add_(1e-12).mul_(weight)
     # About this centre scale and offset do not interact: a bound on one leaves the other free.
-    centre = (curvature * m).sum(1) / curvature.sum(1)
+    total = curvature.sum(1)
+    centre = (curvature * m).sum(1) / total
     far = m - centre[:, None]
-    turn = (slope * far).sum(1) / (curvature * far * far).sum(1).clamp(min=1e-12)
-    move = slope.sum(1) / curvature.sum(1)
-    best, size = (current, scale, offset), 1.0
-    promised = turn * turn * (curvature * far * far).sum(1) + move * move * curvature.sum(1)
-    going = promised > 1e-13
-    while size > 1e-15 and bool(going.any()):
-        turned = (scale - size * turn).clamp(MIN_SCALE, MAX_SCALE)
-        moved = offset + (scale - turned) * centre - size * move
-        value = loss(turned, moved)
-        better = going & (value < best[0])
-        passed = ~better & (best[0] < current)  # the lowest on the way has been passed
-        new = value, turned, moved
-        best = tuple(torch.where(better, a, b) for a, b in zip(new, best, strict=True))  # type: ignore[assignment]
-        going = going & ~passed
-        size /= 2
-    return best[1], best[2], current - best[0]
+    bend = curvature.mul_(far).mul_(far).sum(1)
+    turn = slope.mul(far).sum(1) / bend.clamp(min=1e-12)
+    turn = scale - (scale - turn).clamp(MIN_SCALE, MAX_SCALE)
+    move = slope.sum(1) / total
+    promised = turn * turn * bend + move * move * total
+    best, taken = current.clone(), torch.zeros_like(current)
+    going, size = (promised > 1e-13).nonzero()[:, 0], 1.0
+    while size > 1e-15 and len(going):
+        some = slice(None) if len(going) == len(m) else going
+        turned = scale[some] - size * turn[some]
+        moved = offset[some] + size * (turn * centre - move)[some]
+        value = losses(torch.addcmul(moved[:, None], turned[:, None], m[some]), some)
+        better = value < best[going]
+        best[going[better]], taken[going[better]] = value[better], size
+        fell = current[going] - best[going]
+        passed = ~better & (fell > 0)  # the lowest on the way
+        if size == 1.0:
+            passed |= fell >= _KEPT_PROMISE * promised[going]
+        going, size = going[~passed], size / 2
+    return scale - taken * turn, offset + taken * (turn * centre - move), current - best
 
 
-def calibrated_loss(margins: Tensor, positive: Tensor) -> float:
-    """Log-loss of margins ``(rows,)`` through the scale and offset that suit them best."""
-    return log_loss(fit_calibration(margins, positive)(margins), positive)
+def calibrated_losses(margins: Tensor, positive: Tensor) -> Tensor:
+    """Log-losses of margins ``(fits, rows)`` through the scales and offsets that suit them best."""
+    scale, offset = fit_calibrations(margins, positive)
+    return log_losses(torch.addcmul(offset[:, None], scale[:, None], margins.double()), positive)

@@ -12,7 +12,7 @@ from torch import Tensor
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.decomposition.config import SHARES, DecompositionConfig
-from mlflow_rnnmod.decomposition.folding import make_trunk
+from mlflow_rnnmod.decomposition.folding import make_trunks
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.decomposition.rules import RULES
 from mlflow_rnnmod.decomposition.sharing import (
@@ -243,7 +243,7 @@ class Job:
 
     def _plain(self, removed: Sequence[Mapping[str, Tensor]]) -> list[Trunk]:
         """Trunks without guesses, to count what they keep."""
-        return [make_trunk(units, self.statistics, fold=False) for units in removed]
+        return make_trunks(removed, self.statistics, fold=False)
 
     @cached_property
     def _control(self) -> Made:
