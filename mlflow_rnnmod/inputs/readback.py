@@ -162,8 +162,7 @@ class Known:
                 more = share - self.share
                 # Parts of words tell by themselves; whole words may come back whatever they are.
                 told = more > 0.01 or (strange and more >= 0) or (not whole and more > 0)
-                told = (told and self._moved(shift)) or (not whole and more > 0.01)
-                if share >= LIKELY and told:
+                if share >= LIKELY and told and self._moved(shift):
                     return shift
         return 0
 

@@ -144,6 +144,7 @@ def near_names() -> Iterator[None]:
         raise
 
 
+_NO_VERSION = re.compile(r"Model Version \(name=(\S+), version=\S+\) not found")
 _UNKNOWN = re.compile(r"Registered Model with name=(\S+) not found")
 
 
