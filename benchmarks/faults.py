@@ -82,6 +82,8 @@ def _files(number: int, seed: int) -> dict[str, Any]:
         command += ["--seed", str(seed), "--json", str(file)]
         subprocess.run(command, cwd=_ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
         found: dict[str, Any] = json.loads(file.read_text())
+        if found["files"] != number:
+            raise RuntimeError(f"the fuzzer stopped after {found['files']} of {number} files.")
     return {"faults": found["files"], "counts": found["counts"], "bad": found["bad"]}
 
 

@@ -119,8 +119,8 @@ class Comparison:
                 "(see min_rows)"
             )
             if self.strange:
-                told = ", ".join(map(repr, self.strange[:5]))
-                reasons.append(f"rows are labelled {told}, which is no label of either model")
+                strange = ", ".join(map(repr, self.strange[:5]))
+                reasons.append(f"rows are labelled {strange}, which is no label of either model")
         return "; ".join(reasons) or None
 
     def to_dict(self) -> dict[str, Any]:

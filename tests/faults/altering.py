@@ -88,14 +88,16 @@ def another_kind(random_: random.Random, path: Path) -> str:
 # -- JSON ----------------------------------------------------------------------------------------
 
 
-def places(body: Any, found: list[tuple[Any, Any]] | None = None) -> list[tuple[Any, Any]]:
-    """All (container, key) in a document."""
-    found = [] if found is None else found
-    items = body.items() if isinstance(body, dict) else enumerate(body)
-    for key, value in items:
-        found.append((body, key))
-        if isinstance(value, dict | list) and len(found) < 5000:
-            places(value, found)
+def places(body: Any) -> list[tuple[Any, Any]]:
+    """All (container, key) in a document; of one that has been put into itself, some."""
+    found: list[tuple[Any, Any]] = []
+    waiting = [body]
+    while waiting and len(found) < 5000:
+        some = waiting.pop()
+        for key, value in some.items() if isinstance(some, dict) else enumerate(some):
+            found.append((some, key))
+            if isinstance(value, dict | list):
+                waiting.append(value)
     return found
 
 
