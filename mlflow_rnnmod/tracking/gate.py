@@ -165,8 +165,13 @@ class Comparison:
         from mlflow_rnnmod.pages.markdown import table as markdown_table
 
         header, rows = self.cells()
-        shown = [[escape(cell) for cell in row] for row in rows[: longest + 1]]
-        found = markdown_table(["&nbsp;" * 12, *header[1:]], shown, "lrrrrrr")
+        # MLflow's tables have no space between their columns.
+        shown = [
+            [escape(label), *(f"&emsp;{escape(cell)}" for cell in cells)]
+            for label, *cells in rows[: longest + 1]
+        ]
+        names = [f"&emsp;{name}" for name in header[1:]]
+        found = markdown_table(["&nbsp;" * 12, *names], shown, "lrrrrrr")
         left = len(rows) - len(shown)
         return found + (f"\n\n{left} labels that lost less are left out." if left else "")
 

@@ -80,6 +80,12 @@ def test_one_line_replaces_another_one_goes_back(registry):
     assert gate["overall"]["new"] == 1.0
     assert set(gate["labels"][0]) >= {"old", "new", "difference", "low", "high", "p", "rows"}
     assert "McNemar" in version.description
+    table = [line for line in version.description.splitlines() if line.startswith("| ")]
+    header, _, *shown = table  # MLflow puts no space between columns
+    assert len(shown) == len(LABELS) + 1
+    assert all(line.count("| &emsp;") == 6 for line in (header, *shown))
+    model = MlflowClient().get_logged_model(searching.model_id_of(version))
+    assert {m.key: m.value for m in model.metrics}["accuracy"] == 1.0
     back = mlflow_rnnmod.rollback(TARGET)
     assert (back.version, back.before) == ("1", "2")
     assert mlflow_rnnmod.load_model(TARGET).predict(WORDS) == registry["old"][1]
