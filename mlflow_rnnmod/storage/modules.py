@@ -308,6 +308,7 @@ def _read_1(body: dict[str, Any], directory: Path, find_parent: FindParent) -> M
 
 def _parent_1(body: dict[str, Any], path: Path, find_parent: FindParent) -> Parent:
     check_body(body)
+    check_contract(contract_of(body))
     directory = path.parent
     reference = dict(body["parent"])
     digest = check_digest(reference["digest"], "parent.digest", path)
