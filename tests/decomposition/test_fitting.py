@@ -208,6 +208,7 @@ def test_fit_rows_are_those_of_the_label_and_doubtful_others(monkeypatch, parent
     rows, found = pick_fit_rows(material, 0)
     assert len(rows) == len(targets) and torch.equal(found, weights)
     monkeypatch.setattr(rows_of, "MAX_FIT_ROWS", 230)
+    material = replace(material)  # which has chosen none yet
     with torch.no_grad():
         logits = parent.network(material.fit.rows)
     for label in range(3):
@@ -229,6 +230,7 @@ def test_own_rows_are_drawn_where_there_are_too_many(monkeypatch, parent, materi
 
     monkeypatch.setattr(rows_of, "MIN_FIT_ROWS", 60)
     monkeypatch.setattr(rows_of, "MAX_FIT_ROWS", 60)
+    material = replace(material)  # which has chosen none yet
     for label in range(3):
         own = material.fit.rows.targets == label
         rows, found = pick_fit_rows(material, label)
