@@ -154,11 +154,16 @@ class _Choice:
 def common_calibration(
     margins: Tensor, positive: Tensor, weights: Tensor | None = None
 ) -> tuple[float, float]:
-    """The scale and offset that suit all labels at once; by a part of very many rows."""
+    """The scale and offset that suit all labels at once; by a part of very many rows.
+
+    Targets are Platt's smoothed ones: labels that separate perfectly ask for no endless scale.
+    """
     every = -(-margins.numel() // _COMMON_BY)
     m, y = (each.flatten()[None, ::every] for each in (margins, positive))
-    among = None if weights is None else weights.flatten()[None, ::every]
-    scale, offset = _newton((1.0, 0.0), _WIDE, m, y, among)
+    among = m.new_ones(m.shape) if weights is None else weights.flatten()[None, ::every]
+    own, other = float(among[y].sum()), float(among[~y].sum())
+    smooth = torch.where(y, (own + 1) / (own + 2), 1 / (other + 2))
+    scale, offset = _newton((1.0, 0.0), _WIDE, m, smooth, among)
     return float(scale), float(offset)
 
 

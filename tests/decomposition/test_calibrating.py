@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -136,6 +138,18 @@ def test_calibrated_margins_are_nearer_to_the_truth(apart, rows):
     assert here < log_losses(new[:, rest], there[:, rest]).mean()
     by_itself = log_losses(alone[0][:, None] * new[:, rest] + alone[1][:, None], there[:, rest])
     assert here < by_itself.mean() * 1.002
+
+
+@pytest.mark.parametrize("rows", [40, 400])
+def test_labels_that_separate_perfectly_are_no_surer_than_their_rows(rows):
+    """One wrong answer in all of them is the least that can be told."""
+    positive = torch.arange(3 * rows).view(3, rows) % 4 == 0
+    draw = torch.Generator().manual_seed(0)
+    m = torch.where(positive, 5.0, -5.0) + torch.randn(3, rows, generator=draw)
+    found = calibrate_together(m, None, positive)
+    scales, offsets = found.calibrations or (torch.ones(3), torch.zeros(3))
+    scores = scales[:, None] * m + offsets[:, None]
+    assert float(scores.abs().mean()) < 1.5 * math.log(3 * rows)
 
 
 def test_margins_that_are_right_stay():
