@@ -48,7 +48,7 @@ class Calibrated:
 
     Args:
         share: of the refits, from 0 to 1.
-        scales, offsets: float64 ``(labels,)``; ``None`` where none help.
+        calibrations: scales and offsets, float64 ``(labels,)``; ``None`` where none help.
         held_out: margins ``(labels, rows)`` with that share, each calibrated by a fit that did not
             see it.
     """
@@ -97,7 +97,14 @@ def calibrate_together(
     if spread is None:
         return Calibrated(share, None, margins)
     found = fit_toward(common_calibration(margins, positive), spread, margins, positive)
-    return Calibrated(share, found, _Choice(margins, positive).held_out(spread))
+    whole = choice if choice.margins.shape == margins.shape else _Choice(margins, positive)
+    return Calibrated(share, found, whole.held_out(spread))
+
+
+def calibrated_by(calibrations: Calibrations, margins: Tensor) -> Tensor:
+    """Margins ``(labels, rows)`` through scales and offsets, in the margins' dtype."""
+    scales, offsets = (each[:, None].to(margins) for each in calibrations)
+    return margins * scales + offsets
 
 
 def _part(labels: int, rows: int) -> tuple[slice, slice]:
@@ -127,9 +134,8 @@ class _Choice:
         """The margins, each calibrated by a fit that did not see it."""
         found = self.margins
         for half, weights, centre in self.halves:
-            scale, offset = fit_toward(centre, spread, self.margins, self.positive, weights)
-            through = self.margins * scale[:, None].to(found) + offset[:, None].to(found)
-            found = torch.where(half, through, found)
+            fitted = fit_toward(centre, spread, self.margins, self.positive, weights)
+            found = torch.where(half, calibrated_by(fitted, self.margins), found)
         return found
 
     def loss(self, spread: float) -> float:
@@ -160,7 +166,7 @@ def common_calibration(
     """
     every = -(-margins.numel() // _COMMON_BY)
     m, y = (each.flatten()[None, ::every] for each in (margins, positive))
-    among = m.new_ones(m.shape) if weights is None else weights.flatten()[None, ::every]
+    among = torch.ones_like(m) if weights is None else weights.flatten()[None, ::every]
     own, other = float(among[y].sum()), float(among[~y].sum())
     smooth = torch.where(y, (own + 1) / (own + 2), 1 / (other + 2))
     scale, offset = _newton((1.0, 0.0), _WIDE, m, smooth, among)
@@ -192,15 +198,11 @@ def fit_toward(
     """
     if not spread:
         return tuple(torch.full((len(margins),), c, dtype=torch.float64) for c in centre)  # type: ignore[return-value]
+    weights = torch.ones_like(margins, dtype=torch.float64) if weights is None else weights
     size = max(_AT_ONCE // margins.shape[1], 1)
-    parts = zip(
-        margins.split(size),
-        positive.split(size),
-        [None] * len(margins) if weights is None else weights.split(size),
-        strict=False,
-    )
-    found = [_newton(centre, spread, *part) for part in parts]
-    there = torch.ones_like(positive) if weights is None else weights > 0
+    parts = (each.split(size) for each in (margins, positive, weights))
+    found = [_newton(centre, spread, *part) for part in zip(*parts, strict=True)]
+    there = weights > 0
     both = (positive & there).any(1) & (~positive & there).any(1)
     scales, offsets = (torch.cat(each) for each in zip(*found, strict=True))
     return torch.where(both, scales, centre[0]), torch.where(both, offsets, centre[1])
@@ -211,8 +213,9 @@ def _newton(
     spread: float,
     margins: Tensor,
     positive: Tensor,
-    weights: Tensor | None,
+    weights: Tensor,
 ) -> Calibrations:
+    """One step after the other, for labels side by side; ``positive`` may be soft targets."""
     m, y = margins.double(), positive.double()
     narrow = 1 / (spread * centre[0]) ** 2, 1 / (_OFFSETS * spread) ** 2
     scale, offset = (m.new_full((len(m),), value) for value in centre)
@@ -222,17 +225,14 @@ def _newton(
 
     def loss(scale: Tensor, offset: Tensor) -> Tensor:
         value = through(scale, offset)
-        losses = F.softplus(value, threshold=40).sub_(y * value)
-        losses = losses if weights is None else losses.mul_(weights)
+        losses = F.softplus(value, threshold=40).sub_(y * value).mul_(weights)
         away = (scale - centre[0]) ** 2 * narrow[0] + (offset - centre[1]) ** 2 * narrow[1]
         return losses.sum(1) + away / 2
 
     current = loss(scale, offset)
     for _ in range(_STEPS):
         p = through(scale, offset).sigmoid_()
-        slope, curve = p - y, p * (1 - p)
-        if weights is not None:
-            slope, curve = slope.mul_(weights), curve.mul_(weights)
+        slope, curve = (p - y).mul_(weights), (p * (1 - p)).mul_(weights)
         by_scale = (slope * m).sum(1) + (scale - centre[0]) * narrow[0]
         by_offset = slope.sum(1) + (offset - centre[1]) * narrow[1]
         curved = curve * m

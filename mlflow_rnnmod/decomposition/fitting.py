@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mlflow_rnnmod.decomposition.calibrating import calibrate_together
+from mlflow_rnnmod.decomposition.calibrating import calibrate_together, calibrated_by
 from mlflow_rnnmod.decomposition.material import Material, pick_fit_rows
 from mlflow_rnnmod.decomposition.module import Calibration, Head
 from mlflow_rnnmod.decomposition.repairs import fit_calibrations, fit_logistics
@@ -248,8 +248,7 @@ def _settled(
     scales, offsets = calibrated.calibrations or (ones, 0 * ones)
     steps = torch.full((len(own),), 2 if calibrated.calibrations else 1)
     if not material.parent.network.config.answer.rivals:
-        through = mixed * scales[:, None].to(mixed) + offsets[:, None].to(mixed)
-        offered = (own, mixed, through)[: int(steps[0]) + 1]
+        offered = (own, mixed, calibrated_by((scales, offsets), mixed))[: int(steps[0]) + 1]
         scores = torch.stack([_f1(m[:, known] >= 0, positive) for m in offered])
         # The last of equals: the one with the lowest loss.
         steps = len(scores) - 1 - scores.flip(0).argmax(0)

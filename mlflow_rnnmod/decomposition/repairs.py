@@ -186,31 +186,25 @@ def fit_calibration(margins: Tensor, positive: Tensor) -> Calibration:
     return Calibration(float(scale), float(offset))
 
 
-def fit_calibrations(
-    margins: Tensor, positive: Tensor, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def fit_calibrations(margins: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     """Several of :func:`fit_calibration` at once.
 
     Args:
         margins: float ``(fits, rows)``.
         positive: bool ``(fits, rows)``.
-        weights: float ``(fits, rows)``, 0 where a fit has no such row.
 
     Returns:
         scales and offsets, float64 ``(fits,)``.
     """
     m = margins.double()
-    weight = torch.ones_like(m) if weights is None else weights.double()
-    there = weight > 0
-    count, total = (positive & there).sum(1, keepdim=True), there.sum(1, keepdim=True)
+    count, total = positive.sum(1, keepdim=True), m.shape[1]
     y = torch.where(positive, (count + 1) / (count + 2), 1 / (total - count + 2)).double()
-    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
     scale, offset = m.new_ones(len(m)), m.new_zeros(len(m))
     active = ((count > 0) & (count < total))[:, 0].nonzero()[:, 0]
     for _ in range(50):
         if len(active) == 0:
             break
-        part = (m, y, weight) if len(active) == len(m) else (m[active], y[active], weight[active])
+        part = (m, y) if len(active) == len(m) else (m[active], y[active])
         scale[active], offset[active], decrease = _platt(*part, scale[active], offset[active])
         active = active[decrease >= 1e-12]
     return scale, offset
@@ -220,14 +214,13 @@ def fit_calibrations(
 _KEPT_PROMISE = 0.4
 
 
-def _platt(
-    m: Tensor, y: Tensor, weight: Tensor, scale: Tensor, offset: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _platt(m: Tensor, y: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One step of each calibration: scales, offsets, and by how much the losses fell."""
+    weight = 1 / m.shape[1]
 
     def losses(margins: Tensor, some: Tensor | slice) -> Tensor:
         found = F.softplus(margins, threshold=40).addcmul_(y[some], margins, value=-1.0)
-        return found.mul_(weight[some]).sum(1)
+        return found.mul_(weight).sum(1)
 
     margins = torch.addcmul(offset[:, None], scale[:, None], m)
     current, p = losses(margins, slice(None)), margins.sigmoid_()
