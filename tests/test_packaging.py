@@ -131,6 +131,7 @@ def test_nothing_is_pickled(path: Path) -> None:
     assert not tops & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
+@pytest.mark.slow
 def test_importing_mlflow_is_clean_and_light() -> None:
     code = "import sys, mlflow; print('torch' in sys.modules, 'mlflow_rnnmod' in sys.modules)"
     done = run_python(code, "-W", "error::UserWarning")
@@ -150,6 +151,7 @@ def test_importing_the_package_needs_neither_torch_nor_mlflow() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_core_runs_without_mlflow_and_lightning() -> None:
     code = (
         "import sys\n"

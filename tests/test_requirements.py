@@ -54,6 +54,7 @@ def imported(path: Path) -> Iterator[str]:
             yield ast.literal_eval(node.args[0]).partition(".")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", EXTRAS)
 def test_everything_imported_is_declared(folder: str) -> None:
     paths = sorted((ROOT / folder).rglob("*.py"))
@@ -70,6 +71,7 @@ def test_everything_imported_is_declared(folder: str) -> None:
     assert not missing, f"{folder} imports {sorted(missing)}, which setup.cfg does not declare"
 
 
+@pytest.mark.slow
 def test_nothing_is_declared_that_nobody_imports() -> None:
     """Tools that are run and not imported are the exception, and what a server imports."""
     tools = {"mypy", "ruff", "pytest-xdist", "furo", "myst-parser", "sphinx", "lightning"}

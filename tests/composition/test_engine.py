@@ -70,6 +70,7 @@ def plain_scores(modules: list[Module], rows: Rows, score: str) -> torch.Tensor:
     return torch.stack(columns, dim=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     network=networks(),

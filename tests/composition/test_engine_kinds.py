@@ -97,6 +97,7 @@ def assert_same(found: Tensor, expected: list[list[list[float]]], stepwise: bool
             assert all(math.isnan(rest) for rest in column[len(scores) :])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     network=networks(outputs=KINDS),
@@ -121,6 +122,7 @@ def test_all_ways_score_as_the_formulas_do(network, mixed, count, full, score, w
     assert_same(found, expected, network.config.stepwise)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     network=networks(outputs=KINDS),
@@ -140,6 +142,7 @@ def test_so_they_do_with_masks_for_steps_and_gates(network, masks, steps, full, 
     assert_same(found, expected, network.config.stepwise)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(network=networks(outputs=KINDS), batch=st.integers(1, 7), seed=st.integers(0, 99))
 def test_neither_batches_nor_order_matter(network, batch, seed):
@@ -158,6 +161,7 @@ def test_neither_batches_nor_order_matter(network, batch, seed):
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh", "rnn_relu"])
 @pytest.mark.parametrize(
     "config",

@@ -71,6 +71,7 @@ def test_joint_rows_of_several_labels_are_fitted_label_by_label():
         compose(composite.modules, calibrate_on=(["ab"], [["q"]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tags", "list"])
 @pytest.mark.parametrize("score", ["open", "margin"])
 def test_joint_rows_across_kinds(kind, score):

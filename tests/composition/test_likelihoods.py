@@ -67,6 +67,7 @@ def test_parents_of_different_labels_are_compared_with_likelihoods():
     assert "note" not in compose(modules).recipe[0]
 
 
+@pytest.mark.slow
 def test_the_score_that_joint_rows_prefer_is_taken():
     modules = two()
     inputs = tiny_inputs(modules[0].parent, 80, seed=5)

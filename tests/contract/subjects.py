@@ -28,9 +28,21 @@ def subject(name: str) -> Subject:
 
 
 NAMES = tuple(_MADE)
-subjects = pytest.mark.parametrize("name", NAMES)
-_DRAWN = [suite for suite in SUITES if suite.strategy is not None]
-structures = pytest.mark.parametrize("suite", _DRAWN, ids=lambda suite: suite.name)
+_FAST = {f"{suite.name}: {name}" for suite in SUITES for name in list(suite.parents())[:2]}
+"""What `make test-fast` runs over: the first two of each architecture."""
+
+subjects = pytest.mark.parametrize(
+    "name",
+    [name if name in _FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
+structures = pytest.mark.parametrize(
+    "suite",
+    [
+        pytest.param(suite, marks=pytest.mark.slow, id=suite.name)
+        for suite in SUITES
+        if suite.strategy is not None
+    ],
+)
 
 
 def drawn(data: st.DataObject, suite: Suite) -> Subject:

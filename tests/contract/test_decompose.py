@@ -111,6 +111,7 @@ def test_a_share_is_found(name):
     check_shares(found, found.figures["removal"], exact=False)
 
 
+@pytest.mark.slow
 @subjects
 def test_a_seed_is_all_there_is_to_chance(name):
     mine = subject(name)

@@ -44,6 +44,7 @@ def test_composites_answer_alike(name, device):
     check_alike(mine, composite, moved)
 
 
+@pytest.mark.slow
 @devices
 @pytest.mark.parametrize("rule", ["sensitivity", "paper"])
 def test_networks_are_taken_apart_alike(name, device, rule):

@@ -42,6 +42,7 @@ def made_of(module: Module) -> tuple:
     return module.trunk.digest, head(module.head), head(module.open_head), module.energy
 
 
+@pytest.mark.slow
 def test_a_seed_decides_and_the_parent_stays():
     digest = Parent(PARENT.network).digest
     for settings in ({"removal": 0.3}, {"rule": "random", "removal": 0.3, "rows_per_label": 20}):
@@ -62,6 +63,7 @@ def test_a_seed_decides_and_the_parent_stays():
     assert [module.label for module in first.modules] == list(PARENT.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["sensitivity", "paper", "random"])
 @pytest.mark.parametrize("repairs", ["all", "none", ("refit",)])
 def test_figures_are_what_composing_and_counting_gives(rule, repairs):
@@ -130,6 +132,7 @@ def test_nothing_removed_nothing_changed(settings):
     assert all(module.figures["agreement"] == 1.0 for module in found.modules)
 
 
+@pytest.mark.slow
 def test_report_rows_decide_nothing():
     """Other rows, or other targets, for the report leave every module as it was."""
     for settings in ({"removal": 0.3}, {}):
@@ -172,6 +175,7 @@ def test_without_validation_rows_the_user_is_told(report):
     assert found.figures["rows"] == (90 if report else found.figures["rows"]) < 160
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"repairs": "none"}, {"tolerance": 5.0}])
 def test_auto_takes_the_largest_share_that_costs_little(settings):
     found = run(**settings)
@@ -205,6 +209,7 @@ def test_auto_of_a_rule_that_removes_nothing():
     assert all(module.trunk.full and module.made["removal"] == 0.0 for module in found.modules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trunks", [1, 2, 3, 5])
 def test_labels_share_trunks(trunks):
     found = run(removal=0.3, trunks=trunks)
@@ -220,6 +225,7 @@ def test_labels_share_trunks(trunks):
     assert found.figures["composed_accuracy"] == pytest.approx(right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removal", [0.3, "auto"])
 def test_a_limit_on_the_cost_is_held_where_it_can_be(removal):
     free = run(removal=removal, trunks="auto", max_cost=100.0)
@@ -292,6 +298,7 @@ def test_progress_is_told():
         assert last[0] == last[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
@@ -366,6 +373,7 @@ def test_a_time_that_is_over_leaves_out_what_can_be_and_says_so():
     assert sum(free.timing.values()) <= free.seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [3, 24])
 def test_many_labels_share_trunks_and_few_do_not(labels):
     parent = tiny_parent(recurrent=((10,),), labels=tuple(f"label {i}" for i in range(labels)))

@@ -100,6 +100,7 @@ def counted(answers: list, rows: Rows, parent: Parent) -> float:
     return hits / (said + right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gates", ["joint", "separate"])
 @pytest.mark.parametrize("variant", ["rolled", "unrolled"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,6 +125,7 @@ def test_figures_are_what_composing_and_counting_gives(kind, variant, gates):
     assert 0.7 < found.figures["units_kept"] < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["paper", "reference", "random", "sensitivity"])
 @pytest.mark.parametrize("cell", ["gru", "rnn_relu"])
 @pytest.mark.parametrize("kind", ["tags", "multilabel"])

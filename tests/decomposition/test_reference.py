@@ -107,6 +107,7 @@ def remove(rule: str, name: str, relu: bool, sides: list[list[list[float]]], mos
     return set(removed)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     rule=st.sampled_from(["reference", "paper"]),

@@ -160,6 +160,7 @@ def by_search(margins: Tensor, y: Tensor) -> float:
     return best(math.exp((low + high) / 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

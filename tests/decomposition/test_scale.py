@@ -43,6 +43,7 @@ def simulated(labels: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Decompositi
     return found, seen
 
 
+@pytest.mark.slow
 def test_a_thousand_labels_take_as_many_rows_as_twenty(monkeypatch):
     few, of_few = simulated(20, monkeypatch)
     many, of_many = simulated(1000, monkeypatch)

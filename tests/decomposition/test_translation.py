@@ -25,6 +25,8 @@ from tests.translators import (
     word_encoder,
 )
 
+pytestmark = pytest.mark.slow  # a translator is trained
+
 
 @pytest.fixture(scope="module")
 def learned():

@@ -41,6 +41,7 @@ def taken_apart(parent: Parent, rows: Rows, **settings: Any) -> Decomposition:
     return decompose(parent, rows, rows, rows, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["sensitivity", "random"])
 @pytest.mark.parametrize("make", [images, steps])
 def test_a_share_of_the_multiply_adds(make: Any, rule: str) -> None:

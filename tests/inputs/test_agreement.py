@@ -363,6 +363,7 @@ def test_words_that_are_spelled_as_they_should_are_not_doubted_for_it(order):
     assert not compared(tokenizer, rows).problems
 
 
+@pytest.mark.slow
 def test_where_spellings_tell_nothing_no_shift_is_seen():
     """Random words, numbers, and a vocabulary in which every second word has a capital letter."""
     for seed in range(12):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -48,6 +49,7 @@ for name, parent in parents.items():
 """
 
 
+@pytest.mark.slow
 def test_networks_of_all_kinds_do_without_the_compiler(tmp_path):
     root = Path(mlflow_rnnmod.__file__).parent.parent
     environment = {**os.environ, "PYTHONPATH": str(root)}

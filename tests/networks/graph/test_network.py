@@ -63,6 +63,7 @@ def test_masked_and_cut_read_guesses_in_the_place_of_removed_units(
         torch.testing.assert_close(network.view(trunk, cut).readout(rows), wanted, **CLOSE)
 
 
+@pytest.mark.slow
 @given(networks(), st.integers(2, 5), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_every_way_of_running_many_trunks_is_the_loop(
@@ -258,6 +259,7 @@ def test_estimates_tell_what_a_plan_needs() -> None:
     assert few["stacked"] < few["sliced"] < more["sliced"] and few["parent"] < more["parent"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["relu", "tanh"])
 @pytest.mark.parametrize("rule", ["sensitivity", "paper", "reference", "random", "none"])
 def test_decomposed_from_end_to_end(op: str, rule: str) -> None:

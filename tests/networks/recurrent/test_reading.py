@@ -49,6 +49,7 @@ def assert_same_answers(
         torch.testing.assert_close(network(rows), model(rows.values, lengths), rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     cell=st.sampled_from(sorted(CELLS)),

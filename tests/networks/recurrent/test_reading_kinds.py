@@ -59,6 +59,7 @@ def assert_same_tags(
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     cell=st.sampled_from(sorted(CELLS)),
@@ -109,6 +110,7 @@ def test_any_tagger_is_found_and_answers_alike_on_other_rows(
     assert_same_tags(model, network, *make_rows(seed + 100, tokens), end)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     cell=st.sampled_from(sorted(CELLS)),

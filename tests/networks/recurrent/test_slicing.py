@@ -49,6 +49,7 @@ def zeroed(model: Classifier, trunk: Trunk) -> Classifier:
     return model
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     cell=st.sampled_from([nn.RNN, nn.LSTM, nn.GRU]),
@@ -80,6 +81,7 @@ def test_removal_zeroes_a_units_weights(cell, layers, bidirectional, packed, hid
             torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(network=networks(outputs=("label", "tags")), folded=st.booleans(), mixed=st.booleans())
 def test_masked_and_sliced_hold_removed_units_at_their_guesses(network, folded, mixed):

@@ -34,6 +34,7 @@ def random_masks(
     return Trunk(keep, fold if folded else {}, {}, *kind)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     network=networks(),
@@ -51,6 +52,7 @@ def test_masks_are_what_zeroed_weights_give(network, kind, masks, folded):
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", sorted(GATES))
 @pytest.mark.parametrize("padding", ["right", "left", "packed"])

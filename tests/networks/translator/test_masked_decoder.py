@@ -106,6 +106,7 @@ def slow(translator, trunk: Trunk, tokens: torch.Tensor, states) -> torch.Tensor
     return torch.stack(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("variant", ["rolled", "unrolled"])
 @pytest.mark.parametrize("gates", ["joint", "separate"])

@@ -125,6 +125,7 @@ def plain_greedy(translator: Translator, ids: list[int], target: str) -> list[in
     return tokens[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("decoder", [(7,), (6, 5)])
 def test_greedy_decoding_is_a_plain_loop(cell, decoder):

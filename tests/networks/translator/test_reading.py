@@ -126,6 +126,7 @@ def read(model, spec=SPEC, padded=True):
     return *found, rows, tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 @pytest.mark.parametrize(
     "habits",
