@@ -56,11 +56,11 @@ class Trunk:
             left out have zeros. Only of rolled trunks with joint gates.
         variant: ``"rolled"``, one mask for all steps, or ``"unrolled"``, one for each.
         gates: ``"joint"``, a unit leaves all gates together, or ``"separate"``.
-        windows: for weights that read removed units at several places at once (kernels of
-            convolutions), by the weight's name: what guesses from the kept units *at all of these
-            places* add to it, of its shape, 0 in removed columns; half-precision numbers. Such a
-            weight takes this and its shift, and neither ``fold`` nor ``mix``. Only of rolled trunks
-            with joint gates.
+        windows: for weights that read several places at once (kernels of convolutions), by the
+            weight's name: what guesses from the kept units *at all of these places*, and what makes
+            up for changes before it, add to it; of its shape, 0 in removed columns, half-precision
+            numbers. Such a weight takes this and its shift, and neither ``fold`` nor ``mix``. Only
+            of rolled trunks with joint gates.
         shifts: for each of :attr:`windows`, what is added to the bias beside the weight, float32
             ``(out,)``.
 

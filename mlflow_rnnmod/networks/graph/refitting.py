@@ -11,7 +11,7 @@ nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,7 +48,8 @@ class Refitting:
 
     def __init__(self, network: Any, rows: Rows, seed: int = 0) -> None:
         self.network, self.seed, config = network, seed, network.config
-        sizes = (math.prod(n or 1 for n in shape) for shape in config.structure.shapes.values())
+        self.shapes = config.structure.shapes
+        sizes = (math.prod(n or 1 for n in shape) for shape in self.shapes.values())
         most = MAX_HELD // (NODES_HELD * max(sizes))
         if len(rows) > most:
             draw = torch.Generator().manual_seed(seed)
@@ -64,15 +65,21 @@ class Refitting:
         self.kernels = {
             k: kernel for k, kernel in kernels.items() if kernel[0].numel() <= MAX_WINDOW
         }
+        self.beside = beside(config.nodes, self.kernels.keys() - {config.readout})
 
     def __call__(self, trunk: Trunk) -> Trunk:
-        """The trunk with a window for each kernel that reads removed units at several places."""
-        parts = self.network.config.structure.parts
+        """The trunk with a window for each kernel behind what is removed, or beside it in a sum."""
+        parts, nodes = self.network.config.structure.parts, self.network.config.nodes
         kept = {name: columns_kept(own, trunk.keep) for name, own in parts.items()}
+        changed = {name for name, columns in kept.items() if not columns.all()}
+        for node in nodes:
+            if not changed.isdisjoint(node.inputs):
+                changed.add(node.name)
         wanted = {
             node.name
-            for node in self.network.config.nodes
-            if node.name in self.kernels and not kept[node.inputs[0]].all()
+            for node in nodes
+            if node.name in self.kernels
+            and not changed.isdisjoint({node.inputs[0], self.beside.get(node.name)})
         }
         if not wanted or len(self.rows) < MIN_ROWS:
             return trunk
@@ -80,38 +87,60 @@ class Refitting:
 
     @cached_property
     @torch.no_grad()
-    def asked(self) -> Mapping[str, Tensor]:
-        """What kernels put out in the whole network, without biases, ``(windows, out)`` by node."""
-        network, found = self.network, {}
+    def asked(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """What kernels put out in the whole network, without biases, and what sums add to it.
+
+        Both ``(windows, out)`` by node.
+        """
+        network, own, added = self.network, dict[str, Tensor](), dict[str, Tensor]()
         values = dict(network.config.given(self.rows.to(network.device), network.dtype))
         for at, node in enumerate(network.config.nodes):
             inputs = [values[name] for name in node.inputs]
             kernel = self.kernels.get(node.name)
             if kernel is not None:
-                found[node.name] = self._windows(node, inputs[0]) @ kernel.flatten(1).T
-                if len(found) == len(self.kernels):
-                    break
+                own[node.name] = self._windows(node, inputs[0]) @ kernel.flatten(1).T
+            for name in self.beside.keys() & set(node.inputs):  # this is its sum
+                added[name] = self._put_out(name, values[self.beside[name]])
             values[node.name] = node.operation.run(node.settings, inputs, network.weights(node))
             for name in self.last.get(at, ()):
                 values.pop(name, None)
-        return found
+        return own, added
 
     @torch.no_grad()
     def _along(self, trunk: Trunk, wanted: Collection[str], kept: Mapping[str, Tensor]) -> Trunk:
         """Fit the wanted nodes' kernels in the order of the graph."""
-        network, asked = self.network, self.asked
+        network, (own_asked, added) = self.network, self.asked
         view = GraphView(network, replace(trunk, windows={}, shifts={}), cut=True)
         values = dict(network.config.given(self.rows.to(network.device), network.dtype))
+        nodes = list(zip(network.config.nodes, view.nodes, strict=True))
         windows: dict[str, Tensor] = {}
         shifts: dict[str, Tensor] = {}
-        for at, (node, own) in enumerate(zip(network.config.nodes, view.nodes, strict=True)):
-            inputs = [view.completed(own, i, values[name]) for i, name in enumerate(node.inputs)]
-            weights = view.weights(own)
+
+        def run(own: Node, weights: Mapping[str, Tensor] | None = None) -> None:
+            inputs = [view.completed(own, i, values[name]) for i, name in enumerate(own.inputs)]
+            weights = view.weights(own) if weights is None else weights
+            values[own.name] = own.operation.run(own.settings, inputs, weights)
+
+        def ahead(at: int, name: str) -> bool:
+            """Whether a value is there, or can be before its turn: behind nothing to be fitted."""
+            for node, own in nodes[at + 1 :]:
+                if name in values or self.beside.get(nodes[at][0].name) in node.inputs:
+                    break
+                if node.name not in wanted and values.keys() >= set(node.inputs):
+                    run(own)
+            return name in values
+
+        for at, (node, own) in enumerate(nodes):
             if node.name in wanted:
                 kernel, bias = self.kernels[node.name], network.weights(node)["bias"]
                 rows, columns = kept[node.name], kept[node.inputs[0]]
-                given = self._windows(node, inputs[0])
-                change, shift = _fitted(kernel, columns, asked[node.name], given)
+                given = self._windows(node, view.completed(own, 0, values[node.inputs[0]]))
+                asked, other = own_asked[node.name], self.beside.get(node.name)
+                if other is not None and ahead(at, other):
+                    asked = asked.clone()
+                    now = self._put_out(node.name, values[other])
+                    asked[:, rows] += added[node.name][:, rows] - now
+                change, shift = _fitted(kernel, columns, asked, given)
                 if not (change.isfinite().all() and shift.isfinite().all()):
                     return trunk  # more than half precision holds
                 name = f"{node.name}.weight"
@@ -122,16 +151,42 @@ class Refitting:
                 }
                 if len(windows) == len(wanted):
                     break
-            values[node.name] = own.operation.run(own.settings, inputs, weights)
+                run(own, weights)
+            elif node.name not in values:
+                run(own)
             for name in self.last.get(at, ()):
                 values.pop(name, None)
         return replace(trunk, windows=windows, shifts=shifts)
 
-    def _windows(self, node: Node, x: Tensor) -> Tensor:
-        """What a node reads, at the same places whichever channels are there."""
+    def _at(self, name: str) -> Tensor:
+        """Which places a kernel is fitted at, whichever channels are there: ``(rows, places)``."""
         draw = torch.Generator().manual_seed(self.seed)
-        most = math.ceil(WINDOWS * self.kernels[node.name][0].numel() / len(x))
-        return node.operation.windows(node.settings, x, most, draw)
+        places = math.prod(n or 1 for n in self.shapes[name][1:])
+        most = math.ceil(WINDOWS * self.kernels[name][0].numel() / len(self.rows))
+        return torch.randint(places, (len(self.rows), min(most, places)), generator=draw)
+
+    def _windows(self, node: Node, x: Tensor) -> Tensor:
+        """What a node reads, ``(windows, units x places)``."""
+        return node.operation.windows(node.settings, x, self._at(node.name).to(x.device))
+
+    def _put_out(self, name: str, y: Tensor) -> Tensor:
+        """What stands where a node puts out what it read in :meth:`_windows`."""
+        y, at = y.flatten(2).movedim(1, -1), self._at(name).to(y.device)
+        return y.gather(1, at[..., None].expand(-1, -1, y.shape[-1])).flatten(0, 1)
+
+
+def beside(nodes: Sequence[Node], names: Collection[str]) -> dict[str, str]:
+    """Of nodes whose values only go into a sum of two, the other one of these."""
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    found = {}
+    for name in names:
+        match readers.get(name, ()):
+            case [Node() as node] if node.operation.sums and len(node.inputs) == 2:
+                (found[name],) = (other for other in node.inputs if other != name)
+    return found
 
 
 def _fitted(kernel: Tensor, columns: Tensor, asked: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Any, ClassVar
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mlflow_rnnmod.networks.graph.units import Layout, Units
 
@@ -75,6 +75,8 @@ class Operation:
     """Whether what is put out is bounded, or idles, where what is read is or does."""
     recurs: bool = False
     """Whether a step reads what was put out at the one before."""
+    sums: bool = False
+    """Whether what is put out is the sum of what is read."""
     stacks: bool = False
     """Whether :meth:`run_stacked` runs many trunks at once, where there are no places."""
 
@@ -136,14 +138,14 @@ class Operation:
         """At how many places at once its weight reads."""
         return 1
 
-    def windows(self, settings: Settings, x: Tensor, most: int, draw: Generator) -> Tensor:
-        """What its weight read, float ``(windows, units x places)``, at ``most`` places of a row.
+    def windows(self, settings: Settings, x: Tensor, at: Tensor) -> Tensor:
+        """What its weight read, float ``(windows, units x places)``.
 
         Args:
             settings: of the node, with a :meth:`window` of more than one place.
             x: what it reads.
-            most: windows that are drawn from each row.
-            draw: at which places.
+            at: where, for each row: int64 ``(rows, windows of a row)``, numbers of the places that
+                are put out, in their order.
         """
         raise NotImplementedError
 

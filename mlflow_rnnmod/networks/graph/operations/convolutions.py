@@ -8,7 +8,7 @@ from math import prod
 from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
@@ -164,16 +164,15 @@ class _Full(_Convolution):
     def window(self, settings: Settings) -> int:
         return prod(settings["kernel"])
 
-    def windows(self, settings: Settings, x: Tensor, most: int, draw: Generator) -> Tensor:
+    def windows(self, settings: Settings, x: Tensor, at: Tensor) -> Tensor:
         x = put_around(x, settings["padding"], settings["mode"]).movedim(1, -1).contiguous()
         kernel, stride = settings["kernel"], settings["stride"]
         reach = [d * (k - 1) for k, d in zip(kernel, settings["dilation"], strict=True)]
         sizes = zip(x.shape[1:-1], reach, stride, strict=True)
         places = [(size - far - 1) // step + 1 for size, far, step in sizes]
-        drawn = torch.randint(prod(places), (len(x) * min(most, prod(places)),), generator=draw)
-        row = torch.arange(len(x)).repeat_interleave(len(drawn) // len(x)).to(x.device)
-        at = [index.to(x.device) for index in torch.unravel_index(drawn, places)]
-        first = [index * step for index, step in zip(at, stride, strict=True)]
+        row = torch.arange(len(x), device=x.device).repeat_interleave(at.shape[1])
+        indices = torch.unravel_index(at.flatten(), places)
+        first = [index * step for index, step in zip(indices, stride, strict=True)]
         # Units lie side by side: they are taken together, for one place of the kernel at a time.
         found = [
             x[

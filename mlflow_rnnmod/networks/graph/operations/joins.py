@@ -38,7 +38,7 @@ class _Add(Operation):
 
     name = "add"
     takes_inputs = None
-    stacks = True
+    sums = stacks = True
 
     def shape(self, settings: Settings, shapes: Sequence[Shape]) -> Shape:
         return _met(shapes, "adds up")
