@@ -16,6 +16,7 @@ from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, Columns
 from mlflow_rnnmod.answers.base import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
+from mlflow_rnnmod.composition.coupling import tied, ties_of
 from mlflow_rnnmod.composition.engine import Engine
 from mlflow_rnnmod.composition.evidence import Evidence
 from mlflow_rnnmod.composition.scores import (
@@ -201,7 +202,9 @@ class Composite:
             steps = (0,) if self.answer.stepwise else ()
             return torch.zeros(0, *steps, len(self.modules))
         strategy, found = self._strategy(), None
-        if strategy.network or self.answer.stepwise:
+        if strategy.tied:
+            found = self._added_up(self.tied_parts(inputs, engine))
+        elif strategy.network or self.answer.stepwise:
             found = self.engine.scores(inputs, strategy, self.settings, engine)
         if strategy.likelihood:
             votes = self.votes(inputs, found)
@@ -215,6 +218,26 @@ class Composite:
             found = found + found.new_tensor([offsets[label] for label in self.labels])
         check_scores(found, self.answer.stepwise)
         return found
+
+    def tied_parts(self, inputs: Any, engine: str = "auto") -> Tensor:
+        """What scores of labels that are tied add up, ``(rows, modules, parts)``.
+
+        The log-probability with the vote of the open head, and the energy. ``inputs``: checked.
+        """
+        ties = ties_of(self.modules)
+        assert ties is not None  # as the score was checked
+        margins, *others = self.engine.parts(inputs, SCORES[self.base], {}, engine).unbind(-1)
+        return torch.stack([tied(margins, ties) + others[0], *others[1:]], dim=-1)
+
+    def _added_up(self, parts: Tensor) -> Tensor:
+        """Scores from their parts, but likelihoods: ``(rows, modules)``."""
+        count = parts.shape[-1]
+        if self.score == "joint":
+            fitted = parts.new_tensor([self.parameters["scales"][label] for label in self.labels])
+            return (parts * fitted[:, :count]).sum(-1) + fitted[:, -1]
+        usual = ENERGY_WEIGHTS[self.base][0]
+        weights = [1.0, float(self.settings.get("energy_weight", usual))]
+        return (parts * parts.new_tensor(weights)).sum(-1)
 
     def votes(self, inputs: Any, scores: Tensor | None = None) -> Tensor:
         """What likelihoods add to scores, of their shape.
@@ -237,10 +260,9 @@ class Composite:
         return {"energy_weight": ENERGY_WEIGHTS[self.base][1], **self.parameters}
 
     def _strategy(self) -> ScoreStrategy:
-        strategy = SCORES[self.score]
-        if self.score != "joint":
-            return strategy
-        base = SCORES[self.base]
+        strategy, base = SCORES[self.score], SCORES[self.base]
+        if self.score != "joint" or base.tied:  # these are scaled when they are tied
+            return base
         return changed(strategy, energy=base.energy, likelihood=base.likelihood)
 
     def predict(

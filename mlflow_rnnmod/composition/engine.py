@@ -38,10 +38,12 @@ class How:
     parameters: Mapping[str, Any]
     way: str = "auto"
     batch_size: int = 512
+    split: bool = False
 
     def score(self, outputs: ModuleOutputs) -> Tensor:
-        """Scores of some modules from what they put out."""
-        return self.strategy.score(outputs, self.parameters)
+        """Scores of some modules from what they put out, or the parts of their scores."""
+        ask = self.strategy.split if self.split else self.strategy.score
+        return ask(outputs, self.parameters)
 
 
 class Engine:
@@ -103,6 +105,24 @@ class Engine:
             else:
                 found.append(group.scores(rows, how))
         return self.joined(found)
+
+    def parts(
+        self,
+        inputs: Any,
+        strategy: ScoreStrategy,
+        parameters: Mapping[str, Any],
+        way: str = "auto",
+    ) -> Tensor:
+        """What scores add up, ``(rows, modules, parts)``; arguments as for :meth:`scores`."""
+        pieces = alike(inputs)
+        if len(pieces) > 1:
+            some = [[inputs[i] for i in piece.tolist()] for piece in pieces]
+            found = [self.parts(piece, strategy, parameters, way) for piece in some]
+            return torch.cat(found)[torch.cat(pieces).argsort()]
+        check_way(way)
+        how = How(strategy, parameters, way, self.batch_size, split=True)
+        tables = [group.scores(group.parent.rows(inputs), how) for group in self.groups]
+        return torch.stack([self.joined(part) for part in zip(*tables, strict=True)], dim=-1)
 
     @torch.inference_mode()
     def tables(
@@ -185,7 +205,10 @@ class _Group:
         self.spans = spans
 
     def scores(self, rows: Rows, how: How) -> Tensor:
-        """Scores of all modules, ``(modules, rows)`` or ``(modules, rows, steps)``, on the CPU."""
+        """Scores of all modules, ``(modules, rows)`` or ``(modules, rows, steps)``, on the CPU.
+
+        Or of one for each row the parts of their scores, ``(parts, modules, rows)``.
+        """
         network = self.parent.network
         if len(rows) == 1 and rows.values.numel() <= MAX_STEPS:
             return self._batch(self._here(rows), how).cpu()
@@ -198,7 +221,10 @@ class _Group:
         for chunk in chunks:
             part = network.trimmed(rows[chunk])
             found.append(self._batch(self._here(part), how).cpu())
-        return torch.cat(widened(found), dim=1)[:, torch.cat(chunks).argsort()]
+        order = torch.cat(chunks).argsort()
+        if how.split:
+            return torch.cat(found, dim=-1)[..., order]
+        return torch.cat(widened(found), dim=1)[:, order]
 
     def _here(self, rows: Rows) -> Rows:
         """The rows where the parent is."""
@@ -259,15 +285,16 @@ class _Group:
                     return how.score(found)
         assert self.trunks is not None
         count = len(rows) if observed is None else len(observed)
-        scores = network.like.new_empty(len(self.positions), count)
+        parts = (how.strategy.count,) if how.split else ()
+        scores = network.like.new_empty(*parts, len(self.positions), count)
         if found is not None and self.full is not None:
-            scores[self.full] = how.score(found)
+            scores[..., self.full, :] = how.score(found)
 
         def finish(part: slice, readout: Tensor) -> None:
             readout = readout if observed is None else observed.pick(readout)
             for span, given in self._parts(part, readout):
                 outputs = self._outputs(span, given, network.logits(given), energy)
-                scores[span] = how.score(outputs)
+                scores[..., span, :] = how.score(outputs)
 
         taken = self.trunks.way(how.way, rows)
         self.trunks.run(rows, taken, finish)

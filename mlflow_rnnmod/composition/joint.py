@@ -144,6 +144,10 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
         return Parts(torch.stack(joined, dim=-1), None)
     if not strategy.network:
         return Parts(composite.votes(inputs)[..., None], None)
+    if strategy.tied:
+        tied = [composite.tied_parts(inputs)]
+        tied += [composite.votes(inputs)[..., None]] if strategy.likelihood else []
+        return Parts(torch.cat(tied, dim=-1), None)
     values, fixed = [], []
     for group in engine.groups:
         rows, size = group.parent.rows(inputs), engine.batch_size

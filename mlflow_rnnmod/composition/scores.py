@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.answers.joining import joined
+from mlflow_rnnmod.composition.coupling import ties_of
 from mlflow_rnnmod.composition.evidence import space_of, why_not
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.decomposition.module import Module
@@ -22,6 +23,7 @@ from mlflow_rnnmod.decomposition.module import Module
 ENERGY_WEIGHT = 0.5
 ENERGY_WEIGHT_ACROSS = 1.0
 ENERGY_WEIGHTS = {"open": (ENERGY_WEIGHT, ENERGY_WEIGHT_ACROSS), "hybrid": (0.25, 0.25)}
+ENERGY_WEIGHTS |= {"coupled_open": ENERGY_WEIGHTS["open"], "coupled": ENERGY_WEIGHTS["hybrid"]}
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,13 @@ class ScoreStrategy:
         energy: whether it needs a pass of the unmasked parent.
         parts: what the score adds up, ``(parts, modules, rows)``, where rows of all labels can say
             how much each part should count; ``None`` for a score of a single part.
+        count: how many parts.
         odds: whether scores are log-odds.
         likelihood: whether the likelihoods' votes are added, one for each input. They need no
             parent, so that the composite adds them; in ``parts`` they are the last.
         network: whether there is anything else in it.
+        tied: whether the first part are margins that the composite ties to one another, and adds
+            the other parts to (:mod:`~mlflow_rnnmod.composition.coupling`).
     """
 
     name: str
@@ -47,18 +52,28 @@ class ScoreStrategy:
     score: Callable[[ModuleOutputs, Mapping[str, Any]], Tensor]
     energy: bool = False
     parts: Callable[[ModuleOutputs], Tensor] | None = None
+    count: int = 1
     odds: bool = False
     likelihood: bool = False
     network: bool = True
+    tied: bool = False
 
     def split(self, outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
         """The parts of the score, ``(parts, modules, rows)``: itself where it has none."""
         return self.score(outputs, parameters)[None] if self.parts is None else self.parts(outputs)
 
 
+def _own(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
+    return F.logsigmoid(outputs.open_margin)
+
+
 def _open_parts(outputs: ModuleOutputs) -> Tensor:
     own = F.logsigmoid(outputs.open_margin)
     return torch.stack([own, outputs.standard_energy.expand_as(own)])
+
+
+def _coupled_parts(outputs: ModuleOutputs) -> Tensor:
+    return torch.cat([outputs.margin[None], _open_parts(outputs)])
 
 
 def _open(outputs: ModuleOutputs, parameters: Mapping[str, Any], name: str = "open") -> Tensor:
@@ -91,6 +106,7 @@ SCORES: dict[str, ScoreStrategy] = {
             _open,
             energy=True,
             parts=_open_parts,
+            count=2,
         ),
         ScoreStrategy(
             "hybrid",
@@ -99,6 +115,7 @@ SCORES: dict[str, ScoreStrategy] = {
             partial(_open, name="hybrid"),
             energy=True,
             parts=_open_parts,
+            count=2,
             likelihood=True,
         ),
         ScoreStrategy(
@@ -106,6 +123,28 @@ SCORES: dict[str, ScoreStrategy] = {
             "log-probability of the label inside its parent and its likelihood of the input",
             lambda outputs, _: F.logsigmoid(outputs.margin),
             likelihood=True,
+        ),
+        ScoreStrategy(
+            "coupled",
+            "hybrid, and what parents say of each other's labels: the label's log-probability, or "
+            "of a parent of fewer labels its margin and what others say of the rest of these "
+            "(default where all of these are there)",
+            _own,
+            energy=True,
+            parts=_coupled_parts,
+            count=3,
+            likelihood=True,
+            tied=True,
+        ),
+        ScoreStrategy(
+            "coupled_open",
+            "open, and what parents say of each other's labels (default for such parents where "
+            "modules have no likelihoods)",
+            _own,
+            energy=True,
+            parts=_coupled_parts,
+            count=3,
+            tied=True,
         ),
         ScoreStrategy(
             "likelihood",
@@ -159,17 +198,14 @@ def without_energy(
     return replace(strategy, score=own, energy=False), weights
 
 
-def _own(outputs: ModuleOutputs, parameters: Mapping[str, Any]) -> Tensor:
-    return F.logsigmoid(outputs.open_margin)
-
-
 def default_score(modules: Sequence[Module]) -> str:
-    """``"margin"`` where margins mean the same to all, else ``"hybrid"`` or ``"open"``.
+    """``"margin"`` where margins mean the same to all, else what compares different worlds.
 
-    The last where modules have no likelihoods that can be compared. Margins mean the same to all
-    within one parent, without rivals, and between parents of the same labels: each was trained
-    against the same others and has met all inputs (``python -m benchmarks.paper rq3 clinc_oos
-    --within`` swaps such modules).
+    Margins mean the same to all within one parent, without rivals, and between parents of the same
+    labels: each was trained against the same others and has met all inputs (``python -m
+    benchmarks.paper rq3 clinc_oos --within`` swaps such modules). Else ``"coupled"`` where all is
+    there that parents of fewer labels knew; ``"hybrid"`` where it is not, or ``"open"`` where
+    modules have no likelihoods that can be compared.
     """
     worlds = {frozenset(module.contract.labels) for module in modules}
     answer = joined(m.contract for m in modules)
@@ -177,7 +213,18 @@ def default_score(modules: Sequence[Module]) -> str:
         return "margin"
     if answer.stepwise and not answer.each_step:
         return "open"
+    if ties_of(modules) is not None:
+        return "coupled_open" if space_of(modules) is None else "coupled"
     return "open" if space_of(modules, answer.stepwise) is None else "hybrid"
+
+
+def other_scores(score: str) -> tuple[str, ...]:
+    """What rows of all labels may prefer to a default.
+
+    Labels of one parent may be compared best by its own margins, where there are many.
+    """
+    others = {"hybrid": ("bayes",), "coupled": ("hybrid", "bayes"), "coupled_open": ("open",)}
+    return others.get(score, ())
 
 
 def note_on_default(modules: Sequence[Module], score: str) -> str | None:
@@ -197,6 +244,13 @@ def check_score(score: str, base: str, answer: Answer, modules: Sequence[Module]
         raise ValueError(
             f'score="{base}" says which label is best; expected "margin", "logit" or "probability" '
             "for labels that have no rivals, each of which is compared with its own threshold."
+        )
+    if under.tied and modules and ties_of(modules) is None:
+        raise ValueError(
+            f'score="{base}" ties a label whose parent knew fewer labels than the others to these; '
+            "expected modules that answer one label for an input, most of them of one set of "
+            "labels, and for each other one modules of that set for the rest of its parent's "
+            'labels. Or "hybrid", "open" or "margin".'
         )
     if under.likelihood and answer.stepwise and not answer.each_step:
         raise ValueError(

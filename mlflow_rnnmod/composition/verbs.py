@@ -13,7 +13,7 @@ from mlflow_rnnmod.composition.contracts import IncompatibleModules, doubts
 from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.composition.joint import calibrated
 from mlflow_rnnmod.composition.rejection import with_limit
-from mlflow_rnnmod.composition.scores import default_score, note_on_default
+from mlflow_rnnmod.composition.scores import default_score, note_on_default, other_scores
 from mlflow_rnnmod.composition.translation import TranslatingComposite, composite_class
 from mlflow_rnnmod.composition.unlabelled import shifted
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
@@ -36,10 +36,11 @@ def compose(
     Args:
         modules: one for each label, of one parent or of many.
         score: how they are compared: ``"margin"`` (the default for parents of the same labels, and
-            for labels without rivals), ``"hybrid"`` (for others; ``"open"`` where modules have no
-            likelihoods), ``"bayes"``, ``"likelihood"``, ``"joint"``, ``"logit"``,
-            ``"probability"``. ``"open"`` leaves likelihoods out, ``"bayes"`` adds them to margins
-            of one parent, too.
+            for labels without rivals), ``"coupled"`` (where modules for all that parents of fewer
+            labels knew are there), ``"hybrid"`` (for others; ``"coupled_open"`` and ``"open"``
+            where modules have no likelihoods), ``"bayes"``, ``"likelihood"``, ``"joint"``,
+            ``"logit"``, ``"probability"``. ``"open"`` leaves likelihoods out, ``"bayes"`` adds them
+            to margins of one parent, too.
         calibrate_on: inputs and what is right for them, of all the composite's labels (see
             :func:`~mlflow_rnnmod.composition.joint.calibrated`); scales and an offset are fitted
             for each module on its score (``"joint"``): one scale for the margin, or one each for
@@ -96,8 +97,7 @@ def compose(
         recipe = ({**step, "note": note},)
     composite = Composite(modules, base, parameters, recipe)
     if calibrate_on is not None:
-        # Labels of one parent may be compared best by its own margins, where there are many.
-        also = ("bayes",) if score in (None, "joint") and base == "hybrid" else ()
+        also = other_scores(base) if score in (None, "joint") else ()
         composite = calibrated(composite, *calibrate_on, also=also)
         reject_on = calibrate_on[0] if reject_on is None else reject_on
     if unlabelled is not None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_rnnmod.composition import SCORES, Composite, compose
+from mlflow_rnnmod.composition import Composite, compose
 from mlflow_rnnmod.composition.scores import ENERGY_WEIGHT
 from mlflow_rnnmod.decomposition.module import Calibration, Energy, Head, Module, make_contract
 from mlflow_rnnmod.inputs.rows import bucket
@@ -194,8 +194,3 @@ def test_parts_hold_every_trunk_once_and_bound_their_size(trunks, rows, steps, w
     for part in parts:
         size = part.stop - part.start
         assert size == 1 or size * rows <= 1024 and size * rows * steps <= 65_536
-
-
-def test_scores_have_a_name_for_each_strategy():
-    names = {"margin", "open", "hybrid", "bayes", "likelihood", "joint", "logit", "probability"}
-    assert set(SCORES) == names

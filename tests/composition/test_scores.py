@@ -116,7 +116,8 @@ def test_joint_is_a_scale_and_an_offset_on_another_score(base):
 
 
 def test_names():
-    names = {"margin", "open", "hybrid", "bayes", "likelihood", "joint", "logit", "probability"}
+    names = {"margin", "open", "hybrid", "bayes", "coupled", "coupled_open"}
+    names |= {"likelihood", "joint", "logit", "probability"}
     assert set(SCORES) == names
     assert all(name == strategy.name and strategy.about for name, strategy in SCORES.items())
     one, other = tiny_parent("text", seed=1), tiny_parent("text", ("x", "y"), seed=2)

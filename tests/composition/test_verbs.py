@@ -118,8 +118,9 @@ def test_sources_tell_where_modules_came_from():
 def test_the_score_follows_the_number_of_parents(composite):
     assert composite.score == "margin"
     wider = add(composite, tiny_module(OTHER, "d"))
-    assert wider.score == "open"
+    assert wider.score == "coupled_open"
     assert remove(wider, "d").score == "margin"
+    assert remove(wider, "b").score == "open"
     assert select(wider, "d").score == "margin"
     assert replace(composite, "b", tiny_module(OTHER, "b")).score == "open"
 
@@ -150,11 +151,11 @@ def test_modules_that_stay_keep_their_joint_scales():
 
 def test_a_module_without_joint_scales_drops_those_of_all():
     found = joint()
-    for more in (
-        replace(found, "b", tiny_module(ONE, "b", seed=5)),
-        add(found, tiny_module(tiny_parent("text", ("x", "y"), seed=3), "x")),
+    for more, score in (
+        (replace(found, "b", tiny_module(ONE, "b", seed=5)), "coupled_open"),
+        (add(found, tiny_module(tiny_parent("text", ("x", "y"), seed=3), "x")), "open"),
     ):
-        assert more.score == "open" and "scales" not in more.parameters
+        assert more.score == score and "scales" not in more.parameters
         assert "base" not in more.parameters
         assert "dropped" in more.recipe[-1]["note"]
         more.scores(TEXTS)
