@@ -161,7 +161,7 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
             correction = step_correction((~scores.isnan()).sum(dim=2)).to(scores)
             correction[group.ending] = 0.0
         else:
-            found = [group.scores(rows, How(one, given, batch_size=size)) for one in runs]
+            found = list(group.scores(rows, How(strategy, given, batch_size=size, split=True)))
             correction = torch.zeros_like(found[0])
         values.append(torch.stack(found, dim=-1))
         fixed.append(-correction)
