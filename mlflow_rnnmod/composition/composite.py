@@ -16,12 +16,13 @@ from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, Columns
 from mlflow_rnnmod.answers.base import check_thresholds
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
-from mlflow_rnnmod.composition.coupling import tied, ties_of
+from mlflow_rnnmod.composition.coupling import Coupling
 from mlflow_rnnmod.composition.engine import Engine
 from mlflow_rnnmod.composition.evidence import Evidence
 from mlflow_rnnmod.composition.scores import (
     ENERGY_WEIGHTS,
     SCORES,
+    VOTE,
     ScoreStrategy,
     check_score,
     check_scores,
@@ -222,12 +223,13 @@ class Composite:
     def tied_parts(self, inputs: Any, engine: str = "auto") -> Tensor:
         """What scores of labels that are tied add up, ``(rows, modules, parts)``.
 
-        The log-probability with the vote of the open head, and the energy. ``inputs``: checked.
+        The log-probability with half the vote of the open head, and half the energy. ``inputs``:
+        checked.
         """
-        ties = ties_of(self.modules)
-        assert ties is not None  # as the score was checked
-        margins, *others = self.engine.parts(inputs, SCORES[self.base], {}, engine).unbind(-1)
-        return torch.stack([tied(margins, ties) + others[0], *others[1:]], dim=-1)
+        coupling = Coupling.of(self.modules)
+        assert coupling is not None  # as the score was checked
+        margins, own, energy = self.engine.parts(inputs, SCORES[self.base], {}, engine).unbind(-1)
+        return torch.stack([coupling.tied(margins) + VOTE * own, VOTE * energy], dim=-1)
 
     def _added_up(self, parts: Tensor) -> Tensor:
         """Scores from their parts, but likelihoods: ``(rows, modules)``."""
@@ -247,7 +249,8 @@ class Composite:
             scores: where each step is answered, ``(rows, steps, modules)``.
         """
         if not self.answer.stepwise:
-            return self.evidence.votes(inputs)
+            votes = self.evidence.votes(inputs)
+            return VOTE * votes if SCORES[self.base].tied else votes
         assert scores is not None
         return self.evidence.step_votes(inputs, scores.shape[1])
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mlflow_rnnmod.answers import Answer
 from mlflow_rnnmod.answers.joining import joined
-from mlflow_rnnmod.composition.coupling import ties_of
+from mlflow_rnnmod.composition.coupling import Coupling
 from mlflow_rnnmod.composition.evidence import space_of, why_not
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.decomposition.module import Module
@@ -24,6 +24,8 @@ ENERGY_WEIGHT = 0.5
 ENERGY_WEIGHT_ACROSS = 1.0
 ENERGY_WEIGHTS = {"open": (ENERGY_WEIGHT, ENERGY_WEIGHT_ACROSS), "hybrid": (0.25, 0.25)}
 ENERGY_WEIGHTS |= {"coupled_open": ENERGY_WEIGHTS["open"], "coupled": ENERGY_WEIGHTS["hybrid"]}
+# What those of another world count beside what labels that are tied say of one another.
+VOTE = 0.5
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def default_score(modules: Sequence[Module]) -> str:
         return "margin"
     if answer.stepwise and not answer.each_step:
         return "open"
-    if ties_of(modules) is not None:
+    if Coupling.of(modules) is not None:
         return "coupled_open" if space_of(modules) is None else "coupled"
     return "open" if space_of(modules, answer.stepwise) is None else "hybrid"
 
@@ -245,7 +247,7 @@ def check_score(score: str, base: str, answer: Answer, modules: Sequence[Module]
             f'score="{base}" says which label is best; expected "margin", "logit" or "probability" '
             "for labels that have no rivals, each of which is compared with its own threshold."
         )
-    if under.tied and modules and ties_of(modules) is None:
+    if under.tied and modules and Coupling.of(modules) is None:
         raise ValueError(
             f'score="{base}" ties a label whose parent knew fewer labels than the others to these; '
             "expected modules that answer one label for an input, most of them of one set of "
