@@ -129,6 +129,11 @@ class Composite:
         return self.base in SCORES and SCORES[self.base].likelihood
 
     @property
+    def coupled(self) -> bool:
+        """Whether labels of parents that knew fewer are tied to the others."""
+        return self.base in SCORES and SCORES[self.base].tied
+
+    @property
     def input(self) -> Input:
         """What it reads."""
         return self.modules[0].contract.reads

@@ -128,9 +128,9 @@ SCORES: dict[str, ScoreStrategy] = {
         ),
         ScoreStrategy(
             "coupled",
-            "hybrid, and what parents say of each other's labels: the label's log-probability, or "
-            "of a parent of fewer labels its margin and what others say of the rest of these "
-            "(default where all of these are there)",
+            "half of hybrid, and the label's log-probability among all: inside its parent, and "
+            "where that knew fewer labels, of these by what the others say of them and leave "
+            "(default where all labels of such parents are answered for, or were replaced)",
             _own,
             energy=True,
             parts=_coupled_parts,
@@ -140,8 +140,8 @@ SCORES: dict[str, ScoreStrategy] = {
         ),
         ScoreStrategy(
             "coupled_open",
-            "open, and what parents say of each other's labels (default for such parents where "
-            "modules have no likelihoods)",
+            "the same with half of open (default for such parents where modules have no "
+            "likelihoods)",
             _own,
             energy=True,
             parts=_coupled_parts,

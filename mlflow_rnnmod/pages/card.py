@@ -40,6 +40,11 @@ _LIKELY = (
     "Likelihoods of the labels' inputs vote with the parents; to see what they change, compose the "
     'modules with `score="open"` (without them) and `score="likelihood"` (nothing but them).'
 )
+_COUPLED = (
+    "Labels of parents that knew fewer labels than the others are tied to these: how likely all "
+    "that such a parent knew is, the others say, by their own labels and by what these leave; the "
+    "parent shares it out."
+)
 FIGURES = {
     "precision": "precision",
     "recall": "recall",
@@ -214,6 +219,7 @@ def joined(composite: Composite) -> str:
         until="" if end is None else f", up to {inline(end)}",
         limits=f"thresholds are 0, but: {told}" if told else "all thresholds are 0",
     )
+    words = f"{words} {_COUPLED}" if composite.coupled else words
     return f"{words} {_LIKELY}" if composite.likely else words
 
 

@@ -13,6 +13,7 @@ from mlflow_rnnmod.decomposition import Module
 from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.module import Calibration, Head
 from mlflow_rnnmod.networks import Rows, Trunk
+from mlflow_rnnmod.pages.card import joined
 from tests.builders import tiny_inputs, tiny_modules, tiny_parent, tiny_rows
 
 WORLD = ("a", "b", "c", "d")
@@ -61,7 +62,8 @@ def test_scores_are_what_the_networks_say():
     logits = [compose(m.values(), score="logit").scores(inputs) for m in (large, small)]
     whole, two = (found.double().softmax(dim=1) for found in logits)
     expected = torch.cat([whole[:, :3], (whole[:, 2:].sum(1) * two[:, 1])[:, None]], dim=1).log()
-    assert composite.score == "coupled_open"
+    assert composite.score == "coupled_open" and composite.coupled and not composite.likely
+    assert "are tied to these" in joined(composite)
     expected += compose(composite.modules, score="open").scores(inputs) / 2
     torch.testing.assert_close(composite.scores(inputs).double(), expected, rtol=1e-4, atol=1e-4)
     for engine in ("loop", "stacked"):
