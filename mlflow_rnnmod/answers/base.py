@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
@@ -19,6 +20,9 @@ from mlflow_rnnmod.answers.targets import (
     all_log_odds,
     log_odds,
 )
+
+REJECT = "reject_below"
+"""Name, among a composite's parameters, of the score below which none of its labels is right."""
 
 NONE_OF_THESE = "none of these"
 
@@ -84,6 +88,23 @@ class Columns:
         ]
 
 
+def check_limit(limit: Any, rejects: bool) -> None:
+    """Whether a composite can carry this limit.
+
+    ``limit``: below which the best score answers "none of these"; ``None`` for no limit.
+    """
+    if limit is None:
+        return
+    if not rejects:
+        raise ValueError(
+            f"{REJECT}={limit!r} with labels that are no rivals or with lists, whose answers can "
+            "be no label at all; expected None. Labels without rivals have thresholds: "
+            "compose(modules, thresholds={label: ...})."
+        )
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
+        raise ValueError(f"{REJECT}={limit!r}; expected a finite number, or None.")
+
+
 def check_thresholds(
     thresholds: Mapping[str, Any], labels: Sequence[str], rivals: bool
 ) -> dict[str, float]:
@@ -100,8 +121,7 @@ def check_thresholds(
         elif (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or value != value
-            or abs(value) == float("inf")
+            or not math.isfinite(value)
         ):
             problems.append(f"{label!r} has {value!r}, expected a finite number")
     if problems:

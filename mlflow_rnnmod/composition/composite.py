@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.answers import NONE_OF_THESE, Answer, Columns
-from mlflow_rnnmod.answers.base import check_thresholds
+from mlflow_rnnmod.answers.base import REJECT, check_limit, check_thresholds
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, find_problems
 from mlflow_rnnmod.composition.coupling import Coupling
@@ -29,9 +28,6 @@ from mlflow_rnnmod.composition.scores import (
 )
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Input
-
-REJECT = "reject_below"
-"""Name, among a composite's parameters, of the score below which none of its labels is right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,20 +393,3 @@ class Composite:
             f"Composite({list(self.labels)}, score={self.score!r}, "
             f"{parents} parent{'s' if parents > 1 else ''})"
         )
-
-
-def check_limit(limit: Any, rejects: bool) -> None:
-    """Whether a composite can carry this limit.
-
-    ``limit``: below which the best score answers "none of these"; ``None`` for no limit.
-    """
-    if limit is None:
-        return
-    if not rejects:
-        raise ValueError(
-            f"{REJECT}={limit!r} with labels that are no rivals or with lists, whose answers can "
-            "be no label at all; expected None. Labels without rivals have thresholds: "
-            "compose(modules, thresholds={label: ...})."
-        )
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
-        raise ValueError(f"{REJECT}={limit!r}; expected a finite number, or None.")

@@ -6,7 +6,8 @@ import math
 from dataclasses import replace as changed
 from typing import Any
 
-from mlflow_rnnmod.composition.composite import REJECT, Composite, check_limit
+from mlflow_rnnmod.answers.base import REJECT, check_limit
+from mlflow_rnnmod.composition.composite import Composite
 
 
 def limit_at(composite: Composite, inputs: Any, share: float) -> float:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import Any
 
+from mlflow_rnnmod.answers.base import REJECT
 from mlflow_rnnmod.answers.joining import joined
-from mlflow_rnnmod.composition.composite import REJECT, Composite
+from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, doubts
 from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.composition.joint import calibrated
