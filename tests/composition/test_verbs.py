@@ -120,7 +120,8 @@ def test_the_score_follows_the_number_of_parents(composite):
     wider = add(composite, tiny_module(OTHER, "d"))
     assert wider.score == "coupled_open"
     assert remove(wider, "d").score == "margin"
-    assert remove(wider, "b").score == "open"
+    assert remove(wider, "b").score == "coupled_open"  # what a and c leave is b's
+    assert remove(wider, "a", "b").score == "open"
     assert select(wider, "d").score == "margin"
     assert replace(composite, "b", tiny_module(OTHER, "b")).score == "open"
 
