@@ -25,6 +25,7 @@ from mlflow_rnnmod.composition.scores import (
     ScoreStrategy,
     check_score,
     check_scores,
+    part_weights,
 )
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.inputs import Input
@@ -227,10 +228,13 @@ class Composite:
         The log-probability with half the vote of the open head, and half the energy. ``inputs``:
         checked.
         """
-        coupling = Coupling.of(self.modules)
-        assert coupling is not None  # as the score was checked
+        assert self._coupling is not None  # as the score was checked
         margins, own, energy = self.engine.parts(inputs, SCORES[self.base], {}, engine).unbind(-1)
-        return torch.stack([coupling.tied(margins) + VOTE * own, VOTE * energy], dim=-1)
+        return torch.stack([self._coupling.tied(margins) + VOTE * own, VOTE * energy], dim=-1)
+
+    @cached_property
+    def _coupling(self) -> Coupling | None:
+        return Coupling.of(self.modules)
 
     def _added_up(self, parts: Tensor) -> Tensor:
         """Scores from their parts, but likelihoods: ``(rows, modules)``."""
@@ -238,9 +242,7 @@ class Composite:
         if self.score == "joint":
             fitted = parts.new_tensor([self.parameters["scales"][label] for label in self.labels])
             return (parts * fitted[:, :count]).sum(-1) + fitted[:, -1]
-        usual = ENERGY_WEIGHTS[self.base][0]
-        weights = [1.0, float(self.settings.get("energy_weight", usual))]
-        return (parts * parts.new_tensor(weights)).sum(-1)
+        return (parts * part_weights(parts, self.score, self.settings)).sum(-1)
 
     def votes(self, inputs: Any, scores: Tensor | None = None) -> Tensor:
         """What likelihoods add to scores, of their shape.

@@ -66,7 +66,9 @@ class Coupling:
         """
         if any(module.contract.answer.stepwise for module in modules):
             return None
-        worlds = [frozenset(module.contract.labels) for module in modules]
+        of_parent = {module.parent.digest: module.contract.labels for module in modules}
+        known = {digest: frozenset(labels) for digest, labels in of_parent.items()}
+        worlds = [known[module.parent.digest] for module in modules]
         for host, _ in Counter(worlds).most_common():
             at = {m.label: i for i, m in enumerate(modules) if worlds[i] == host}
             ties = {

@@ -85,14 +85,13 @@ class Engine:
         Gives float ``(rows, modules)``, or ``(rows, steps, modules)`` for answers that have one for
         each step: counted from the first valid one, NaN behind the last.
         """
-        parts = alike(inputs)
-        if len(parts) > 1:
-            some = [[inputs[i] for i in part.tolist()] for part in parts]
+        some, order = in_parts(inputs)
+        if len(some) > 1:
             found = [self.scores(part, strategy, parameters, way) for part in some]
             if self.answer.stepwise:
                 wide = widened([scores.permute(2, 0, 1) for scores in found])
                 found = [table.permute(1, 2, 0) for table in wide]
-            return torch.cat(found)[torch.cat(parts).argsort()]
+            return torch.cat(found)[order]
         if self.answer.stepwise:
             tables = self.tables(inputs, strategy, parameters, way)
             return self.joined([scores for _, scores in tables])
@@ -106,6 +105,7 @@ class Engine:
                 found.append(group.scores(rows, how))
         return self.joined(found)
 
+    @torch.inference_mode()
     def parts(
         self,
         inputs: Any,
@@ -113,12 +113,10 @@ class Engine:
         parameters: Mapping[str, Any],
         way: str = "auto",
     ) -> Tensor:
-        """What scores add up, ``(rows, modules, parts)``; arguments as for :meth:`scores`."""
-        pieces = alike(inputs)
-        if len(pieces) > 1:
-            some = [[inputs[i] for i in piece.tolist()] for piece in pieces]
-            found = [self.parts(piece, strategy, parameters, way) for piece in some]
-            return torch.cat(found)[torch.cat(pieces).argsort()]
+        """What scores of whole inputs add up, ``(rows, modules, parts)``; see :meth:`scores`."""
+        some, order = in_parts(inputs)
+        if len(some) > 1:
+            return torch.cat([self.parts(part, strategy, parameters, way) for part in some])[order]
         check_way(way)
         how = How(strategy, parameters, way, self.batch_size, split=True)
         tables = [group.scores(group.parent.rows(inputs), how) for group in self.groups]
@@ -318,6 +316,13 @@ class _Group:
         stack = self.stack.part(span)
         log_odds, logit = stack.log_odds(logits)
         return ModuleOutputs(stack, readout, log_odds, logit, energy)
+
+
+def in_parts(inputs: Any) -> tuple[list[Any], Tensor]:
+    """Inputs in the parts that :func:`alike` finds, and where each is in all of these."""
+    parts = alike(inputs)
+    some = [inputs] if len(parts) == 1 else [[inputs[i] for i in p.tolist()] for p in parts]
+    return some, torch.cat(parts).argsort()
 
 
 def alike(inputs: Any) -> list[Tensor]:

@@ -17,10 +17,10 @@ from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.engine import How
 from mlflow_rnnmod.composition.heads import ModuleOutputs
 from mlflow_rnnmod.composition.scores import (
-    ENERGY_WEIGHTS,
     SCORES,
     ScoreStrategy,
     fit_joint,
+    part_weights,
     without_energy,
 )
 from mlflow_rnnmod.decomposition.repairs import fit_calibration
@@ -171,15 +171,6 @@ def parts_of(composite: Composite, inputs: Any) -> Parts:
     return Parts(torch.stack(stacked, dim=-1), engine.joined(fixed))
 
 
-def _weights(composite: Composite, parts: Parts) -> Tensor:
-    """What each part counts where nothing was fitted, ``(parts,)``."""
-    weights = parts.values.new_ones(parts.values.shape[-1])
-    if composite.score in ENERGY_WEIGHTS:
-        usual = ENERGY_WEIGHTS[composite.score][0]
-        weights[1] = composite.settings.get("energy_weight", usual)
-    return weights
-
-
 def _guarded(
     given: Sequence[tuple[Composite, Parts]], targets: Tensor
 ) -> tuple[Composite, Fitted, dict[str, str]]:
@@ -223,7 +214,8 @@ def _guarded(
             stacklevel=4,
         )
     if way is None:
-        return composite, [(*_weights(composite, parts).tolist(), 0.0)] * len(of_parent), note
+        weights = part_weights(parts.values, composite.score, composite.settings).tolist()
+        return composite, [(*weights, 0.0)] * len(of_parent), note
     return composite, fit_joint(parts.values, targets, fixed=parts.fixed, groups=way), note
 
 
@@ -236,7 +228,7 @@ def parents_of(composite: Composite) -> tuple[list[str], Tensor]:
 
 def _plain(composite: Composite, parts: Parts) -> Tensor:
     """Scores where nothing was fitted, ``(rows, modules)``."""
-    found = (parts.values * _weights(composite, parts)).sum(-1)
+    found = (parts.values * part_weights(parts.values, composite.score, composite.settings)).sum(-1)
     return found if parts.fixed is None else found + parts.fixed.to(found)
 
 

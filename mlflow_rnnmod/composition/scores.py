@@ -229,41 +229,60 @@ def other_scores(score: str) -> tuple[str, ...]:
     return others.get(score, ())
 
 
+def part_weights(parts: Tensor, score: str, settings: Mapping[str, Any]) -> Tensor:
+    """What each part of a score, the last axis, counts where nothing was fitted: ``(parts,)``."""
+    weights = parts.new_ones(parts.shape[-1])
+    if score in ENERGY_WEIGHTS:
+        weights[1] = settings.get("energy_weight", ENERGY_WEIGHTS[score][0])
+    return weights
+
+
 def note_on_default(modules: Sequence[Module], score: str) -> str | None:
     """Why modules that likelihoods would compare are compared without, where they are."""
-    if score != "open" or all(module.likelihood is None for module in modules):
+    without = score in ("open", "coupled_open")
+    if not without or all(module.likelihood is None for module in modules):
         return None
     reason = why_not(modules)
-    return None if reason is None else f'{reason}: compared by "open", without likelihoods'
+    return None if reason is None else f'{reason}: compared by "{score}", without likelihoods'
 
 
 def check_score(score: str, base: str, answer: Answer, modules: Sequence[Module] = ()) -> None:
     """Whether a score can be what modules are compared by."""
+    problem = score_problem(score, base, answer, modules)
+    if problem is not None:
+        raise ValueError(problem)
+
+
+def score_problem(
+    score: str, base: str, answer: Answer, modules: Sequence[Module] = ()
+) -> str | None:
+    """Why a score can't be what modules are compared by; ``None`` where it can."""
     if score not in SCORES:
-        raise ValueError(f"score={score!r}, expected one of {tuple(SCORES)}.")
+        return f"score={score!r}, expected one of {tuple(SCORES)}."
     under = SCORES[base]
     if not answer.rivals and (base in ENERGY_WEIGHTS or under.likelihood):
-        raise ValueError(
+        return (
             f'score="{base}" says which label is best; expected "margin", "logit" or "probability" '
             "for labels that have no rivals, each of which is compared with its own threshold."
         )
     if under.tied and modules and Coupling.of(modules) is None:
-        raise ValueError(
+        return (
             f'score="{base}" ties a label whose parent knew fewer labels than the others to these; '
             "expected modules that answer one label for an input, most of them of one set of "
             "labels, and for each other one modules of that set for the rest of its parent's "
             'labels. Or "hybrid", "open" or "margin".'
         )
     if under.likelihood and answer.stepwise and not answer.each_step:
-        raise ValueError(
+        return (
             f'score="{base}" is for whole inputs and for tags, and these modules answer '
             'a list; expected "margin", "open", "logit" or "probability".'
         )
     if under.likelihood and modules and (reason := why_not(modules, answer.stepwise)):
-        raise ValueError(
+        return (
             f'score="{base}" compares likelihoods, but {reason}; expected "open" or "margin", or '
             "modules that were decomposed with likelihood=True from the same kind of input."
         )
+    return None
 
 
 # What pulls scales and offsets back, and steps of L-BFGS at the most.

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import torch
-
 from mlflow_rnnmod._locks import cached_property
 from mlflow_rnnmod.composition.composite import Composite
-from mlflow_rnnmod.composition.engine import alike
+from mlflow_rnnmod.composition.engine import in_parts
 from mlflow_rnnmod.decomposition.module import Module
 from mlflow_rnnmod.networks.parent import Parent
 
@@ -79,15 +77,14 @@ class TranslatingComposite(Composite):
         wanted = self.labels if target is None else (target,)
         if len(inputs) == 0:
             return []
-        parts = alike(inputs)
-        if len(parts) > 1:
-            some = [[inputs[i] for i in part.tolist()] for part in parts]
+        some, order = in_parts(inputs)
+        if len(some) > 1:
             answers = [
                 answer
                 for part in some
                 for answer in self.predict(part, target=target, beams=beams, batch_size=batch_size)
             ]
-            return [answers[place] for place in torch.cat(parts).argsort().tolist()]
+            return [answers[place] for place in order.tolist()]
         found: dict[str, list[Any]] = {}
         for group in self.translators:
             found.update(group.translated(inputs, wanted, beams, batch_size))

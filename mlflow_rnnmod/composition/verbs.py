@@ -11,10 +11,14 @@ from mlflow_rnnmod.answers.base import REJECT
 from mlflow_rnnmod.answers.joining import joined
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.contracts import IncompatibleModules, doubts
-from mlflow_rnnmod.composition.evidence import space_of
 from mlflow_rnnmod.composition.joint import calibrated
 from mlflow_rnnmod.composition.rejection import with_limit
-from mlflow_rnnmod.composition.scores import default_score, note_on_default, other_scores
+from mlflow_rnnmod.composition.scores import (
+    default_score,
+    note_on_default,
+    other_scores,
+    score_problem,
+)
 from mlflow_rnnmod.composition.translation import TranslatingComposite, composite_class
 from mlflow_rnnmod.composition.unlabelled import shifted
 from mlflow_rnnmod.decomposition.module import Energy, Head, Module, make_contract
@@ -209,7 +213,8 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
     notes = []
     if score == "joint":
         fitted = {m.label for m in composite.modules if m in modules}
-        if answer == composite.answer and all(m.label in fitted for m in modules):
+        stays = answer == composite.answer and all(m.label in fitted for m in modules)
+        if stays and score_problem(score, composite.base, composite.answer, modules) is None:
             parameters["scales"] = {m.label: parameters["scales"][m.label] for m in modules}
         else:
             score = parameters.pop("base")
@@ -221,9 +226,12 @@ def _rebuilt(composite: Composite, modules: tuple[Module, ...], step: dict[str, 
         notes.append("offsets found from unlabelled inputs were dropped")
     if modules:
         usual = default_score(composite.modules)
-        stepwise = answer is not None and answer.stepwise
-        lacking = composite.likely and space_of(modules, stepwise) is None
-        if score == usual or lacking or (not rivals and score in ("open", "hybrid")):
+        base = parameters.get("base", score)
+        if score == usual or (
+            answer is not None
+            and answer.scored  # translations are routed
+            and score_problem(score, base, answer, modules) is not None
+        ):
             score = default_score(modules)
             if note := note_on_default(modules, score):
                 notes.append(note)

@@ -14,6 +14,7 @@ from mlflow_rnnmod.decomposition.likelihoods import with_likelihoods
 from mlflow_rnnmod.decomposition.module import Calibration, Head
 from mlflow_rnnmod.networks import Rows, Trunk
 from mlflow_rnnmod.pages.card import joined
+from mlflow_rnnmod.storage import read_composite, write_composite
 from tests.builders import tiny_inputs, tiny_modules, tiny_parent, tiny_rows
 
 WORLD = ("a", "b", "c", "d")
@@ -84,14 +85,19 @@ def test_replaced_by_modules_that_know_as_much_nothing_is_lost():
     )
 
 
-def test_likelihoods_are_added_where_modules_have_them():
-    modules = []
+def likely() -> list[Module]:
+    """Modules of one parent, and one of another, with likelihoods."""
+    modules: list[Module] = []
     for seed, labels in enumerate((WORLD, ("c", "e"))):
         own = of_world(*labels, seed=seed)
         rows = own["c"].parent.network.prepare(tiny_rows(own["c"].parent, 60, seed=seed))
         rows = Rows(rows.values, rows.lengths, torch.arange(60) % len(labels))
         modules += with_likelihoods(tuple(own.values()), rows, rows)
-    modules = [module for i, module in enumerate(modules) if i != 4]  # c is the first one's
+    return [module for i, module in enumerate(modules) if i != 4]  # c is the first one's
+
+
+def test_likelihoods_are_added_where_modules_have_them():
+    modules = likely()
     composite = compose(modules)
     assert composite.score == "coupled"
     inputs = tiny_inputs(modules[0].parent, 20)
@@ -172,3 +178,34 @@ def test_joint_rows_scale_what_is_tied():
     scales = torch.tensor([fitted.parameters["scales"][m.label] for m in fitted.modules])
     by_hand = (fitted.tied_parts(fitted.checked(inputs)) * scales[:, :2]).sum(-1) + scales[:, 2]
     torch.testing.assert_close(fitted.scores(inputs), by_hand)
+
+
+def test_a_score_that_was_chosen_gives_way_where_nothing_is_tied_any_more():
+    composite, large, _ = replaced()
+    inputs = tiny_inputs(large["a"].parent, 120)
+    truth = compose(large.values()).predict(inputs)
+    chosen = compose(composite.modules, score="coupled_open", calibrate_on=(inputs, truth))
+    less = remove(chosen, "a", "c")
+    assert chosen.score == "joint" and less.score == "open" and "scales" not in less.parameters
+    assert "scales fitted on joint rows were dropped" in less.recipe[-1]["note"]
+    assert less.scores(inputs).isfinite().all()
+    modules = likely()
+    named = compose(modules, score="coupled_open")
+    assert remove(named, "a", "c").score == "hybrid"
+
+
+def test_it_is_told_where_some_have_no_likelihoods():
+    modules = likely()
+    modules[0] = changed(modules[0], likelihood=None)
+    found = compose(modules)
+    assert found.score == "coupled_open"
+    assert 'compared by "coupled_open", without likelihoods' in found.recipe[0]["note"]
+
+
+def test_files_keep_what_is_tied(tmp_path):
+    composite = compose([changed(m, origin={"uri": f"models:/{m.label}/1"}) for m in likely()])
+    write_composite(composite, tmp_path)
+    found = read_composite(tmp_path)
+    inputs = tiny_inputs(found.modules[0].parent, 20)
+    assert found.score == "coupled"
+    assert torch.equal(found.scores(inputs), composite.scores(inputs))

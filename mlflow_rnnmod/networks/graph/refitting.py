@@ -3,9 +3,10 @@
 A convolution sums over places, so what it misses of a removed channel is guessed from the kept ones
 at *all* places of its kernel, and not from those at the same place alone; it stays a kernel of the
 same size. Each is fitted to put out what it put out in the whole network, from what it reads in the
-cut one, so that it mends what the layers before have changed, too. That is the reconstruction of
-channel pruning (He, Zhang and Sun, ICCV 2017, 3.1), in closed form; Pan and Rajan (ICSE 2022) mend
-nothing.
+cut one, so that it mends what the layers before have changed, too. Where all that it puts out goes
+into a sum, the sum is what it is fitted to: it makes up for what a residual stream has lost. That
+is the reconstruction of channel pruning (He, Zhang and Sun, ICCV 2017, 3.1 and 3.3), in closed
+form, of all kernels behind what is removed; Pan and Rajan (ICSE 2022) mend nothing.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ class Refitting:
             for node, own in nodes[at + 1 :]:
                 if name in values or self.beside.get(nodes[at][0].name) in node.inputs:
                     break
-                if node.name not in wanted and values.keys() >= set(node.inputs):
+                there = values.keys() >= set(node.inputs)
+                if there and node.name not in wanted and node.name not in values:
                     run(own)
             return name in values
 
