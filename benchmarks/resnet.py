@@ -126,6 +126,7 @@ def train_resnet(
     training: ImageTraining,
     begin: dict[str, Tensor] | None = None,
     state: Path | None = None,
+    precision: torch.dtype = torch.bfloat16,
 ) -> dict[str, Tensor]:
     """The weights of a network after training, on the CPU.
 
@@ -140,6 +141,7 @@ def train_resnet(
         training: the settings.
         begin: weights to begin with; those of another shape are left out.
         state: a file that keeps what is there after each epoch; an interrupted training goes on.
+        precision: of steps.
     """
     torch.manual_seed(training.seed)
     network = ResNet(BLOCKS[training.cell], labels, channels=images.shape[1])
@@ -169,7 +171,7 @@ def train_resnet(
         generator = torch.Generator().manual_seed(1000 * training.seed + epoch)
         network.train()
         for x, y in _augmented(images, targets, training.batch_size, generator):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
                 logits = network(prepare(x).contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float(), y, label_smoothing=training.smoothing)
             optimizer.zero_grad()

@@ -97,12 +97,12 @@ class Refitting:
         values = dict(network.config.given(self.rows.to(network.device), network.dtype))
         for at, node in enumerate(network.config.nodes):
             inputs = [values[name] for name in node.inputs]
-            kernel = self.kernels.get(node.name)
-            if kernel is not None:
-                own[node.name] = self._windows(node, inputs[0]) @ kernel.flatten(1).T
             for name in self.beside.keys() & set(node.inputs):  # this is its sum
                 added[name] = self._put_out(name, values[self.beside[name]])
-            values[node.name] = node.operation.run(node.settings, inputs, network.weights(node))
+            weights = network.weights(node)
+            values[node.name] = node.operation.run(node.settings, inputs, weights)
+            if node.name in self.kernels:
+                own[node.name] = self._put_out(node.name, values[node.name]) - weights["bias"]
             for name in self.last.get(at, ()):
                 values.pop(name, None)
         return own, added
@@ -173,8 +173,9 @@ class Refitting:
 
     def _put_out(self, name: str, y: Tensor) -> Tensor:
         """What stands where a node puts out what it read in :meth:`_windows`."""
-        y, at = y.flatten(2).movedim(1, -1), self._at(name).to(y.device)
-        return y.gather(1, at[..., None].expand(-1, -1, y.shape[-1])).flatten(0, 1)
+        y, at = y.flatten(2).transpose(1, 2), self._at(name).to(y.device)
+        row = torch.arange(len(y), device=y.device)[:, None]
+        return y.flatten(0, 1).index_select(0, (row * y.shape[1] + at).flatten())
 
 
 def beside(nodes: Sequence[Node], names: Collection[str]) -> dict[str, str]:

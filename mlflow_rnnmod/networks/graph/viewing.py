@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
@@ -113,7 +114,7 @@ class Parts(nn.Module):
                 matrix = torch.diag(keep.to(fold.dtype)) if mix is None else mix + torch.diag(keep)
                 kept, matrix = (int(keep.sum()), matrix[:, keep]) if cut else (kept, matrix)
                 self.register_buffer(f"matrix{at}", matrix.to(like), persistent=False)
-                self.register_buffer(f"fold{at}", fold[:, None].to(like), persistent=False)
+                self.register_buffer(f"fold{at}", fold.to(like), persistent=False)
             self.sizes.append((kept, part.block))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,8 +126,8 @@ class Parts(nn.Module):
             if matrix is None:
                 found.append(own)
                 continue
-            flat = own.reshape(len(own), kept, -1)
-            whole = torch.matmul(matrix, flat) + self.get_buffer(f"fold{at}")
+            flat = own.reshape(len(own), kept, -1).transpose(1, 2)  # as channels lie, last
+            whole = functional.linear(flat, matrix, self.get_buffer(f"fold{at}")).transpose(1, 2)
             found.append(whole.reshape(len(own), len(matrix) * block, *own.shape[2:]))
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 

@@ -46,6 +46,7 @@ class GraphWatch:
         self.config, self.values, self.logits, self.leaves = config, values, logits, leaves
         self.others = others
         self.places, self.groups = config.structure.places, config.structure.groups
+        self._unexplained: dict[tuple[str, Place], Tensor] = {}
 
     def observations(self, sides: Tensor) -> Iterator[Observations]:
         """What each group's units did; see :class:`~mlflow_rnnmod.networks.protocol.Watch`."""
@@ -104,7 +105,7 @@ class GraphWatch:
         for name, places in self.places.items():
             seen, own = [], []
             for place in places:
-                part = self._part(self.values, name, place).detach().transpose(1, 2)
+                part = self._part(self.values, name, place).detach()
                 row, step = self._valid_at(place).nonzero(as_tuple=True)
                 seen.append(part[row, step])
                 if not stepwise:
@@ -150,22 +151,30 @@ class GraphWatch:
             parts = [self._part(by_node, name, place) for place in read]
             if self.others is not None:
                 # What its removal changes, to first order: at all places together.
-                matrix, mean = (found.to(parts[0]) for found in self.others[name])
-                did = [self._part(self.values, name, place).detach() for place in read]
                 sums = [
-                    (torch.matmul(matrix, x - mean[:, None]) * slope).sum(2)
-                    for x, slope in zip(did, parts, strict=True)
+                    (self._not_guessed(name, place) * slope).sum(1)
+                    for place, slope in zip(read, parts, strict=True)
                 ]
                 yield name, torch.stack(sums).sum(0).double() ** 2
             else:
-                yield name, torch.stack([(part.double() ** 2).sum(2) for part in parts]).sum(0)
+                yield name, torch.stack([(part.double() ** 2).sum(1) for part in parts]).sum(0)
+
+    def _not_guessed(self, group: str, place: Place) -> Tensor:
+        """What the other units can't guess of each, ``(rows, places, units)``; for both sides."""
+        assert self.others is not None
+        if (group, place) not in self._unexplained:
+            x = self._part(self.values, group, place).detach()
+            matrix, mean = (found.to(x) for found in self.others[group])
+            self._unexplained[group, place] = torch.matmul(x - mean, matrix.T)
+        return self._unexplained[group, place]
 
     def _part(self, values: Mapping[str, Tensor], group: str, place: Place) -> Tensor:
-        """Of a group's units, ``(rows, units, places)``."""
+        """Of a group's units, ``(rows, places, units)``."""
         value, units = values[place.node], self.groups[group].units
         part = value[:, place.offset : place.offset + units * place.block]
-        return part.reshape(len(value), units, math.prod(part.shape[1:]) // units)
+        flat = part.reshape(len(value), units, math.prod(part.shape[1:]) // units)
+        return flat.transpose(1, 2)
 
     def _observed(self, values: Mapping[str, Tensor], group: str, place: Place) -> Tensor:
         """The same as observations, ``(rows x places, units)``."""
-        return self._part(values, group, place).detach().transpose(1, 2).flatten(0, 1)
+        return self._part(values, group, place).detach().flatten(0, 1)

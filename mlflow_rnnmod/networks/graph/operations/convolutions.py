@@ -113,6 +113,8 @@ class _Convolution(Operation):
         around: Any = tuple(before for before, _ in padding)
         if settings["mode"] != "zeros" or any(before != behind for before, behind in padding):
             x, around = put_around(x, padding, settings["mode"]), 0
+        if x.ndim == 4:  # processors convolve few channels up to three times as fast so
+            x = x.contiguous(memory_format=torch.channels_last)
         run = _RUN[len(padding)]
         return run(x, weight, bias, stride, around, tuple(settings["dilation"]), groups)
 
@@ -165,27 +167,32 @@ class _Full(_Convolution):
         return prod(settings["kernel"])
 
     def windows(self, settings: Settings, x: Tensor, at: Tensor) -> Tensor:
-        x = put_around(x, settings["padding"], settings["mode"]).movedim(1, -1).contiguous()
-        kernel, stride = settings["kernel"], settings["stride"]
-        reach = [d * (k - 1) for k, d in zip(kernel, settings["dilation"], strict=True)]
-        sizes = zip(x.shape[1:-1], reach, stride, strict=True)
-        places = [(size - far - 1) // step + 1 for size, far, step in sizes]
-        row = torch.arange(len(x), device=x.device).repeat_interleave(at.shape[1])
-        indices = torch.unravel_index(at.flatten(), places)
-        first = [index * step for index, step in zip(indices, stride, strict=True)]
-        # Units lie side by side: they are taken together, for one place of the kernel at a time.
-        found = [
-            x[
-                (
-                    row,
-                    *(
-                        i + d * k
-                        for i, k, d in zip(first, place, settings["dilation"], strict=True)
-                    ),
-                )
-            ]
-            for place in product(*map(range, kernel))
+        padding = settings["padding"]
+        if settings["mode"] != "zeros":
+            x, padding = put_around(x, padding, settings["mode"]), [(0, 0) for _ in padding]
+        x, sizes = x.movedim(1, -1).contiguous(), tuple(x.shape[2:])
+        slides = slid(sizes, {**settings, "padding": padding})
+        first = [
+            index * step - before
+            for index, step, (before, _) in zip(
+                torch.unravel_index(at.flatten(), [n or 1 for n in slides]),
+                settings["stride"],
+                padding,
+                strict=True,
+            )
         ]
+        row = torch.arange(len(x), device=x.device).repeat_interleave(at.shape[1])
+        # Units lie side by side: they are taken together, for one place of the kernel at a time.
+        flat, found = x.flatten(0, -2), []
+        for place in product(*map(range, settings["kernel"])):
+            index, outside = row, torch.zeros_like(row, dtype=torch.bool)
+            for i, k, d, size in zip(first, place, settings["dilation"], sizes, strict=True):
+                here = i + d * k
+                outside |= (here < 0) | (here >= size)
+                index = index * size + here.clamp(0, size - 1)
+            taken = flat.index_select(0, index)
+            taken[outside] = 0.0
+            found.append(taken)
         return torch.stack(found, dim=2).flatten(1)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mlflow_rnnmod.networks.graph.operations.base import (
     MAX_SIZE,
@@ -173,8 +173,7 @@ class _Pad(Operation):
             x = put_around(x, settings["places"], settings["mode"])
         if not before and not behind:
             return x
-        zeros = [x.new_zeros(len(x), size, *x.shape[2:]) for size in (before, behind)]
-        return torch.cat([zeros[0], x, zeros[1]], dim=1)
+        return functional.pad(x, [0, 0] * (x.ndim - 2) + [before, behind])
 
 
 ROWS = (_Reshape(), _Slice(), _Pad())
