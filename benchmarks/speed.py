@@ -41,6 +41,7 @@ from mlflow_rnnmod.decomposition import DecompositionConfig, collect, decompose,
 from mlflow_rnnmod.decomposition.module import Module, make_contract
 from mlflow_rnnmod.networks import Parent, Rows, Trunk
 from mlflow_rnnmod.networks.many import WAYS, threads
+from mlflow_rnnmod.networks.recurrent.config import GATES
 from mlflow_rnnmod.storage import write_module, write_parent
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 150)
@@ -77,6 +78,7 @@ def composites(
             "shared": run(shared),
             "isolated": run(isolated),
             "loop": lambda rows=rows: loop(rows),
+            "products": partial(products, isolated, size, steps),
         }
         slow = count * size > 5000
         if slow:  # minutes of repeats: fewer, and the loop is run for a tenth of the modules
@@ -108,8 +110,31 @@ def composites(
             ),
         ]
         if limits:
+            least = "of the matrices alone, at any way"
+            found.append(
+                ratio(f"products / parent, {where}", times["products"], passes, None, least)
+            )
             found.append(chosen(isolated, rows, where, repeats))
     return found
+
+
+def products(composite: Composite, size: int, steps: int) -> None:
+    """Nothing but the products that isolated modules can't do without, as few calls as can be.
+
+    One for all of them at each step, of what they read and their states with their own matrices.
+    """
+    network = composite.modules[0].parent.network
+    gates = GATES[network.config.cell]
+    layers = [name for name in network.units if name.startswith("recurrent")]
+    below = network.config.step_size
+    with torch.inference_mode():
+        for layer in layers:
+            units = composite.modules[0].trunk.sizes[layer]
+            both = torch.zeros(len(composite.modules), size, below + units)
+            matrices = torch.zeros(len(composite.modules), below + units, gates * units)
+            for _ in range(steps):
+                torch.bmm(both, matrices)
+            below = units
 
 
 def chosen(composite: Composite, rows: Rows, where: str, repeats: int) -> Figure:

@@ -128,7 +128,8 @@ class Watch(Protocol):
         """Squared derivatives of labels' margins by units' outputs, added up.
 
         They are total derivatives: through all that comes behind. Only of watches that were made
-        with ``gradients``.
+        with ``gradients``. Where one label answers for a row, both of its sides get the square of
+        the log-odds of the one against the other.
 
         Gives by the names of the observations, float64 ``(2, labels, units)``.
         """

@@ -120,6 +120,20 @@ def test_so_they_are_for_any_structure(suite, data, seed):
     check_sums(mine, mine.sample(6, seed))
 
 
+def rival_of(sample: Sample, side: int, row: int) -> int:
+    """On the other side of a row that one label answers for; ``IGNORE`` of other rows."""
+    other = sample.sides[1 - side]
+    return int(other[row]) if other.dtype != torch.bool and other.ndim == 1 else IGNORE
+
+
+def asked_for(margins: Tensor, step: int | None, label: int, rival: int) -> Tensor:
+    """The margin of a label, or its log-odds against the row's rival."""
+    if step is not None or rival == IGNORE:
+        return margins[label] if step is None else margins[step, label]
+    found = torch.nn.functional.logsigmoid(margins)
+    return found[label] - found[rival]
+
+
 def squared_by_hand(
     subject: Subject, sample: Sample, layers: dict[str, Any], sides: int = 2
 ) -> dict[str, Tensor]:
@@ -139,7 +153,7 @@ def squared_by_hand(
                     for name, seen in groups.items()
                 }
                 margins = subject.suite.slow(network, one, added).margins
-                margin = margins[label] if step is None else margins[step, label]
+                margin = asked_for(margins, step, label, rival_of(sample, side, row))
                 slopes = torch.autograd.grad(margin, list(added.values()), allow_unused=True)
                 for name, slope in zip(added, slopes, strict=True):
                     if slope is not None:
@@ -204,7 +218,7 @@ def check_differences(subject: Subject, sample: Sample) -> None:
         added = {name: torch.zeros_like(seen.values) for name, seen in groups.items()}
         added[group][place, unit] = amount
         margins = slow(network, row, added).margins
-        return float(margins[label] if step is None else margins[step, label])
+        return float(asked_for(margins, step, label, rival_of(sample, 0, 0)))
 
     for group, seen in groups.items():
         slopes = torch.zeros_like(seen.values, dtype=torch.float64)

@@ -24,7 +24,7 @@ from mlflow_rnnmod.networks.protocol import Network, Told, Trunks, View, Watch
 from mlflow_rnnmod.networks.trunk import Trunk
 
 # Numbers that all nodes put out, that are held at once at the most.
-MAX_HELD = 2**26
+MAX_HELD = 2**25
 
 
 class GraphNetwork(Network):

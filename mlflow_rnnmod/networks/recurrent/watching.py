@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
+from mlflow_rnnmod.answers.targets import odds_between
 from mlflow_rnnmod.inputs.rows import IGNORE, Rows
 from mlflow_rnnmod.networks.parts import part_name
 from mlflow_rnnmod.networks.protocol import Observations, Told
@@ -50,7 +51,11 @@ class Tapes:
         return States({**self.layers, **self.dense}, self.valid, readout)
 
     def squares(
-        self, sides: Tensor, signs: Tensor | None = None, gates: bool = False
+        self,
+        sides: Tensor,
+        signs: Tensor | None = None,
+        gates: bool = False,
+        against: Tensor | None = None,
     ) -> Iterator[tuple[slice, Squares]]:
         """Squared derivatives of margins by the units' outputs, some sides at a time.
 
@@ -63,6 +68,8 @@ class Tapes:
                 ``IGNORE`` for nothing.
             signs: 1 or -1 for each step, ``(rows, steps)``.
             gates: by what goes into the gates of recurrent layers, in the place of outputs.
+            against: of log-odds against these labels in the place of margins, int64 ``(rows,)``;
+                for one side.
 
         Yields:
             which sides, and for each layer float ``(steps, sides, rows, units)``, 0 at padding
@@ -73,7 +80,7 @@ class Tapes:
         size = max(_HELD // largest, 1)
         for start in range(0, len(sides), size):
             part = slice(start, min(start + size, len(sides)))
-            yield part, self._back(sides[part], signs, gates)
+            yield part, self._back(sides[part], signs, gates, against)
 
     def _forward(self, rows: Rows) -> dict[str, Tensor]:
         """Outputs of the recurrent layers, ``(rows, steps, units)``; keeps their tapes."""
@@ -119,7 +126,9 @@ class Tapes:
                 readout = readout + leaves[-1]
             return names, leaves, readout.detach(), network.logits(readout)
 
-    def _from_above(self, sides: Tensor, signs: Tensor | None) -> dict[str, Tensor]:
+    def _from_above(
+        self, sides: Tensor, signs: Tensor | None, against: Tensor | None
+    ) -> dict[str, Tensor]:
         """By the outputs of the last recurrent layer, and totals by dense layers' outputs.
 
         Gives ``(sides, rows, steps, units)``; ``(sides, rows, units)`` where a dense layer reads
@@ -128,18 +137,21 @@ class Tapes:
         names, leaves, _, logits = self._head
         found = []
         with torch.enable_grad():
-            odds = self.network.config.answer.all_margins(logits)
-            for side in sides:
-                own = odds.gather(-1, side.clamp(min=0)[..., None])[..., 0]
-                own = torch.where(side == IGNORE, 0.0, own)
-                own = own if signs is None else own * signs.to(own)
+            if against is not None:
+                margins = [odds_between(logits, sides[0], against)]
+            else:
+                odds = self.network.config.answer.all_margins(logits)
+                margins = [_of_side(odds, side, signs) for side in sides]
+            for own in margins:
                 found.append(torch.autograd.grad(own.sum(), leaves, retain_graph=True))
         return {name: torch.stack([side[i] for side in found]) for i, name in enumerate(names)}
 
-    def _back(self, sides: Tensor, signs: Tensor | None, gates: bool) -> Squares:
+    def _back(
+        self, sides: Tensor, signs: Tensor | None, gates: bool, against: Tensor | None
+    ) -> Squares:
         network, config = self.network, self.network.config
         count, rows = len(sides), len(self.lengths)
-        slopes = self._from_above(sides, signs)
+        slopes = self._from_above(sides, signs, against)
         found: Squares = {}
         for name in [name for name in slopes if name.startswith("hidden")]:
             slope = slopes[name] ** 2
@@ -255,16 +267,22 @@ class RecurrentWatch:
     def squared(self, sides: Tensor) -> dict[str, Tensor]:
         """Squared derivatives by label and side, float64 ``(2, labels, units)``, by part."""
         assert self.tapes is not None
-        labels, rows, signs = len(self.network.labels), self.rows, None
-        several = sides.dtype == torch.bool
+        labels, rows = len(self.network.labels), self.rows
+        signs = signs_of(rows, self.tapes.valid) if self.stepwise else None
+        several, against = sides.dtype == torch.bool, None
         if several:
             asked = torch.arange(labels, device=sides.device)[:, None].expand(-1, len(rows))
-        else:
+        elif self.stepwise:
             asked, owners = _places(sides, labels)
-        if self.stepwise:
-            signs = signs_of(rows, self.tapes.valid)
+            owners = owners[:, None]
+        else:  # one way back answers for both sides: that of the one against the other
+            asked, against = sides[:1], sides[1]
+            rivals = torch.where(against < labels, against + labels, 2 * labels)
+            owners = torch.stack([torch.where(sides[0] < labels, sides[0], 2 * labels), rivals])[
+                None
+            ]
         found: dict[str, Tensor] = {}
-        for part, squares in self.tapes.squares(asked, signs, self.told.gates):
+        for part, squares in self.tapes.squares(asked, signs, self.told.gates, against):
             for name, square in self._by_part(squares):  # (places, rows, units)
                 if name not in found:
                     found[name] = torch.zeros(2 * labels, square.shape[-1], dtype=torch.float64)
@@ -273,7 +291,8 @@ class RecurrentWatch:
                         both = sides[:, :, own].to(square.dtype) @ square[i]
                         found[name][[own, labels + own]] += both.double().cpu()
                     else:
-                        found[name] += group_sums(square[i], owners[own], 2 * labels).cpu()
+                        for of in owners[own]:
+                            found[name] += group_sums(square[i], of, 2 * labels).cpu()
         return {name: total.unflatten(0, (2, labels)) for name, total in found.items()}
 
     def _by_part(self, squares: Squares) -> Iterator[tuple[str, Tensor]]:
@@ -296,6 +315,13 @@ class RecurrentWatch:
                     yield part_name(name, t, gate), (values * here).sum(0)
 
 
+def _of_side(odds: Tensor, side: Tensor, signs: Tensor | None) -> Tensor:
+    """Margins of one label of each row or step, times its sign; 0 for ``IGNORE``."""
+    own = odds.gather(-1, side.clamp(min=0)[..., None])[..., 0]
+    own = torch.where(side == IGNORE, 0.0, own)
+    return own if signs is None else own * signs.to(own)
+
+
 def group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
     """Sum of ``values`` ``(rows, units)`` in each of ``count`` groups, float64; later ones none.
 
@@ -308,28 +334,27 @@ def group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
 
 
 def _places(sides: Tensor, labels: int) -> tuple[Tensor, Tensor]:
-    """What each row is asked, one after the other: a row has few of all labels and sides.
+    """What each row is asked, one after the other: its steps have few of all labels and sides.
 
     Returns:
-        labels, ``(places, rows)`` or ``(places, rows, steps)``, ``IGNORE`` for none; and what each
-        place of a row stands for, ``(places, rows)``: a label, plus their number on the second
-        side, and twice that for nothing.
+        labels, ``(places, rows, steps)``, ``IGNORE`` for none; and what each place of a row stands
+        for, ``(places, rows)``: a label, plus their number on the second side, and twice that for
+        nothing.
     """
-    flat = sides.flatten(2) if sides.ndim == 3 else sides[:, :, None]
     side = torch.arange(2, device=sides.device)[:, None, None]
-    codes = torch.where(flat < labels, flat + side * labels, 2 * labels)
-    there = torch.zeros(flat.shape[1], 2 * labels + 1, dtype=torch.bool, device=sides.device)
+    codes = torch.where(sides < labels, sides + side * labels, 2 * labels)
+    there = torch.zeros(sides.shape[1], 2 * labels + 1, dtype=torch.bool, device=sides.device)
     there.scatter_(1, codes.transpose(0, 1).flatten(1), True)
     there[:, -1] = False
     rank = there.cumsum(1) - 1
     count = max(int(there.sum(1).max()), 1)
-    asked = sides.new_full((count, *flat.shape[1:]), IGNORE)
-    _, row, step = hit = (flat < labels).nonzero(as_tuple=True)
-    asked[rank[row, codes[hit]], row, step] = flat[hit]
-    owners = sides.new_full((count, flat.shape[1]), 2 * labels)
+    asked = sides.new_full((count, *sides.shape[1:]), IGNORE)
+    _, row, step = hit = (sides < labels).nonzero(as_tuple=True)
+    asked[rank[row, codes[hit]], row, step] = sides[hit]
+    owners = sides.new_full((count, sides.shape[1]), 2 * labels)
     row, code = there.nonzero(as_tuple=True)
     owners[rank[row, code], row] = code
-    return asked.view(count, *sides.shape[1:]), owners
+    return asked, owners
 
 
 def signs_of(rows: Rows, valid: Tensor) -> Tensor:

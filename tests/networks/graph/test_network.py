@@ -130,8 +130,10 @@ def test_gradients_are_total_derivatives(network: GraphNetwork, seed: int) -> No
                     continue
                 margin = logits[row, label]
                 if not several:
-                    others = [other for other in range(labels) if other != label]
-                    margin = margin - torch.logsumexp(logits[row, others], 0)
+                    against = int(sides[1 - side, row])  # all others where it is none
+                    others = [against] if against < labels else range(labels)
+                    rest = [logits[row, i] for i in others if i != label or against < labels]
+                    margin = margin - torch.logsumexp(torch.stack(rest), 0)
                 slopes = torch.autograd.grad(margin, leaves, retain_graph=True)
                 for (name, _), slope in zip(added, slopes, strict=True):
                     wanted[name][side, label] += slope[row] ** 2
