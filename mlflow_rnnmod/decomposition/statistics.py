@@ -250,10 +250,9 @@ def bin_centres(bounded: bool) -> Tensor:
 def to_bins(values: Tensor, bounded: bool) -> Tensor:
     """The bin of each value's size, as bytes."""
     if bounded:
-        index = values.abs().mul_(BINS)
-    else:
-        low, high = _LOG_RANGE
-        index = (torch.log2(values.abs().clamp(min=2**low)) - low) * (BINS / (high - low))
+        return values.abs().mul_(BINS).to(torch.uint8).clamp_(max=BINS - 1)
+    low, high = _LOG_RANGE
+    index = (torch.log2(values.abs().clamp(min=2**low)) - low) * (BINS / (high - low))
     return index.clamp_(0, BINS - 1).to(torch.uint8)
 
 
