@@ -212,32 +212,31 @@ def all_log_odds(logits: Tensor) -> Tensor:
     return odds
 
 
-def odds_between(logits: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """Log-odds of one label against another of each row: the difference of their logits.
-
-    Against all labels where only one of both is said, 0 where none is.
+def one_less_other(margins: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """The margin of one label of each row less that of another one.
 
     Args:
-        logits: ``(rows, labels)``.
-        one: int64 ``(rows,)``, the number of labels for none.
-        other: the same, for the one it stands against.
+        margins: ``(rows, labels)``.
+        one: int64 ``(rows,)``, the number of labels for none: then its margin counts as 0.
+        other: the same, for the one whose margin is taken off.
 
     Returns:
         ``(rows,)``.
 
     Example:
-        >>> odds_between(torch.tensor([[2.0, 0.5, 0.0]]), torch.tensor([0]), torch.tensor([1]))
+        >>> none = torch.tensor([2])
+        >>> margins = torch.tensor([[2.0, 0.5]])
+        >>> one_less_other(margins, torch.tensor([0]), torch.tensor([1]))
         tensor([1.5000])
+        >>> one_less_other(margins, torch.tensor([0]), none)
+        tensor([2.])
     """
-    last = logits.shape[-1] - 1
-    sides = [(of <= last, of.clamp(max=last)[:, None]) for of in (one, other)]
-    both = sides[0][0] & sides[1][0]
-    first, second = (logits.gather(1, at)[:, 0] for _, at in sides)
-    if bool(both.all()):
-        return first - second
-    odds = all_log_odds(logits)
-    alone, against = (torch.where(said, odds.gather(1, at)[:, 0], 0.0) for said, at in sides)
-    return torch.where(both, first - second, alone - against)
+    last = margins.shape[-1] - 1
+    first, second = (
+        torch.where(of <= last, margins.gather(1, of.clamp(max=last)[:, None])[:, 0], 0.0)
+        for of in (one, other)
+    )
+    return first - second
 
 
 BINS = 10

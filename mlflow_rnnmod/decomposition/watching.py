@@ -134,10 +134,10 @@ def collect(
         network: unmasked; it is not changed.
         sample: its memory use does not depend on how many rows this has.
         histograms: keep histograms of ``|h|`` (the paper's rule needs them).
-        gradients: keep squared gradients: a backward pass more, for the log-odds of each row's own
-            label against its rival, which count for both; where a row has several labels one for
-            the margin of each of all labels, and where it has one at each step, for each that it
-            has.
+        gradients: keep squared gradients: a backward pass more, for the margin of each row's own
+            label less that of its rival, which counts for both; where a row has several labels one
+            for the margin of each of all labels, and where it has one at each step, for each that
+            it has.
             Gradients are total derivatives with respect to a unit's output at a step, through later
             steps and layers.
         variant: ``"unrolled"`` keeps the statistics of each step by itself.

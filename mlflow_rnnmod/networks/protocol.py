@@ -129,7 +129,7 @@ class Watch(Protocol):
 
         They are total derivatives: through all that comes behind. Only of watches that were made
         with ``gradients``. Where one label answers for a row, both of its sides get the square of
-        the log-odds of the one against the other.
+        the one's margin less the other's.
 
         Gives by the names of the observations, float64 ``(2, labels, units)``.
         """

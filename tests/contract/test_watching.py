@@ -127,11 +127,10 @@ def rival_of(sample: Sample, side: int, row: int) -> int:
 
 
 def asked_for(margins: Tensor, step: int | None, label: int, rival: int) -> Tensor:
-    """The margin of a label, or its log-odds against the row's rival."""
-    if step is not None or rival == IGNORE:
-        return margins[label] if step is None else margins[step, label]
-    found = torch.nn.functional.logsigmoid(margins)
-    return found[label] - found[rival]
+    """The margin of a label, less that of the row's rival."""
+    if step is not None:
+        return margins[step, label]
+    return margins[label] if rival == IGNORE else margins[label] - margins[rival]
 
 
 def squared_by_hand(

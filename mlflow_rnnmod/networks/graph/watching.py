@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.targets import odds_between
+from mlflow_rnnmod.answers.targets import one_less_other
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.structure import Place
@@ -71,17 +71,17 @@ class GraphWatch:
             name: torch.zeros(2, labels + 1, group.units, dtype=torch.float64, device=sides.device)
             for name, group in self.groups.items()
         }
+        margins = self.config.answer.all_margins(self.logits)
         if self.config.stepwise:
-            self._squared_by_step(self.config.answer.all_margins(self.logits), sides, found)
+            self._squared_by_step(margins, sides, found)
         elif sides.dtype == torch.bool:
-            margins = self.config.answer.all_margins(self.logits)
             for label in range(labels):
                 both = sides[:, :, label].double()
                 for name, square in self._squares(margins[:, label]):
                     found[name][:, label] = both @ square
         else:
-            # One way back answers for both sides: that of the one against the other.
-            for name, square in self._squares(odds_between(self.logits, *sides)):
+            # One way back answers for both sides: that of the one less the other.
+            for name, square in self._squares(one_less_other(margins, *sides)):
                 for side, of in enumerate(sides):
                     found[name][side].index_add_(0, of, square)
         return {name: total[:, :labels].cpu() for name, total in found.items()}

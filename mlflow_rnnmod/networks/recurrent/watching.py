@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
-from mlflow_rnnmod.answers.targets import odds_between
+from mlflow_rnnmod.answers.targets import one_less_other
 from mlflow_rnnmod.inputs.rows import IGNORE, Rows
 from mlflow_rnnmod.networks.parts import part_name
 from mlflow_rnnmod.networks.protocol import Observations, Told
@@ -68,8 +68,7 @@ class Tapes:
                 ``IGNORE`` for nothing.
             signs: 1 or -1 for each step, ``(rows, steps)``.
             gates: by what goes into the gates of recurrent layers, in the place of outputs.
-            against: of log-odds against these labels in the place of margins, int64 ``(rows,)``;
-                for one side.
+            against: whose margins are taken off, int64 ``(rows,)``; for one side.
 
         Yields:
             which sides, and for each layer float ``(steps, sides, rows, units)``, 0 at padding
@@ -137,10 +136,10 @@ class Tapes:
         names, leaves, _, logits = self._head
         found = []
         with torch.enable_grad():
+            odds = self.network.config.answer.all_margins(logits)
             if against is not None:
-                margins = [odds_between(logits, sides[0], against)]
+                margins = [one_less_other(odds, sides[0], against)]
             else:
-                odds = self.network.config.answer.all_margins(logits)
                 margins = [_of_side(odds, side, signs) for side in sides]
             for own in margins:
                 found.append(torch.autograd.grad(own.sum(), leaves, retain_graph=True))
@@ -277,7 +276,7 @@ class RecurrentWatch:
         elif self.stepwise:
             asked, owners = _places(sides, labels)
             owners = owners[:, None]
-        else:  # one way back answers for both sides: that of the one against the other
+        else:  # one way back answers for both sides: that of the one less the other
             asked, against = sides[:1], sides[1]
             rivals = torch.where(against < labels, against + labels, 2 * labels)
             owners = torch.stack([torch.where(sides[0] < labels, sides[0], 2 * labels), rivals])[
