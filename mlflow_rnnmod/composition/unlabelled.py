@@ -10,6 +10,7 @@ import torch
 
 from mlflow_rnnmod.composition.composite import Composite
 from mlflow_rnnmod.composition.joint import parents_of
+from mlflow_rnnmod.composition.scores import SCORES
 
 STEPS = 100
 LARGEST = 4.0
@@ -32,7 +33,7 @@ def shifted(composite: Composite, inputs: Any) -> Composite:
     elif not composite.likely:
         problem = (
             f"unlabelled is given with score={composite.score!r}, which has no likelihoods; "
-            'expected "hybrid", "bayes" or "likelihood"'
+            f"expected one of {tuple(s.name for s in SCORES.values() if s.likelihood)}"
         )
     names, which = parents_of(composite)
     if problem is None and len(names) < 2:
