@@ -93,7 +93,8 @@ def best_guess(statistics: LayerStatistics, keep: Tensor) -> tuple[Tensor, Tenso
 # About so many labels are looked at, and such with trunks of their own: whether guesses help is a
 # matter of the network more than of a label.
 LABELS, APART = 10, 4
-# Share of the loss by which guesses must do worse: less than that is chance.
+# Share of the loss by which guesses must do worse, and by more than its standard error: less than
+# that is chance, the more so where labels have few rows.
 CLEARLY = 0.01
 
 
@@ -103,7 +104,7 @@ def guarded_trunks(
     removed: Sequence[Mapping[str, Tensor]],
     repairs: Sequence[str],
 ) -> tuple[list[Trunk], tuple[str, ...]]:
-    """A trunk for each label, folded unless that raises the log-loss on calibration rows clearly.
+    """A trunk for each label, folded unless that clearly raises the log-loss on calibration rows.
 
     A guess that is right on average can still lead a network astray step after step, as it did a
     tanh RNN that answers with lists of toxicity labels, where others gain by guesses.
@@ -117,16 +118,19 @@ def guarded_trunks(
     folded = [material.refitted(trunk) for trunk in make_trunks(removed, statistics, fold=True)]
     if all(trunk.full for trunk in folded):
         return folded, tuple(repairs)
-    if _loss(material, folded) <= (1 + CLEARLY) * _loss(material, plain):
+    with_guesses, without = _losses(material, folded), _losses(material, plain)
+    more = with_guesses - without
+    error = float(more.std(correction=0)) / max(len(more), 1) ** 0.5
+    if float(more.mean()) <= max(CLEARLY * float(without.mean()), error):
         return folded, tuple(repairs)
     return plain, tuple(name for name in repairs if name != "fold")
 
 
-def _loss(material: Material, trunks: Sequence[Trunk]) -> float:
-    """Calibrated log-loss of some labels' margins on some calibration rows, added up."""
+def _losses(material: Material, trunks: Sequence[Trunk]) -> Tensor:
+    """Calibrated log-losses of some calibration observations, added up over some labels."""
     kind, truth = material.some
     known, shared = truth.known, len(set(trunks)) < len(trunks)
     labels = range(0, len(trunks), max(1, len(trunks) // (LABELS if shared else APART)))
     margins = [material.margins(trunks[y], kind, y, shared)[known] for y in labels]
     positive = [truth.positive(y)[known] for y in labels]
-    return float(calibrated_losses(torch.stack(margins), torch.stack(positive)).sum())
+    return calibrated_losses(torch.stack(margins), torch.stack(positive)).sum(0)

@@ -252,6 +252,10 @@ def _platt(m: Tensor, y: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor,
 
 
 def calibrated_losses(margins: Tensor, positive: Tensor) -> Tensor:
-    """Log-losses of margins ``(fits, rows)`` through the scales and offsets that suit them best."""
+    """Logistic losses of margins through the scales and offsets that suit them best.
+
+    ``margins``, ``positive`` and what is given: ``(fits, rows)``, the last float64.
+    """
     scale, offset = fit_calibrations(margins, positive)
-    return log_losses(torch.addcmul(offset[:, None], scale[:, None], margins.double()), positive)
+    calibrated = torch.addcmul(offset[:, None], scale[:, None], margins.double())
+    return F.binary_cross_entropy_with_logits(calibrated, positive.double(), reduction="none")
