@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mlflow_rnnmod.decomposition import DecompositionConfig
+from mlflow_rnnmod.decomposition import DecompositionConfig, folding
 from mlflow_rnnmod.decomposition.folding import guarded_trunks
 from mlflow_rnnmod.decomposition.head_job import HeadJob
 from mlflow_rnnmod.decomposition.material import Material
@@ -80,6 +80,20 @@ def test_the_lower_loss_is_taken(parent, material, statistics, wrong):
         assert trunks == plain and repairs == ("refit", "calibrate")
     else:
         assert loss(trunks) <= 1.01 * loss(plain)
+
+
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_a_loss_of_one_row_is_chance(material, statistics, monkeypatch, rows):
+    """As much more in all: of a label's few rows it says nothing, of all rows it does."""
+
+    def losses(material, trunks):
+        more = torch.zeros(1000, dtype=torch.float64)
+        more[:rows] = 2.0 / rows
+        return 0.04 + more * all(map(guesses, trunks))
+
+    monkeypatch.setattr(folding, "_losses", losses)
+    trunks, repairs = guarded_trunks(material, statistics, half(statistics), ALL)
+    assert all(map(guesses, trunks)) == ("fold" in repairs) == (rows == 1)
 
 
 def test_nothing_removed_is_left_as_it_is(material, statistics):
