@@ -93,9 +93,9 @@ def best_guess(statistics: LayerStatistics, keep: Tensor) -> tuple[Tensor, Tenso
 # About so many labels are looked at, and such with trunks of their own: whether guesses help is a
 # matter of the network more than of a label.
 LABELS, APART = 10, 4
-# Share of the loss by which guesses must do worse, and by more than its standard error: less than
-# that is chance, the more so where labels have few rows.
-CLEARLY = 0.01
+# Share of the loss by which guesses must do worse, and standard errors of the difference, too: less
+# than that is chance, the more so where labels have few rows.
+CLEARLY, ERRORS = 0.01, 2.0
 
 
 def guarded_trunks(
@@ -121,7 +121,7 @@ def guarded_trunks(
     with_guesses, without = _losses(material, folded), _losses(material, plain)
     more = with_guesses - without
     error = float(more.std(correction=0)) / max(len(more), 1) ** 0.5
-    if float(more.mean()) <= max(CLEARLY * float(without.mean()), error):
+    if float(more.mean()) <= max(CLEARLY * float(without.mean()), ERRORS * error):
         return folded, tuple(repairs)
     return plain, tuple(name for name in repairs if name != "fold")
 
