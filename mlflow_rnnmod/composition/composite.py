@@ -19,9 +19,9 @@ from mlflow_rnnmod.composition.coupling import Coupling
 from mlflow_rnnmod.composition.engine import Engine
 from mlflow_rnnmod.composition.evidence import Evidence
 from mlflow_rnnmod.composition.scores import (
+    BESIDE_TIES,
     ENERGY_WEIGHTS,
     SCORES,
-    VOTE,
     ScoreStrategy,
     check_score,
     check_scores,
@@ -223,14 +223,16 @@ class Composite:
         return found
 
     def tied_parts(self, inputs: Any, engine: str = "auto") -> Tensor:
-        """What scores of labels that are tied add up, ``(rows, modules, parts)``.
-
-        The log-probability with half the vote of the open head, and half the energy. ``inputs``:
-        checked.
-        """
+        """What scores of tied labels add up, but likelihoods: ``(rows, modules, parts)``."""
         assert self._coupling is not None  # as the score was checked
         margins, own, energy = self.engine.parts(inputs, SCORES[self.base], {}, engine).unbind(-1)
-        return torch.stack([self._coupling.tied(margins) + VOTE * own, VOTE * energy], dim=-1)
+        tied, part = self._coupling.tied(margins), self._beside_ties
+        return torch.stack([tied + part * own, part * energy], dim=-1)
+
+    @cached_property
+    def _beside_ties(self) -> float:
+        """What votes count beside what labels that are tied say of one another."""
+        return self.evidence.density.beside_ties if self.likely else BESIDE_TIES
 
     @cached_property
     def _coupling(self) -> Coupling | None:
@@ -253,7 +255,7 @@ class Composite:
         """
         if not self.answer.stepwise:
             votes = self.evidence.votes(inputs)
-            return VOTE * votes if SCORES[self.base].tied else votes
+            return self._beside_ties * votes if self.coupled else votes
         assert scores is not None
         return self.evidence.step_votes(inputs, scores.shape[1])
 

@@ -24,8 +24,9 @@ ENERGY_WEIGHT = 0.5
 ENERGY_WEIGHT_ACROSS = 1.0
 ENERGY_WEIGHTS = {"open": (ENERGY_WEIGHT, ENERGY_WEIGHT_ACROSS), "hybrid": (0.25, 0.25)}
 ENERGY_WEIGHTS |= {"coupled_open": ENERGY_WEIGHTS["open"], "coupled": ENERGY_WEIGHTS["hybrid"]}
-# What those of another world count beside what labels that are tied say of one another.
-VOTE = 0.5
+# What the open head and the energy count beside what labels that are tied say of one another, where
+# no likelihood says more (see Density.beside_ties).
+BESIDE_TIES = 0.1
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ SCORES: dict[str, ScoreStrategy] = {
         ),
         ScoreStrategy(
             "coupled",
-            "half of hybrid, and the label's log-probability among all: inside its parent, and "
+            "the label's log-probability among all, and a part of hybrid: inside its parent, and "
             "where that knew fewer labels, of these by what the others say of them and leave "
             "(default where all labels of such parents are answered for, or were replaced)",
             _own,
@@ -140,7 +141,7 @@ SCORES: dict[str, ScoreStrategy] = {
         ),
         ScoreStrategy(
             "coupled_open",
-            "the same with half of open (default for such parents where modules have no "
+            "the same with a part of open (default for such parents where modules have no "
             "likelihoods)",
             _own,
             energy=True,

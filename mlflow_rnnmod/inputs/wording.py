@@ -42,6 +42,7 @@ class GramDensity(Density):
     order: ClassVar[int] = 2
     unit: ClassVar[str] = "words"
     stepwise = True
+    beside_ties = 0.5
 
     @property
     def space(self) -> str:

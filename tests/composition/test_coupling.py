@@ -20,9 +20,9 @@ from tests.builders import tiny_inputs, tiny_modules, tiny_parent, tiny_rows
 WORLD = ("a", "b", "c", "d")
 
 
-def of_world(*labels: str, seed: int = 0, **settings) -> dict[str, Module]:
+def of_world(*labels: str, seed: int = 0, kind: str = "features", **settings) -> dict[str, Module]:
     """Modules that are their parent, which knows these labels."""
-    parent = tiny_parent("features", seed=seed, labels=labels, scale=2.0, **settings)
+    parent = tiny_parent(kind, seed=seed, labels=labels, scale=2.0, **settings)
     whole = Trunk.whole(parent.network.units)
     return {m.label: changed(m, head=Head(), trunk=whole) for m in tiny_modules(parent)}
 
@@ -65,7 +65,7 @@ def test_scores_are_what_the_networks_say():
     expected = torch.cat([whole[:, :3], (whole[:, 2:].sum(1) * two[:, 1])[:, None]], dim=1).log()
     assert composite.score == "coupled_open" and composite.coupled and not composite.likely
     assert "are tied to these" in joined(composite)
-    expected += compose(composite.modules, score="open").scores(inputs) / 2
+    expected += compose(composite.modules, score="open").scores(inputs) / 10
     torch.testing.assert_close(composite.scores(inputs).double(), expected, rtol=1e-4, atol=1e-4)
     for engine in ("loop", "stacked"):
         torch.testing.assert_close(composite.scores(inputs, engine), composite.scores(inputs))
@@ -79,31 +79,33 @@ def test_replaced_by_modules_that_know_as_much_nothing_is_lost():
     logits = compose(large.values(), score="logit").scores(inputs)
     parts = both.tied_parts(both.checked(inputs))[..., 0]
     own = both.engine.parts(both.checked(inputs), SCORES["open"], {})[..., 0]
-    found = (parts - own / 2).double().softmax(dim=1)
+    found = (parts - own / 10).double().softmax(dim=1)
     torch.testing.assert_close(
         found[:, 2:].sum(1), logits.double().softmax(1)[:, 2:].sum(1), rtol=1e-4, atol=1e-4
     )
 
 
-def likely() -> list[Module]:
+def likely(kind: str = "features", **settings) -> list[Module]:
     """Modules of one parent, and one of another, with likelihoods."""
     modules: list[Module] = []
     for seed, labels in enumerate((WORLD, ("c", "e"))):
-        own = of_world(*labels, seed=seed)
+        own = of_world(*labels, seed=seed, kind=kind, **settings)
         rows = own["c"].parent.network.prepare(tiny_rows(own["c"].parent, 60, seed=seed))
         rows = Rows(rows.values, rows.lengths, torch.arange(60) % len(labels))
         modules += with_likelihoods(tuple(own.values()), rows, rows)
     return [module for i, module in enumerate(modules) if i != 4]  # c is the first one's
 
 
-def test_likelihoods_are_added_where_modules_have_them():
-    modules = likely()
+@pytest.mark.parametrize(("kind", "part"), [("features", 0.1), ("text", 0.5)])
+def test_likelihoods_are_added_where_modules_have_them(kind, part):
+    """Those of texts count more: they say what networks do not."""
+    modules = likely(kind)
     composite = compose(modules)
     assert composite.score == "coupled"
     inputs = tiny_inputs(modules[0].parent, 20)
     hybrid = compose(modules, score="hybrid").scores(inputs)
     margins = compose(modules, score="margin").scores(inputs)
-    expected = hybrid / 2 + Coupling(tuple(range(4)), {4: Tie((2,), False, False)}).tied(margins)
+    expected = part * hybrid + Coupling(tuple(range(4)), {4: Tie((2,), False, False)}).tied(margins)
     torch.testing.assert_close(composite.scores(inputs), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -114,7 +116,7 @@ def test_a_label_is_added_beside_one_that_both_parents_know():
     parts = composite.tied_parts(composite.checked(inputs))
     own = composite.engine.parts(composite.checked(inputs), SCORES["open"], {})[..., 0]
     two = compose(small.values(), score="margin").scores(inputs)[:, 1]
-    tied_scores = parts[..., 0] - own / 2
+    tied_scores = parts[..., 0] - own / 10
     torch.testing.assert_close(tied_scores[:, 4] - tied_scores[:, 1], two, rtol=1e-4, atol=1e-4)
 
 
@@ -157,7 +159,7 @@ def test_a_replaced_label_can_not_claim_more_than_its_world_has():
     parts = given.tied_parts(given.checked(inputs))[..., 0]
     own = given.engine.parts(given.checked(inputs), SCORES["open"], {})[..., 0]
     chances = compose(large.values(), score="logit").scores(inputs).double().softmax(dim=1)
-    found = (parts - own / 2)[:, 3].double().exp()
+    found = (parts - own / 10)[:, 3].double().exp()
     torch.testing.assert_close(found, chances[:, 2:].sum(1), rtol=1e-4, atol=1e-5)
 
 
