@@ -78,8 +78,9 @@ def composites(
             "shared": run(shared),
             "isolated": run(isolated),
             "loop": lambda rows=rows: loop(rows),
-            "products": partial(products, isolated, size, steps),
         }
+        if limits:
+            ways["products"] = products(isolated, size, steps)
         slow = count * size > 5000
         if slow:  # minutes of repeats: fewer, and the loop is run for a tenth of the modules
             part = plain_loop(isolated.modules[: count // 10])
@@ -118,23 +119,29 @@ def composites(
     return found
 
 
-def products(composite: Composite, size: int, steps: int) -> None:
-    """Nothing but the products that isolated modules can't do without, as few calls as can be.
+def products(composite: Composite, size: int, steps: int) -> Callable[[], None]:
+    """Nothing but the products that isolated modules can't do without, of one recurrent layer.
 
-    One for all of them at each step, of what they read and their states with their own matrices.
+    What goes in by one product for all steps; states by one batched product a step, of a few
+    modules after another, so that what they write stays in the cache.
     """
-    network = composite.modules[0].parent.network
-    gates = GATES[network.config.cell]
-    layers = [name for name in network.units if name.startswith("recurrent")]
-    below = network.config.step_size
-    with torch.inference_mode():
-        for layer in layers:
-            units = composite.modules[0].trunk.sizes[layer]
-            both = torch.zeros(len(composite.modules), size, below + units)
-            matrices = torch.zeros(len(composite.modules), below + units, gates * units)
-            for _ in range(steps):
-                torch.bmm(both, matrices)
-            below = units
+    network, sizes = composite.modules[0].parent.network, composite.modules[0].trunk.sizes
+    count, below = len(composite.modules), network.config.step_size
+    units, gates = sizes["recurrent.0.fwd"], GATES[network.config.cell]
+    few = min(count, 10)
+    given, into = torch.zeros(steps * size, below), torch.zeros(below, gates * units)
+    projected = torch.empty(steps * size, gates * units)
+    states, matrices = torch.zeros(few, size, units), torch.zeros(few, units, gates * units)
+    out = torch.empty(few, size, gates * units)
+
+    @torch.inference_mode()
+    def run() -> None:
+        for _ in range(count):
+            torch.mm(given, into, out=projected)
+        for _ in range(-(-count // few) * steps):
+            torch.bmm(states, matrices, out=out)
+
+    return run
 
 
 def chosen(composite: Composite, rows: Rows, where: str, repeats: int) -> Figure:

@@ -93,9 +93,9 @@ class LayerStatistics:
         observed: observations, ``(2, labels)``: positives, negatives.
         active: observations with an output above 0, ``(2, labels, units)``.
         histogram: of ``|h|``, ``(2, labels, units, bins)``; None where no rule asked for it.
-        squared: sum of the squared gradient of the label's log-odds, ``(2, labels, units)``, or
-            ``(1, labels, units)`` where only its positives owe it something; None where no rule
-            asked for it.
+        squared: sum of the squared gradient of the label's margin - where one label answers for a
+            row, of its label's less its rival's - ``(2, labels, units)``, or ``(1, labels, units)``
+            where only its positives owe it something; None where no rule asked for it.
         exact: the observations themselves, which then give rates and tendencies; None where no rule
             asked for them.
     """
@@ -147,7 +147,7 @@ class LayerStatistics:
         return self.active[side, label] / self.observed[side, label].clamp(min=1)
 
     def sensitivity(self, label: int) -> Tensor:
-        """Mean squared gradient of the label's log-odds, over its sides alike, ``(units,)``."""
+        """Mean of :attr:`squared`, over the label's sides alike, ``(units,)``."""
         assert self.squared is not None
         squared = self.squared[:, label]
         rates = squared / self.observed[: len(squared), label, None].clamp(min=1)
@@ -250,7 +250,7 @@ def bin_centres(bounded: bool) -> Tensor:
 def to_bins(values: Tensor, bounded: bool) -> Tensor:
     """The bin of each value's size, as bytes."""
     if bounded:
-        return values.abs().mul_(BINS).to(torch.uint8).clamp_(max=BINS - 1)
+        return values.abs().mul_(BINS).clamp_(max=BINS - 1).to(torch.uint8)
     low, high = _LOG_RANGE
     index = (torch.log2(values.abs().clamp(min=2**low)) - low) * (BINS / (high - low))
     return index.clamp_(0, BINS - 1).to(torch.uint8)

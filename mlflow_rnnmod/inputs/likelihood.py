@@ -87,8 +87,8 @@ class Density(ABC):
         """See :class:`Likelihood`."""
 
     beside_ties: ClassVar[float] = 0.1
-    """What its votes count beside labels that are tied to one another: little where a network sees
-    more in an input than any likelihood does."""
+    """What ``"hybrid"`` counts beside labels that are tied to one another: little where a network
+    sees more in an input than any likelihood does."""
     raw: ClassVar[bool] = False
     """Whether inputs are read before any parent has made rows of them (:meth:`of_inputs`)."""
 

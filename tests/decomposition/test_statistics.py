@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rnnmod.decomposition import Sample, collect
-from mlflow_rnnmod.decomposition.statistics import BINS, bin_centres
+from mlflow_rnnmod.decomposition.statistics import BINS, bin_centres, to_bins
 from mlflow_rnnmod.networks import HiddenLayer, RecurrentNetwork, Rows
 from tests.builders import tiny_parent, tiny_rows
 from tests.contract.test_watching import assert_same, bin_of
@@ -127,6 +127,14 @@ def test_relu_bins_are_as_wide_as_stated(values):
     centres = bin_centres(False)
     for value in values:
         assert 2**-0.26 <= centres[bin_of(value, False)] / value <= 2**0.26
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_what_is_larger_than_any_bin_is_in_the_last(bounded):
+    values = torch.tensor([[0.0, 0.5, -0.999, 1.0, -4.1, 8.3, 1e30]]).repeat(40, 1)
+    expected = [bin_of(value, bounded) for value in values[0].tolist()]
+    assert to_bins(values, bounded).tolist() == [expected] * 40
+    assert to_bins(values, bounded).tolist()[0][-1] == BINS - 1
 
 
 def test_tendency_of_a_label_nobody_saw_is_zero():

@@ -225,7 +225,8 @@ def _kinds(nodes: Sequence[Node]) -> tuple[set[str], set[str]]:
     bounded: set[str] = set()
     idles: set[str] = set()
     for node in nodes:
-        for known, own in ((bounded, node.operation.bounded), (idles, node.operation.idles)):
+        bounds = node.operation.bounds(node.settings)
+        for known, own in ((bounded, bounds), (idles, node.operation.idles)):
             if own or (node.operation.carries and known.issuperset(node.inputs)):
                 known.add(node.name)
     return bounded, idles

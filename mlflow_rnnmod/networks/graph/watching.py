@@ -47,7 +47,6 @@ class GraphWatch:
         self.config, self.values, self.logits, self.leaves = config, values, logits, leaves
         self.others = others
         self.places, self.groups = config.structure.places, config.structure.groups
-        self._unexplained: dict[tuple[str, Place], Tensor] = {}
 
     def observations(self, sides: Tensor) -> Iterator[Observations]:
         """What each group's units did; see :class:`~mlflow_rnnmod.networks.protocol.Watch`."""
@@ -161,13 +160,11 @@ class GraphWatch:
                 yield name, torch.stack([(part.double() ** 2).sum(1) for part in parts]).sum(0)
 
     def _not_guessed(self, group: str, place: Place) -> Tensor:
-        """What the other units can't guess of each, ``(rows, places, units)``; for both sides."""
+        """What the other units can't guess of each, ``(rows, places, units)``."""
         assert self.others is not None
-        if (group, place) not in self._unexplained:
-            x = self._part(self.values, group, place).detach()
-            matrix, mean = (found.to(x) for found in self.others[group])
-            self._unexplained[group, place] = torch.matmul(x - mean, matrix.T)
-        return self._unexplained[group, place]
+        x = self._part(self.values, group, place).detach()
+        matrix, mean = (found.to(x) for found in self.others[group])
+        return torch.matmul(x - mean, matrix.T)
 
     def _part(self, values: Mapping[str, Tensor], group: str, place: Place) -> Tensor:
         """Of a group's units, ``(rows, places, units)``."""

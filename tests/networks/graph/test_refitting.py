@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,6 +23,7 @@ from mlflow_rnnmod.inputs import ImagePreparation
 from mlflow_rnnmod.networks import Parent, Rows, Trunk
 from mlflow_rnnmod.networks.graph.network import GraphNetwork
 from mlflow_rnnmod.networks.graph.operations import OPERATIONS
+from mlflow_rnnmod.networks.graph.operations.convolutions import MODES
 from mlflow_rnnmod.networks.graph.reading import read_graph
 from mlflow_rnnmod.storage.modules import read_module, write_module
 from tests.builders import tiny_modules
@@ -211,6 +214,31 @@ def test_windows_are_those_of_unfold(
     found = OPERATIONS["conv"].windows(settings, x, at).view(3, 20, -1)
     for own, drawn, places in zip(all_of_them, found, at, strict=True):
         assert torch.equal(drawn, own[places])
+
+
+@given(st.data(), st.integers(1, 3), st.sampled_from(sorted(MODES)))
+@settings(max_examples=40, deadline=None)
+def test_a_kernel_times_its_windows_is_what_it_puts_out(data: Any, dims: int, mode: str) -> None:
+    """Of any number of dimensions, with other borders before than behind, whatever fills them."""
+
+    def drawn(least: int, most: int) -> list[int]:
+        return data.draw(st.lists(st.integers(least, most), min_size=dims, max_size=dims))
+
+    kernel, stride, dilation = drawn(1, 3), drawn(1, 3), drawn(1, 2)
+    padding = [list(pair) for pair in zip(drawn(0, 3), drawn(0, 3), strict=True)]
+    setting = {
+        "units": 4, "kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding,
+        "mode": mode,
+    }  # fmt: skip
+    x = torch.randn(3, 2, *drawn(5, 8)).double()
+    weight = torch.randn(4, 2, *kernel).double()
+    around = functional.pad(x, [n for pair in reversed(padding) for n in pair], mode=MODES[mode])
+    run: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[dims - 1]
+    wanted = run(around, weight, None, tuple(stride), 0, tuple(dilation)).flatten(2)
+    at = torch.randint(wanted.shape[2], (3, 5))
+    found = OPERATIONS["conv"].windows(setting, x, at) @ weight.flatten(1).T
+    expected = torch.stack([put_out[:, own].T for put_out, own in zip(wanted, at, strict=True)])
+    torch.testing.assert_close(found.view(3, 5, 4), expected)
 
 
 def test_few_rows_and_sequences_are_left_as_they_are() -> None:

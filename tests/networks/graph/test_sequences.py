@@ -163,6 +163,8 @@ def test_a_learned_start_that_is_still_zero_is_seen() -> None:
 
     network, _ = read(Starts(), batch())
     assert "constant_0" in [node.name for node in network.config.nodes]
+    (group,) = network.groups.values()
+    assert not group.bounded  # a state begins with whatever is given
 
 
 def norm_before_training(self, out, x, lengths):

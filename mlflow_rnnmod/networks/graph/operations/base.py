@@ -138,6 +138,10 @@ class Operation:
         """At how many places at once its weight reads."""
         return 1
 
+    def bounds(self, settings: Settings) -> bool:
+        """Whether all that is put out lies between -1 and 1."""
+        return self.bounded
+
     def windows(self, settings: Settings, x: Tensor, at: Tensor) -> Tensor:
         """What its weight read, float ``(windows, units x places)``.
 

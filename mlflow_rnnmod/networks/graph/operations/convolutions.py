@@ -191,8 +191,7 @@ class _Full(_Convolution):
                 outside |= (here < 0) | (here >= size)
                 index = index * size + here.clamp(0, size - 1)
             taken = flat.index_select(0, index)
-            taken[outside] = 0.0
-            found.append(taken)
+            found.append(taken.masked_fill_(outside[:, None], 0.0))
         return torch.stack(found, dim=2).flatten(1)
 
 

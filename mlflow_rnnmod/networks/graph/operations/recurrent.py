@@ -63,6 +63,11 @@ class _Recurrent(Operation):
         self.name, self.cell, self.gates = cell, cell, GATES[cell]
         self.bounded, self.idles = cell != "rnn_relu", cell == "rnn_relu"
 
+    def bounds(self, settings: Settings) -> bool:
+        # A GRU's state begins with what is given; projections and cells are as large as they are.
+        begun = self.cell == "gru" and settings["starts"]
+        return self.bounded and not (begun or settings["cells"] or settings["ends"])
+
     def problems(self, settings: Settings, inputs: int) -> list[str]:
         found = super().problems(settings, 1)
         if found:
