@@ -256,6 +256,7 @@ class ImageDensity(GaussianDensity):
     """
 
     kind = "images"
+    weight = 0.03
     about = "the lowest cosine coefficients of the roots of its pixels"
 
     @property
