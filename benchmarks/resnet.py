@@ -171,7 +171,7 @@ def train_resnet(
         generator = torch.Generator().manual_seed(1000 * training.seed + epoch)
         network.train()
         for x, y in _augmented(images, targets, training.batch_size, generator):
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
                 logits = network(prepare(x).contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float(), y, label_smoothing=training.smoothing)
             optimizer.zero_grad()

@@ -212,31 +212,23 @@ def all_log_odds(logits: Tensor) -> Tensor:
     return odds
 
 
-def one_less_other(margins: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """The margin of one label of each row less that of another one.
+def margin_of(margins: Tensor, label: Tensor) -> Tensor:
+    """The margin of one label of each row or step; 0 where that is none.
 
     Args:
-        margins: ``(rows, labels)``.
-        one: int64 ``(rows,)``, the number of labels for none: then its margin counts as 0.
-        other: the same, for the one whose margin is taken off.
+        margins: ``(..., labels)``.
+        label: int64 ``(...)``; ``IGNORE`` or the number of labels for none.
 
     Returns:
-        ``(rows,)``.
+        ``(...)``.
 
     Example:
-        >>> none = torch.tensor([2])
-        >>> margins = torch.tensor([[2.0, 0.5]])
-        >>> one_less_other(margins, torch.tensor([0]), torch.tensor([1]))
-        tensor([1.5000])
-        >>> one_less_other(margins, torch.tensor([0]), none)
-        tensor([2.])
+        >>> margin_of(torch.tensor([[2.0, 0.5], [2.0, 0.5]]), torch.tensor([1, 2]))
+        tensor([0.5000, 0.0000])
     """
     last = margins.shape[-1] - 1
-    first, second = (
-        torch.where(of <= last, margins.gather(1, of.clamp(max=last)[:, None])[:, 0], 0.0)
-        for of in (one, other)
-    )
-    return first - second
+    found = margins.gather(-1, label.clamp(0, last)[..., None])[..., 0]
+    return torch.where((label >= 0) & (label <= last), found, 0.0)
 
 
 BINS = 10

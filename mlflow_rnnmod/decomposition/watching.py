@@ -218,9 +218,7 @@ class _Pass:
         members = self._members(sides, values)
         active = members.new_zeros(len(members), units)
         if self.histograms:  # which no other rule asks for
-            positive = torch.gt(
-                values, 0, out=torch.empty_like(values)
-            )  # without a copy of booleans
+            positive = torch.gt(values, 0, out=torch.empty_like(values))  # no copy of booleans
             if seen.block > 1:
                 positive = positive.view(-1, seen.block, units).sum(1)
             active = members @ positive

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from mlflow_rnnmod.answers.targets import one_less_other
+from mlflow_rnnmod.answers.targets import margin_of
 from mlflow_rnnmod.inputs.rows import Rows
 from mlflow_rnnmod.networks.graph.config import GraphConfig
 from mlflow_rnnmod.networks.graph.structure import Place
@@ -80,7 +80,8 @@ class GraphWatch:
                     found[name][:, label] = both @ square
         else:
             # One way back answers for both sides: that of the one less the other.
-            for name, square in self._squares(one_less_other(margins, *sides)):
+            one, other = (margin_of(margins, of) for of in sides)
+            for name, square in self._squares(one - other):
                 for side, of in enumerate(sides):
                     found[name][side].index_add_(0, of, square)
         return {name: total[:, :labels].cpu() for name, total in found.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlflow_rnnmod._locks import cached_property
-from mlflow_rnnmod.answers.targets import one_less_other
+from mlflow_rnnmod.answers.targets import margin_of
 from mlflow_rnnmod.inputs.rows import IGNORE, Rows
 from mlflow_rnnmod.networks.parts import part_name
 from mlflow_rnnmod.networks.protocol import Observations, Told
@@ -137,11 +137,10 @@ class Tapes:
         found = []
         with torch.enable_grad():
             odds = self.network.config.answer.all_margins(logits)
-            if against is not None:
-                margins = [one_less_other(odds, sides[0], against)]
-            else:
-                margins = [_of_side(odds, side, signs) for side in sides]
-            for own in margins:
+            for side in sides:
+                own = margin_of(odds, side)
+                own = own if against is None else own - margin_of(odds, against)
+                own = own if signs is None else own * signs.to(own)
                 found.append(torch.autograd.grad(own.sum(), leaves, retain_graph=True))
         if len(found) == 1:  # without a copy
             return {name: slope[None] for name, slope in zip(names, found[0], strict=True)}
@@ -278,10 +277,7 @@ class RecurrentWatch:
             owners = owners[:, None]
         else:  # one way back answers for both sides: that of the one less the other
             asked, against = sides[:1], sides[1]
-            rivals = torch.where(against < labels, against + labels, 2 * labels)
-            owners = torch.stack([torch.where(sides[0] < labels, sides[0], 2 * labels), rivals])[
-                None
-            ]
+            owners = _codes(sides, labels)[None]
         found: dict[str, Tensor] = {}
         for part, squares in self.tapes.squares(asked, signs, self.told.gates, against):
             for name, square in self._by_part(squares):  # (places, rows, units)
@@ -316,11 +312,10 @@ class RecurrentWatch:
                     yield part_name(name, t, gate), (values * here).sum(0)
 
 
-def _of_side(odds: Tensor, side: Tensor, signs: Tensor | None) -> Tensor:
-    """Margins of one label of each row or step, times its sign; 0 for ``IGNORE``."""
-    own = odds.gather(-1, side.clamp(min=0)[..., None])[..., 0]
-    own = torch.where(side == IGNORE, 0.0, own)
-    return own if signs is None else own * signs.to(own)
+def _codes(sides: Tensor, labels: int) -> Tensor:
+    """A label on the first side, that plus the labels' number on the second, twice it for none."""
+    codes = torch.stack([sides[0], sides[1] + labels])
+    return torch.where(sides < labels, codes, 2 * labels)
 
 
 def group_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
@@ -339,11 +334,9 @@ def _places(sides: Tensor, labels: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         labels, ``(places, rows, steps)``, ``IGNORE`` for none; and what each place of a row stands
-        for, ``(places, rows)``: a label, plus their number on the second side, and twice that for
-        nothing.
+        for, ``(places, rows)`` (see :func:`_codes`).
     """
-    side = torch.arange(2, device=sides.device)[:, None, None]
-    codes = torch.where(sides < labels, sides + side * labels, 2 * labels)
+    codes = _codes(sides, labels)
     there = torch.zeros(sides.shape[1], 2 * labels + 1, dtype=torch.bool, device=sides.device)
     there.scatter_(1, codes.transpose(0, 1).flatten(1), True)
     there[:, -1] = False
